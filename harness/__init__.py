@@ -1,0 +1,79 @@
+"""loss-harness: verify and benchmark a custom PyTorch loss before you adopt it.
+
+Names are imported on first use, so that loading the command line or the pytest plugin imports no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness import domains, laws
+    from harness.annotations import Context
+    from harness.benchmark import Benchmark, benchmark
+    from harness.case import Case
+    from harness.errors import DeclarationError, HarnessError, TargetError
+    from harness.pytest_plugin import parametrize_with_checks
+    from harness.results import Finding, Outcome, Verification
+    from harness.spec import ErrorInput, LossSpec, TensorSpec
+    from harness.strategies import cases
+    from harness.verify import verify
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Benchmark": "harness.benchmark",
+    "Case": "harness.case",
+    "Context": "harness.annotations",
+    "DeclarationError": "harness.errors",
+    "ErrorInput": "harness.spec",
+    "Finding": "harness.results",
+    "HarnessError": "harness.errors",
+    "LossSpec": "harness.spec",
+    "Outcome": "harness.results",
+    "TargetError": "harness.errors",
+    "TensorSpec": "harness.spec",
+    "Verification": "harness.results",
+    "benchmark": "harness.benchmark",
+    "cases": "harness.strategies",
+    "domains": "harness",
+    "laws": "harness",
+    "parametrize_with_checks": "harness.pytest_plugin",
+    "verify": "harness.verify",
+}
+
+__all__ = [
+    "Benchmark",
+    "Case",
+    "Context",
+    "DeclarationError",
+    "ErrorInput",
+    "Finding",
+    "HarnessError",
+    "LossSpec",
+    "Outcome",
+    "TargetError",
+    "TensorSpec",
+    "Verification",
+    "__version__",
+    "benchmark",
+    "cases",
+    "domains",
+    "laws",
+    "parametrize_with_checks",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'harness' has no attribute {name!r}")
+    value = importlib.import_module(f"harness.{name}") if home == "harness" else getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,234 @@
+"""A case: one drawn example of a loss's tensors, as a JSON recipe that makes the same tensors anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from harness import dims
+from harness.dims import Size
+from harness.domains import Domain
+from harness.errors import DeclarationError
+from harness.spec import LossSpec, TensorSpec
+
+SCHEMA_VERSION = 1
+LAYOUTS = ("contiguous", "transposed", "strided", "offset", "expanded")
+MODES = ("smooth", "lattice", "tiny", "huge")
+_SCALES = {"tiny": 1e-4, "huge": 1e4}
+
+Mode = Literal["smooth", "lattice", "tiny", "huge"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one tensor is made: from exact ``values`` (flat), or from a ``seed`` and a mode, or at a special ``point``."""
+
+    values: tuple[float, ...] | None = None
+    seed: int = 0
+    mode: str = "smooth"
+    point: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The recipe as JSON types; non-finite numbers become strings."""
+        if self.values is not None:
+            return {"values": [_number_to_json(value) for value in self.values], "mode": self.mode}
+        made: dict[str, Any] = {"seed": self.seed, "mode": self.mode}
+        return {**made, "point": self.point} if self.point is not None else made
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Recipe:
+        """The recipe that `to_json` wrote."""
+        values = data.get("values")
+        return Recipe(
+            values=None if values is None else tuple(float(value) for value in values),
+            seed=int(data.get("seed", 0)),
+            mode=str(data.get("mode", "smooth")),
+            point=data.get("point"),
+        )
+
+
+def _number_to_json(value: float) -> float | int | str:
+    if not math.isfinite(value):
+        return str(value)
+    return int(value) if value == int(value) and abs(value) < 2**53 else value
+
+
+@dataclass(frozen=True)
+class Case:
+    """One example: the size of every symbol, a recipe and a layout for every tensor, and the floating dtype.
+
+    ``regime`` says what the example is for: distinct, coincident, unit or large sizes.
+    """
+
+    loss: str
+    sizes: Mapping[str, Size]
+    tensors: Mapping[str, Recipe]
+    dtype: str = "float64"
+    layouts: Mapping[str, str] = field(default_factory=dict)
+    regime: str = "distinct"
+
+    @cached_property
+    def key(self) -> str:
+        """Text that is equal for equal cases and different for different ones."""
+        return json.dumps(self.to_json(), sort_keys=True)
+
+    @property
+    def digest(self) -> str:
+        """Eight hexadecimal digits that name the case."""
+        return hashlib.sha256(self.key.encode()).hexdigest()[:8]
+
+    @property
+    def smooth(self) -> bool:
+        """Whether every tensor has generic values: no special point and no exact lattice values."""
+        return all(recipe.point is None and recipe.mode == "smooth" for recipe in self.tensors.values())
+
+    def shape(self, spec: LossSpec, name: str) -> tuple[int, ...]:
+        """Shape of one tensor."""
+        return dims.shape(spec.tensors[name].dims, self.sizes)
+
+    def numel(self, spec: LossSpec) -> int:
+        """Number of elements of all tensors together."""
+        return sum(math.prod(self.shape(spec, name)) for name in spec.tensors)
+
+    def with_points(self, points: Mapping[str, str]) -> Case:
+        """The same case with some tensors moved to special points."""
+        moved = {name: replace(recipe, values=None, point=points[name]) if name in points else recipe for name, recipe in self.tensors.items()}
+        return replace(self, tensors=moved)
+
+    def materialize(
+        self, spec: LossSpec, *, dtype: torch.dtype | None = None, device: str = "cpu", layouts: bool = False
+    ) -> dict[str, Tensor]:
+        """Make the tensors; equal on every machine with the same torch.
+
+        Args:
+            spec: the declaration that the case was drawn from.
+            dtype: floating dtype; the case's own by default.
+            device: where the tensors are put.
+            layouts: give every tensor its drawn memory layout; contiguous otherwise.
+
+        Raises:
+            DeclarationError: the case does not fit the declaration.
+        """
+        chosen: torch.dtype = dtype or getattr(torch, self.dtype)
+        missing = sorted(set(spec.tensors) ^ set(self.tensors))
+        if missing:
+            raise DeclarationError(f"the case of loss {self.loss!r} and the declaration of {spec.name!r} differ in tensors {missing}")
+        made: dict[str, Tensor] = {}
+        for name, tensor in spec.tensors.items():
+            values = values_of(tensor, self.tensors[name], self.shape(spec, name), self.sizes)
+            placed = values.to(tensor.domain.dtype(chosen, tensor.dtype)).to(device)
+            made[name] = lay_out(placed, self.layouts.get(name, "contiguous")) if layouts else placed
+        return made
+
+    def to_json(self) -> dict[str, Any]:
+        """The case as JSON types."""
+        return {
+            "schema": SCHEMA_VERSION,
+            "loss": self.loss,
+            "regime": self.regime,
+            "dtype": self.dtype,
+            "sizes": {name: list(size) if isinstance(size, tuple) else size for name, size in self.sizes.items()},
+            "tensors": {name: recipe.to_json() for name, recipe in self.tensors.items()},
+            "layouts": dict(self.layouts),
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Case:
+        """The case that `to_json` wrote.
+
+        Raises:
+            DeclarationError: not a case, or one of another schema version.
+        """
+        try:
+            version = data["schema"]
+            if version != SCHEMA_VERSION:
+                raise DeclarationError(f"a case of schema {version!r} came, but this version reads schema {SCHEMA_VERSION}")
+            return Case(
+                loss=str(data["loss"]),
+                regime=str(data.get("regime", "distinct")),
+                dtype=_dtype_name(data["dtype"]),
+                sizes={str(k): tuple(map(int, v)) if isinstance(v, list) else int(v) for k, v in data["sizes"].items()},
+                tensors={str(k): Recipe.from_json(v) for k, v in data["tensors"].items()},
+                layouts={str(k): str(v) for k, v in data.get("layouts", {}).items()},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, DeclarationError):
+                raise
+            raise DeclarationError(f"not a case: {type(error).__name__}: {error}; a case is what Case.to_json() wrote") from error
+
+
+def _dtype_name(name: Any) -> str:
+    allowed = ("float64", "float32", "bfloat16", "float16")
+    if name not in allowed:
+        raise DeclarationError(f"dtype {name!r} came, but a case's dtype is one of {list(allowed)}")
+    return str(name)
+
+
+def values_of(tensor: TensorSpec, recipe: Recipe, shape: tuple[int, ...], sizes: Mapping[str, Size]) -> Tensor:
+    """The values of a recipe, in float64."""
+    domain = tensor.domain
+    if recipe.values is not None:
+        if len(recipe.values) != math.prod(shape):
+            raise DeclarationError(f"the case has {len(recipe.values)} values for shape {list(shape)}")
+        return torch.tensor(recipe.values, dtype=torch.float64).reshape(shape)
+    generator = torch.Generator().manual_seed(recipe.seed)
+    if recipe.mode == "lattice" and domain.make is None:
+        lattice = torch.tensor(domain.lattice(sizes) or (0.0,), dtype=torch.float64)
+        chosen = lattice[torch.randint(len(lattice), shape, generator=generator)]
+        values = domain.project(chosen)
+    else:
+        values = domain.sample(shape, generator, sizes).to(torch.float64)
+        if recipe.mode in _SCALES and domain.scalable:
+            values = values * _SCALES[recipe.mode]
+    if recipe.point is None:
+        return values
+    point = domain.special.get(recipe.point)
+    if point is None:
+        raise DeclarationError(f"{domain!r} has no special point {recipe.point!r}; it has {sorted(domain.special)}")
+    return point(values).to(torch.float64)
+
+
+def from_bytes(domain: Domain, shape: tuple[int, ...], drawn: bytes, mode: str, sizes: Mapping[str, Size]) -> tuple[float, ...]:
+    """Exact values from one byte an element; the byte 0 is the simplest value, in every mode.
+
+    In mode ``lattice`` a byte picks a lattice value, so that ties and zeros are common.  In mode ``smooth`` it picks a
+    quantile and the element's position moves it a little, so that no two elements tie.
+    """
+    codes = torch.frombuffer(bytearray(drawn), dtype=torch.uint8).to(torch.float64) if drawn else torch.empty(0, dtype=torch.float64)
+    if mode == "lattice":
+        lattice = torch.tensor(domain.lattice(sizes) or (0.0,), dtype=torch.float64)
+        values = lattice[(codes % len(lattice)).long()]
+    else:
+        offset = torch.arange(len(codes), dtype=torch.float64).mul(0.6180339887498949).frac().mul(0.9).add(0.05)
+        values = domain.quantile((codes + offset) / 256, sizes)
+    return tuple(domain.project(values.reshape(shape)).reshape(-1).tolist())
+
+
+def lay_out(tensor: Tensor, layout: str) -> Tensor:
+    """The same values in another memory layout; ``expanded`` repeats the first slice of the last axis with stride 0.
+
+    Raises:
+        DeclarationError: an unknown layout.
+    """
+    if layout == "contiguous":
+        return tensor.contiguous()
+    if layout == "transposed":
+        return tensor.transpose(0, -1).contiguous().transpose(0, -1) if tensor.ndim > 1 else tensor
+    if layout == "strided":
+        if tensor.ndim == 0:
+            return tensor
+        return torch.stack([tensor, tensor], dim=-1).flatten(-2)[..., ::2]
+    if layout == "offset":
+        flat = torch.cat([tensor.new_zeros(3), tensor.reshape(-1)])
+        return flat[3:].view(tensor.shape)
+    if layout == "expanded":
+        return tensor[..., :1].expand(tensor.shape) if tensor.ndim else tensor
+    raise DeclarationError(f"layout {layout!r} came, but should be one of {list(LAYOUTS)}")

@@ -1,0 +1,109 @@
+"""Laws: metamorphic relations that a loss promises, declared in its spec and checked in value and gradient.
+
+A law here is data; `harness.rules.laws` holds the check of each.  Notation: L is the loss, X the inputs, C the context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import DeclarationError
+
+
+@dataclass(frozen=True)
+class Law:
+    """One declared relation.
+
+    Args:
+        code: the public rule code that checks it (L01 to L13).
+        text: the call that makes it, shown in messages.
+        symbols: sizes that the law speaks of.
+        names: tensors that the law speaks of.
+        function: for `reduces_to`, the loss that it reduces to.
+        values: for `reduces_to`, the constant that each named tensor is set to.
+    """
+
+    code: str
+    text: str
+    symbols: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    function: Callable[..., Any] | None = None
+    values: tuple[tuple[str, float], ...] = ()
+
+    def __repr__(self) -> str:
+        return f"laws.{self.text}"
+
+
+def mean_over(symbol: str) -> Law:
+    """L of the whole is the mean of L over the slices of ``symbol``: L(X) = 1/n Σ_i L(X_i)."""
+    return Law("L01", f"mean_over({symbol!r})", symbols=(symbol,))
+
+
+def sum_over(symbol: str) -> Law:
+    """L of the whole is the sum of L over the slices of ``symbol``: L(X) = Σ_i L(X_i)."""
+    return Law("L02", f"sum_over({symbol!r})", symbols=(symbol,))
+
+
+def permutation(symbol: str) -> Law:
+    """L does not depend on the order along ``symbol``, when inputs and context are permuted together (P A Pᵀ for N x N)."""
+    return Law("L03", f"permutation({symbol!r})", symbols=(symbol,))
+
+
+def linear_in(name: str) -> Law:
+    """L is linear in the tensor ``name``: L(a u + b v) = a L(u) + b L(v)."""
+    return Law("L04", f"linear_in({name!r})", names=(name,))
+
+
+def scale_invariant(name: str) -> Law:
+    """L does not change when the tensor ``name`` is multiplied by a positive number; its gradient is divided by it."""
+    return Law("L05", f"scale_invariant({name!r})", names=(name,))
+
+
+def translation_invariant(*names: str) -> Law:
+    """L does not change when one constant is added to all elements of the tensors ``names``."""
+    if not names:
+        raise DeclarationError("translation_invariant() needs at least one tensor name, e.g. translation_invariant('logits')")
+    return Law("L06", f"translation_invariant({', '.join(map(repr, names))})", names=names)
+
+
+def symmetric(a: str, b: str) -> Law:
+    """L does not change when the tensors ``a`` and ``b`` change places."""
+    return Law("L07", f"symmetric({a!r}, {b!r})", names=(a, b))
+
+
+def nonnegative() -> Law:
+    """L >= 0."""
+    return Law("L08", "nonnegative()")
+
+
+def zero_when_equal(a: str, b: str) -> Law:
+    """L = 0 where the tensors ``a`` and ``b`` are equal."""
+    return Law("L09", f"zero_when_equal({a!r}, {b!r})", names=(a, b))
+
+
+def reduces_to(function: Callable[..., Any], **values: float) -> Law:
+    """With each named tensor filled with its value, L equals ``function`` of the other tensors (by keyword)."""
+    if not callable(function):
+        raise DeclarationError(f"reduces_to({function!r}): needs a function of the remaining tensors")
+    if not values:
+        raise DeclarationError("reduces_to(function): needs the constant, e.g. reduces_to(F.mse_loss, weights=1.0)")
+    text = ", ".join(f"{name}={value:g}" for name, value in values.items())
+    label = getattr(function, "__name__", type(function).__name__)
+    return Law("L10", f"reduces_to({label}, {text})", names=tuple(values), function=function, values=tuple(values.items()))
+
+
+def zero_weight_removes(name: str) -> Law:
+    """Where the weight ``name`` is zero, what it weighs influences neither the value nor any gradient."""
+    return Law("L11", f"zero_weight_removes({name!r})", names=(name,))
+
+
+def repeats(name: str) -> Law:
+    """A sample with integer weight k counts as k copies of weight one."""
+    return Law("L12", f"repeats({name!r})", names=(name,))
+
+
+def inert(name: str) -> Law:
+    """The tensor ``name`` does not influence the value; declared so that C07 stays silent, and checked."""
+    return Law("L13", f"inert({name!r})", names=(name,))

@@ -1,0 +1,334 @@
+"""`LossSpec` and `TensorSpec`: what a loss declares about itself."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness import annotations, dims, domains
+from harness.dims import Size
+from harness.domains import Domain
+from harness.errors import DeclarationError, nearest
+from harness.laws import Law
+
+Implementation = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor of a loss: its dims, the values it may take and, where it does not follow the case, its dtype.
+
+    Args:
+        dims: jaxtyping's grammar, such as ``"B C"``, ``"*batch H W"``, ``"#C"``, ``"N-1"``; ``""`` is a scalar.
+        domain: the values, from `harness.domains`.
+        dtype: a fixed dtype; ``None`` follows the domain and the case.
+
+    Raises:
+        DeclarationError: the dims are not in the grammar.
+    """
+
+    dims: str
+    domain: Domain = field(default_factory=domains.real)
+    dtype: torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.dims, str):
+            raise DeclarationError(f"TensorSpec(dims={self.dims!r}): dims is a string such as 'B C'")
+        if not isinstance(self.domain, Domain):
+            raise DeclarationError(f"TensorSpec({self.dims!r}, domain={self.domain!r}): needs a harness.domains value, e.g. domains.real()")
+        object.__setattr__(self, "dims", " ".join(self.dims.split()))
+        dims.parse(self.dims)
+
+    def __repr__(self) -> str:
+        dtype = f", dtype={self.dtype}" if self.dtype is not None else ""
+        return f"TensorSpec({self.dims!r}, domains.{self.domain!r}{dtype})"
+
+
+@dataclass(frozen=True)
+class ErrorInput:
+    """A bad input that the loss must refuse.
+
+    Args:
+        name: what is bad, shown in messages.
+        change: from the valid tensors (by name) to those that replace them.
+        exception: the type that must be raised.
+        match: regular expression that the message must contain.
+    """
+
+    name: str
+    change: Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
+    exception: type[Exception] = ValueError
+    match: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a spec was declared, so that another process can load it."""
+
+    file: str
+    module: str
+    line: int
+
+
+class LossSpec:
+    """One declaration of a loss, from which it is verified, timed and reported.
+
+    Args:
+        name: short name, used in test ids and file names.
+        implementations: name -> class or callable; the first is the reference.  A class is built with the context and
+            options that its constructor names and called with the rest; any other callable is called with everything.
+            All by keyword.
+        inputs: tensors of the batch; read from the first implementation's annotations where ``None``.
+        context: tensors that exist before training; likewise.
+        output: what the loss returns; likewise.
+        differentiable: inputs that need a gradient; by default the first floating one.
+        options: constants passed to every implementation that names them.
+        fixed_sizes: symbols with one legal size.
+        laws: declared relations, from `harness.laws`.
+        waivers: rule code -> reason; a known failure.  A waiver that no longer fails is an error.
+        requires: codes of rules that the loss promises to pass; their warnings become errors.
+        stateful: the loss keeps running statistics in registered buffers on purpose.
+        detaches: the loss stops gradients on purpose.
+        select: picks the loss out of what an implementation returns.
+        bench_sizes: symbol -> size, one mapping per benchmark size.
+        bytes_bound: ``(sizes, dtype) -> bytes``, the least that one pass must move.
+        error_inputs: bad inputs that must be refused.
+
+    Raises:
+        DeclarationError: a tensor, law, waiver or option that cannot be understood; the message shows the line to write.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        implementations: Mapping[str, Implementation],
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
+        output: Any = None,
+        differentiable: Sequence[str] | None = None,
+        options: Mapping[str, Any] = MappingProxyType({}),
+        fixed_sizes: Mapping[str, Size] = MappingProxyType({}),
+        laws: Sequence[Law] = (),
+        waivers: Mapping[str, str] = MappingProxyType({}),
+        requires: Iterable[str] = (),
+        stateful: bool = False,
+        detaches: bool = False,
+        select: Callable[[Any], Tensor] | None = None,
+        bench_sizes: Sequence[Mapping[str, Size]] | None = None,
+        bytes_bound: Callable[[Mapping[str, Size], torch.dtype], int] | None = None,
+        error_inputs: Sequence[ErrorInput] = (),
+    ) -> None:
+        declared = dict(locals())
+        self._declared = {key: value for key, value in declared.items() if key != "self"}
+        self.name = name
+        self.implementations = dict(implementations) if isinstance(implementations, Mapping) else implementations
+        self.options = dict(options)
+        self.fixed_sizes = dict(fixed_sizes)
+        self.laws = tuple(laws)
+        self.waivers = dict(waivers)
+        self.requires = tuple(sorted(set(requires)))
+        self.stateful = stateful
+        self.detaches = detaches
+        self.select = select
+        self.bench_sizes = None if bench_sizes is None else tuple(dict(sizes) for sizes in bench_sizes)
+        self.bytes_bound = bytes_bound
+        self.error_inputs = tuple(error_inputs)
+        self.source = _caller()
+        _check_implementations(self)
+        found_inputs, found_context, found_output = _tensors(self, inputs, context)
+        self.inputs: dict[str, TensorSpec] = found_inputs
+        self.context: dict[str, TensorSpec] = found_context
+        self.output: TensorSpec | None = found_output if output is None else _tensor_spec(self.name, "output", output)
+        floating = [name for name, tensor in self.inputs.items() if tensor.domain.differentiable]
+        self.differentiable = tuple(floating[:1] if differentiable is None else differentiable)
+        _check(self)
+
+    def __repr__(self) -> str:
+        return f"LossSpec({self.name!r}, implementations={list(self.implementations)})"
+
+    @property
+    def reference(self) -> str:
+        """Name of the implementation that the others are held to."""
+        return next(iter(self.implementations))
+
+    @property
+    def tensors(self) -> dict[str, TensorSpec]:
+        """Inputs and context, in declared order."""
+        return {**self.inputs, **self.context}
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Every symbol that stands for one size, domains and fixed sizes included."""
+        named = dims.scalar_symbols(tensor.dims for tensor in self.tensors.values())
+        indexed = [t.domain.symbol for t in self.tensors.values() if t.domain.symbol is not None]
+        fixed = [symbol for symbol, size in self.fixed_sizes.items() if isinstance(size, int)]
+        free = dict.fromkeys((*named, *indexed, *fixed))
+        return tuple(symbol for symbol in free if symbol not in self.variadic)
+
+    @property
+    def variadic(self) -> tuple[str, ...]:
+        """Every symbol that stands for several axes."""
+        return dims.variadic_symbols(tensor.dims for tensor in self.tensors.values())
+
+    def replace(self, **changes: Any) -> LossSpec:
+        """A copy of this spec with some arguments changed."""
+        changed = LossSpec(**{**self._declared, **changes})
+        changed.source = self.source
+        return changed
+
+
+def _caller() -> Source:
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_globals.get("__name__") == __name__:
+        frame = frame.f_back
+    return Source(frame.f_code.co_filename, str(frame.f_globals.get("__name__", "")), frame.f_lineno)
+
+
+def _check_implementations(spec: LossSpec) -> None:
+    if not isinstance(spec.name, str) or not spec.name.strip():
+        raise DeclarationError(f"LossSpec(name={spec.name!r}): needs a short text, such as 'weighted_mse'")
+    if not isinstance(spec.implementations, Mapping) or not spec.implementations:
+        raise DeclarationError(
+            f"loss {spec.name!r}: implementations={spec.implementations!r}, but should be a mapping such as "
+            f"{{'naive': naive_loss, 'vectorized': Loss}}; the first is the reference"
+        )
+    for name, implementation in spec.implementations.items():
+        if not callable(implementation):
+            raise DeclarationError(f"loss {spec.name!r}: implementation {name!r} is {implementation!r}, but should be a class or a function")
+
+
+def construct_parameters(implementation: Implementation) -> dict[str, inspect.Parameter]:
+    """Parameters of the constructor, for a class; none for any other callable."""
+    return annotations.parameters(implementation.__init__) if inspect.isclass(implementation) else {}
+
+
+def call_function(implementation: Implementation) -> Callable[..., Any]:
+    """The function whose signature says what a call takes."""
+    if inspect.isclass(implementation):
+        return implementation.forward if issubclass(implementation, nn.Module) else implementation.__call__
+    if isinstance(implementation, nn.Module):
+        return implementation.forward
+    return implementation
+
+
+def _tensor_spec(loss: str, name: str, value: Any) -> TensorSpec:
+    if isinstance(value, TensorSpec):
+        return value
+    found = annotations.read(value)
+    if found is None:
+        raise DeclarationError(f'loss {loss!r}: {name}={value!r}, but should be a TensorSpec such as TensorSpec("B C") or Float[Tensor, "B C"]')
+    domain, dtype = annotations.default_domain(found, name)
+    return TensorSpec(found.dims, domain, dtype)
+
+
+def _tensors(
+    spec: LossSpec, inputs: Mapping[str, Any] | None, context: Mapping[str, Any] | None
+) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec], TensorSpec | None]:
+    first = spec.implementations[spec.reference]
+    found_inputs = {name: _tensor_spec(spec.name, name, value) for name, value in (inputs or {}).items()}
+    found_context = {name: _tensor_spec(spec.name, name, value) for name, value in (context or {}).items()}
+    call = call_function(first)
+    if context is None and inspect.isclass(first):
+        found_context = _read(spec, first.__init__, skip=found_inputs, where=f"{first.__name__}.__init__")[0]
+    if inputs is None or context is None:
+        known = {**found_inputs, **found_context}
+        label = getattr(call, "__qualname__", type(first).__name__)
+        read_inputs, read_context = _read(spec, call, skip=known, where=label)
+        if inputs is None:
+            found_inputs = read_inputs
+            if not found_inputs:
+                raise DeclarationError(_no_inputs(spec, label))
+        if context is None:
+            found_context |= read_context
+    returned = annotations.return_annotation(call)
+    output = None if annotations.read(returned) is None else _tensor_spec(spec.name, "output", returned)
+    return found_inputs, found_context, output
+
+
+def _read(
+    spec: LossSpec, function: Callable[..., Any], skip: Mapping[str, Any], where: str
+) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
+    """Tensors that a function's annotations declare: (unmarked, marked as context)."""
+    hints = annotations.hints(function)
+    unmarked: dict[str, TensorSpec] = {}
+    marked: dict[str, TensorSpec] = {}
+    for name, parameter in annotations.parameters(function).items():
+        if name in skip or name in spec.options:
+            continue
+        found = annotations.read(hints.get(name))
+        if found is not None:
+            domain, dtype = annotations.default_domain(found, name)
+            (marked if found.is_context else unmarked)[name] = TensorSpec(found.dims, domain, dtype)
+        elif parameter.default is inspect.Parameter.empty:
+            raise DeclarationError(
+                f"loss {spec.name!r}: nothing says what parameter {name!r} of {where} is; write one of\n"
+                f'    {name}: Float[Tensor, "B"]                      (an annotation in the loss)\n'
+                f'    LossSpec(..., inputs={{"{name}": TensorSpec("B")}})   (a tensor of the batch; all inputs must then stand there)\n'
+                f'    LossSpec(..., context={{"{name}": TensorSpec("B")}})  (a tensor that exists before training)\n'
+                f'    LossSpec(..., options={{"{name}": ...}})              (a constant)'
+            )
+    if function is not call_function(spec.implementations[spec.reference]):
+        return {**unmarked, **marked}, {}
+    return unmarked, marked
+
+
+def _no_inputs(spec: LossSpec, label: str) -> str:
+    return (
+        f"loss {spec.name!r}: {label} has no parameter that is annotated as a tensor; write\n"
+        f'    predictions: Float[Tensor, "B C"]                          (an annotation in the loss)\n'
+        f'    LossSpec(..., inputs={{"predictions": TensorSpec("B C")}})   (beside a loss that you do not own)'
+    )
+
+
+def _check(spec: LossSpec) -> None:
+    tensors = spec.tensors
+    both = sorted(set(spec.inputs) & set(spec.context))
+    if both:
+        raise DeclarationError(f"loss {spec.name!r}: {both} stand both in inputs and in context")
+    for name in spec.differentiable:
+        if name not in spec.inputs:
+            raise DeclarationError(f"loss {spec.name!r}: differentiable={name!r} is no input; inputs are {list(spec.inputs)}{nearest(name, spec.inputs)}")
+        if not spec.inputs[name].domain.differentiable:
+            raise DeclarationError(f"loss {spec.name!r}: differentiable={name!r} has domain {spec.inputs[name].domain!r}, which has no gradient")
+    mixed = sorted(set(spec.variadic) & set(dims.scalar_symbols(t.dims for t in tensors.values())))
+    if mixed:
+        raise DeclarationError(f"loss {spec.name!r}: {mixed} stand both for one axis and for several ('*{mixed[0]}'); use two names")
+    _check_laws(spec)
+    _check_signatures(spec)
+    dims.least_sizes([t.dims for t in tensors.values()])
+
+
+def _check_laws(spec: LossSpec) -> None:
+    known = {*spec.symbols, *spec.variadic}
+    for law in spec.laws:
+        if not isinstance(law, Law):
+            raise DeclarationError(f"loss {spec.name!r}: law {law!r} is not from harness.laws, e.g. laws.permutation('B')")
+        for name in law.names:
+            if name not in spec.tensors:
+                raise DeclarationError(f"loss {spec.name!r}: {law!r} names no tensor; tensors are {list(spec.tensors)}{nearest(name, spec.tensors)}")
+        for symbol in law.symbols:
+            if symbol not in known:
+                raise DeclarationError(f"loss {spec.name!r}: {law!r} names no size; sizes are {sorted(known)}{nearest(symbol, known)}")
+
+
+def _check_signatures(spec: LossSpec) -> None:
+    """Every tensor that is declared can be given to every implementation."""
+    for label, implementation in spec.implementations.items():
+        call = call_function(implementation)
+        accepted = {**construct_parameters(implementation), **annotations.parameters(call)}
+        if not accepted or annotations.takes_any_keyword(call):
+            continue
+        for name in spec.tensors:
+            if name not in accepted:
+                raise DeclarationError(
+                    f"loss {spec.name!r}: implementation {label!r} takes no {name!r}; it takes {list(accepted)}"
+                    f"{nearest(name, accepted)}.  Tensors are passed by keyword in declared names"
+                )

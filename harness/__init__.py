@@ -3,8 +3,6 @@
 Names are imported on first use, so that loading the command line or the pytest plugin imports no torch.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import TYPE_CHECKING, Any
 

@@ -134,5 +134,3 @@ def takes_any_keyword(function: Callable[..., Any]) -> bool:
 def return_annotation(function: Callable[..., Any]) -> Any:
     """The return annotation of a function, evaluated, or ``None``."""
     return hints(function).get("return")
-
-

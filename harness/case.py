@@ -100,7 +100,10 @@ class Case:
 
     def with_points(self, points: Mapping[str, str]) -> Case:
         """The same case with some tensors moved to special points."""
-        moved = {name: replace(recipe, values=None, point=points[name]) if name in points else recipe for name, recipe in self.tensors.items()}
+        moved = {
+            name: replace(recipe, values=None, point=points[name]) if name in points else recipe
+            for name, recipe in self.tensors.items()
+        }
         return replace(self, tensors=moved)
 
     def materialize(
@@ -120,7 +123,9 @@ class Case:
         chosen: torch.dtype = dtype or getattr(torch, self.dtype)
         missing = sorted(set(spec.tensors) ^ set(self.tensors))
         if missing:
-            raise DeclarationError(f"the case of loss {self.loss!r} and the declaration of {spec.name!r} differ in tensors {missing}")
+            raise DeclarationError(
+                f"the case of loss {self.loss!r} and the declaration of {spec.name!r} differ in tensors {missing}"
+            )
         made: dict[str, Tensor] = {}
         for name, tensor in spec.tensors.items():
             values = values_of(tensor, self.tensors[name], self.shape(spec, name), self.sizes)
@@ -150,7 +155,9 @@ class Case:
         try:
             version = data["schema"]
             if version != SCHEMA_VERSION:
-                raise DeclarationError(f"a case of schema {version!r} came, but this version reads schema {SCHEMA_VERSION}")
+                raise DeclarationError(
+                    f"a case of schema {version!r} came, but this version reads schema {SCHEMA_VERSION}"
+                )
             return Case(
                 loss=str(data["loss"]),
                 regime=str(data.get("regime", "distinct")),
@@ -162,7 +169,9 @@ class Case:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, DeclarationError):
                 raise
-            raise DeclarationError(f"not a case: {type(error).__name__}: {error}; a case is what Case.to_json() wrote") from error
+            raise DeclarationError(
+                f"not a case: {type(error).__name__}: {error}; a case is what Case.to_json() wrote"
+            ) from error
 
 
 def _dtype_name(name: Any) -> str:
@@ -196,13 +205,19 @@ def values_of(tensor: TensorSpec, recipe: Recipe, shape: tuple[int, ...], sizes:
     return point(values).to(torch.float64)
 
 
-def from_bytes(domain: Domain, shape: tuple[int, ...], drawn: bytes, mode: str, sizes: Mapping[str, Size]) -> tuple[float, ...]:
+def from_bytes(
+    domain: Domain, shape: tuple[int, ...], drawn: bytes, mode: str, sizes: Mapping[str, Size]
+) -> tuple[float, ...]:
     """Exact values from one byte an element; the byte 0 is the simplest value, in every mode.
 
     In mode ``lattice`` a byte picks a lattice value, so that ties and zeros are common.  In mode ``smooth`` it picks a
     quantile and the element's position moves it a little, so that no two elements tie.
     """
-    codes = torch.frombuffer(bytearray(drawn), dtype=torch.uint8).to(torch.float64) if drawn else torch.empty(0, dtype=torch.float64)
+    codes = (
+        torch.frombuffer(bytearray(drawn), dtype=torch.uint8).to(torch.float64)
+        if drawn
+        else torch.empty(0, dtype=torch.float64)
+    )
     if mode == "lattice":
         lattice = torch.tensor(domain.lattice(sizes) or (0.0,), dtype=torch.float64)
         values = lattice[(codes % len(lattice)).long()]

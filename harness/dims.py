@@ -176,7 +176,9 @@ def least_sizes(all_dims: Sequence[str], least: int = 1) -> dict[str, int]:
     raise DeclarationError(f"no small sizes make {short[0].token!r} at least {least}")
 
 
-def unify(all_dims: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], fixed: Sizes | None = None) -> dict[str, Size]:
+def unify(
+    all_dims: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], fixed: Sizes | None = None
+) -> dict[str, Size]:
     """Solve for the sizes that give each named tensor its shape.
 
     Raises:

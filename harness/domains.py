@@ -345,7 +345,11 @@ def simplex(axis: int) -> Domain:
         low=0.0,
         high=1.0,
         structured=True,
-        special={"uniform": lambda smooth: repair(torch.ones_like(smooth)), "one-hot": one_hot, "equal rows": _equal_rows},
+        special={
+            "uniform": lambda smooth: repair(torch.ones_like(smooth)),
+            "one-hot": one_hot,
+            "equal rows": _equal_rows,
+        },
         simple=(1.0, 0.0, 2.0, 3.0),
         transform=lambda uniform: torch.exp(_normal(uniform)),
         repair=repair,
@@ -429,9 +433,16 @@ def index(symbol: str, ignore: int | None = None) -> Domain:
     """int64 positions in [0, symbol), such as class labels; ``ignore`` marks elements that do not count."""
     if not isinstance(symbol, str) or not symbol.isidentifier():
         raise DeclarationError(f"index({symbol!r}): needs the name of a size, such as index('C')")
-    special = {"first": _fill(0.0), "all equal": lambda smooth: smooth.max().expand_as(smooth).clone() if smooth.numel() else smooth}
+    special = {
+        "first": _fill(0.0),
+        "all equal": lambda smooth: smooth.max().expand_as(smooth).clone() if smooth.numel() else smooth,
+    }
     if ignore is not None:
-        special |= {"all ignored": _fill(float(ignore)), "one ignored": _ignored_once(ignore), "one kept": _single(0.0, float(ignore))}
+        special |= {
+            "all ignored": _fill(float(ignore)),
+            "one ignored": _ignored_once(ignore),
+            "one kept": _single(0.0, float(ignore)),
+        }
     return Domain(
         f"index({symbol!r})" if ignore is None else f"index({symbol!r}, ignore={ignore})",
         kind="integer",
@@ -482,7 +493,9 @@ def adjacency(symmetric: bool = False, self_loops: bool = True) -> Domain:
         "one edge": one_edge,
     }
     if self_loops:
-        special["self-loops only"] = lambda smooth: torch.eye(smooth.shape[-1], dtype=smooth.dtype).expand_as(smooth).clone()
+        special["self-loops only"] = lambda smooth: (
+            torch.eye(smooth.shape[-1], dtype=smooth.dtype).expand_as(smooth).clone()
+        )
     return Domain(
         f"adjacency(symmetric={symmetric}, self_loops={self_loops})",
         low=0.0,

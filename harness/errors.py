@@ -18,7 +18,7 @@ class TargetError(HarnessError, LookupError):
     """A TARGET names nothing that holds a loss declaration."""
 
 
-class NotApplicable(Exception):  # noqa: N818 - it is a signal to the runner, not an error
+class NotApplicable(Exception):
     """Raised by a rule on a case that says nothing about it; the reason is shown."""
 
 

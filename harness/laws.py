@@ -64,7 +64,9 @@ def scale_invariant(name: str) -> Law:
 def translation_invariant(*names: str) -> Law:
     """L does not change when one constant is added to all elements of the tensors ``names``."""
     if not names:
-        raise DeclarationError("translation_invariant() needs at least one tensor name, e.g. translation_invariant('logits')")
+        raise DeclarationError(
+            "translation_invariant() needs at least one tensor name, e.g. translation_invariant('logits')"
+        )
     return Law("L06", f"translation_invariant({', '.join(map(repr, names))})", names=names)
 
 
@@ -91,7 +93,9 @@ def reduces_to(function: Callable[..., Any], **values: float) -> Law:
         raise DeclarationError("reduces_to(function): needs the constant, e.g. reduces_to(F.mse_loss, weights=1.0)")
     text = ", ".join(f"{name}={value:g}" for name, value in values.items())
     label = getattr(function, "__name__", type(function).__name__)
-    return Law("L10", f"reduces_to({label}, {text})", names=tuple(values), function=function, values=tuple(values.items()))
+    return Law(
+        "L10", f"reduces_to({label}, {text})", names=tuple(values), function=function, values=tuple(values.items())
+    )
 
 
 def zero_weight_removes(name: str) -> Law:

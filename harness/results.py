@@ -90,7 +90,9 @@ class Verification:
     def ok(self) -> bool:
         """False if any rule found an error, crashed or timed out."""
         broken = {Status.CRASHED, Status.TIMED_OUT}
-        return not any(f.severity == "error" for f in self.findings) and not any(o.status in broken for o in self.outcomes)
+        return not any(f.severity == "error" for f in self.findings) and not any(
+            o.status in broken for o in self.outcomes
+        )
 
     def of(self, implementation: str) -> tuple[Finding, ...]:
         """Findings about one implementation, errors first."""

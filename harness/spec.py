@@ -42,7 +42,9 @@ class TensorSpec:
         if not isinstance(self.dims, str):
             raise DeclarationError(f"TensorSpec(dims={self.dims!r}): dims is a string such as 'B C'")
         if not isinstance(self.domain, Domain):
-            raise DeclarationError(f"TensorSpec({self.dims!r}, domain={self.domain!r}): needs a harness.domains value, e.g. domains.real()")
+            raise DeclarationError(
+                f"TensorSpec({self.dims!r}, domain={self.domain!r}): needs a harness.domains value, e.g. domains.real()"
+            )
         object.__setattr__(self, "dims", " ".join(self.dims.split()))
         dims.parse(self.dims)
 
@@ -142,6 +144,7 @@ class LossSpec:
         self.bytes_bound = bytes_bound
         self.error_inputs = tuple(error_inputs)
         self.source = _caller()
+        self.target: str | None = None  # how it was named on the command line, where it was
         _check_implementations(self)
         found_inputs, found_context, found_output = _tensors(self, inputs, context)
         self.inputs: dict[str, TensorSpec] = found_inputs
@@ -181,7 +184,7 @@ class LossSpec:
     def replace(self, **changes: Any) -> LossSpec:
         """A copy of this spec with some arguments changed."""
         changed = LossSpec(**{**self._declared, **changes})
-        changed.source = self.source
+        changed.source, changed.target = self.source, self.target
         return changed
 
 
@@ -202,7 +205,9 @@ def _check_implementations(spec: LossSpec) -> None:
         )
     for name, implementation in spec.implementations.items():
         if not callable(implementation):
-            raise DeclarationError(f"loss {spec.name!r}: implementation {name!r} is {implementation!r}, but should be a class or a function")
+            raise DeclarationError(
+                f"loss {spec.name!r}: implementation {name!r} is {implementation!r}, but should be a class or a function"
+            )
 
 
 def construct_parameters(implementation: Implementation) -> dict[str, inspect.Parameter]:
@@ -224,7 +229,9 @@ def _tensor_spec(loss: str, name: str, value: Any) -> TensorSpec:
         return value
     found = annotations.read(value)
     if found is None:
-        raise DeclarationError(f'loss {loss!r}: {name}={value!r}, but should be a TensorSpec such as TensorSpec("B C") or Float[Tensor, "B C"]')
+        raise DeclarationError(
+            f'loss {loss!r}: {name}={value!r}, but should be a TensorSpec such as TensorSpec("B C") or Float[Tensor, "B C"]'
+        )
     domain, dtype = annotations.default_domain(found, name)
     return TensorSpec(found.dims, domain, dtype)
 
@@ -295,12 +302,18 @@ def _check(spec: LossSpec) -> None:
         raise DeclarationError(f"loss {spec.name!r}: {both} stand both in inputs and in context")
     for name in spec.differentiable:
         if name not in spec.inputs:
-            raise DeclarationError(f"loss {spec.name!r}: differentiable={name!r} is no input; inputs are {list(spec.inputs)}{nearest(name, spec.inputs)}")
+            raise DeclarationError(
+                f"loss {spec.name!r}: differentiable={name!r} is no input; inputs are {list(spec.inputs)}{nearest(name, spec.inputs)}"
+            )
         if not spec.inputs[name].domain.differentiable:
-            raise DeclarationError(f"loss {spec.name!r}: differentiable={name!r} has domain {spec.inputs[name].domain!r}, which has no gradient")
+            raise DeclarationError(
+                f"loss {spec.name!r}: differentiable={name!r} has domain {spec.inputs[name].domain!r}, which has no gradient"
+            )
     mixed = sorted(set(spec.variadic) & set(dims.scalar_symbols(t.dims for t in tensors.values())))
     if mixed:
-        raise DeclarationError(f"loss {spec.name!r}: {mixed} stand both for one axis and for several ('*{mixed[0]}'); use two names")
+        raise DeclarationError(
+            f"loss {spec.name!r}: {mixed} stand both for one axis and for several ('*{mixed[0]}'); use two names"
+        )
     _check_laws(spec)
     _check_signatures(spec)
     dims.least_sizes([t.dims for t in tensors.values()])
@@ -310,13 +323,19 @@ def _check_laws(spec: LossSpec) -> None:
     known = {*spec.symbols, *spec.variadic}
     for law in spec.laws:
         if not isinstance(law, Law):
-            raise DeclarationError(f"loss {spec.name!r}: law {law!r} is not from harness.laws, e.g. laws.permutation('B')")
+            raise DeclarationError(
+                f"loss {spec.name!r}: law {law!r} is not from harness.laws, e.g. laws.permutation('B')"
+            )
         for name in law.names:
             if name not in spec.tensors:
-                raise DeclarationError(f"loss {spec.name!r}: {law!r} names no tensor; tensors are {list(spec.tensors)}{nearest(name, spec.tensors)}")
+                raise DeclarationError(
+                    f"loss {spec.name!r}: {law!r} names no tensor; tensors are {list(spec.tensors)}{nearest(name, spec.tensors)}"
+                )
         for symbol in law.symbols:
             if symbol not in known:
-                raise DeclarationError(f"loss {spec.name!r}: {law!r} names no size; sizes are {sorted(known)}{nearest(symbol, known)}")
+                raise DeclarationError(
+                    f"loss {spec.name!r}: {law!r} names no size; sizes are {sorted(known)}{nearest(symbol, known)}"
+                )
 
 
 def _check_signatures(spec: LossSpec) -> None:

@@ -1,0 +1,98 @@
+"""Calling an implementation: built from its declaration, isolated from global state, with value and gradients."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from harness import annotations
+from harness.spec import LossSpec, call_function, construct_parameters
+
+Prepared = Callable[[Mapping[str, Tensor]], Tensor]
+
+
+class LossRaised(Exception):
+    """The user's loss raised on a case; ``error`` is what it raised."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(f"{type(error).__name__}: {error}")
+        self.error = error
+
+
+class Candidate:
+    """One implementation of a spec, ready to be built and called by keyword.
+
+    Args:
+        spec: the declaration.
+        name: which implementation.
+    """
+
+    def __init__(self, spec: LossSpec, name: str) -> None:
+        self.spec = spec
+        self.name = name
+        self.implementation = spec.implementations[name]
+        self.is_class = inspect.isclass(self.implementation)
+        constructor = construct_parameters(self.implementation)
+        self.constructed = tuple(n for n in spec.tensors if n in constructor) if self.is_class else ()
+        self.constructor_options = {k: v for k, v in spec.options.items() if k in constructor}
+        call = call_function(self.implementation)
+        accepted = annotations.parameters(call)
+        everything = not accepted or annotations.takes_any_keyword(call)
+        left = {k: v for k, v in spec.options.items() if k not in self.constructor_options}
+        self.call_options = {k: v for k, v in left.items() if everything or k in accepted}
+        self.called = tuple(n for n in spec.tensors if n not in self.constructed)
+
+    @property
+    def is_module(self) -> bool:
+        """Whether the implementation is an `nn.Module` class or instance."""
+        if inspect.isclass(self.implementation):
+            return issubclass(self.implementation, nn.Module)
+        return isinstance(self.implementation, nn.Module)
+
+    def build(self, tensors: Mapping[str, Tensor], *, train: bool = False) -> Callable[..., Any]:
+        """A fresh instance, in eval mode unless ``train``: built with its context, or copied.
+
+        Raises:
+            LossRaised: the constructor raised.
+        """
+        if self.is_class:
+            try:
+                built = self.implementation(**{n: tensors[n] for n in self.constructed}, **self.constructor_options)
+            except Exception as error:
+                raise LossRaised(error) from error
+        elif isinstance(self.implementation, nn.Module):
+            built = copy.deepcopy(self.implementation)
+        else:
+            return self.implementation
+        if isinstance(built, nn.Module):
+            built.train(train)
+        return built  # type: ignore[no-any-return]
+
+    def call(self, built: Callable[..., Any], tensors: Mapping[str, Tensor]) -> Any:
+        """What the built loss returns, after `select`; not checked to be a tensor.
+
+        Raises:
+            LossRaised: the loss raised.
+        """
+        try:
+            returned = built(**{n: tensors[n] for n in self.called}, **self.call_options)
+            return returned if self.spec.select is None else self.spec.select(returned)
+        except Exception as error:
+            raise LossRaised(error) from error
+
+    def prepare(self, tensors: Mapping[str, Tensor], *, train: bool = False) -> Prepared:
+        """Build once; the result may be called many times with tensors of the same names (for timing).
+
+        Raises:
+            LossRaised: the constructor raised; a call of the result may raise it too.
+        """
+        built = self.build(tensors, train=train)
+        return lambda given: self.call(built, given)  # type: ignore[no-any-return]
+
+    def __call__(self, tensors: Mapping[str, Tensor], *, train: bool = False) -> Tensor:
+        """Build a fresh instance and call it once."""
+        return self.call(self.build(tensors, train=train), tensors)  # type: ignore[no-any-return]

@@ -1,0 +1,119 @@
+"""What a rule is: a code, a check, what it finds, and the words that explain it."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import Tensor
+
+from harness.spec import LossSpec
+
+if TYPE_CHECKING:
+    from harness.rules.trial import Trial
+
+Severity = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """What differs: where, what came, what should have come, by how much.
+
+    Args:
+        where: the quantity, such as ``d loss / d embeddings[0, 1]``.
+        came: what the loss gave.
+        should: what it should have given.
+        difference: by how much it is off, where that is a number.
+        allowed: how much it may be off.
+        aspect: names one of several different things that a rule may find; findings of one aspect are one finding.
+        severity: overrides the severity of the rule.
+        hint: what to change, or which line narrows the declaration.
+        tensors: the tensors that show it, where they are not the case's own.
+        code: plain-PyTorch lines that show it; they may use ``tensors`` and ``loss(**tensors)`` (see `harness.reproduce`).
+        note: a further remark, such as the line that cuts a gradient.
+    """
+
+    where: str
+    came: str
+    should: str
+    difference: float | None = None
+    allowed: float | None = None
+    aspect: str = ""
+    severity: Severity | None = None
+    hint: str = ""
+    tensors: Mapping[str, Tensor] | None = field(default=None, compare=False)
+    code: str = ""
+    note: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """One line in the form that all messages have: what came, what should have come."""
+        line = f"{self.where} = {self.came}, but should be {self.should}"
+        if self.difference is not None and self.allowed is not None:
+            line += f"   (off by {self.difference:.2g}, allowed {self.allowed:.1g})"
+        return line
+
+
+Found = Mismatch | Iterable[Mismatch] | None
+Check = Callable[["Trial"], Found]
+CheckAll = Callable[[Sequence["Trial"]], Found]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule of the battery.
+
+    Args:
+        code: public and stable.
+        title: the law in a few words, as a statement.
+        group: the file that it lives in.
+        severity: of its findings, where the mismatch says nothing else.
+        check: from one trial to what differs; raises `NotApplicable` where the case says nothing.
+        check_all: likewise, from all trials together: for what must hold in at least one of them.
+        applies: from the spec and the implementation's name to the reason why the rule says nothing about it, or ``None``.
+        regimes: which cases it looks at, and how many of each at most.
+        smooth: whether it needs generic values, without ties and special points.
+        per_case: evaluations of the loss in one trial, in words.
+        why: what goes wrong in practice.
+        example: the defect as code.
+        mend: how to mend it.
+        source: where the rule comes from.
+    """
+
+    code: str
+    title: str
+    group: str
+    severity: Severity
+    regimes: Mapping[str, int]
+    why: str
+    example: str
+    mend: str
+    source: str
+    check: Check | None = None
+    check_all: CheckAll | None = None
+    applies: Callable[[LossSpec, str], str | None] = lambda spec, name: None
+    smooth: bool | None = None
+
+    @property
+    def statement(self) -> str:
+        """The docstring of the check: the law and its formula."""
+        function: Any = self.check or self.check_all
+        return textwrap.dedent(f"    {function.__doc__ or ''}").strip()
+
+    def explain(self) -> str:
+        """What the rule checks, why it matters, an example of the defect, how to mend it, the source."""
+        example = textwrap.indent(textwrap.dedent(self.example).strip(), "    ")
+        return (
+            f"# {self.code} {self.title}\n\n{self.statement}\n\nSeverity: {self.severity}\n\n"
+            f"## Why it matters\n\n{self.why}\n\n## An example of the defect\n\n{example}\n\n"
+            f"## How to mend it\n\n{self.mend}\n\n## Source\n\n{self.source}\n"
+        )
+
+
+def mismatches(found: Found) -> list[Mismatch]:
+    """What a check returned, as a list."""
+    if found is None:
+        return []
+    return [found] if isinstance(found, Mismatch) else list(found)

@@ -1,0 +1,225 @@
+"""A trial: one case given to one implementation, with the evaluations that rules share."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from harness.case import Case
+from harness.evaluation import Candidate, LossRaised
+from harness.spec import LossSpec
+
+RNG_SEED = 20_240_229
+
+
+@dataclass(frozen=True)
+class Run:
+    """One evaluation: the output, the scalar that stands for it, and the gradients of that scalar.
+
+    A loss that returns more than one number (``reduction="none"``) is contracted with fixed positive cotangents.
+    ``connected`` says whether the output hangs on a graph; a gradient is ``None`` where the input is not on it.
+    """
+
+    output: Tensor
+    scalar: float
+    gradients: Mapping[str, Tensor | None]
+    connected: bool
+
+    @property
+    def finite(self) -> bool:
+        """Whether the value and every gradient are finite."""
+        return bool(self.output.isfinite().all()) and all(g is None or bool(g.isfinite().all()) for g in self.gradients.values())
+
+
+class Intermediates(TorchDispatchMode):
+    """Records the largest finite absolute value that any operation returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        returned = func(*args, **(kwargs or {}))
+        for item in returned if isinstance(returned, (tuple, list)) else (returned,):
+            if isinstance(item, Tensor) and item.is_floating_point() and item.layout == torch.strided and item.numel():
+                finite = torch.nan_to_num(item.detach().abs().double(), nan=0.0, posinf=0.0)
+                # masked_fill(-inf or finfo.min) is a marker, not a number that is computed with
+                finite = finite[finite < torch.finfo(item.dtype).max]
+                if finite.numel():
+                    self.largest = max(self.largest, float(finite.max()))
+        return returned
+
+
+class Trial:
+    """One case given to one implementation.
+
+    Args:
+        spec: the declaration.
+        implementation: the name of the implementation under test.
+        case: the drawn example.
+        cache: shared by all rules of one verification, so that one evaluation serves many.
+    """
+
+    def __init__(self, spec: LossSpec, implementation: str, case: Case, cache: dict[Any, Any] | None = None) -> None:
+        self.spec = spec
+        self.implementation = implementation
+        self.case = case
+        self.cache: dict[Any, Any] = {} if cache is None else cache
+        self.candidate = Candidate(spec, implementation)
+        self.is_reference = implementation == spec.reference
+
+    def of(self, implementation: str) -> Trial:
+        """The same case given to another implementation."""
+        return Trial(self.spec, implementation, self.case, self.cache)
+
+    def at(self, case: Case) -> Trial:
+        """Another case given to the same implementation."""
+        return Trial(self.spec, self.implementation, case, self.cache)
+
+    def tensors(self, dtype: torch.dtype = torch.float64, *, layouts: bool = False) -> dict[str, Tensor]:
+        """Fresh tensors of the case."""
+        return self.case.materialize(self.spec, dtype=dtype, layouts=layouts)
+
+    def generator(self, salt: int = 0) -> torch.Generator:
+        """A local generator that depends on nothing but the case."""
+        return torch.Generator().manual_seed(int(self.case.digest, 16) + salt)
+
+    @property
+    def base(self) -> Run:
+        """The float64 evaluation of the case, shared by all rules.
+
+        Raises:
+            LossRaised: the loss raises on the case.
+        """
+        key = (self.implementation, self.case.key)
+        if key not in self.cache:
+            try:
+                self.cache[key] = self.run(self.tensors())
+            except LossRaised as error:
+                self.cache[key] = error
+        found = self.cache[key]
+        if isinstance(found, LossRaised):
+            raise found
+        return found  # type: ignore[no-any-return]
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """(sum |x dL/dx| over all floating tensors, largest intermediate value) of the float64 evaluation."""
+        key = ("scale", self.implementation, self.case.key)
+        if key not in self.cache:
+            self.cache[key] = self.measure_scale(self.tensors())
+        return self.cache[key]  # type: ignore[no-any-return]
+
+    def measure_scale(self, tensors: Mapping[str, Tensor]) -> tuple[float, float]:
+        """What `scale` says, for other tensors."""
+        floating = tuple(name for name, tensor in tensors.items() if tensor.is_floating_point())
+        recorder = Intermediates()
+        try:
+            with recorder:
+                found = self.run(tensors, wrt=floating)
+        except LossRaised:  # some losses refuse targets that require grad
+            with recorder:
+                found = self.run(tensors)
+        condition = 0.0
+        for name, gradient in found.gradients.items():
+            if gradient is not None:
+                term = torch.nan_to_num((gradient * tensors[name]).abs().double(), posinf=0.0).sum()
+                condition += float(term)
+        return condition, recorder.largest
+
+    def run(self, tensors: Mapping[str, Tensor], *, wrt: tuple[str, ...] | None = None, train: bool = False) -> Run:
+        """Evaluate a fresh instance on ``tensors`` and differentiate with respect to ``wrt`` (default: as declared).
+
+        Raises:
+            LossRaised: the loss, its constructor or its backward raised, or it did not return a floating tensor.
+        """
+        leaves = self.leaves(tensors, wrt)
+        output = self.output(leaves, train=train)
+        names = [name for name in leaves if leaves[name].requires_grad]
+        connected = output.requires_grad
+        gradients: dict[str, Tensor | None] = dict.fromkeys(names)
+        scalar = contract(output)
+        if connected and names:
+            try:
+                found = torch.autograd.grad(scalar, [leaves[name] for name in names], allow_unused=True)
+            except Exception as error:
+                raise LossRaised(error) from error
+            gradients = dict(zip(names, found, strict=True))
+        return Run(output.detach(), float(scalar.detach()), gradients, connected)
+
+    def leaves(self, tensors: Mapping[str, Tensor], wrt: tuple[str, ...] | None = None) -> dict[str, Tensor]:
+        """The tensors, with those of ``wrt`` as leaves that require grad."""
+        chosen = self.spec.differentiable if wrt is None else wrt
+        return {name: tensor.detach().requires_grad_() if name in chosen else tensor for name, tensor in tensors.items()}
+
+    def output(self, tensors: Mapping[str, Tensor], *, train: bool = False) -> Tensor:
+        """What a fresh instance returns, from a fixed state of the global generators.
+
+        Raises:
+            LossRaised: it raised, or did not return a floating tensor.
+        """
+        torch.default_generator.manual_seed(RNG_SEED)
+        random.seed(RNG_SEED)
+        output: Any = self.candidate(tensors, train=train)
+        if not isinstance(output, Tensor):
+            what = f"it returned a {type(output).__name__}"
+            raise LossRaised(TypeError(f"{what}, but should return a tensor; pick it with LossSpec(select=...)"))
+        if not output.is_floating_point():
+            raise LossRaised(TypeError(f"it returned a tensor of {output.dtype}, but should return a floating one"))
+        return output.to_dense() if output.layout != torch.strided else output
+
+    def function(self, tensors: Mapping[str, Tensor]) -> Callable[[Mapping[str, Tensor]], float]:
+        """The loss as a number of some replaced tensors, without a graph."""
+
+        def value(changes: Mapping[str, Tensor]) -> float:
+            with torch.no_grad():
+                return float(contract(self.output({**tensors, **changes})))
+
+        return value
+
+
+def contract(output: Tensor) -> Tensor:
+    """The scalar sum_i c_i L_i with fixed cotangents c_i in [1, 2); the output itself where it is one number."""
+    if output.ndim == 0:
+        return output
+    count = output.numel()
+    cotangent = 1 + torch.arange(count, dtype=torch.float64, device=output.device).mul(0.6180339887498949).frac()
+    return (output.reshape(-1) * cotangent.to(output.dtype)).sum()
+
+
+def describe(value: float) -> str:
+    """A number as it stands in messages: short, and exact where it is short."""
+    if math.isfinite(value) and value == int(value) and abs(value) < 1e6:
+        return str(int(value))
+    return f"{value:.4g}"
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Restore the state that a loss may touch: generators, grad mode, default dtype, threads, determinism."""
+    torch_state, python_state = torch.get_rng_state(), random.getstate()
+    grad, dtype, threads = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    anomaly = torch.is_anomaly_enabled()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(torch_state)
+        random.setstate(python_state)
+        torch.set_grad_enabled(grad)
+        if torch.get_default_dtype() != dtype:
+            torch.set_default_dtype(dtype)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        if torch.are_deterministic_algorithms_enabled() != deterministic:
+            torch.use_deterministic_algorithms(deterministic)
+        if torch.is_anomaly_enabled() != anomaly:
+            torch.autograd.set_detect_anomaly(anomaly)

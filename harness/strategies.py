@@ -1,0 +1,150 @@
+"""spec -> Hypothesis strategy of cases.
+
+A case is drawn as: the sizes of all symbols, linked; then one byte per element of every small tensor, or a seed for a
+large one.  The byte 0 is the simplest value and sizes shrink towards the smallest, so that a failure shrinks to the
+smallest shapes and simplest values.  Nothing is filtered: every draw is a case.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+from harness import dims
+from harness.case import LAYOUTS, Case, Recipe, from_bytes
+from harness.dims import Size
+from harness.errors import DeclarationError, nearest
+from harness.spec import LossSpec
+
+EXACT_ELEMENTS = 64  # larger tensors are made from a seed: a byte for each element would slow the draw
+ELEMENT_LIMIT = 4096
+REGIMES = ("distinct", "coincident", "unit", "large", "free")
+
+_MODES = st.sampled_from(("lattice", "smooth"))
+_SEEDED_MODES = st.sampled_from(("smooth", "lattice", "tiny", "huge"))
+_LAYOUT = st.sampled_from(LAYOUTS)
+_SEED = st.integers(0, 2**31 - 1)
+
+
+def cases(
+    spec: LossSpec,
+    *,
+    regime: str = "free",
+    mode: str | None = None,
+    dtypes: Sequence[str] = ("float64",),
+) -> SearchStrategy[Case]:
+    """Strategy of cases of a loss.
+
+    Args:
+        spec: the declaration.
+        regime: ``distinct`` sizes of at least 2 (a swapped axis shows), ``coincident`` ones (all symbols equal, so that a
+            wrong axis is accepted), ``unit`` (one symbol is 1), ``large``, or ``free`` (anything small).
+        mode: ``smooth`` for generic values without ties, ``lattice`` for exact ones with many ties; drawn where ``None``.
+        dtypes: floating dtypes to draw from.
+
+    Raises:
+        DeclarationError: an unknown regime.
+    """
+    if regime not in REGIMES:
+        raise DeclarationError(f"regime {regime!r} came, but should be one of {list(REGIMES)}{nearest(regime, REGIMES)}")
+    draw_sizes = _sizes(spec, regime)
+    modes = _MODES if mode is None else st.just(mode)
+    dtype = st.sampled_from(tuple(dtypes))
+    specs = spec.tensors
+
+    @st.composite
+    def build(draw: Callable[[SearchStrategy[Any]], Any]) -> Case:
+        sizes = draw_sizes(draw)
+        chosen = draw(modes)
+        recipes: dict[str, Recipe] = {}
+        for name, tensor in specs.items():
+            shape = dims.shape(tensor.dims, sizes)
+            count = math.prod(shape)
+            if tensor.domain.make is not None or count > EXACT_ELEMENTS:
+                recipes[name] = Recipe(seed=draw(_SEED), mode="smooth" if mode == "smooth" else draw(_SEEDED_MODES))
+            else:
+                drawn = draw(st.binary(min_size=count, max_size=count))
+                recipes[name] = Recipe(from_bytes(tensor.domain, shape, drawn, chosen, sizes), mode=chosen)
+        layout = draw(_LAYOUT)
+        layouts = {} if layout == "contiguous" else dict.fromkeys(specs, layout)
+        return Case(spec.name, sizes, recipes, draw(dtype) if len(dtypes) > 1 else dtypes[0], layouts, regime)
+
+    return build()
+
+
+def _sizes(spec: LossSpec, regime: str) -> Callable[[Callable[[SearchStrategy[Any]], Any]], dict[str, Size]]:
+    """A function that draws the size of every symbol of the spec."""
+    free = [symbol for symbol in spec.symbols if symbol not in spec.fixed_sizes]
+    variadic = [symbol for symbol in spec.variadic if symbol not in spec.fixed_sizes]
+    all_dims = [tensor.dims for tensor in spec.tensors.values()]
+    lower = {**dict.fromkeys(free, 1), **dims.least_sizes(all_dims)}
+    spread = 2 if len(free) + 2 * len(variadic) >= 4 else 3
+    base = 6 if regime == "large" else 2
+    small = st.integers(base, base + spread)
+    anything = st.integers(1, 4)
+    axis_count = st.integers(0, 2)
+
+    def distinct(draw: Callable[[SearchStrategy[Any]], Any]) -> dict[str, Size]:
+        sizes: dict[str, Size] = dict(spec.fixed_sizes)
+        used = {size for size in sizes.values() if isinstance(size, int)}
+
+        def unused() -> int:
+            size = draw(small)
+            while size in used:
+                size += 1
+            used.add(size)
+            return int(size)
+
+        for symbol in free:
+            size = unused()
+            sizes[symbol] = max(size, lower[symbol])
+        for symbol in variadic:
+            sizes[symbol] = tuple(unused() for _ in range(draw(axis_count)))
+        return sizes
+
+    def coincident(draw: Callable[[SearchStrategy[Any]], Any]) -> dict[str, Size]:
+        fixed = [size for size in spec.fixed_sizes.values() if isinstance(size, int) and size > 1]
+        size = max([fixed[0] if fixed else draw(st.integers(2, 4)), *lower.values()])
+        axes = {symbol: (size,) * draw(axis_count) for symbol in variadic}
+        return {**dict.fromkeys(free, size), **axes, **spec.fixed_sizes}
+
+    def unit(draw: Callable[[SearchStrategy[Any]], Any]) -> dict[str, Size]:
+        sizes = distinct(draw)
+        if free:
+            chosen = draw(st.sampled_from(free))
+            sizes[chosen] = lower[chosen]
+        return sizes
+
+    def loose(draw: Callable[[SearchStrategy[Any]], Any]) -> dict[str, Size]:
+        sizes: dict[str, Size] = {symbol: max(draw(anything), lower[symbol]) for symbol in free}
+        for symbol in variadic:
+            sizes[symbol] = tuple(draw(st.lists(anything, max_size=2)))
+        return {**sizes, **spec.fixed_sizes}
+
+    return {"distinct": distinct, "large": distinct, "coincident": coincident, "unit": unit, "free": loose}[regime]
+
+
+def run(strategy: SearchStrategy[Case], check: Callable[[Case], None], *, examples: int, start: int, shrink: bool) -> None:
+    """Call ``check`` on drawn cases; the same ``start`` draws the same cases.
+
+    With ``shrink``, an exception from ``check`` is shrunk and raised again from the simplest case.  Every setting is
+    fixed here, because Hypothesis changes its defaults under CI, and no database is used: it is keyed on source, which
+    different losses share.
+    """
+    configured = settings(
+        max_examples=examples,
+        phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
+        database=None,
+        deadline=None,
+        derandomize=False,
+        report_multiple_bugs=False,
+        print_blob=False,
+        verbosity=Verbosity.quiet,
+        suppress_health_check=[h for h in HealthCheck if h is not HealthCheck.filter_too_much],
+    )
+    configured(seed(start)(given(strategy)(check)))()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -21,7 +22,10 @@ from harness.spec import LossSpec, TensorSpec
 
 SCHEMA_VERSION = 1
 LAYOUTS = ("contiguous", "transposed", "strided", "offset", "expanded")
-MODES = ("smooth", "lattice", "tiny", "huge")
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+MODES = ("smooth", "lattice", "tiny", "huge", "near")
+NEAR = 1e-4
+MAX_ELEMENTS = 2**31 - 1
 _SCALES = {"tiny": 1e-4, "huge": 1e4}
 
 Mode = Literal["smooth", "lattice", "tiny", "huge"]
@@ -29,19 +33,24 @@ Mode = Literal["smooth", "lattice", "tiny", "huge"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one tensor is made: from exact ``values`` (flat), or from a ``seed`` and a mode, or at a special ``point``."""
+    """How one tensor is made.
+
+    From exact ``values`` (flat), or from a ``seed`` and a mode, or at a special ``point``, or as a copy of the tensor
+    ``same_as`` (in mode ``near``: off by about 1e-4, where distances cancel).
+    """
 
     values: tuple[float, ...] | None = None
     seed: int = 0
     mode: str = "smooth"
     point: str | None = None
+    same_as: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as JSON types; non-finite numbers become strings."""
         if self.values is not None:
             return {"values": [_number_to_json(value) for value in self.values], "mode": self.mode}
-        made: dict[str, Any] = {"seed": self.seed, "mode": self.mode}
-        return {**made, "point": self.point} if self.point is not None else made
+        made: dict[str, Any] = {"seed": self.seed, "mode": self.mode, "point": self.point, "same_as": self.same_as}
+        return {key: value for key, value in made.items() if value is not None}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Recipe:
@@ -49,16 +58,24 @@ class Recipe:
         values = data.get("values")
         return Recipe(
             values=None if values is None else tuple(float(value) for value in values),
-            seed=int(data.get("seed", 0)),
-            mode=str(data.get("mode", "smooth")),
+            seed=_seed_from_json(data.get("seed", 0)),
+            mode=_one_of("mode", data.get("mode", "smooth"), MODES),
             point=data.get("point"),
+            same_as=data.get("same_as"),
         )
+
+
+def _seed_from_json(seed: Any) -> int:
+    if type(seed) is not int or not 0 <= seed < 2**63:
+        raise DeclarationError(f"seed {seed!r} came, but should be a whole number from 0 to 2**63 - 1")
+    return seed
 
 
 def _number_to_json(value: float) -> float | int | str:
     if not math.isfinite(value):
         return str(value)
-    return int(value) if value == int(value) and abs(value) < 2**53 else value
+    whole = value == int(value) and abs(value) < 2**53 and not (value == 0 and math.copysign(1, value) < 0)
+    return int(value) if whole else value
 
 
 @dataclass(frozen=True)
@@ -100,11 +117,13 @@ class Case:
 
     def with_points(self, points: Mapping[str, str]) -> Case:
         """The same case with some tensors moved to special points."""
-        moved = {
-            name: replace(recipe, values=None, point=points[name]) if name in points else recipe
-            for name, recipe in self.tensors.items()
-        }
-        return replace(self, tensors=moved)
+        moved = {name: Recipe(seed=zlib.crc32(name.encode()), point=point) for name, point in points.items()}
+        return replace(self, tensors={**self.tensors, **moved})
+
+    def with_copy(self, name: str, of: str, *, near: bool = False) -> Case:
+        """The same case with the tensor ``name`` equal to the tensor ``of``, or ``near`` to it."""
+        copy = Recipe(seed=zlib.crc32(name.encode()), mode="near" if near else "smooth", same_as=of)
+        return replace(self, tensors={**self.tensors, name: copy})
 
     def materialize(
         self, spec: LossSpec, *, dtype: torch.dtype | None = None, device: str = "cpu", layouts: bool = False
@@ -126,12 +145,32 @@ class Case:
             raise DeclarationError(
                 f"the case of loss {self.loss!r} and the declaration of {spec.name!r} differ in tensors {missing}"
             )
+        unsized = sorted({*spec.symbols, *spec.variadic} - set(self.sizes))
+        if unsized:
+            raise DeclarationError(f"the case of loss {self.loss!r} has no size for {unsized}")
+        if self.numel(spec) > MAX_ELEMENTS:
+            raise DeclarationError(
+                f"the case has {self.numel(spec)} elements, but at most {MAX_ELEMENTS} are made; its sizes are {dict(self.sizes)}"
+            )
         made: dict[str, Tensor] = {}
         for name, tensor in spec.tensors.items():
-            values = values_of(tensor, self.tensors[name], self.shape(spec, name), self.sizes)
+            values = self._values(spec, name)
             placed = values.to(tensor.domain.dtype(chosen, tensor.dtype)).to(device)
             made[name] = lay_out(placed, self.layouts.get(name, "contiguous")) if layouts else placed
         return made
+
+    def _values(self, spec: LossSpec, name: str) -> Tensor:
+        recipe, shape = self.tensors[name], self.shape(spec, name)
+        if recipe.same_as is None:
+            return values_of(spec.tensors[name], recipe, shape, self.sizes)
+        origin = self.tensors.get(recipe.same_as)
+        if origin is None or origin.same_as is not None or self.shape(spec, recipe.same_as) != shape:
+            raise DeclarationError(f"the case makes {name!r} a copy of {recipe.same_as!r}, which has no such values")
+        values = values_of(spec.tensors[recipe.same_as], origin, shape, self.sizes)
+        if recipe.mode != "near":
+            return values
+        generator = torch.Generator().manual_seed(recipe.seed)
+        return values + NEAR * torch.randn(shape, generator=generator, dtype=torch.float64)
 
     def to_json(self) -> dict[str, Any]:
         """The case as JSON types."""
@@ -161,10 +200,10 @@ class Case:
             return Case(
                 loss=str(data["loss"]),
                 regime=str(data.get("regime", "distinct")),
-                dtype=_dtype_name(data["dtype"]),
-                sizes={str(k): tuple(map(int, v)) if isinstance(v, list) else int(v) for k, v in data["sizes"].items()},
+                dtype=_one_of("dtype", data["dtype"], DTYPES),
+                sizes={str(name): _size_from_json(str(name), size) for name, size in data["sizes"].items()},
                 tensors={str(k): Recipe.from_json(v) for k, v in data["tensors"].items()},
-                layouts={str(k): str(v) for k, v in data.get("layouts", {}).items()},
+                layouts={str(k): _one_of("layout", v, LAYOUTS) for k, v in data.get("layouts", {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, DeclarationError):
@@ -174,11 +213,19 @@ class Case:
             ) from error
 
 
-def _dtype_name(name: Any) -> str:
-    allowed = ("float64", "float32", "bfloat16", "float16")
-    if name not in allowed:
-        raise DeclarationError(f"dtype {name!r} came, but a case's dtype is one of {list(allowed)}")
-    return str(name)
+def _one_of(what: str, value: Any, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise DeclarationError(f"{what} {value!r} came, but a case's {what} is one of {list(allowed)}")
+    return str(value)
+
+
+def _size_from_json(name: str, size: Any) -> Size:
+    extents = size if isinstance(size, list) else [size]
+    if not all(type(extent) is int and 0 <= extent <= dims.MAX_SIZE for extent in extents):
+        raise DeclarationError(
+            f"size {name}={size!r} came, but should be a whole number from 0 to {dims.MAX_SIZE}, or a list of them"
+        )
+    return tuple(extents) if isinstance(size, list) else extents[0]
 
 
 def values_of(tensor: TensorSpec, recipe: Recipe, shape: tuple[int, ...], sizes: Mapping[str, Size]) -> Tensor:
@@ -196,7 +243,7 @@ def values_of(tensor: TensorSpec, recipe: Recipe, shape: tuple[int, ...], sizes:
     else:
         values = domain.sample(shape, generator, sizes).to(torch.float64)
         if recipe.mode in _SCALES and domain.scalable:
-            values = values * _SCALES[recipe.mode]
+            values = (values * _SCALES[recipe.mode]).clamp(domain.low, domain.high)
     if recipe.point is None:
         return values
     point = domain.special.get(recipe.point)
@@ -223,7 +270,7 @@ def from_bytes(
         values = lattice[(codes % len(lattice)).long()]
     else:
         offset = torch.arange(len(codes), dtype=torch.float64).mul(0.6180339887498949).frac().mul(0.9).add(0.05)
-        values = domain.quantile((codes + offset) / 256, sizes)
+        values = domain.readable(domain.quantile((codes + offset) / 256, sizes))
     return tuple(domain.project(values.reshape(shape)).reshape(-1).tolist())
 
 

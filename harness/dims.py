@@ -8,13 +8,18 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from harness.errors import DeclarationError
 
 Size = int | tuple[int, ...]
 Sizes = Mapping[str, Size]
+
+MAX_TOKEN = 64  # characters: deeper nesting than this could exhaust the parser's stack
+MAX_SIZE = 2**31 - 1
+
+_STEPS = 4096  # of the search for small sizes
 
 _OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add,
@@ -75,18 +80,28 @@ def _check_expression(node: ast.expr, token: str, dims: str) -> None:
 
 
 def _parse_token(token: str, dims: str) -> Dim:
-    body, variadic, broadcastable = token, False, False
-    while body[:1] in {"*", "#", "?"}:
-        variadic |= body[0] == "*"
-        broadcastable |= body[0] == "#"
-        body = body[1:]
-    if body == "...":
-        return Dim(token, symbol="...", variadic=True, broadcastable=broadcastable)
-    _, _, body = body.rpartition("=")  # jaxtyping's `name=4` is documentation for the size 4
-    if body.isdecimal():
-        return Dim(token, size=int(body), broadcastable=broadcastable)
+    if len(token) > MAX_TOKEN:
+        raise DeclarationError(
+            f"dims token {token[:20]!r}... has {len(token)} characters, but at most {MAX_TOKEN} are read"
+        )
+    marks = token[: len(token) - len(token.lstrip("*#?"))]
+    body = token[len(marks) :]
+    variadic, broadcastable = "*" in marks, "#" in marks
+    if len(set(marks)) < len(marks):
+        raise DeclarationError(f"dims {dims!r}: {token!r} has a mark twice; write each of '*' and '#' once")
+    if body == "..." and not marks:
+        return Dim(token, symbol="...", variadic=True)
+    label, _, value = body.rpartition("=")  # jaxtyping's `name=4` is documentation for the size 4
+    if label.isidentifier():
+        body = value
     if body.isidentifier():
         return Dim(token, symbol=body, variadic=variadic, broadcastable=broadcastable)
+    if variadic:
+        raise DeclarationError(f"dims {dims!r}: {token!r} should be '*' and a name, such as '*batch'")
+    if body.isdecimal() and body.isascii():
+        if int(body) > MAX_SIZE:
+            raise DeclarationError(f"dims {dims!r}: the size {body} came, but at most {MAX_SIZE} is allowed")
+        return Dim(token, size=int(body), broadcastable=broadcastable)
     try:
         expression = ast.parse(body, mode="eval").body
     except SyntaxError:
@@ -97,7 +112,11 @@ def _parse_token(token: str, dims: str) -> Dim:
 
 @lru_cache(maxsize=1024)
 def parse(dims: str) -> tuple[Dim, ...]:
-    """Parse a dims string; a name that starts with ``_`` is anonymous and links nothing.
+    """Parse a dims string.
+
+    A name that starts with ``_`` is anonymous and links no other axis of the tensor (`anonymous` keeps those of different
+    tensors apart).  Unlike in jaxtyping, ``...`` stands for the same axes in every tensor of a loss: a loss that takes
+    predictions and labels of any shape nearly always means the same one.
 
     Raises:
         DeclarationError: a token is not in the grammar, or more than one token is variadic.
@@ -105,8 +124,8 @@ def parse(dims: str) -> tuple[Dim, ...]:
     parsed = []
     for position, token in enumerate(dims.split()):
         dim = _parse_token(token, dims)
-        if dim.symbol is not None and dim.symbol.startswith("_"):
-            dim = Dim(token, f"{dim.symbol}{position}", None, None, dim.variadic, dim.broadcastable)
+        if dim.symbol is not None and set(dim.symbol) == {"_"}:
+            dim = replace(dim, symbol=f"{dim.symbol}{position}")
         parsed.append(dim)
     if sum(dim.variadic for dim in parsed) > 1:
         raise DeclarationError(f"dims {dims!r}: at most one of '*name' and '...' may stand in one tensor's dims")
@@ -114,7 +133,11 @@ def parse(dims: str) -> tuple[Dim, ...]:
 
 
 def shape(dims: str, sizes: Sizes) -> tuple[int, ...]:
-    """The shape that ``dims`` has under ``sizes``; a broadcastable dim has its full size."""
+    """The shape that ``dims`` has under ``sizes``; a broadcastable dim has its full size.
+
+    Raises:
+        DeclarationError: a name stands both for one axis and for several, or a computed axis is negative.
+    """
     result: list[int] = []
     for dim in parse(dims):
         if dim.variadic:
@@ -123,7 +146,12 @@ def shape(dims: str, sizes: Sizes) -> tuple[int, ...]:
         elif dim.size is not None:
             result.append(dim.size)
         elif dim.expression is not None:
-            result.append(_value(dim.expression, sizes))
+            extent = _value(dim.expression, sizes)
+            if extent < 0:
+                raise DeclarationError(
+                    f"dims {dims!r}: {dim.token} = {extent} with {dict(sizes)}, but should be at least 0"
+                )
+            result.append(extent)
         else:
             size = sizes[str(dim.symbol)]
             if not isinstance(size, int):
@@ -159,21 +187,55 @@ def variadic_symbols(all_dims: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(d.symbol) for dims in all_dims for d in parse(dims) if d.variadic))
 
 
-def least_sizes(all_dims: Sequence[str], least: int = 1) -> dict[str, int]:
-    """The smallest size of each symbol for which every computed axis is at least ``least``.
+def anonymous(dims: str, tensor: str) -> str:
+    """The dims with every name that starts with ``_`` made the tensor's own, so that it links no other tensor."""
+    renamed = []
+    for position, token in enumerate(dims.split()):
+        name = token.lstrip("*#?")
+        own = name.startswith("_") and name.isidentifier() and not name.startswith(f"_{tensor}_")
+        renamed.append(f"{token[: len(token) - len(name)]}_{tensor}_{position}" if own else token)
+    return " ".join(renamed)
+
+
+def least_sizes(
+    all_dims: Sequence[str], least: int = 1, start: Mapping[str, int] | None = None, fixed: Sizes | None = None
+) -> dict[str, int]:
+    """Small sizes for which every computed axis is at least ``least``.
+
+    Args:
+        all_dims: the dims of every tensor of a loss.
+        least: the least extent of an axis.
+        start: sizes to begin from, which are raised where an axis would be too short; ``least`` for every symbol by default.
+        fixed: sizes that may not change.
 
     Raises:
-        DeclarationError: no sizes up to 64 make every computed axis that large.
+        DeclarationError: no sizes nearby make every computed axis that large.
     """
-    lower = dict.fromkeys(scalar_symbols(all_dims), least)
+    names = scalar_symbols(all_dims)
+    given = {name: size for name, size in (fixed or {}).items() if isinstance(size, int)}
+    sizes = {**{name: (start or {}).get(name, least) for name in names}, **given}
     computed = [dim for dims in all_dims for dim in parse(dims) if dim.expression is not None]
-    for _ in range(64):
-        short = [dim for dim in computed if dim.expression is not None and _value(dim.expression, lower) < least]
+    short: list[Dim] = []
+    for _ in range(_STEPS):
+        short = [dim for dim in computed if _extent(dim, sizes) < least]
         if not short:
-            return lower
-        for symbol in short[0].symbols:
-            lower[symbol] += 1
-    raise DeclarationError(f"no small sizes make {short[0].token!r} at least {least}")
+            return {name: sizes[name] for name in names}
+        free = sorted(short[0].symbols - set(given))
+        raised = [{**sizes, symbol: sizes[symbol] + 1} for symbol in free]
+        raised.append({**sizes, **{symbol: sizes[symbol] + 1 for symbol in free}})
+        better = max(raised, key=lambda tried: _extent(short[0], tried))
+        grows = _extent(short[0], better) > _extent(short[0], sizes)
+        sizes = better if grows else raised[-1]
+    known = f" with {given}" if given else ""
+    raise DeclarationError(
+        f"no small sizes{known} make {short[0].token!r} at least {least}; write dims whose axes can all have that extent, "
+        f"such as 'N-1'"
+    )
+
+
+def _extent(dim: Dim, sizes: Sizes) -> int:
+    assert dim.expression is not None
+    return _value(dim.expression, sizes)
 
 
 def unify(
@@ -185,22 +247,20 @@ def unify(
         ValueError: the shapes do not fit the dims; the message names the tensor and what was expected.
     """
     sizes: dict[str, Size] = dict(fixed or {})
-    computed: list[tuple[str, Dim, int]] = []
-    for name, dims in all_dims.items():
-        for dim, extent in _align(name, dims, shapes[name]):
-            if dim.variadic:
-                _bind(sizes, str(dim.symbol), extent, name, dims, dim.broadcastable)
-            elif isinstance(extent, int):
-                if dim.symbol is not None:
-                    _bind(sizes, dim.symbol, extent, name, dims, dim.broadcastable)
-                else:
-                    computed.append((name, dim, extent))
-    for name, dim, extent in computed:
-        if dim.broadcastable and extent == 1:
+    aligned = [
+        (name, dims, dim, extent) for name, dims in all_dims.items() for dim, extent in _align(name, dims, shapes[name])
+    ]
+    for name, dims, dim, extent in sorted(aligned, key=lambda entry: entry[2].broadcastable):
+        if dim.symbol is not None:
+            _bind(sizes, dim.symbol, extent, name, dims, dim.broadcastable)
+    unsolved: dict[str, Size] = {}
+    for name, _, dim, extent in aligned:
+        if dim.symbol is not None or (dim.broadcastable and extent == 1):
             continue
         if dim.expression is not None and not dim.symbols <= set(sizes):
-            continue  # nothing else binds the symbol, so any extent is legal
-        expected = dim.size if dim.expression is None else _value(dim.expression, sizes)
+            expected = unsolved.setdefault(dim.token, extent)  # nothing else binds the symbol: any one extent is legal
+        else:
+            expected = dim.size if dim.size is not None else _extent(dim, sizes)
         if extent != expected:
             raise ValueError(f"{name} has {extent} where its dims say {dim.token} = {expected}")
     return sizes
@@ -224,9 +284,10 @@ def _align(name: str, dims: str, extents: tuple[int, ...]) -> list[tuple[Dim, Si
 
 
 def _bind(sizes: dict[str, Size], symbol: str, extent: Size, name: str, dims: str, broadcastable: bool) -> None:
-    known = sizes.get(symbol)
-    if broadcastable and extent == 1:
-        return
-    if known is not None and known != extent:
+    known = sizes.setdefault(symbol, extent)
+    if broadcastable:
+        wide, narrow = (e if isinstance(e, tuple) else (e,) for e in (known, extent))
+        if len(narrow) <= len(wide) and all(n in {1, w} for n, w in zip(narrow[::-1], wide[::-1], strict=False)):
+            return
+    if known != extent:
         raise ValueError(f"{name} has {symbol}={extent}, but {symbol}={known} elsewhere (dims {dims!r})")
-    sizes[symbol] = extent

@@ -1,0 +1,159 @@
+"""`Domain`: the values that a tensor may take, which of them are special, and how they shrink.
+
+A domain turns uniform numbers into values (`quantile`), simple numbers into values (`lattice`), and repairs structure
+that single elements cannot carry (`project`: rows that sum to one, symmetry).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+
+from harness.dims import Sizes
+from harness.errors import DeclarationError
+from harness.points import Point
+
+Shape = tuple[int, ...]
+Make = Callable[[Shape, Generator, torch.dtype], Tensor]
+Kind = Literal["float", "integer", "boolean"]
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The values that a tensor may take.
+
+    Args:
+        text: the call that makes the domain, shown in messages.
+        kind: float domains follow the case's dtype; integer ones are int64; boolean ones are bool unless declared.
+        low: least value, closed; ``-inf`` where there is none.
+        high: greatest value, closed.
+        structured: `project` ties elements together, so single elements cannot be changed freely.
+        whole: every value is a whole number, so that an integer dtype can hold it.
+        axis: for `simplex` and `unit_norm`, the axis that is tied together.
+        square: the last two axes have one size.
+        scalable: values may be multiplied by any positive number.
+        nan: NaN is a legal value and means "missing".
+        symbol: for `index`, the size that the values are below.
+        ignore: for `index`, the value that marks an element as ignored.
+        default_dtype: the dtype, where it does not follow the case.
+        special: named special points, each made from a smooth draw of the same shape.
+        make: for `custom`, the user's sampler.
+    """
+
+    text: str
+    kind: Kind = "float"
+    low: float = -math.inf
+    high: float = math.inf
+    structured: bool = False
+    whole: bool = False
+    axis: int | None = None
+    square: bool = False
+    scalable: bool = False
+    nan: bool = False
+    symbol: str | None = None
+    ignore: int | None = None
+    default_dtype: torch.dtype | None = None
+    special: Mapping[str, Point] = field(default_factory=dict, hash=False, compare=False)
+    simple: tuple[float, ...] = (0.0,)
+    transform: Callable[[Tensor], Tensor] | None = field(default=None, hash=False, compare=False)
+    repair: Callable[[Tensor], Tensor] | None = field(default=None, hash=False, compare=False)
+    make: Make | None = field(default=None, hash=False, compare=False)
+
+    def __repr__(self) -> str:
+        return self.text
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether a gradient with respect to such values has a meaning."""
+        return self.kind == "float"
+
+    @property
+    def weighs(self) -> bool:
+        """Whether zero is the least value, so that the values can be read as weights or as a mask."""
+        return self.kind != "integer" and self.low == 0.0 and not self.structured
+
+    def dtype(self, case_dtype: torch.dtype, declared: torch.dtype | None = None) -> torch.dtype:
+        """The dtype of a tensor of this domain in a case of ``case_dtype``."""
+        return declared or self.default_dtype or case_dtype
+
+    def lattice(self, sizes: Sizes) -> tuple[float, ...]:
+        """Exact values, the simplest first; shrinking moves towards the front."""
+        if self.symbol is None:
+            return self.simple
+        values = tuple(float(value) for value in range(self.count(sizes)))
+        return values if self.ignore is None else (*values, float(self.ignore))
+
+    def count(self, sizes: Sizes) -> int:
+        """Number of classes or positions that an index may name."""
+        size = sizes[str(self.symbol)]
+        return size if isinstance(size, int) else math.prod(size)
+
+    def quantile(self, uniform: Tensor, sizes: Sizes) -> Tensor:
+        """Map uniform numbers in (0, 1) to values, elementwise (float64)."""
+        if self.symbol is not None:
+            lattice = torch.tensor(self.lattice(sizes) or (0.0,), dtype=torch.float64)
+            return lattice[(uniform * len(lattice)).long().clamp(max=len(lattice) - 1)]
+        if self.transform is None:
+            raise DeclarationError(f"{self.text} has no elementwise form")
+        return self.transform(uniform)
+
+    def project(self, values: Tensor) -> Tensor:
+        """The nearest legal tensor: structure that single elements cannot carry is repaired."""
+        return values if self.repair is None else self.repair(values)
+
+    def sample(self, shape: Shape, generator: Generator, sizes: Sizes, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Smooth random values: no ties, nothing at a boundary."""
+        if self.make is not None:
+            return made_by(self.text, self.make, shape, generator, dtype)
+        uniform = torch.rand(shape, generator=generator, dtype=torch.float64).clamp(1e-6, 1 - 1e-6)
+        return self.project(self.quantile(uniform, sizes))
+
+    def interior(self, values: Tensor, margin: float = 1e-3) -> Tensor:
+        """Pull values off the boundary by ``margin``, so that a finite difference stays inside the domain."""
+        if not self.differentiable or self.structured or (self.low == -math.inf and self.high == math.inf):
+            return values
+        width = self.high - self.low
+        step = margin * width if math.isfinite(width) else margin
+        return values.clamp(self.low + step, self.high - step if math.isfinite(self.high) else math.inf)
+
+    def readable(self, values: Tensor) -> Tensor:
+        """The same values with as few decimals as a person likes to type and as keep apart what `quantile` kept apart."""
+        if self.whole or not self.differentiable or self.structured:
+            return values
+        width = self.high - self.low
+        step = 10.0 ** (math.floor(math.log10(width)) - 5) if math.isfinite(width) else 1e-5
+        return (torch.round(values / step) * step).clamp(self.low, self.high)
+
+    def legal(self, values: Tensor, sizes: Sizes) -> bool:
+        """Whether every element is inside the bounds (structure is not checked)."""
+        if self.symbol is not None:
+            inside = (values >= 0) & (values < self.count(sizes))
+            return bool((inside | (values == self.ignore) if self.ignore is not None else inside).all())
+        if values.dtype == torch.bool:
+            return True
+        inside = (values >= self.low) & (values <= self.high)
+        return bool((inside | values.isnan() if self.nan else inside).all())
+
+
+def made_by(text: str, make: Make, shape: Shape, generator: Generator, dtype: torch.dtype) -> Tensor:
+    """What a user's sampler returns, held to its contract: the shape, and no number from the global generator."""
+    before = torch.get_rng_state()
+    made = make(shape, generator, dtype)
+    if not torch.equal(before, torch.get_rng_state()):
+        torch.set_rng_state(before)
+        raise DeclarationError(
+            f"{text}: make() drew from torch's global generator, so a case could not be made again; write\n"
+            f"    torch.rand(shape, generator=generator, dtype=dtype)"
+        )
+    if not isinstance(made, Tensor):
+        raise DeclarationError(f"{text}: make() returned {type(made).__name__}, but should return a torch.Tensor")
+    if tuple(made.shape) != shape:
+        raise DeclarationError(
+            f"{text}: make(shape={shape}, ...) returned shape {tuple(made.shape)}, but should return {shape}"
+        )
+    return made

@@ -365,6 +365,8 @@ def custom(make: Make, special: Sequence[Make] = ()) -> Domain:
         label = f"{text}, special {name}"
         return lambda smooth: made_by(label, sampler, tuple(smooth.shape), Generator().manual_seed(0), smooth.dtype)
 
+    if not isinstance(special, Sequence) or isinstance(special, str):
+        raise DeclarationError(f"{text}: special={special!r}, but should be a sequence, such as special=(make,)")
     points: dict[str, Point] = {}
     for position, sampler in enumerate(special):
         if not callable(sampler):

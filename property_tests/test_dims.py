@@ -78,7 +78,7 @@ def test_dims_give_the_shape_that_they_spell(text: str, shape: tuple[int, ...]) 
     ],
 )
 def test_what_is_not_in_the_grammar_is_refused_with_what_is(text: str) -> None:
-    with pytest.raises(DeclarationError, match="allowed are names, integers|such as '\\*batch'|has a mark twice"):
+    with pytest.raises(DeclarationError, match=r"allowed are names, integers|such as '\*batch'|has a mark twice"):
         dims.parse(text)
 
 

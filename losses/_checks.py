@@ -1,0 +1,70 @@
+"""Refusals that the losses share: nothing is broadcast that is not declared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def check_reduction(reduction: str, allowed: Sequence[str]) -> None:
+    """Refuse a reduction that the loss does not know.
+
+    Raises:
+        ValueError: ``reduction`` is not one of ``allowed``.
+    """
+    if reduction not in allowed:
+        raise ValueError(f"reduction={reduction!r}, but should be one of {list(allowed)}")
+
+
+def check_floating(name: str, tensor: Tensor) -> None:
+    """Refuse a tensor that can have no gradient.
+
+    Raises:
+        TypeError: the dtype is not a real floating one.
+    """
+    if not tensor.is_floating_point():
+        raise TypeError(
+            f"{name} has dtype {tensor.dtype}, but should be floating; write {name}.float() if it holds numbers"
+        )
+
+
+def check_same_shape(labels: Tensor, predictions: Tensor) -> None:
+    """Refuse labels that would be broadcast against the predictions, such as [B] against [B, 1].
+
+    Raises:
+        ValueError: the shapes differ; the message names both.
+    """
+    if labels.shape != predictions.shape:
+        raise ValueError(
+            f"labels has shape {list(labels.shape)}, but predictions has shape {list(predictions.shape)}; "
+            f"nothing is broadcast, so reshape or expand one of them on purpose"
+        )
+
+
+def check_index(name: str, index: Tensor, shape: tuple[int, ...], meaning: str) -> None:
+    """Refuse positions of another shape or dtype; ``meaning`` says what there is one of for every element.
+
+    Raises:
+        TypeError: not a tensor of int32 or int64.
+        ValueError: another shape; the message names both.
+    """
+    if not isinstance(index, Tensor) or index.dtype not in (torch.int32, torch.int64):
+        came = f"dtype {index.dtype}" if isinstance(index, Tensor) else f"type {type(index).__name__}"
+        raise TypeError(f"{name} has {came}, but should be an int64 tensor; write torch.tensor([0, 1])")
+    if tuple(index.shape) != shape:
+        raise ValueError(f"{name} has shape {list(index.shape)}, but should have shape {list(shape)}: {meaning}")
+
+
+def positions(name: str, index: Tensor, size: int) -> list[int]:
+    """The positions as Python integers, for loops.
+
+    Raises:
+        IndexError: a position is outside [0, size); a negative one counts from no end.
+    """
+    found: list[int] = index.tolist()
+    for position in found:
+        if not 0 <= position < size:
+            raise IndexError(f"{name} holds {position}, but should be in [0, {size})")
+    return found

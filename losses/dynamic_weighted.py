@@ -1,0 +1,207 @@
+"""Mean squared error with one weight per sample.
+
+    L = 1/n Σ_{b,...} w[b] (p[b, ...] - y[b, ...])²,     n = number of elements of p
+
+Shapes: predictions p and labels y ``B *rest`` with any number of trailing axes, weights w ``B``, w >= 0.
+Weights of a whole data set are read at the batch's ``indices``: w[indices[b]].
+A sample whose weight is zero is removed: neither the value nor any gradient depends on it, even where it is NaN.
+
+Source: weighted sum of squares, Bishop, Pattern Recognition and Machine Learning, exercise 3.3.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from typing import Annotated
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from harness import domains, laws
+from harness.annotations import Context
+from harness.dims import Size, shape
+from harness.spec import ErrorInput, LossSpec, TensorSpec
+from losses._checks import check_floating, check_index, check_reduction, check_same_shape, positions
+from losses._reduction import REDUCTIONS, Reduction, mean_squared_error, naive_reduce, nothing_of, reduce
+
+
+def naive_dynamic_weighted(
+    predictions: Float[Tensor, "B *rest"],
+    labels: Float[Tensor, "B *rest"],
+    weights: Annotated[Float[Tensor, "B"], Context, domains.nonnegative()],
+    indices: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Float[Tensor, ""]:
+    """The formula of this module as loops, in float64, so that the order of the sum does not show in lower precision."""
+    check_reduction(reduction, REDUCTIONS)
+    _check_weights(weights)
+    _check_call(predictions, labels, weights, indices)
+    samples = range(len(weights)) if indices is None else positions("indices", indices, len(weights))
+    errors, repeated, removed = [], [], nothing_of(predictions)
+    for b, sample in enumerate(samples):
+        weight = float(weights[sample])
+        for rest in itertools.product(*map(range, predictions.shape[1:])):
+            error = removed
+            if weight != 0:
+                p = predictions[b, *rest].double()
+                y = labels[b, *rest].double()
+                error = weight * (p - y) ** 2
+            errors.append(error)
+            repeated.append(weight)
+    return naive_reduce(errors, repeated, predictions, reduction)
+
+
+class DynamicWeightedLoss(nn.Module):
+    """The same number as `naive_dynamic_weighted`, from whole tensors.
+
+    Args:
+        weights: one per sample of the batch, or of the data set where ``indices`` are given; from zero up.  Copied.
+        reduction: ``"mean"`` over all elements, ``"sum"``, ``"none"``, or ``"weighted_mean"`` = Σ w e / Σ w, both sums
+            over all elements.
+
+    Raises:
+        ValueError: an unknown reduction, or weights that have not one axis.
+    """
+
+    weights: Tensor
+
+    def __init__(
+        self, weights: Annotated[Float[Tensor, "B"], domains.nonnegative()], reduction: Reduction = "mean"
+    ) -> None:
+        super().__init__()
+        check_reduction(reduction, REDUCTIONS)
+        _check_weights(weights)
+        self.reduction = reduction
+        self.register_buffer("weights", weights.detach().clone())  # load_state_dict writes into it
+
+    def forward(
+        self,
+        predictions: Float[Tensor, "B *rest"],
+        labels: Float[Tensor, "B *rest"],
+        indices: Tensor | None = None,
+    ) -> Float[Tensor, ""]:
+        """The loss, in the predictions' dtype.
+
+        Args:
+            predictions: ``B *rest``.
+            labels: ``B *rest``; no axis is broadcast.
+            indices: int64 ``B``, the position of each sample in weights that are those of a whole data set.
+
+        Raises:
+            ValueError: shapes that do not belong together; the message names both.
+            TypeError: predictions that are not floating, or indices that are not an integer tensor.
+            IndexError: an index outside the weights.
+        """
+        _check_call(predictions, labels, self.weights, indices)
+        # Elementwise, so the same sum: the weights become B x 1 x ... x 1 and are expanded by stride 0.
+        weights = self.weights if indices is None else self.weights.index_select(0, indices)
+        weights = weights.to(predictions.dtype).reshape(-1, *[1] * (predictions.ndim - 1))
+        difference = predictions - labels.to(predictions.dtype)
+        difference = difference.masked_fill(weights == 0, 0)  # 0 * NaN and 0 * inf would stay in value and gradient
+        return reduce(weights * difference.square(), weights, self.reduction)
+
+    def extra_repr(self) -> str:
+        """Shape and reduction, for printing."""
+        return f"weights={list(self.weights.shape)}, reduction={self.reduction!r}"
+
+
+def _check_weights(weights: Tensor) -> None:
+    if weights.ndim != 1:
+        raise ValueError(
+            f"weights has shape {list(weights.shape)}, but should have one axis, [B]: one weight per sample"
+        )
+
+
+def _check_call(predictions: Tensor, labels: Tensor, weights: Tensor, indices: Tensor | None) -> None:
+    check_floating("predictions", predictions)
+    check_same_shape(labels, predictions)
+    if predictions.ndim == 0:
+        raise ValueError("predictions has shape [], but should be [B, ...] with one sample for each weight")
+    if indices is not None:
+        check_index(
+            "indices",
+            indices,
+            tuple(predictions.shape[:1]),
+            f"one for each sample of predictions {list(predictions.shape)}",
+        )
+    elif weights.shape[0] != predictions.shape[0]:
+        raise ValueError(
+            f"weights has shape {list(weights.shape)}, but predictions has shape {list(predictions.shape)}, whose first axis "
+            f"should be the weights'; for weights of a whole data set pass indices, one for each sample"
+        )
+
+
+def least_bytes(sizes: Mapping[str, Size], dtype: torch.dtype) -> int:
+    """Predictions, labels and the batch's weights are read once each."""
+    read = {"predictions": "B *rest", "labels": "B *rest", "weights": "B"}
+    return dtype.itemsize * sum(math.prod(shape(dims, sizes)) for dims in read.values())
+
+
+_PAIRWISE = (
+    laws.symmetric("predictions", "labels"),
+    laws.translation_invariant("predictions", "labels"),
+    laws.nonnegative(),
+    laws.zero_when_equal("predictions", "labels"),
+    laws.reduces_to(mean_squared_error, weights=1.0),
+    laws.zero_weight_removes("weights"),
+    laws.permutation("B"),
+)
+
+SPEC = LossSpec(
+    name="dynamic_weighted",
+    implementations={"naive": naive_dynamic_weighted, "vectorized": DynamicWeightedLoss},
+    laws=(*_PAIRWISE, laws.mean_over("B"), laws.linear_in("weights")),
+    bench_sizes=(
+        {"B": 64, "rest": ()},
+        {"B": 64, "rest": (32,)},
+        {"B": 256, "rest": (8, 8)},
+    ),
+    bytes_bound=least_bytes,
+    error_inputs=(
+        ErrorInput(
+            "labels with a unit axis",
+            lambda t: {"labels": t["labels"].unsqueeze(-1)},
+            match="labels has shape .* predictions has shape",
+        ),
+        ErrorInput(
+            "weights as a column", lambda t: {"weights": t["weights"].unsqueeze(-1)}, match=r"weights has .* \[B\]"
+        ),
+        ErrorInput(
+            "weights of another batch",
+            lambda t: {"weights": torch.cat([t["weights"], t["weights"]])},
+            match="weights has shape .* predictions has shape",
+        ),
+    ),
+)
+
+SPEC_WEIGHTED_MEAN = SPEC.replace(
+    name="dynamic_weighted_mean",
+    options={"reduction": "weighted_mean"},
+    laws=(*_PAIRWISE, laws.scale_invariant("weights"), laws.repeats("weights")),
+    bench_sizes=({"B": 64, "rest": (32,)},),
+)
+
+SPEC_INDEXED = LossSpec(
+    name="dynamic_weighted_indexed",
+    implementations={"naive": naive_dynamic_weighted, "vectorized": DynamicWeightedLoss},
+    inputs={
+        "predictions": TensorSpec("B *rest"),
+        "labels": TensorSpec("B *rest"),
+        "indices": TensorSpec("B", domains.index("N")),
+    },
+    context={"weights": TensorSpec("N", domains.nonnegative())},
+    output=TensorSpec(""),
+    laws=(*_PAIRWISE, laws.mean_over("B"), laws.linear_in("weights")),
+    bench_sizes=({"B": 64, "rest": (32,), "N": 60_000},),
+    bytes_bound=least_bytes,
+    error_inputs=(
+        ErrorInput(
+            "indices of a larger batch",
+            lambda t: {"indices": torch.cat([t["indices"], t["indices"]])},
+            match="indices has shape .* should have shape",
+        ),
+    ),
+)

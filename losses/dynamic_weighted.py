@@ -42,7 +42,7 @@ def naive_dynamic_weighted(
     samples = range(len(weights)) if indices is None else positions("indices", indices, len(weights))
     errors, repeated, removed = [], [], nothing_of(predictions)
     for b, sample in enumerate(samples):
-        weight = float(weights[sample])
+        weight = weights[sample].item()
         for rest in itertools.product(*map(range, predictions.shape[1:])):
             error = removed
             if weight != 0:

@@ -74,8 +74,9 @@ class GraphDistanceLoss(nn.Module):
     """The same number as `naive_graph_distance`, from one matrix product.
 
     Args:
-        adjacency: ``N N``, an edge where it is above zero; boolean or numeric, dense, COO or CSR.  A sparse one stays
-            sparse (COO, the layout that modules can move and copy), which torch.compile and vmap do not take.
+        adjacency: ``N N``, an edge where it is above zero; boolean or numeric, dense, COO or CSR, where
+            entries that COO holds twice are added first.  A sparse one stays sparse (COO, the layout that modules can
+            move and copy), which torch.compile and vmap do not take.
         reduction: ``"sum"`` over all edges, ``"none"`` for the share of each node i as ``N``, or ``"mean"`` over nodes.
 
     Raises:

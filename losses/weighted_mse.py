@@ -47,7 +47,7 @@ def naive_weighted_mse(
         )
     errors, weights, removed = [], [], nothing_of(predictions)
     for *batch, h, w in itertools.product(*map(range, predictions.shape)):
-        weight = float(mask[row + h, column + w])
+        weight = mask[row + h, column + w].item()
         error = removed
         if weight != 0:
             p = predictions[*batch, h, w].double()

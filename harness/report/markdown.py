@@ -1,0 +1,107 @@
+"""The report as Markdown for a pull request; text from outside is escaped, so that it cannot become markup."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+import jinja2
+
+from harness.report.schema import SEVERITIES, STATUSES, LossRecord, Report, plain
+from harness.report.text import (
+    counts_row,
+    header,
+    plural,
+    printable,
+    reasons,
+    timing_rows,
+    timings_header,
+)
+
+
+def escaped(value: object) -> str:
+    """Text that Markdown shows as it is, in a paragraph, a heading or a table cell.
+
+    An underscore between letters is no markup in CommonMark and stays, so that names remain readable in the source.
+    """
+    text = " ".join(printable(str(value)).split())
+    text = html.escape(text, quote=False)
+    text = re.sub(r"([\\`*\[\]|~#!])", r"\\\1", text)
+    text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
+    text = re.sub(r"^([-+>])", r"\\\1", text)
+    return re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", text)
+
+
+def fenced(text: str, language: str = "") -> str:
+    """A code block whose fence is longer than any run of backticks in it."""
+    body = printable(text).strip("\n")
+    longest = max((len(run) for run in re.findall(r"`+", body)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{body}\n{fence}"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with escaped cells, the first row as the header."""
+    lines = ["| " + " | ".join(escaped(cell) for cell in row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
+
+
+def render(report: Report, *, command: str = "", folder: str = ".") -> str:
+    """The text of `report.md`.
+
+    Args:
+        report: what to show.
+        command: how the report was made, shown as the last section.
+        folder: where the `failures` folder lies, as a person would write it after `loss-harness replay`.
+    """
+    verdicts = [["loss", "implementation", "verdict", "reasons"]]
+    counts = {}
+    for loss in report.losses:
+        verdicts += [[loss.name, v.implementation, v.verdict, "; ".join(v.reasons)] for v in loss.verdicts]
+        rows = [counts_row(loss, name, device)[1:] for name in loss.implementations for device in loss.devices]
+        counts[loss.name] = [["implementation", "device", "planned", *STATUSES, "examples"], *rows]
+    text = _template().render(
+        report=report,
+        verdicts=verdicts,
+        counts=counts,
+        timings={loss.name: [timings_header()[1:], *timing_rows(loss)] for loss in report.losses},
+        not_checked={loss.name: _not_checked(loss) for loss in report.losses},
+        environment=[["setting", "value"], *_flat(plain(report.environment))],
+        severities=SEVERITIES,
+        command=command,
+        folder=folder,
+        header=header,
+    )
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def _not_checked(loss: LossRecord) -> list[list[str]]:
+    rows = [["implementation", "device", "rules", "what", "why"]]
+    for status in ("crashed", "timed out", "waived", "skipped", "inapplicable"):
+        for (implementation, device, reason), codes in reasons(loss, status).items():
+            rows.append([implementation, device, ", ".join(codes), status, reason])
+    return rows
+
+
+def _flat(value: object, prefix: str = "") -> list[list[str]]:
+    if isinstance(value, dict):
+        return [row for key, item in value.items() for row in _flat(item, f"{prefix}.{key}" if prefix else str(key))]
+    if isinstance(value, list):
+        return [[prefix, ", ".join(map(str, value))]]
+    return [[prefix, str(value)]]
+
+
+@lru_cache(maxsize=1)
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("harness.report"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # the output is Markdown; `escaped` does what it needs
+    )
+    environment.filters |= {"md": escaped, "fenced": fenced, "table": table, "plural": plural}
+    return environment.get_template("report.md.jinja")

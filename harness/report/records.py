@@ -1,0 +1,155 @@
+"""Results of `verify` and `benchmark` -> records of the report."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.replay import failure_record
+from harness.report.schema import (
+    ComparisonRecord,
+    FindingRecord,
+    LossRecord,
+    MeasurementRecord,
+    OutcomeRecord,
+    digest,
+    in_order,
+    plain,
+)
+from harness.rules import BATTERY
+
+if TYPE_CHECKING:
+    from harness.benchmark import Benchmark
+    from harness.results import Finding, Verification
+    from harness.spec import LossSpec
+
+Failures = Mapping[str, Mapping[str, Any]]
+
+_TITLES = {rule.code: rule.title for rule in BATTERY}
+
+
+def target(spec: LossSpec) -> str:
+    """How the loss was named on the command line, else the file that declares it, seen from here."""
+    if spec.target:
+        return spec.target
+    file = Path(spec.source.file)
+    return file.relative_to(Path.cwd()).as_posix() if file.is_relative_to(Path.cwd()) else file.name
+
+
+def empty(spec: LossSpec, implementations: Sequence[str] | None = None) -> LossRecord:
+    """The record of a loss of which nothing is known yet."""
+    chosen = tuple(spec.implementations) if implementations is None else tuple(implementations)
+    return LossRecord(spec.name, target(spec), spec.reference, chosen)
+
+
+def from_verification(spec: LossSpec, verification: Verification) -> tuple[LossRecord, dict[str, dict[str, Any]]]:
+    """The record of one verification, and the failures to replay by file name."""
+    findings: list[FindingRecord] = []
+    failures: dict[str, dict[str, Any]] = {}
+    for finding in verification.findings:
+        failure = plain(failure_record(spec, verification, finding))
+        name = file_name(spec.name, finding.rule, digest(failure))
+        failures[name] = failure
+        findings.append(_finding(finding, verification.device, name))
+    outcomes = tuple(
+        OutcomeRecord(o.implementation, o.rule, verification.device, o.status.value, o.examples, o.reason)
+        for o in verification.outcomes
+    )
+    record = LossRecord(
+        spec.name,
+        target(spec),
+        verification.reference,
+        tuple(verification.implementations),
+        outcomes=outcomes,
+        findings=in_order(findings),
+        suggestions=tuple(verification.suggestions),
+    )
+    return record, failures
+
+
+def _finding(finding: Finding, device: str, failure: str) -> FindingRecord:
+    dtype = finding.evidence.get("dtype") or (finding.case.dtype if finding.case is not None else "")
+    return FindingRecord(
+        implementation=finding.implementation,
+        rule=finding.rule,
+        title=_TITLES.get(finding.rule, ""),
+        severity=finding.severity,
+        device=device,
+        dtype=str(dtype).removeprefix("torch."),
+        message=finding.message,
+        reproduction=finding.reproduction,
+        hint=finding.hint,
+        evidence=plain(finding.evidence),
+        case=None if finding.case is None else plain(finding.case.to_json()),
+        failure=failure,
+    )
+
+
+def from_benchmark(spec: LossSpec, benchmark: Benchmark) -> LossRecord:
+    """The record of one benchmark of one loss."""
+    measurements = tuple(
+        MeasurementRecord(
+            implementation=m.implementation,
+            device=m.device,
+            dtype=_dtype(m.dtype),
+            sizes=plain(m.sizes),
+            pass_name=m.pass_name,
+            status=m.status,
+            reason=m.reason,
+            seconds_per_call=tuple(float(seconds) for seconds in m.seconds_per_call),
+            aten_calls=None if m.costs is None else m.costs.aten_calls,
+            saved_bytes=None if m.costs is None else m.costs.saved_bytes,
+        )
+        for m in benchmark.measurements
+    )
+    comparisons = tuple(
+        ComparisonRecord(
+            implementation=c.implementation,
+            reference=c.reference,
+            device=c.device,
+            dtype=_dtype(c.dtype),
+            sizes=plain(c.sizes),
+            pass_name=c.pass_name,
+            speedup=_finite(c.speedup),
+            low=_finite(c.low),
+            high=_finite(c.high),
+            verdict=c.verdict,
+            rounds=c.rounds,
+            reason=c.reason,
+        )
+        for c in benchmark.comparisons
+    )
+    return LossRecord(
+        spec.name,
+        target(spec),
+        spec.reference,
+        tuple(spec.implementations),
+        measurements=measurements,
+        comparisons=comparisons,
+        notes=tuple(benchmark.notes),
+    )
+
+
+def untimed(spec: LossSpec, implementation: str, devices: Sequence[str], reason: str) -> LossRecord:
+    """The record of an implementation that is left out of the timing."""
+    skipped = tuple(
+        MeasurementRecord(implementation, device, "", {}, "", "skipped", reason, (), None, None) for device in devices
+    )
+    return LossRecord(spec.name, target(spec), spec.reference, tuple(spec.implementations), measurements=skipped)
+
+
+def _dtype(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def file_name(loss: str, rule: str, digits: str) -> str:
+    """``<loss>-<rule>-<digits>.json`` as one path component, whatever the loss is called."""
+    parts = [re.sub(r"[^A-Za-z0-9_]+", "_", part)[:80].strip("_") or "unnamed" for part in (loss, rule, digits)]
+    return "-".join(parts) + ".json"

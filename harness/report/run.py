@@ -1,0 +1,207 @@
+"""A report under way: verify, then time, then judge; what is done can be shown at any moment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from harness import rules
+from harness.benchmark import benchmark
+from harness.environment import describe
+from harness.errors import HarnessError, nearest
+from harness.report import records
+from harness.report.schema import LossRecord, Report, merged, plain
+from harness.report.verdict import assemble
+from harness.verify import plan, verify
+
+if TYPE_CHECKING:
+    from harness.spec import LossSpec
+
+Watch = Callable[[str, int, int], None]  # what is under way, how many steps are done, of how many
+
+
+def _unwatched(text: str, done: int, total: int) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run is asked for.
+
+    Args:
+        profile: quick, ci or thorough.
+        seed: of the cases and of the order in which implementations are timed.
+        devices: where to verify and time.
+        codes: rules to run; those of the profile where ``None``.
+        implementations: those to look at; all where ``None``.
+        budget_s: seconds of timing, per loss.
+    """
+
+    profile: str = "ci"
+    seed: int = 0
+    devices: tuple[str, ...] = ("cpu",)
+    codes: tuple[str, ...] | None = None
+    implementations: tuple[str, ...] | None = None
+    budget_s: float = 30.0
+
+
+def selected_codes(select: Sequence[str], ignore: Sequence[str]) -> tuple[str, ...] | None:
+    """The codes that are selected and not ignored; ``None`` where nothing was said.
+
+    Raises:
+        HarnessError: a code or prefix that names no rule (with the nearest one), or nothing left.
+    """
+    codes = [rule.code for rule in rules.BATTERY]
+    select, ignore = [token.upper() for token in select], [token.upper() for token in ignore]
+    for token in (*select, *ignore):
+        if not any(code.startswith(token) for code in codes):
+            rules.find(token)  # raises, and says which code is nearest
+    if not select and not ignore:
+        return None
+    chosen = [code for code in codes if not select or code.startswith(tuple(select))]
+    left = tuple(code for code in chosen if not ignore or not code.startswith(tuple(ignore)))
+    if not left:
+        raise HarnessError(f"no rule is left: selected {list(select) or 'all'}, ignored {list(ignore)}")
+    return left
+
+
+class Run:
+    """One run over some losses.
+
+    Args:
+        specs: the losses.
+        request: what is asked for.
+
+    Raises:
+        HarnessError: no rule is planned for a loss, or an implementation that no loss has.
+    """
+
+    def __init__(self, specs: Sequence[LossSpec], request: Request) -> None:
+        self.request = request
+        self.chosen = _chosen_implementations(specs, request.implementations)
+        self.specs = [spec for spec in specs if self.chosen[spec.name]]
+        self.plans = {
+            spec.name: plan(spec, profile=request.profile, rules=request.codes, implementations=self.chosen[spec.name])
+            for spec in self.specs
+        }
+        self.parts: dict[str, list[LossRecord]] = {
+            spec.name: [records.empty(spec, self.chosen[spec.name])] for spec in self.specs
+        }
+        self.failures: dict[str, dict[str, Any]] = {}
+        self.frames: list[Any] = []
+        self.environment: dict[str, Any] = {}
+        self.seconds: dict[str, float] = {}
+        self.is_verified = False
+        self.untimed: set[str] = set()
+
+    def verify(self, watch: Watch = _unwatched) -> None:
+        """Run every planned implementation x rule on every device."""
+        self.is_verified = True
+        total = sum(len(pairs) for pairs in self.plans.values()) * len(self.request.devices)
+        done = 0
+        for spec in self.specs:
+            started = time.perf_counter()
+            for device in self.request.devices:
+                for implementation, code in self.plans[spec.name]:
+                    watch(f"{spec.name} / {implementation} / {code}", done, total)
+                    self._verify_one(spec, implementation, code, device)
+                    done += 1
+            self.seconds[f"verify {spec.name}"] = time.perf_counter() - started
+
+    def _verify_one(self, spec: LossSpec, implementation: str, code: str, device: str) -> None:
+        verification = verify(
+            spec,
+            profile=self.request.profile,
+            rules=[code],
+            implementations=[implementation],
+            device=device,
+            seed=self.request.seed,
+        )
+        record, failures = records.from_verification(spec, verification)
+        self.parts[spec.name].append(record)
+        self.failures |= failures
+
+    def benchmark(self, watch: Watch = _unwatched) -> None:
+        """Time what is right: an implementation with errors is not ranked, and nothing is ranked against one."""
+        self.untimed = {spec.name for spec in self.specs}
+        for position, spec in enumerate(self.specs):
+            watch(f"timing {spec.name}", position, len(self.specs))
+            started = time.perf_counter()
+            self.parts[spec.name] += self._benchmark_one(spec)
+            self.untimed.discard(spec.name)
+            self.seconds[f"benchmark {spec.name}"] = time.perf_counter() - started
+
+    def _benchmark_one(self, spec: LossSpec) -> list[LossRecord]:
+        verified = merged(self.parts[spec.name])
+        names = self.chosen[spec.name]
+        wrong = [name for name in names if verified.of(name, "error")]
+        if spec.reference in wrong:
+            why = f"not timed: the reference {spec.reference} has errors, so a speedup over it would mean nothing"
+            return [records.untimed(spec, name, self.request.devices, why) for name in names]
+        left_out = [records.untimed(spec, name, self.request.devices, "not timed: it has errors") for name in wrong]
+        right = [name for name in names if name not in wrong]
+        if not right:
+            return left_out
+        try:
+            timed = benchmark(
+                spec,
+                devices=self.request.devices,
+                implementations=list(dict.fromkeys([spec.reference, *right])),
+                budget_s=self.request.budget_s,
+                seed=self.request.seed,
+            )
+        except HarnessError as error:
+            return [*left_out, *(records.untimed(spec, n, self.request.devices, f"not timed: {error}") for n in right)]
+        self.frames.append(timed.frame())
+        self.environment["timing"] = plain(timed.environment)
+        return [*left_out, records.from_benchmark(spec, timed)]
+
+    def report(self) -> Report:
+        """The report on what is done so far; a loss that is not finished says what is missing."""
+        for device in self.request.devices:
+            if device not in self.environment:
+                self.environment[device] = plain(describe(device))
+        return assemble(
+            [self._record(spec) for spec in self.specs],
+            seed=self.request.seed,
+            profile=self.request.profile,
+            devices=self.request.devices,
+            environment=self.environment,
+            seconds=self.seconds,
+        )
+
+    def _record(self, spec: LossSpec) -> LossRecord:
+        record = merged(self.parts[spec.name])
+        record = replace(record, implementations=tuple(self.chosen[spec.name]))
+        planned = len(self.plans[spec.name]) * len(self.request.devices)
+        if self.is_verified and len(record.outcomes) < planned:
+            return replace(record, missing=f"interrupted: {len(record.outcomes)} of {planned} planned checks ran")
+        if spec.name in self.untimed:
+            return replace(record, missing="interrupted before it was timed")
+        return record
+
+    @property
+    def has_results(self) -> bool:
+        """Whether anything was checked or timed yet."""
+        return bool(self.frames) or any(part.outcomes for parts in self.parts.values() for part in parts)
+
+    @property
+    def timings(self) -> str | None:
+        """All measurements as CSV, units in the column names; ``None`` where nothing was timed."""
+        if not self.frames:
+            return None
+        import pandas as pd
+
+        return str(pd.concat(self.frames, ignore_index=True).to_csv(index=False))
+
+
+def _chosen_implementations(specs: Sequence[LossSpec], asked: Sequence[str] | None) -> dict[str, tuple[str, ...]]:
+    if asked is None:
+        return {spec.name: tuple(spec.implementations) for spec in specs}
+    known = list(dict.fromkeys(name for spec in specs for name in spec.implementations))
+    for name in asked:
+        if name not in known:
+            raise HarnessError(f"no loss has an implementation {name!r}; there are {known}{nearest(name, known)}")
+    return {spec.name: tuple(name for name in spec.implementations if name in asked) for spec in specs}

@@ -1,0 +1,316 @@
+"""The report as data: what `report.json` holds, with a reader that refuses what it does not understand.
+
+Every record here is frozen, made of JSON types and readable without torch; renderers take a `Report` and nothing else.
+
+    Report
+      schema           version of this layout; a reader refuses any other
+      tool             version of loss-harness that wrote it
+      seed, profile    what the verification was asked for
+      devices          where it was asked to run
+      environment      versions, hardware, threads and allocator, per device
+      losses[]         one `LossRecord` a loss
+        outcomes[]     one a planned implementation x rule x device; their number is what was planned
+        findings[]     what is wrong, errors first; equal for equal seeds, so nothing here is read from a clock
+        measurements[] raw seconds per call and exact costs
+        comparisons[]  speedup over the reference, with its 95 % interval
+        verdicts[]     one an implementation
+        missing        one sentence on what did not run; empty where everything did
+      notes[]          what holds for all losses
+      seconds          how long each part took, by name
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import types
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from harness.errors import HarnessError
+
+SCHEMA_VERSION = 1
+STATUSES = ("passed", "failed", "waived", "skipped", "inapplicable", "crashed", "timed out")
+SEVERITIES = ("error", "warning", "note")
+
+R = TypeVar("R")
+
+
+class ReportError(HarnessError, ValueError):
+    """A file is not a report, or one of another schema version."""
+
+
+def _check_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ReportError(f"{name} {value!r} came, but should be one of {list(allowed)}")
+
+
+@dataclass(frozen=True)
+class OutcomeRecord:
+    """What became of one planned implementation x rule on one device."""
+
+    implementation: str
+    rule: str
+    device: str
+    status: str
+    examples: int
+    reason: str
+
+    def __post_init__(self) -> None:
+        _check_one_of("status", self.status, STATUSES)
+
+
+@dataclass(frozen=True)
+class FindingRecord:
+    """One thing that is wrong.  ``failure`` names the file beside the report that `loss-harness replay` takes."""
+
+    implementation: str
+    rule: str
+    title: str
+    severity: str
+    device: str
+    dtype: str
+    message: str
+    reproduction: str
+    hint: str
+    evidence: dict[str, Any]
+    case: dict[str, Any] | None
+    failure: str
+
+    def __post_init__(self) -> None:
+        _check_one_of("severity", self.severity, SEVERITIES)
+
+
+@dataclass(frozen=True)
+class MeasurementRecord:
+    """Seconds per call of one implementation at one size, raw, with costs that do not drift."""
+
+    implementation: str
+    device: str
+    dtype: str
+    sizes: dict[str, Any]
+    pass_name: str
+    status: str
+    reason: str
+    seconds_per_call: tuple[float, ...]
+    aten_calls: int | None
+    saved_bytes: int | None
+
+    @property
+    def median_seconds(self) -> float | None:
+        """Median of the raw times, or ``None`` where nothing was measured."""
+        if not self.seconds_per_call:
+            return None
+        ordered = sorted(self.seconds_per_call)
+        middle = len(ordered) // 2
+        return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+
+@dataclass(frozen=True)
+class ComparisonRecord:
+    """Speedup over the reference at one size: above 1 is faster; ``low`` and ``high`` bound it with 95 % confidence."""
+
+    implementation: str
+    reference: str
+    device: str
+    dtype: str
+    sizes: dict[str, Any]
+    pass_name: str
+    speedup: float | None
+    low: float | None
+    high: float | None
+    verdict: str
+    rounds: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class VerdictRecord:
+    """Adopt, adopt with caveats, do not adopt, inconclusive, or reference; each reason is one sentence."""
+
+    implementation: str
+    verdict: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LossRecord:
+    """Everything that is known of one loss."""
+
+    name: str
+    target: str
+    reference: str
+    implementations: tuple[str, ...]
+    outcomes: tuple[OutcomeRecord, ...] = ()
+    findings: tuple[FindingRecord, ...] = ()
+    suggestions: tuple[str, ...] = ()
+    measurements: tuple[MeasurementRecord, ...] = ()
+    comparisons: tuple[ComparisonRecord, ...] = ()
+    verdicts: tuple[VerdictRecord, ...] = ()
+    notes: tuple[str, ...] = ()
+    missing: str = ""
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Devices that outcomes speak of, in order."""
+        return tuple(dict.fromkeys(outcome.device for outcome in self.outcomes))
+
+    def counts(self, implementation: str, device: str) -> dict[str, int]:
+        """Number of outcomes of each status; their sum is what was planned."""
+        mine = [o for o in self.outcomes if o.implementation == implementation and o.device == device]
+        found = Counter(outcome.status for outcome in mine)
+        return {status: found.get(status, 0) for status in STATUSES}
+
+    def of(self, implementation: str, severity: str | None = None) -> tuple[FindingRecord, ...]:
+        """Findings about one implementation, errors first."""
+        mine = [f for f in self.findings if f.implementation == implementation]
+        return in_order([f for f in mine if severity in (None, f.severity)])
+
+    @property
+    def ok(self) -> bool:
+        """False if any rule found an error, crashed or timed out, or the loss failed when it was timed."""
+        broken = any(outcome.status in ("crashed", "timed out") for outcome in self.outcomes)
+        failed = any(measurement.status == "failed" for measurement in self.measurements)
+        return not broken and not failed and all(finding.severity != "error" for finding in self.findings)
+
+
+@dataclass(frozen=True)
+class Report:
+    """All losses of one run."""
+
+    schema: int
+    tool: str
+    seed: int
+    profile: str
+    devices: tuple[str, ...]
+    environment: dict[str, Any]
+    losses: tuple[LossRecord, ...]
+    notes: tuple[str, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every loss is."""
+        return all(loss.ok for loss in self.losses)
+
+
+def merged(parts: Sequence[LossRecord]) -> LossRecord:
+    """Results of one loss that were made apart, as one record; names and roles are the first part's.
+
+    Raises:
+        ValueError: no parts, or parts of different losses.
+    """
+    names = sorted({part.name for part in parts})
+    if len(names) != 1:
+        raise ValueError(f"parts of losses {names} came, but should be of one loss")
+    first = parts[0]
+    return replace(
+        first,
+        implementations=tuple(dict.fromkeys(name for part in parts for name in part.implementations)),
+        outcomes=tuple(outcome for part in parts for outcome in part.outcomes),
+        findings=in_order([finding for part in parts for finding in part.findings]),
+        suggestions=tuple(dict.fromkeys(text for part in parts for text in part.suggestions)),
+        measurements=tuple(measurement for part in parts for measurement in part.measurements),
+        comparisons=tuple(comparison for part in parts for comparison in part.comparisons),
+        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+    )
+
+
+def in_order(findings: list[FindingRecord]) -> tuple[FindingRecord, ...]:
+    """Errors first, then by implementation and rule; the order of equal ones is kept."""
+    return tuple(sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), f.implementation, f.rule, f.device)))
+
+
+def digest(data: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits that name JSON data."""
+    return hashlib.sha256(json.dumps(plain(data), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def plain(value: Any) -> Any:
+    """The same value in JSON types: non-finite numbers and foreign objects become text."""
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value)
+
+
+def dumps(report: Report) -> str:
+    """The text of `report.json`; `loads` gives an equal report back."""
+    return json.dumps(plain(asdict(report)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def loss_dumps(loss: LossRecord) -> str:
+    """One loss as JSON text, to be sent between processes; `loss_loads` gives an equal record back."""
+    return json.dumps(plain(asdict(loss)), allow_nan=False)
+
+
+def loss_loads(text: str) -> LossRecord:
+    """The record that `loss_dumps` wrote.
+
+    Raises:
+        ReportError: a field that is missing or of another type.
+    """
+    return _record(LossRecord, json.loads(text), "loss")
+
+
+def loads(text: str) -> Report:
+    """The report that `dumps` wrote.
+
+    Raises:
+        ReportError: not JSON, another schema version, or a field that is missing or of another type.
+    """
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ReportError(f"not a report: {error}; a report is the report.json that loss-harness wrote") from error
+    if not isinstance(data, Mapping):
+        raise ReportError(f"not a report: a JSON {type(data).__name__} came, but a report is an object")
+    version = data.get("schema")
+    if version != SCHEMA_VERSION:
+        raise ReportError(
+            f"a report of schema {version!r} came, but this version of loss-harness reads schema {SCHEMA_VERSION}; "
+            f"make the report anew, or read it with the version that wrote it ({data.get('tool', 'unknown')})"
+        )
+    return _record(Report, data, "report")
+
+
+def _record(cls: type[R], data: Any, where: str) -> R:
+    if not isinstance(data, Mapping):
+        raise ReportError(f"{where} is {type(data).__name__}, but should be an object")
+    names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    missing = [name for name in names if name not in data]
+    if missing:
+        raise ReportError(f"{where} lacks {missing}; a report is the report.json that loss-harness wrote")
+    hints = get_type_hints(cls)
+    return cls(**{name: _value(hints[name], data[name], f"{where}.{name}") for name in names})
+
+
+def _value(kind: Any, data: Any, where: str) -> Any:
+    origin = get_origin(kind)
+    if origin in (Union, types.UnionType):
+        if data is None:
+            return None
+        return _value(next(option for option in get_args(kind) if option is not type(None)), data, where)
+    if origin is tuple:
+        if not isinstance(data, list):
+            raise ReportError(f"{where} is {type(data).__name__}, but should be an array")
+        item = get_args(kind)[0]
+        return tuple(_value(item, entry, f"{where}[{position}]") for position, entry in enumerate(data))
+    if hasattr(kind, "__dataclass_fields__"):
+        return _record(kind, data, where)
+    expected = origin or kind
+    if expected is float and isinstance(data, int) and not isinstance(data, bool):
+        return float(data)
+    if not isinstance(data, expected) or (expected is int and isinstance(data, bool)):
+        raise ReportError(f"{where} is {data!r}, but should be {expected.__name__}")
+    return dict(data) if expected is dict else data

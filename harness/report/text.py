@@ -1,0 +1,219 @@
+"""The report for a terminal or a pipe: plain text, one line form everywhere, nothing that depends on the width."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from harness.report.schema import (
+    SEVERITIES,
+    STATUSES,
+    FindingRecord,
+    LossRecord,
+    MeasurementRecord,
+    Report,
+)
+from harness.report.verdict import size_text, speedup_text
+
+Style = Callable[[str, str], str]  # (text, what it is) -> the text in that style
+
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def unstyled(text: str, what: str) -> str:
+    """Text as it is; for pipes and files."""
+    return text
+
+
+def printable(text: str) -> str:
+    """Text without the control characters with which a message could rewrite the screen."""
+    return _CONTROL.sub("", text)
+
+
+def header(loss: str, finding: FindingRecord) -> str:
+    """``loss / implementation / CODE title / dtype / device``."""
+    parts = (loss, finding.implementation, f"{finding.rule} {finding.title}".strip(), finding.dtype, finding.device)
+    return printable(" / ".join(part for part in parts if part))
+
+
+def finding_text(loss: str, finding: FindingRecord, *, folder: str = "", verbose: bool = False) -> str:
+    """One finding: where, what came and should have come, and how to repeat it.
+
+    Args:
+        loss: the name of the loss.
+        finding: what was found.
+        folder: where the failure files lie; without it there is no line on how to repeat.
+        verbose: also show the plain-PyTorch code that reproduces it.
+    """
+    lines = [header(loss, finding)]
+    lines += [f"  {line}".rstrip() for line in printable(finding.message).strip("\n").splitlines()]
+    if finding.hint and finding.hint not in finding.message:
+        lines += [f"  {line}".rstrip() for line in printable(finding.hint).splitlines()]
+    if folder:
+        lines.append(f"  repeat: loss-harness replay {_quoted(f'{folder}/{finding.failure}')}")
+    if verbose and finding.reproduction:
+        lines += ["", *(f"    {line}".rstrip() for line in printable(finding.reproduction).strip("\n").splitlines())]
+    return "\n".join(lines)
+
+
+def _quoted(path: str) -> str:
+    return path if re.fullmatch(r"[\w./+-]+", path) else "'" + path.replace("'", "'\\''") + "'"
+
+
+def findings_text(
+    report: Report, *, folder: str = "", verbose: bool = False, style: Style = unstyled, notes: bool = True
+) -> str:
+    """Every finding of every loss, errors first."""
+    blocks: list[str] = []
+    for severity in SEVERITIES:
+        if severity == "note" and not notes:
+            continue
+        found = [(loss.name, f) for loss in report.losses for f in loss.findings if f.severity == severity]
+        if found:
+            blocks.append(style(plural(len(found), severity), severity))
+        blocks += [finding_text(loss, finding, folder=folder, verbose=verbose) for loss, finding in found]
+    return "\n\n".join(blocks)
+
+
+def counts_text(report: Report) -> str:
+    """The table of outcomes, one row an implementation and device: planned is the sum of the rest."""
+    rows = [["loss", "implementation", "device", "planned", *STATUSES, "examples"]]
+    for loss in report.losses:
+        for implementation in loss.implementations:
+            for device in loss.devices:
+                rows.append(counts_row(loss, implementation, device))
+    return table(rows)
+
+
+def counts_row(loss: LossRecord, implementation: str, device: str) -> list[str]:
+    """One row of the table of outcomes."""
+    counts = loss.counts(implementation, device)
+    examples = sum(o.examples for o in loss.outcomes if (o.implementation, o.device) == (implementation, device))
+    numbers = [sum(counts.values()), *counts.values(), examples]
+    return [loss.name, implementation, device, *map(str, numbers)]
+
+
+def totals_text(report: Report) -> str:
+    """One line: what was found, and what became of everything planned."""
+    found = [f for loss in report.losses for f in loss.findings]
+    severities = [plural(sum(f.severity == severity for f in found), severity) for severity in SEVERITIES]
+    statuses = [outcome.status for loss in report.losses for outcome in loss.outcomes]
+    counts = [f"{statuses.count(status)} {status}" for status in STATUSES if status in statuses]
+    return f"{', '.join(severities)}; {len(statuses)} planned = {' + '.join(counts) or '0'}"
+
+
+def reasons_text(report: Report, statuses: Sequence[str]) -> str:
+    """What ended with one of ``statuses`` (crashed, skipped ...), and why: one line a reason."""
+    lines: list[str] = []
+    for loss in report.losses:
+        for status in statuses:
+            for (implementation, device, reason), codes in reasons(loss, status).items():
+                what = f"{loss.name} / {implementation} / {', '.join(codes)} {status} / {device}"
+                lines.append(printable(f"{what}: {reason}" if reason else what))
+    return "\n".join(lines)
+
+
+def reasons(loss: LossRecord, status: str) -> dict[tuple[str, str, str], list[str]]:
+    """(implementation, device, reason) -> codes of the rules that ended with ``status``."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for outcome in loss.outcomes:
+        if outcome.status == status:
+            found.setdefault((outcome.implementation, outcome.device, outcome.reason), []).append(outcome.rule)
+    return found
+
+
+def verdicts_text(report: Report, style: Style = unstyled) -> str:
+    """The verdict on every implementation, each reason on a line of its own."""
+    lines: list[str] = []
+    for loss in report.losses:
+        for verdict in loss.verdicts:
+            lines.append(
+                f"{printable(loss.name)} / {printable(verdict.implementation)}: "
+                + style(verdict.verdict, verdict.verdict)
+            )
+            lines += [f"  {printable(reason)}" for reason in verdict.reasons]
+    return "\n".join(lines)
+
+
+def suggestions_text(report: Report) -> str:
+    """Laws that could be declared."""
+    return "\n".join(printable(f"{loss.name}: {text}") for loss in report.losses for text in loss.suggestions)
+
+
+def timings_text(report: Report) -> str:
+    """The table of times: medians of the raw times, speedups with their 95 % intervals, exact costs."""
+    rows = [timings_header()]
+    for loss in report.losses:
+        rows += [[loss.name, *row] for row in timing_rows(loss)]
+    return table(rows) if len(rows) > 1 else "nothing was timed"
+
+
+def timings_header() -> list[str]:
+    """Column names of the table of times."""
+    columns = ["loss", "size", "pass", "device", "dtype", "implementation", "median", "speedup", "95 % interval"]
+    return [*columns, "verdict", "ATen calls", "saved bytes"]
+
+
+def timing_rows(loss: LossRecord) -> list[list[str]]:
+    """One row a measurement, without the name of the loss."""
+    compared = {_key(c): c for c in loss.comparisons}
+    rows = []
+    for measurement in loss.measurements:
+        comparison = compared.get(_key(measurement))
+        ratio = ["", "", _status(loss, measurement)]
+        if comparison is not None:
+            bounds = f"{speedup_text(comparison.low)} to {speedup_text(comparison.high)}"
+            ratio = [speedup_text(comparison.speedup), bounds, comparison.verdict]
+        where = [size_text(measurement.sizes), measurement.pass_name, measurement.device, measurement.dtype]
+        costs = [_number(measurement.aten_calls), _number(measurement.saved_bytes)]
+        rows.append([*where, measurement.implementation, seconds_text(measurement.median_seconds), *ratio, *costs])
+    return rows
+
+
+def _key(record: Any) -> tuple[str, ...]:
+    return (record.implementation, record.device, record.dtype, record.pass_name, size_text(record.sizes))
+
+
+def _status(loss: LossRecord, measurement: MeasurementRecord) -> str:
+    if measurement.status != "measured":
+        return f"{measurement.status}: {measurement.reason}" if measurement.reason else measurement.status
+    return "reference" if measurement.implementation == loss.reference else "not compared"
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else str(value)
+
+
+def seconds_text(seconds: float | None) -> str:
+    """A time with its unit, such as ``12.3 µs``; empty where there is none."""
+    if seconds is None:
+        return ""
+    for factor, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "µs")):
+        if seconds * factor >= 0.9995:  # what rounds to 1 at three digits is shown as 1
+            return f"{seconds * factor:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Aligned columns, the first row as the header; numbers stand to the right."""
+    cells = [[printable(cell).replace("\n", " ") for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    right = [all(_is_number(row[column]) for row in cells[1:]) for column in range(len(widths))]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if flush else cell.ljust(width)
+            for cell, width, flush in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in cells
+    ]
+    return "\n".join(lines)
+
+
+def _is_number(cell: str) -> bool:
+    return bool(re.fullmatch(r"[\d.,×]*", cell))
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 error``, ``2 errors``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

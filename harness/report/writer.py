@@ -1,0 +1,135 @@
+"""The report's folder: everything is written beside its place first and moved there at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.errors import HarnessError
+from harness.report import markdown
+from harness.report.schema import Report, ReportError, dumps, loads
+
+FAILURES = "failures"
+
+
+class FolderError(HarnessError, OSError):
+    """A folder that cannot be written."""
+
+
+def check_folder(folder: Path) -> None:
+    """Make the folder and try to write in it, so that a run does not end without a place for its results.
+
+    Raises:
+        FolderError: it cannot be made or written; what was there is untouched.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise FolderError(
+            f"cannot write reports to {folder}: {error.strerror or error}; choose another folder"
+        ) from error
+
+
+def folder_for(folder: Path, report: Report) -> Path:
+    """Where a report goes: beside one that is complete, where it is not complete itself."""
+    interrupted = any(loss.missing for loss in report.losses)
+    return folder / "interrupted" if interrupted and (folder / "report.json").exists() else folder
+
+
+def write_report(
+    folder: Path,
+    report: Report,
+    failures: Mapping[str, Mapping[str, Any]],
+    *,
+    timings: str | None = None,
+    command: str = "",
+) -> list[Path]:
+    """Write report.json, report.md, failures/*.json and, where something was timed, timings.csv.
+
+    Nothing in the folder changes before everything is written beside its place.  What an earlier report left there and
+    this one does not have is removed; files that no report wrote stay.
+
+    Returns:
+        The files, in the order in which they were moved to their places; report.json is the last.
+
+    Raises:
+        FolderError: the folder cannot be written.
+    """
+    check_folder(folder)
+    texts = {f"{FAILURES}/{name}": _json(failure) for name, failure in failures.items()}
+    if timings is not None:
+        texts["timings.csv"] = timings
+    texts["report.md"] = markdown.render(report, command=command, folder=folder.as_posix())
+    texts["report.json"] = dumps(report)
+    stale = _written_before(folder) - set(texts)
+    try:
+        _replace_all(folder, texts)
+        for name in sorted(stale):
+            (folder / name).unlink(missing_ok=True)
+        _remove_if_empty(folder / FAILURES)
+    except OSError as error:
+        raise FolderError(f"cannot write the report to {folder}: {error.strerror or error}") from error
+    return [folder / name for name in texts]
+
+
+def write_failures(folder: Path, failures: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write failure files that `loss-harness replay` takes.
+
+    Raises:
+        FolderError: the folder cannot be written.
+    """
+    if not failures:
+        return
+    check_folder(folder)
+    try:
+        _replace_all(folder, {name: _json(failure) for name, failure in failures.items()})
+    except OSError as error:
+        raise FolderError(f"cannot write failures to {folder}: {error.strerror or error}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write one file, whole or not at all.
+
+    Raises:
+        FolderError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace_all(path.parent, {path.name: text})
+    except OSError as error:
+        raise FolderError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _json(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _replace_all(folder: Path, texts: Mapping[str, str]) -> None:
+    with tempfile.TemporaryDirectory(prefix=".loss-harness-", dir=folder) as temporary:
+        for position, text in enumerate(texts.values()):
+            (Path(temporary) / str(position)).write_text(text, encoding="utf-8")
+        for position, name in enumerate(texts):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(Path(temporary) / str(position), folder / name)
+
+
+def _written_before(folder: Path) -> set[str]:
+    """Names of the files that the report in this folder wrote; none where there is no report that can be read."""
+    try:
+        earlier = loads((folder / "report.json").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ReportError):
+        return set()
+    names = {finding.failure for loss in earlier.losses for finding in loss.findings}
+    local = {f"{FAILURES}/{name}" for name in names if name and Path(name).name == name}
+    return local | {"timings.csv"}
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()

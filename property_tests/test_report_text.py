@@ -1,0 +1,106 @@
+import pytest
+import report_examples as examples
+
+from harness.report import text
+
+
+def test_a_finding_has_the_one_form_that_all_messages_have():
+    assert text.finding_text("graph_distance", examples.finding(), folder=".loss-harness/failures") == (
+        "graph_distance / vectorized / G01 gradient matches finite differences / float64 / cpu\n"
+        "  d loss / d embeddings[0, 1] = -0.5599, but should be -0.2799   (off by 0.28, allowed 1e-06)\n"
+        "  N=2, D=2, adjacency=[[0, 1], [1, 0]]\n"
+        "  repeat: loss-harness replay .loss-harness/failures/graph_distance-G01-3f2a.json"
+    )
+
+
+def test_a_verbose_finding_ends_with_code_that_runs_as_printed():
+    shown = text.finding_text("graph_distance", examples.finding(), verbose=True)
+    assert shown.endswith("\n\n    import torch\n\n    print(torch.ones(2))")
+
+
+def test_a_hint_is_shown_once():
+    hint = "narrow it with domains.positive()"
+    assert text.finding_text("x", examples.finding(hint=hint)).count(hint) == 1
+    assert text.finding_text("x", examples.finding(hint=hint, message=f"wrong; {hint}")).count(hint) == 1
+
+
+def test_errors_come_first_and_notes_can_be_left_out():
+    found = (examples.finding("note"), examples.finding("error"), examples.finding("warning"))
+    made = examples.report(examples.loss(findings=found))
+    headings = [line for line in text.findings_text(made).splitlines() if line[:1].isdecimal()]
+    assert headings == ["1 error", "1 warning", "1 note"]
+    assert "note" not in text.findings_text(made, notes=False)
+
+
+def test_a_message_cannot_rewrite_the_screen():
+    shown = text.finding_text("x\x1b[2J", examples.finding(message="a\x1b[31mred\x1b[0m\rb\x07\nnext"))
+    assert "\x1b" not in shown
+    assert "\r" not in shown
+    assert "  aredb\n  next" in shown
+
+
+def test_a_path_with_a_space_is_quoted_for_the_shell():
+    assert "replay 'my reports/" in text.finding_text("x", examples.finding(), folder="my reports")
+
+
+def test_the_table_of_counts_adds_up():
+    record = examples.loss(
+        outcomes=(examples.outcome(), examples.outcome(rule="B01", status="failed"), examples.outcome("naive"))
+    )
+    header, *rows = [line.split() for line in text.counts_text(examples.report(record)).splitlines()]
+    assert header[:4] == ["loss", "implementation", "device", "planned"]
+    by_name = {row[1]: list(map(int, row[3:])) for row in rows}
+    assert by_name == {"naive": [1, 1, 0, 0, 0, 0, 0, 0, 12], "vectorized": [2, 1, 1, 0, 0, 0, 0, 0, 24]}
+
+
+def test_the_last_line_says_what_became_of_everything_planned():
+    record = examples.loss(
+        outcomes=(examples.outcome(), examples.outcome(status="timed out")), findings=(examples.finding(),)
+    )
+    assert text.totals_text(examples.report(record)) == (
+        "1 error, 0 warnings, 0 notes; 2 planned = 1 passed + 1 timed out"
+    )
+
+
+def test_rules_with_one_reason_share_a_line():
+    skipped = [examples.outcome(rule=rule, status="skipped", reason="no CUDA device") for rule in ("C01", "D06")]
+    made = examples.report(examples.loss(outcomes=tuple(skipped)))
+    assert (
+        text.reasons_text(made, ["skipped"]) == "graph_distance / vectorized / C01, D06 skipped / cpu: no CUDA device"
+    )
+    assert text.reasons_text(made, ["crashed"]) == ""
+
+
+def test_verdicts_stand_with_their_reasons():
+    shown = text.verdicts_text(examples.report())
+    assert shown.splitlines()[:3] == [
+        "graph_distance / naive: reference",
+        "  1 rule passed on cpu",
+        "graph_distance / vectorized: adopt",
+    ]
+
+
+def test_a_timing_row_has_median_speedup_interval_and_costs():
+    row = text.timing_rows(examples.loss())[1]
+    assert row == [
+        *("N=128", "full", "cpu", "float32", "vectorized", "20 µs", "5×", "4.5× to 5.5×", "faster", "7", "4096")
+    ]
+
+
+def test_what_was_not_measured_says_why():
+    record = examples.loss(
+        measurements=(examples.measurement(status="skipped", reason="no CUDA device"),), comparisons=()
+    )
+    assert "skipped: no CUDA device" in text.timings_text(examples.report(record))
+
+
+def test_no_timing_is_said_in_words():
+    assert text.timings_text(examples.report(examples.loss(measurements=()))) == "nothing was timed"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(None, ""), (2.0, "2 s"), (0.0123, "12.3 ms"), (0.00099996, "1 ms"), (4.5e-6, "4.5 µs"), (3e-10, "0.3 ns")],
+)
+def test_times_have_units(seconds, shown):
+    assert text.seconds_text(seconds) == shown

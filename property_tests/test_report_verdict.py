@@ -1,0 +1,149 @@
+import pytest
+import report_examples as examples
+from report_examples import comparison, finding, measurement, outcome
+
+from harness.report import verdict
+
+
+def judge(implementation="vectorized", **changes):
+    made = verdict.judge(examples.loss(**changes), implementation)
+    return made.verdict, "\n".join(made.reasons)
+
+
+def test_a_right_and_faster_implementation_is_adopted_with_its_speedup():
+    found, reasons = judge()
+    assert found == "adopt"
+    assert "against naive on cpu, float32, full pass: faster at N=128 (5×)" in reasons
+    assert "1 rule passed on cpu" in reasons
+
+
+def test_an_error_is_not_adopted_and_its_speed_is_not_praised():
+    found, reasons = judge(findings=(finding("error"), finding("warning", rule="G03", title="second derivative")))
+    assert found == "do not adopt"
+    assert reasons.startswith("G01 gradient matches finite differences fails on cpu: d loss / d embeddings[0, 1]")
+    assert "G03 second derivative warns" in reasons
+    assert "faster" not in reasons
+
+
+def test_an_error_of_another_implementation_does_not_count():
+    assert judge(findings=(finding("error", implementation="naive"),))[0] == "adopt"
+
+
+def test_one_rule_gives_one_reason_that_names_every_device():
+    found = (finding(), finding(device="cuda"), finding(message="something else"))
+    _, reasons = judge(findings=found)
+    assert reasons.count("G01") == 1
+    assert "fails on cpu and cuda" in reasons
+
+
+@pytest.mark.parametrize("status", ["crashed", "timed out"])
+def test_a_crash_or_timeout_is_inconclusive(status):
+    found, reasons = judge(outcomes=(outcome(), outcome(rule="T01", status=status, reason="killed")))
+    assert found == "inconclusive"
+    assert f"T01 {status} on cpu: killed" in reasons
+
+
+def test_an_error_outweighs_a_crash():
+    assert judge(findings=(finding(),), outcomes=(outcome(status="crashed"),))[0] == "do not adopt"
+
+
+def test_nothing_that_ran_is_never_a_pass():
+    skipped = outcome(status="skipped", reason="no CUDA device")
+    assert judge(outcomes=(skipped,)) == (
+        "inconclusive",
+        "no rule ran: no CUDA device\nagainst naive on cpu, float32, full pass: faster at N=128 (5×)",
+    )
+    assert judge(outcomes=())[0] == "inconclusive"
+
+
+def test_a_device_on_which_nothing_ran_is_a_caveat():
+    skipped = outcome(status="skipped", reason="no CUDA device", device="cuda", rule="B01")
+    found, reasons = judge(outcomes=(outcome(), skipped))
+    assert found == "adopt with caveats"
+    assert "no rule ran on cuda: no CUDA device" in reasons
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"findings": (finding("warning"),)},
+        {"outcomes": (outcome(), outcome(rule="B03", status="waived", reason="known"))},
+        {"comparisons": ()},
+        {"measurements": (measurement(), measurement(status="failed", reason="out of memory"))},
+    ],
+)
+def test_a_warning_a_waiver_or_an_unknown_speed_is_a_caveat(changes):
+    assert judge(**changes)[0] == "adopt with caveats"
+
+
+def test_a_note_is_no_caveat():
+    assert judge(findings=(finding("note"),))[0] == "adopt"
+
+
+def test_results_that_are_missing_are_inconclusive_but_an_error_stands():
+    found, reasons = judge(missing="interrupted: 3 of 40 planned checks ran")
+    assert found == "inconclusive"
+    assert "3 of 40" in reasons
+    assert judge(missing="interrupted", findings=(finding(),))[0] == "do not adopt"
+
+
+def test_a_speed_that_is_open_at_every_size_is_inconclusive():
+    opened = (comparison("inconclusive", 8, 1.01), comparison("inconclusive", 64, 1.02))
+    found, reasons = judge(comparisons=opened)
+    assert found == "inconclusive"
+    assert "open at N=8 (1.01×) and N=64 (1.02×)" in reasons
+
+
+def test_a_speed_that_is_open_at_some_sizes_is_said_and_no_obstacle():
+    found, reasons = judge(comparisons=(comparison("inconclusive", 8, 1.01), comparison()))
+    assert found == "adopt"
+    assert "faster at N=128 (5×); open at N=8 (1.01×)" in reasons
+
+
+def test_an_implementation_that_failed_at_every_size_is_inconclusive():
+    failed = (measurement(status="failed", reason="out of memory"),)
+    found, reasons = judge(comparisons=(), measurements=failed)
+    assert found == "inconclusive"
+    assert "failed at every size that was to be timed: out of memory" in reasons
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "crossover"),
+    [
+        (["slower", "slower", "faster"], "it overtakes between N=64 and N=512"),
+        (["faster", "equivalent", "slower"], "it is overtaken between N=8 and N=512"),
+        (["faster", "slower", "faster"], "no single crossover"),
+        (["slower", "equivalent", "slower"], "faster at no measured size"),
+    ],
+)
+def test_slower_at_some_sizes_is_a_caveat_that_names_the_crossover(verdicts, crossover):
+    made = [comparison(v, size) for v, size in zip(verdicts, (8, 64, 512), strict=True)]
+    found, reasons = judge(comparisons=tuple(reversed(made)))
+    assert found == "adopt with caveats"
+    assert crossover in reasons
+
+
+def test_every_device_and_pass_is_compared_apart():
+    made = (comparison(), comparison("slower", device="cuda"), comparison(pass_name="forward"))
+    _, reasons = judge(comparisons=made)
+    assert reasons.count("against naive on") == 3
+
+
+def test_the_reference_keeps_its_role_and_shows_its_errors():
+    found, reasons = judge("naive", findings=(finding(implementation="naive"),))
+    assert found == "reference"
+    assert "G01 gradient matches finite differences fails" in reasons
+    assert judge("naive")[0] == "reference"
+
+
+def test_every_implementation_gets_a_verdict():
+    made = verdict.judged(examples.loss())
+    assert [(v.implementation, v.verdict) for v in made.verdicts] == [("naive", "reference"), ("vectorized", "adopt")]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "text"),
+    [({"N": 8, "D": 2}, "N=8, D=2"), ({"rest": [2, 3]}, "rest=2×3"), ({"rest": []}, "rest=()"), ({}, "scalar")],
+)
+def test_sizes_read_as_a_person_writes_them(sizes, text):
+    assert verdict.size_text(sizes) == text

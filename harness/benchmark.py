@@ -1,0 +1,322 @@
+"""`benchmark`: spec x sizes x devices -> measurements, exact costs and paired comparisons."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from harness.dims import Size
+from harness.errors import DeclarationError, HarnessError, nearest
+from harness.spec import LossSpec
+from harness.timing.admission import Status
+from harness.timing.constants import PROCESSES, ROUNDS
+from harness.timing.costs import Costs
+from harness.timing.session import Session
+from harness.timing.statistics import Verdict, paired_ratio
+from harness.timing.worker import MARK
+from harness.timing.workload import DTYPES, PASSES, Cell, Pass, checked_sizes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Benchmark", "Comparison", "Costs", "Measurement", "benchmark"]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One implementation on one input, in one pass.
+
+    Args:
+        loss: name of the spec.
+        implementation: name of the implementation.
+        device: where it ran.
+        dtype: name of the floating dtype.
+        sizes: size of every symbol.
+        pass_name: ``forward``, or ``full`` for forward and backward.
+        status: ``measured``, ``skipped`` or ``failed``; only what is measured has times.
+        reason: why not, or what is unusual about it.
+        seconds_per_call: raw, one per round.
+        process: which process each round ran in.
+        calls_per_block: calls that each round's time is the mean of.
+        costs: exact costs of one call; ``None`` where unknown.
+    """
+
+    loss: str
+    implementation: str
+    device: str
+    dtype: str
+    sizes: Mapping[str, Size]
+    pass_name: Pass
+    status: Status
+    reason: str = ""
+    seconds_per_call: tuple[float, ...] = ()
+    process: tuple[int, ...] = ()
+    calls_per_block: int = 0
+    costs: Costs | None = None
+
+    @property
+    def median_seconds(self) -> float | None:
+        """Median of the rounds, in seconds per call; ``None`` (unknown) where nothing was measured."""
+        return statistics.median(self.seconds_per_call) if self.seconds_per_call else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An implementation against the reference, in paired rounds.
+
+    ``speedup`` is reference time / implementation time, ``low`` and ``high`` its 95 % interval.  There is a comparison only
+    where both were measured in at least two common rounds.
+    """
+
+    loss: str
+    implementation: str
+    reference: str
+    device: str
+    dtype: str
+    sizes: Mapping[str, Size]
+    pass_name: Pass
+    speedup: float
+    low: float
+    high: float
+    verdict: Verdict
+    rounds: int
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Every measurement that was asked for, measured or not, and the comparisons that they allow."""
+
+    loss: str
+    seed: int
+    environment: Mapping[str, object]
+    measurements: tuple[Measurement, ...]
+    comparisons: tuple[Comparison, ...]
+    notes: tuple[str, ...] = ()
+
+    def frame(self) -> pd.DataFrame:
+        """One row per measurement; times in seconds per call, costs in bytes and calls, sizes also as ``size_<symbol>``."""
+        return _frame([_measurement_row(m) for m in self.measurements])
+
+    def comparisons_frame(self) -> pd.DataFrame:
+        """One row per comparison; ``speedup`` is reference time / implementation time."""
+        return _frame([_comparison_row(c) for c in self.comparisons])
+
+
+def benchmark(
+    spec: LossSpec,
+    *,
+    sizes: Sequence[Mapping[str, Size]] | None = None,
+    devices: Sequence[str] = ("cpu",),
+    dtypes: Sequence[torch.dtype] = (torch.float32,),
+    passes: Sequence[Literal["forward", "full"]] = PASSES,
+    implementations: Sequence[str] | None = None,
+    budget_s: float = 30,
+    seed: int = 0,
+) -> Benchmark:
+    """Time implementations against the reference, and take their exact costs.
+
+    Each implementation first runs once on the input that will be timed and is held to the reference; what raises, is not
+    finite or differs is ``failed``, never timed and never ranked.  The others are timed in 30 rounds of blocks of at least
+    2 ms, in random order within each round, in three fresh processes with one thread and a quiet allocator.
+
+    Args:
+        spec: the declaration.
+        sizes: symbol -> size, one mapping for each input; by default the declared ``bench_sizes``, else a ladder.
+        devices: such as ``cpu`` and ``cuda``; one that is missing is ``skipped`` with the reason.
+        dtypes: floating dtypes of the inputs.
+        passes: ``forward``, ``full`` (forward and backward), or both.
+        implementations: names; by default all.  The reference is always measured beside them.
+        budget_s: seconds for everything.  Slow implementations get fewer rounds, or are ``skipped``, and say so; a single
+            kernel that is running is not interrupted.
+        seed: of inputs, order and resampling.
+
+    Raises:
+        DeclarationError: an unknown implementation, size, dtype or pass, or a budget that is not positive.
+        HarnessError: called while a timing process loads the file that calls it.
+    """
+    if MARK in os.environ:
+        raise HarnessError(
+            "benchmark() was called while a timing process loads the file that calls it; put the call under "
+            "`if __name__ == '__main__':`, or move the spec to a file of its own"
+        )
+    names = _checked_names(spec, implementations)
+    cells = [
+        Cell(chosen, device, dtype, pass_name)
+        for chosen in checked_sizes(spec, sizes)
+        for device in devices
+        for dtype in _checked_dtypes(dtypes)
+        for pass_name in _checked_passes(passes)
+    ]
+    if not budget_s > 0:
+        raise DeclarationError(f"budget_s={budget_s!r} came, but should be a positive number of seconds, such as 30")
+    session = Session(spec, names, cells, budget_s=budget_s, seed=seed)
+    session.admit_all()
+    session.time_all()
+    measurements = tuple(_measurement(session, at, name) for at in range(len(cells)) for name in names)
+    comparisons = _comparisons(measurements, names[0], seed)
+    return Benchmark(spec.name, seed, session.environment, measurements, comparisons, tuple(session.notes))
+
+
+def _checked_names(spec: LossSpec, implementations: Sequence[str] | None) -> tuple[str, ...]:
+    wanted = list(spec.implementations) if implementations is None else list(implementations)
+    for name in wanted:
+        if name not in spec.implementations:
+            raise DeclarationError(
+                f"loss {spec.name!r} has no implementation {name!r}; it has {list(spec.implementations)}"
+                f"{nearest(name, spec.implementations)}"
+            )
+    return tuple(dict.fromkeys([spec.reference, *wanted]))
+
+
+def _checked_dtypes(dtypes: Sequence[torch.dtype]) -> list[str]:
+    names = [str(dtype).removeprefix("torch.") for dtype in dtypes]
+    for name in names:
+        if name not in DTYPES:
+            raise DeclarationError(f"dtype {name!r} came, but a loss is timed in one of {list(DTYPES)}")
+    return names
+
+
+def _checked_passes(passes: Sequence[str]) -> list[Pass]:
+    for name in passes:
+        if name not in PASSES:
+            raise DeclarationError(f"pass {name!r} came, but should be one of {list(PASSES)}{nearest(name, PASSES)}")
+    return [known for known in PASSES if known in passes]
+
+
+def _measurement(session: Session, at: int, name: str) -> Measurement:
+    cell, trial = session.cells[at], session.trials[at, name]
+    taken = session.samples.get((at, name), []) if trial.status == "measured" else []
+    timed = [(process, samples) for process, samples in taken if samples.status == "measured"]
+    times = tuple(seconds for _, samples in timed for seconds in samples.seconds_per_call)
+    status, reason = trial.status, trial.reason
+    if status == "measured" and not times:
+        last = taken[-1][1].reason if taken else f"no time was left of the budget of {session.budget_s:g} s"
+        status, reason = "skipped", last
+    elif times and len(times) < ROUNDS:
+        fewer = f"{len(times)} of {ROUNDS} rounds, for one call takes {statistics.median(times):.2g} s"
+        reason = "; ".join(filter(None, [reason, fewer]))
+    return Measurement(
+        session.spec.name,
+        name,
+        cell.device,
+        cell.dtype,
+        cell.sizes,
+        cell.pass_name,
+        status,
+        reason,
+        seconds_per_call=times,
+        process=tuple(process for process, samples in timed for _ in samples.seconds_per_call),
+        calls_per_block=timed[0][1].calls_per_block if timed else 0,
+        costs=trial.costs,
+    )
+
+
+def _comparisons(measurements: Sequence[Measurement], reference: str, seed: int) -> tuple[Comparison, ...]:
+    found = []
+    base: Measurement | None = None
+    for measurement in measurements:  # the reference stands first in each cell
+        if measurement.implementation == reference:
+            base = measurement
+        elif base is not None:
+            compared = _compare(measurement, base, seed)
+            found += [] if compared is None else [compared]
+    return tuple(found)
+
+
+def _compare(measurement: Measurement, base: Measurement, seed: int) -> Comparison | None:
+    """Rounds are paired by process and position: a slow implementation runs in the first rounds of each process."""
+    theirs, ours = _by_round(base), _by_round(measurement)
+    common = [key for key in ours if key in theirs]
+    if len(common) < 2:
+        return None
+    process = [number for number, _ in common]
+    ratio = paired_ratio([theirs[key] for key in common], [ours[key] for key in common], process, seed)
+    reason = f"{len(common)} rounds in {len(set(process))} process{'es' if len(set(process)) > 1 else ''}"
+    if len(common) < ROUNDS or len(set(process)) < PROCESSES:
+        reason += f", fewer than the {ROUNDS} in {PROCESSES} that were planned"
+    return Comparison(
+        measurement.loss,
+        measurement.implementation,
+        base.implementation,
+        measurement.device,
+        measurement.dtype,
+        measurement.sizes,
+        measurement.pass_name,
+        ratio.speedup,
+        ratio.low,
+        ratio.high,
+        ratio.verdict,
+        len(common),
+        reason,
+    )
+
+
+def _by_round(measurement: Measurement) -> dict[tuple[int, int], float]:
+    seen: Counter[int] = Counter()
+    rounds = {}
+    for process, seconds in zip(measurement.process, measurement.seconds_per_call, strict=True):
+        rounds[process, seen[process]] = seconds
+        seen[process] += 1
+    return rounds
+
+
+def _measurement_row(measurement: Measurement) -> dict[str, Any]:
+    times, costs = sorted(measurement.seconds_per_call), measurement.costs
+    return {
+        **_place(measurement),
+        "status": measurement.status,
+        "reason": measurement.reason,
+        "median_seconds": measurement.median_seconds,
+        "least_seconds": times[0] if times else None,
+        "greatest_seconds": times[-1] if times else None,
+        "rounds": len(times),
+        "processes": len(set(measurement.process)),
+        "calls_per_block": measurement.calls_per_block,
+        "aten_calls": None if costs is None else costs.aten_calls,
+        "saved_bytes": None if costs is None else costs.saved_bytes,
+        "peak_bytes": None if costs is None else costs.peak_bytes,
+        **_size_columns(measurement.sizes),
+    }
+
+
+def _comparison_row(comparison: Comparison) -> dict[str, Any]:
+    return {
+        **_place(comparison),
+        "reference": comparison.reference,
+        "speedup": comparison.speedup,
+        "low": comparison.low,
+        "high": comparison.high,
+        "verdict": comparison.verdict,
+        "rounds": comparison.rounds,
+        "reason": comparison.reason,
+        **_size_columns(comparison.sizes),
+    }
+
+
+def _place(row: Measurement | Comparison) -> dict[str, Any]:
+    cell = {"device": row.device, "dtype": row.dtype, "pass_name": row.pass_name}
+    return {"loss": row.loss, "implementation": row.implementation, **cell}
+
+
+def _size_columns(sizes: Mapping[str, Size]) -> dict[str, Any]:
+    return {
+        f"size_{symbol}": size if isinstance(size, int) else "x".join(map(str, size)) for symbol, size in sizes.items()
+    }
+
+
+_UNKNOWN_INTEGERS = ("aten_calls", "saved_bytes", "peak_bytes")
+
+
+def _frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    import pandas as pd  # half a second that nobody who only verifies should wait for
+
+    frame = pd.DataFrame(list(rows))
+    present = [column for column in _UNKNOWN_INTEGERS if column in frame]
+    return frame.astype(dict.fromkeys(present, "Int64"))

@@ -1,0 +1,1 @@
+"""Measuring an implementation: clocks, the interleaved design, statistics and exact costs."""

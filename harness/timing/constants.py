@@ -1,0 +1,65 @@
+"""Every number that the measurement rests on, with its reason."""
+
+from __future__ import annotations
+
+import torch
+
+# A change of 5 % is the smallest that interleaved rounds on a shared machine tell from none: in 150 comparisons of a
+# function with itself the whole interval fell outside this margin in 0.7 % or less, and a true 5 % was seen every time.
+# The margin is symmetric in log time, [1 / 1.05, 1.05], so that swapping the two sides mirrors the verdict.
+MARGIN = 1.05
+CONFIDENCE = 0.95
+ROUNDS = 30
+
+# A process keeps its own memory layout and hash seeds for life, so that rounds in one process agree more than they should.
+# Three is the least number between which a spread can be seen without the start of processes taking most of the time.
+PROCESSES = 3
+
+# A block is much longer than the resolution of the clocks (0.1 us on the CPU, 0.5 us for CUDA events) and much shorter
+# than a scheduler's time slice, so that an interruption spoils one block and not a whole round.
+BLOCK_S = 2e-3
+# Calls get faster after the calibration; this keeps their blocks above the floor.
+BLOCK_HEADROOM = 1.25
+
+# The smallest number of rounds for which [min, max] covers the median with 95 %: 1 - 2 ** (1 - 6) = 0.97.  Below it a
+# bootstrap promises too much, and Student's t on the log ratios is used.
+BOOTSTRAP_ROUNDS = 6
+# The ends of a 95 % interval are then known to about 1 % of its width.
+RESAMPLES = 2000
+
+# Clocks of a GPU rise over tens of milliseconds; a CPU needs its caches and branch predictors filled.
+WARM_UP_S = {"cpu": 5e-3, "cuda": 0.1}
+# A call this long amortises its own cold start, and calibration would only show that one call fills a block.
+SLOW_CALL_S = 0.1
+
+# Trials (correctness and exact costs) may take half of the budget, and each half of what is then left of that, so that
+# a loop without end cannot starve the implementations after it.
+TRIAL_SHARE = 0.5
+# Below this a process is not worth its start.
+LEAST_PROCESS_S = 0.2
+# A worker checks its deadline between blocks; this is for the block that it is in, and for leaving.
+GRACE_S = 2.0
+
+# |loss - reference| over |loss| + sum |x dL/dx|, the size that rounding is relative to.  Thousands of times the unit
+# roundoff, for this only keeps wrong implementations out of the ranking; finding errors is the rules' work.
+AGREEMENT = {torch.float64: 1e-6, torch.float32: 1e-3}
+# The same implementation on the same input in another process differs by the order of sums alone; more than 1 % is another
+# function under the same name.
+SAME_FUNCTION = 1e-2
+
+# Sizes where a declaration names none: overhead-bound, mixed, and large enough to show growth.
+LADDER = (8, 64, 512)
+# 2 ** 22 float32 elements are 16 MiB: beyond a core's own caches, and quick to make.
+MAX_ELEMENTS = 2**22
+
+# The allocator is the largest source of noise on the CPU: by default glibc gives large blocks back to the system at every
+# free and faults the pages in again at every call.  These keep them: 471-624 us become 273-299 us for a weighted MSE of
+# 262,144 elements.  Read at the start of a process, hence only in workers.
+WORKER_ENVIRONMENT = {
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "4294967296",
+    "MALLOC_TOP_PAD_": "67108864",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "0",
+}

@@ -1,0 +1,194 @@
+"""The design of the measurement: implementations interleaved in random order, in rounds of calibrated blocks."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from harness.evaluation import LossRaised
+from harness.spec import LossSpec
+from harness.timing.clocks import Call, Clock, clock_for
+from harness.timing.constants import BLOCK_HEADROOM, BLOCK_S, SLOW_CALL_S
+from harness.timing.workload import Cell, Workload, inputs
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """An implementation that may be timed.
+
+    Args:
+        seconds: about how long one call takes.
+        calls_per_block: as an earlier process calibrated it, or ``None``.
+    """
+
+    seconds: float
+    calls_per_block: int | None = None
+
+
+@dataclass(frozen=True)
+class Heat:
+    """One cell and who is timed on it."""
+
+    cell: Cell
+    contestants: Mapping[str, Contestant]
+
+    def to_json(self) -> dict[str, Any]:
+        """The heat as JSON types."""
+        return {
+            "cell": self.cell.to_json(),
+            "contestants": {name: asdict(contestant) for name, contestant in self.contestants.items()},
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Heat:
+        """The heat that `to_json` wrote."""
+        contestants = {name: Contestant(**contestant) for name, contestant in data["contestants"].items()}
+        return Heat(Cell.from_json(data["cell"]), contestants)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What one process measured of one implementation in one cell.
+
+    Args:
+        heat: position of the heat.
+        implementation: its name.
+        status: ``measured``; ``skipped`` for want of time; ``failed`` where it raised.
+        reason: why not.
+        calls_per_block: calls in each block.
+        seconds_per_call: one per round, in the order of the rounds.
+        loss: the largest element of the loss, so that another process can tell that it timed the same function.
+    """
+
+    heat: int
+    implementation: str
+    status: Literal["measured", "skipped", "failed"]
+    reason: str = ""
+    calls_per_block: int = 0
+    seconds_per_call: tuple[float, ...] = field(default=())
+    loss: float | None = None
+
+
+def calibrate(clock: Clock, call: Call) -> int:
+    """How many calls fill a block of 2 ms, with headroom for calls that get faster."""
+    calls = 1
+    while True:
+        seconds = clock.block(call, calls)
+        if seconds >= BLOCK_S:
+            return calls
+        wanted = BLOCK_HEADROOM * BLOCK_S / max(seconds, 1e-9) * calls
+        calls = max(calls + 1, min(math.ceil(wanted), 100 * calls))  # a block of one call says little about many
+
+
+def order(names: Sequence[str], generator: random.Random) -> list[str]:
+    """The names in random order, so that nobody always runs behind the same one."""
+    shuffled = list(names)
+    generator.shuffle(shuffled)
+    return shuffled
+
+
+def measure(
+    spec: LossSpec,
+    heats: Sequence[Heat],
+    *,
+    rounds: int,
+    seconds: float,
+    seed: int,
+    process: int,
+    report: Callable[[Samples], None],
+) -> None:
+    """Time every heat in this process, and report each implementation's samples as soon as its heat is over.
+
+    Each heat may take an equal part of the time that is left, so that quick ones leave theirs to the slow ones behind
+    them.  An implementation whose blocks do not fit runs in the first rounds only; rounds are paired by position.
+
+    Args:
+        spec: the declaration.
+        heats: what is timed, the quickest first.
+        rounds: rounds of each heat.
+        seconds: time for all of them.
+        seed: of inputs and order.
+        process: number of this process; each has the same inputs and an order of its own.
+        report: called with each result.
+    """
+    until = time.perf_counter() + seconds
+    for position, heat in enumerate(heats):
+        share = (until - time.perf_counter()) / (len(heats) - position)
+        generator = random.Random(f"{seed} {process} {heat.cell}")
+        for samples in _Race(spec, position, heat, seed).run(rounds, share, until, generator):
+            report(samples)
+
+
+class _Race:
+    """One heat in one process."""
+
+    def __init__(self, spec: LossSpec, position: int, heat: Heat, seed: int) -> None:
+        self.spec, self.position, self.heat, self.seed = spec, position, heat, seed
+        self.clock = clock_for(heat.cell.device)
+        self.calls: dict[str, Call] = {}
+        self.calls_per_block: dict[str, int] = {}
+        self.block_s: dict[str, float] = {}
+        self.losses: dict[str, float] = {}
+        self.dropped: list[Samples] = []
+
+    def run(self, rounds: int, share: float, until: float, generator: random.Random) -> list[Samples]:
+        """Prepare everyone, then time them in rounds."""
+        end = time.perf_counter() + share
+        for name, contestant in self.heat.contestants.items():
+            left = until - time.perf_counter()
+            if contestant.seconds > left:
+                reason = f"one call takes about {contestant.seconds:.2g} s, but {max(left, 0):.2g} s were left for it"
+                self._drop(name, "skipped", reason)
+                continue
+            try:
+                self._prepare(name, contestant)
+            except LossRaised as raised:
+                self._drop(name, "failed", f"{type(raised.error).__name__}: {raised.error}")
+            except Exception as error:  # whatever a user's loss raises
+                self._drop(name, "failed", f"{type(error).__name__}: {error}")
+        if not self.calls:
+            return self.dropped
+        part = max(end - time.perf_counter(), 0.0) / len(self.calls)
+        affordable = {name: max(1, min(rounds, int(part / self.block_s[name]))) for name in self.calls}
+        times = self._rounds(affordable, until, generator)
+        return self.dropped + [self._samples(name, times[name]) for name in self.calls]
+
+    def _prepare(self, name: str, contestant: Contestant) -> None:
+        cell = self.heat.cell
+        workload = Workload(self.spec, name, inputs(self.spec, cell, self.seed))  # own tensors: one may write into them
+        call = workload.call(cell.pass_name)
+        calls = contestant.calls_per_block
+        if calls is None and contestant.seconds >= SLOW_CALL_S:
+            calls, self.block_s[name] = 1, contestant.seconds
+        else:
+            self.losses[name] = float(call().detach().double().abs().max())
+            self.clock.warm_up(call)
+            calls = calibrate(self.clock, call) if calls is None else calls
+            self.block_s[name] = self.clock.block(call, calls)
+        self.calls_per_block[name], self.calls[name] = calls, call
+
+    def _rounds(self, affordable: Mapping[str, int], until: float, generator: random.Random) -> dict[str, list[float]]:
+        times: dict[str, list[float]] = {name: [] for name in self.calls}
+        running = dict(affordable)
+        for number in range(max(affordable.values())):
+            for name in order([name for name in self.calls if number < running[name]], generator):
+                if number and time.perf_counter() + self.block_s[name] > until:
+                    running[name] = number  # for good: a gap would pair its later rounds with the wrong ones
+                    continue
+                if self.calls_per_block[name] > 1:
+                    self.calls[name]()  # whoever ran before has filled the caches with its own data
+                self.block_s[name] = self.clock.block(self.calls[name], self.calls_per_block[name])
+                times[name].append(self.block_s[name] / self.calls_per_block[name])
+        return times
+
+    def _drop(self, name: str, status: Literal["skipped", "failed"], reason: str) -> None:
+        self.dropped.append(Samples(self.position, name, status, reason))
+
+    def _samples(self, name: str, times: Sequence[float]) -> Samples:
+        return Samples(
+            self.position, name, "measured", "", self.calls_per_block[name], tuple(times), self.losses.get(name)
+        )

@@ -1,0 +1,213 @@
+"""One benchmark's course within its budget: trials of everyone, then rounds in fresh processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from harness import environment
+from harness.spec import LossSpec
+from harness.timing.admission import Trial, admit
+from harness.timing.clocks import unavailable
+from harness.timing.constants import AGREEMENT, LEAST_PROCESS_S, PROCESSES, ROUNDS, SAME_FUNCTION, TRIAL_SHARE
+from harness.timing.design import Contestant, Heat, Samples, measure
+from harness.timing.processes import Answer, target_of, time_in_fresh_process
+from harness.timing.workload import Cell, elements
+
+Entry = tuple[int, str]  # position of the cell, name of the implementation
+
+
+class Session:
+    """Trials and samples of one spec.
+
+    Args:
+        spec: the declaration.
+        names: implementations, the reference first.
+        cells: what they are compared on, in any order.
+        budget_s: seconds for all of it.
+        seed: of inputs, order and resampling.
+    """
+
+    def __init__(
+        self, spec: LossSpec, names: Sequence[str], cells: Sequence[Cell], *, budget_s: float, seed: int
+    ) -> None:
+        self.spec, self.names, self.cells = spec, tuple(names), tuple(cells)
+        self.budget_s, self.seed = budget_s, seed
+        self.trials: dict[Entry, Trial] = {}
+        self.samples: dict[Entry, list[tuple[int, Samples]]] = {}
+        self.notes: list[str] = []
+        self.environment: Mapping[str, object] = {}
+        self._begin = time.perf_counter()
+        # Cheap before dear: what a slow implementation leaves undone is then the least.
+        self._sorted = sorted(
+            range(len(cells)), key=lambda at: (elements(spec, cells[at].sizes), cells[at].pass_name == "full")
+        )
+        self._calls_per_block: dict[Entry, int] = {}
+
+    @property
+    def left_s(self) -> float:
+        """Seconds that the budget has left."""
+        return self.budget_s - (time.perf_counter() - self._begin)
+
+    # ---- trials ------------------------------------------------------------------------------------------------------
+
+    def admit_all(self) -> None:
+        """Hold every implementation to the reference in every cell, within the trials' part of the budget."""
+        missing = {device: unavailable(device) for device in {cell.device for cell in self.cells}}
+        for device, reason in sorted(missing.items()):
+            if reason is not None:
+                self.notes.append(f"nothing was measured on {device}: {reason}")
+        for at in self._sorted:
+            for name in self.names:
+                reason = missing[self.cells[at].device] or self._known_too_slow(at, name)
+                self.trials[at, name] = Trial("skipped", reason) if reason else self._admit(at, name)
+
+    def _admit(self, at: int, name: str) -> Trial:
+        cell = self.cells[at]
+        seconds = (self.left_s - (1 - TRIAL_SHARE) * self.budget_s) / 2
+        if seconds <= 0:
+            return Trial("skipped", f"no time was left of the budget of {self.budget_s:g} s")
+        reference = None if name == self.names[0] else self.trials[at, self.names[0]]
+        held_to = reference if reference is not None and reference.status == "measured" else None
+        trial = admit(self.spec, name, cell, held_to, seed=self.seed, seconds=seconds)
+        if reference is None or held_to is not None or trial.status != "measured":
+            return trial
+        failed = [
+            other
+            for (position, who), other in self.trials.items()
+            if who == name and other.status == "failed" and self.cells[position].pass_name == cell.pass_name
+        ]
+        if failed:
+            return Trial("failed", f"it could not be compared here, and failed elsewhere: {failed[0].reason}")
+        unchecked = f"not compared with {self.names[0]}, which was {reference.status} here"
+        return replace(trial, reason="; ".join(filter(None, [trial.reason, unchecked])))
+
+    def _known_too_slow(self, at: int, name: str) -> str | None:
+        """A forward pass is part of a full one, and a larger input takes no less time."""
+        cell, size = self.cells[at], elements(self.spec, self.cells[at].sizes)
+        for (position, who), trial in self.trials.items():
+            other = self.cells[position]
+            smaller = elements(self.spec, other.sizes) <= size and other.pass_name in (cell.pass_name, "forward")
+            same = who == name and (other.device, other.dtype) == (cell.device, cell.dtype)
+            if same and smaller and trial.status == "skipped" and trial.seconds > 0:
+                return f"too slow at {other}, which is no larger: {trial.reason}"
+        return None
+
+    # ---- rounds ------------------------------------------------------------------------------------------------------
+
+    def time_all(self) -> None:
+        """Time whoever was admitted: in fresh processes, or in this one where the spec cannot be loaded in another."""
+        device = next((c.device for c in self.cells if c.device != "cpu" and not unavailable(c.device)), "cpu")
+        self.environment = {**environment.describe(device), "timed_in": "nothing was timed"}
+        if not self._heats()[0]:
+            return
+        target, why = target_of(self.spec)
+        reason = why if target is None else self._in_fresh_processes(target, device)
+        if reason:
+            self.notes.append(
+                f"timed in this process, without the allocator settings and without the spread between processes: "
+                f"{self.spec.name!r} cannot be loaded in a fresh one, because {reason}"
+            )
+            self._here(device)
+
+    def _heats(self) -> tuple[list[int], list[Heat]]:
+        """Cells with someone to time in, and the heats."""
+        positions, heats = [], []
+        for at in self._sorted:
+            contestants = {
+                name: Contestant(self.trials[at, name].seconds, self._calls_per_block.get((at, name)))
+                for name in self.names
+                if self.trials[at, name].status == "measured"
+            }
+            if contestants:
+                positions.append(at)
+                heats.append(Heat(self.cells[at], contestants))
+        return positions, heats
+
+    def _in_fresh_processes(self, target: str, device: str) -> str:
+        """Returns why the spec could not be loaded there, or nothing."""
+        start_s = 0.0
+        for process in range(PROCESSES):
+            positions, heats = self._heats()
+            if not heats:
+                return ""
+            if process and self.left_s < start_s + LEAST_PROCESS_S:
+                self.notes.append(
+                    f"{process} of {PROCESSES} processes: one takes {start_s:.1f} s to start, and {max(self.left_s, 0):.1f} s "
+                    f"were left of the budget of {self.budget_s:g} s"
+                )
+                return ""
+            answer = time_in_fresh_process(
+                self.spec,
+                target,
+                heats,
+                device=device,
+                rounds=-(-ROUNDS // PROCESSES),
+                left_s=max(self.left_s, 0.0),
+                process=process,
+                processes=PROCESSES,
+                seed=self.seed,
+            )
+            if answer.environment is None:
+                return answer.unloadable or f"the process failed: {answer.broken}"
+            start_s = answer.start_s
+            self.environment = {**answer.environment, "timed_in": "fresh processes"}
+            for samples in answer.samples:
+                self._record(process, positions[samples.heat], samples)
+            if answer.broken:
+                self._blame(process, answer, positions, heats)
+        return ""
+
+    def _here(self, device: str) -> None:
+        positions, heats = self._heats()
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            self.environment = {**environment.describe(device), "timed_in": "the calling process"}
+            measure(
+                self.spec,
+                heats,
+                rounds=ROUNDS,
+                seconds=self.left_s,
+                seed=self.seed,
+                process=0,
+                report=lambda samples: self._record(0, positions[samples.heat], samples),
+            )
+        finally:
+            torch.set_num_threads(threads)
+
+    def _record(self, process: int, at: int, samples: Samples) -> None:
+        entry = (at, samples.implementation)
+        if samples.status == "failed":
+            self.trials[entry] = Trial("failed", f"raised while it was timed: {samples.reason}")
+        elif samples.status == "measured" and not self._same_function(entry, samples):
+            self.trials[entry] = Trial(
+                "failed",
+                f"in a fresh process its loss was {samples.loss:.6g} on the input on which it is "
+                f"{self._loss(entry):.6g} here; is the loss random, or declared in another way there?",
+            )
+        if samples.calls_per_block:
+            self._calls_per_block[entry] = samples.calls_per_block
+        self.samples.setdefault(entry, []).append((process, samples))
+
+    def _loss(self, entry: Entry) -> float:
+        return float(self.trials[entry].values[0].abs().max())
+
+    def _same_function(self, entry: Entry, samples: Samples) -> bool:
+        if samples.loss is None or getattr(torch, self.cells[entry[0]].dtype) not in AGREEMENT:
+            return True
+        return abs(samples.loss - self._loss(entry)) <= SAME_FUNCTION * self._loss(entry)
+
+    def _blame(self, process: int, answer: Answer, positions: Sequence[int], heats: Sequence[Heat]) -> None:
+        """A process that broke did so in its first heat without all results; whoever has none there is not tried again."""
+        self.notes.append(f"timing process {process + 1} of {PROCESSES} broke: {answer.broken}")
+        for number, heat in enumerate(heats):
+            answered = {samples.implementation for samples in answer.samples if samples.heat == number}
+            silent = [name for name in heat.contestants if name not in answered]
+            for name in silent:
+                self.trials[positions[number], name] = Trial("failed", f"its timing process broke: {answer.broken}")
+            if silent:
+                return

@@ -1,0 +1,98 @@
+"""From paired rounds to a speedup, its interval and a verdict."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.timing.constants import BOOTSTRAP_ROUNDS, CONFIDENCE, MARGIN, RESAMPLES
+
+Verdict = Literal["faster", "slower", "equivalent", "inconclusive"]
+
+# Two-sided 95 % quantiles of Student's t for 1, 2, 3 and 4 degrees of freedom.
+_STUDENT = (12.706, 4.303, 3.182, 2.776)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A speedup (reference time / implementation time) and its 95 % interval."""
+
+    speedup: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """``faster`` or ``slower`` where the whole interval is outside the margin, ``equivalent`` where it is inside."""
+        if self.low > MARGIN:
+            return "faster"
+        if self.high < 1 / MARGIN:
+            return "slower"
+        if self.low >= 1 / MARGIN and self.high <= MARGIN:
+            return "equivalent"
+        return "inconclusive"
+
+
+def paired_ratio(
+    reference: Sequence[float], implementation: Sequence[float], process: Sequence[int], seed: int = 0
+) -> Ratio:
+    """The speedup that paired rounds show.
+
+        speedup = exp(median over rounds of log(reference / implementation))
+
+    The interval resamples processes, then rounds within each (hierarchical bootstrap, percentiles).  Below six rounds it
+    is exp(mean +- t s / sqrt(n)) of the log ratios instead, widened to contain the speedup.
+
+    Args:
+        reference: seconds per call of the reference, one per round.
+        implementation: the same for the implementation, in the same rounds.
+        process: which process each round ran in.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: fewer than two rounds, unequal lengths, or a time that is not positive.
+
+    Source: Davison and Hinkley, Bootstrap Methods and their Application, section 3.8; Kalibera and Jones, Rigorous
+    Benchmarking in Reasonable Time, 2013.
+    """
+    if not len(reference) == len(implementation) == len(process) or len(reference) < 2:
+        raise ValueError(
+            f"{len(reference)}, {len(implementation)} and {len(process)} rounds came, but a ratio needs the same number, "
+            f"at least 2"
+        )
+    if min(*reference, *implementation) <= 0:
+        raise ValueError("a time that is not positive came; a clock of too low resolution?")
+    logs = np.log(np.asarray(reference, dtype=np.float64) / np.asarray(implementation, dtype=np.float64))
+    centre = float(np.median(logs))
+    few = len(logs) < BOOTSTRAP_ROUNDS
+    low, high = _student(logs) if few else _bootstrap(logs, np.asarray(process), seed)
+    return Ratio(math.exp(centre), math.exp(min(low, centre)), math.exp(max(high, centre)))
+
+
+def _student(logs: npt.NDArray[np.float64]) -> tuple[float, float]:
+    values = [float(value) for value in logs]
+    half = _STUDENT[len(values) - 2] * statistics.stdev(values) / math.sqrt(len(values))
+    return statistics.fmean(values) - half, statistics.fmean(values) + half
+
+
+def _bootstrap(logs: npt.NDArray[np.float64], process: npt.NDArray[np.int64], seed: int) -> tuple[float, float]:
+    generator = np.random.default_rng(seed)
+    groups = [logs[process == number] for number in np.unique(process)]
+    counts = np.array([len(group) for group in groups])
+    width = int(counts.max())
+    table = np.full((len(groups), width), np.nan)
+    for row, group in enumerate(groups):
+        table[row, : len(group)] = group
+    chosen = generator.integers(len(groups), size=(RESAMPLES, len(groups), 1))
+    drawn = (generator.random((RESAMPLES, len(groups), width)) * counts[chosen]).astype(np.int64)
+    samples = table[chosen, drawn]
+    samples[np.arange(width) >= counts[chosen]] = np.nan  # a process that ran fewer rounds weighs less
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(np.nanmedian(samples.reshape(RESAMPLES, -1), axis=1), [tail, 100 - tail])
+    return float(low), float(high)

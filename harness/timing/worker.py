@@ -1,0 +1,125 @@
+"""A fresh process that times: ``python -m harness.timing.worker``, a job as JSON on stdin, one JSON object a line on stdout.
+
+Lines: first ``{"event": "loaded", "environment": {...}}`` or ``{"event": "unloadable", "reason": "..."}``, then one
+``{"event": "samples", ...}`` for each implementation of each heat as soon as it is known, so that what was measured before
+a crash is not lost.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any, TextIO
+
+import torch
+
+from harness import environment, locate
+from harness.spec import LossSpec
+from harness.timing.constants import LEAST_PROCESS_S
+from harness.timing.design import Heat, Samples, measure
+
+# Set in workers: a file that calls benchmark() while it is loaded would start workers without end.
+MARK = "LOSS_HARNESS_TIMING_WORKER"
+
+
+def fingerprint(spec: LossSpec) -> dict[str, Any]:
+    """What must be equal in the spec that another process loads; a name is not enough, for specs can be changed."""
+    return {
+        "name": spec.name,
+        "implementations": {name: _identity(value) for name, value in spec.implementations.items()},
+        "tensors": {name: repr(tensor) for name, tensor in spec.tensors.items()},
+        "differentiable": list(spec.differentiable),
+        "options": {name: _identity(value) for name, value in spec.options.items()},
+        "select": None if spec.select is None else _identity(spec.select),
+    }
+
+
+def _identity(value: object) -> str:
+    name = getattr(value, "__qualname__", None)
+    code = getattr(value, "__code__", None)
+    if name is not None:
+        return f"{name}, line {code.co_firstlineno}" if code is not None else str(name)
+    return re.sub(r" at 0x[0-9a-f]+", "", f"{type(value).__qualname__} {value!r}")
+
+
+def load(job: Mapping[str, Any]) -> LossSpec:
+    """The spec that a job names.
+
+    Raises:
+        LookupError: no such spec there, or another one of the same name.
+        Exception: whatever loading the user's file raises.
+    """
+    wanted = job["fingerprint"]
+    found = {spec.name: spec for spec in locate.load_specs([job["target"]])}
+    spec = found.get(wanted["name"])
+    if spec is None:
+        raise LookupError(f"it declares {sorted(found)}, not {wanted['name']!r}")
+    theirs = fingerprint(spec)
+    changed = [key for key in wanted if wanted[key] != theirs[key]]
+    if changed:
+        raise LookupError(f"{wanted['name']!r} there has other {' and '.join(changed)}")
+    return spec
+
+
+def run(job: Mapping[str, Any], emit: Callable[[Mapping[str, Any]], None]) -> None:
+    """Load the spec and time the job's heats."""
+    torch.set_num_threads(1)
+    sys.path += [place for place in job["path"] if place not in sys.path]
+    try:
+        spec = load(job)
+    except Exception as error:  # the user's file is run here
+        emit({"event": "unloadable", "reason": f"{type(error).__name__}: {error}"})
+        return
+    start_s = time.time() - job["started"]
+    emit({"event": "loaded", "environment": environment.describe(job["device"]), "start_s": start_s})
+    measure(
+        spec,
+        [Heat.from_json(heat) for heat in job["heats"]],
+        rounds=job["rounds"],
+        seconds=seconds_here(job["left_s"], job["processes"] - job["process"], start_s),
+        seed=job["seed"],
+        process=job["process"],
+        report=lambda samples: emit({"event": "samples", **asdict(samples)}),
+    )
+
+
+def seconds_here(left_s: float, processes: int, start_s: float) -> float:
+    """Seconds to measure in, so that every process left gets as many after its start, and the budget is kept.
+
+    A budget that the starts alone would fill goes to fewer processes.
+    """
+    equal = left_s / processes - start_s
+    return max(equal, min(left_s - start_s, LEAST_PROCESS_S), 0.0)
+
+
+def read_samples(line: Mapping[str, Any]) -> Samples:
+    """The samples of a ``samples`` line."""
+    fields = {key: value for key, value in line.items() if key != "event"}
+    return Samples(**{**fields, "seconds_per_call": tuple(fields["seconds_per_call"])})
+
+
+def _private_stdout() -> TextIO:
+    """The real stdout, for the protocol alone: whatever the user's code or a C library prints goes to stderr."""
+    stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return stream
+
+
+def main() -> None:
+    """Read a job, run it, answer."""
+    answers = _private_stdout()
+    job = json.load(sys.stdin)
+
+    def emit(line: Mapping[str, Any]) -> None:
+        print(json.dumps(line), file=answers, flush=True)
+
+    run(job, emit)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""What is timed: one implementation on one input, as calls without arguments."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from harness import dims
+from harness.case import Case, Recipe
+from harness.dims import Size
+from harness.errors import DeclarationError, nearest
+from harness.evaluation import Candidate
+from harness.spec import LossSpec
+from harness.timing.constants import LADDER, MAX_ELEMENTS
+
+Pass = Literal["forward", "full"]
+PASSES: tuple[Pass, ...] = ("forward", "full")
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One input and one pass: what the implementations are compared on.
+
+    ``full`` is forward and backward.  In both passes the differentiable inputs require grad, as in training.
+    """
+
+    sizes: Mapping[str, Size]
+    device: str
+    dtype: str
+    pass_name: Pass
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{symbol}={_size_text(size)}" for symbol, size in self.sizes.items())
+        return f"{sizes or 'fixed sizes'}, {self.dtype}, {self.device}, {self.pass_name}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The cell as JSON types."""
+        sizes = {symbol: list(size) if isinstance(size, tuple) else size for symbol, size in self.sizes.items()}
+        return {"sizes": sizes, "device": self.device, "dtype": self.dtype, "pass_name": self.pass_name}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Cell:
+        """The cell that `to_json` wrote."""
+        sizes = {symbol: tuple(size) if isinstance(size, list) else size for symbol, size in data["sizes"].items()}
+        return Cell(sizes, data["device"], data["dtype"], data["pass_name"])
+
+
+def _size_text(size: Size) -> str:
+    return str(size) if isinstance(size, int) else "x".join(map(str, size)) or "()"
+
+
+def elements(spec: LossSpec, sizes: Mapping[str, Size]) -> int:
+    """Number of elements of all tensors together."""
+    return sum(math.prod(dims.shape(tensor.dims, sizes)) for tensor in spec.tensors.values())
+
+
+def ladder(spec: LossSpec) -> tuple[dict[str, Size], ...]:
+    """Sizes for a spec that names none: every symbol 8, 64 and 512, halved until the tensors fit 2 ** 22 elements.
+
+    A symbol that stands for several axes has none of them, unless nothing else can grow.
+    """
+    least = dims.least_sizes([tensor.dims for tensor in spec.tensors.values()])
+    rungs: dict[tuple[tuple[str, Size], ...], dict[str, Size]] = {}
+    for step in LADDER:
+        size = step
+        sizes = _rung(spec, size, least)
+        while elements(spec, sizes) > MAX_ELEMENTS and size > 1:
+            size //= 2
+            sizes = _rung(spec, size, least)
+        rungs[tuple(sizes.items())] = sizes
+    return tuple(rungs.values())
+
+
+def _rung(spec: LossSpec, size: int, least: Mapping[str, int]) -> dict[str, Size]:
+    grows = bool(spec.symbols)
+    return {
+        **{symbol: () if grows else (size,) for symbol in spec.variadic},
+        **{symbol: max(size, least.get(symbol, 1)) for symbol in spec.symbols},
+        **spec.fixed_sizes,
+    }
+
+
+def checked_sizes(spec: LossSpec, sizes: Sequence[Mapping[str, Size]] | None) -> tuple[dict[str, Size], ...]:
+    """The sizes to measure at: those given, else the declared ``bench_sizes``, else the ladder.
+
+    Raises:
+        DeclarationError: a symbol without a size, or a size for no symbol.
+    """
+    chosen = spec.bench_sizes if sizes is None else sizes
+    if chosen is None:
+        return ladder(spec)
+    needed = (*spec.variadic, *spec.symbols)
+    complete = tuple({**spec.fixed_sizes, **given} for given in chosen)
+    for given in complete:
+        strangers = [symbol for symbol in given if symbol not in needed]
+        missing = [symbol for symbol in needed if symbol not in given]
+        if strangers or missing:
+            hint = nearest(strangers[0], needed) if strangers else ""
+            raise DeclarationError(
+                f"loss {spec.name!r}: sizes {given} came, but there should be one for each of {list(needed)}{hint}"
+            )
+    return complete
+
+
+def inputs(spec: LossSpec, cell: Cell, seed: int, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """Seeded smooth tensors of a cell; the differentiable ones are leaves that require grad.
+
+    Args:
+        spec: the declaration.
+        cell: sizes, device and dtype.
+        seed: the same seed gives the same values in every process.
+        dtype: computes in another dtype on the same (rounded) values.
+    """
+    recipes = {name: Recipe(seed=zlib.crc32(f"{seed} {name}".encode()), mode="smooth") for name in spec.tensors}
+    case = Case(spec.name, dict(cell.sizes), recipes, dtype=cell.dtype, regime="large")
+    made = case.materialize(spec, device=cell.device)
+    if dtype is not None:
+        rounded = getattr(torch, cell.dtype)
+        made = {name: tensor.to(dtype) if tensor.dtype == rounded else tensor for name, tensor in made.items()}
+    for name in spec.differentiable:
+        made[name].requires_grad_()
+    return made
+
+
+class Workload:
+    """One implementation, built and bound to its tensors, so that a call costs nothing but the loss.
+
+    Raises:
+        LossRaised: the constructor raised.
+    """
+
+    def __init__(self, spec: LossSpec, name: str, tensors: Mapping[str, Tensor]) -> None:
+        candidate = Candidate(spec, name)
+        built = candidate.build(tensors)
+        given = {**{called: tensors[called] for called in candidate.called}, **candidate.call_options}
+        self._built, self._given, self._select = built, given, spec.select
+        self.leaves = [tensors[differentiable] for differentiable in spec.differentiable]
+        self._all_leaves = [*self.leaves, *(built.parameters() if isinstance(built, nn.Module) else ())]
+
+    def forward(self) -> Tensor:
+        """The loss."""
+        returned = self._built(**self._given)
+        return returned if self._select is None else self._select(returned)  # type: ignore[no-any-return]
+
+    def full(self) -> Tensor:
+        """The loss, and its gradients in the leaves' ``grad``; a loss that is no scalar is differentiated in its sum."""
+        for leaf in self._all_leaves:
+            leaf.grad = None
+        loss = self.forward()
+        (loss if loss.ndim == 0 else loss.sum()).backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    def call(self, pass_name: Pass) -> Any:
+        """The callable of a pass."""
+        return self.full if pass_name == "full" else self.forward

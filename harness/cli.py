@@ -40,7 +40,10 @@ _COLORS = {
 
 
 class _Group(click.Group):
-    """Commands whose known errors end as a message and exit code 2, never as a traceback."""
+    """Commands in the order of use, whose known errors end as a message and exit code 2, never as a traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -100,8 +100,11 @@ def from_benchmark(spec: LossSpec, benchmark: Benchmark) -> LossRecord:
             status=m.status,
             reason=m.reason,
             seconds_per_call=tuple(float(seconds) for seconds in m.seconds_per_call),
+            process=tuple(m.process),
+            calls_per_block=m.calls_per_block,
             aten_calls=None if m.costs is None else m.costs.aten_calls,
             saved_bytes=None if m.costs is None else m.costs.saved_bytes,
+            peak_bytes=None if m.costs is None else m.costs.peak_bytes,
         )
         for m in benchmark.measurements
     )
@@ -136,7 +139,8 @@ def from_benchmark(spec: LossSpec, benchmark: Benchmark) -> LossRecord:
 def untimed(spec: LossSpec, implementation: str, devices: Sequence[str], reason: str) -> LossRecord:
     """The record of an implementation that is left out of the timing."""
     skipped = tuple(
-        MeasurementRecord(implementation, device, "", {}, "", "skipped", reason, (), None, None) for device in devices
+        MeasurementRecord(implementation, device, "", {}, "", "skipped", reason, (), (), 0, None, None, None)
+        for device in devices
     )
     return LossRecord(spec.name, target(spec), spec.reference, tuple(spec.implementations), measurements=skipped)
 

@@ -53,15 +53,11 @@ def selected_codes(select: Sequence[str], ignore: Sequence[str]) -> tuple[str, .
     Raises:
         HarnessError: a code or prefix that names no rule (with the nearest one), or nothing left.
     """
-    codes = [rule.code for rule in rules.BATTERY]
-    select, ignore = [token.upper() for token in select], [token.upper() for token in ignore]
-    for token in (*select, *ignore):
-        if not any(code.startswith(token) for code in codes):
-            rules.find(token)  # raises, and says which code is nearest
     if not select and not ignore:
         return None
-    chosen = [code for code in codes if not select or code.startswith(tuple(select))]
-    left = tuple(code for code in chosen if not ignore or not code.startswith(tuple(ignore)))
+    chosen = rules.select(select) if select else rules.BATTERY
+    ignored = rules.select(ignore) if ignore else ()
+    left = tuple(rule.code for rule in chosen if rule not in ignored)
     if not left:
         raise HarnessError(f"no rule is left: selected {list(select) or 'all'}, ignored {list(ignore)}")
     return left

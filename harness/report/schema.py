@@ -86,7 +86,10 @@ class FindingRecord:
 
 @dataclass(frozen=True)
 class MeasurementRecord:
-    """Seconds per call of one implementation at one size, raw, with costs that do not drift."""
+    """Seconds per call of one implementation at one size, raw, with costs that do not drift.
+
+    ``process`` says in which process each round ran; ``calls_per_block`` of how many calls each round's time is the mean.
+    """
 
     implementation: str
     device: str
@@ -96,8 +99,11 @@ class MeasurementRecord:
     status: str
     reason: str
     seconds_per_call: tuple[float, ...]
+    process: tuple[int, ...]
+    calls_per_block: int
     aten_calls: int | None
     saved_bytes: int | None
+    peak_bytes: int | None
 
     @property
     def median_seconds(self) -> float | None:

@@ -152,7 +152,7 @@ def timings_text(report: Report) -> str:
 def timings_header() -> list[str]:
     """Column names of the table of times."""
     columns = ["loss", "size", "pass", "device", "dtype", "implementation", "median", "speedup", "95 % interval"]
-    return [*columns, "verdict", "ATen calls", "saved bytes"]
+    return [*columns, "verdict", "ATen calls", "saved bytes", "peak bytes"]
 
 
 def timing_rows(loss: LossRecord) -> list[list[str]]:
@@ -166,7 +166,7 @@ def timing_rows(loss: LossRecord) -> list[list[str]]:
             bounds = f"{speedup_text(comparison.low)} to {speedup_text(comparison.high)}"
             ratio = [speedup_text(comparison.speedup), bounds, comparison.verdict]
         where = [size_text(measurement.sizes), measurement.pass_name, measurement.device, measurement.dtype]
-        costs = [_number(measurement.aten_calls), _number(measurement.saved_bytes)]
+        costs = [_number(n) for n in (measurement.aten_calls, measurement.saved_bytes, measurement.peak_bytes)]
         rows.append([*where, measurement.implementation, seconds_text(measurement.median_seconds), *ratio, *costs])
     return rows
 

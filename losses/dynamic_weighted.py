@@ -93,7 +93,7 @@ class DynamicWeightedLoss(nn.Module):
         Raises:
             ValueError: shapes that do not belong together; the message names both.
             TypeError: predictions that are not floating, or indices that are not an integer tensor.
-            IndexError: an index outside the weights.
+            IndexError, RuntimeError: an index outside the weights, also one below zero; torch chooses which.
         """
         _check_call(predictions, labels, self.weights, indices)
         # Elementwise, so the same sum: the weights become B x 1 x ... x 1 and are expanded by stride 0.

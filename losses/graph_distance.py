@@ -104,7 +104,7 @@ class GraphDistanceLoss(nn.Module):
         Raises:
             ValueError: shapes that do not belong together; the message names both.
             TypeError: embeddings that are not floating, or nodes that are not an integer tensor.
-            IndexError: a node outside the graph.
+            IndexError, RuntimeError: a node outside the graph, also one below zero; torch chooses which.
         """
         _check_call(embeddings, self.adjacency, nodes)
         # With z the rows of length one, Σ_ij A_ij <z_i, z_j> = Σ_i <z_i, (A z)_i>: neither the N x N similarities nor the
@@ -151,7 +151,8 @@ def _edges(adjacency: Tensor) -> Tensor:
     entries = adjacency.to_sparse(layout=torch.sparse_coo).coalesce()
     indices = entries.indices()[:, entries.values() > 0]
     ones = torch.ones(indices.shape[1], dtype=dtype, device=indices.device)
-    return torch.sparse_coo_tensor(indices, ones, adjacency.shape, is_coalesced=True)
+    # Said in so many words: torch warns where it is left open whether the indices, taken from a tensor, are checked.
+    return torch.sparse_coo_tensor(indices, ones, adjacency.shape, check_invariants=False, is_coalesced=True)
 
 
 def _check_adjacency(adjacency: Tensor) -> None:

@@ -96,7 +96,7 @@ class WeightedMSELoss(nn.Module):
         Raises:
             ValueError: shapes that do not belong together; the message names both.
             TypeError: predictions that are not floating, or a corner that is not an integer tensor.
-            IndexError: the crop leaves the mask.
+            IndexError, RuntimeError: the crop leaves the mask; torch chooses which.
         """
         _check_call(predictions, labels, self.mask, corner)
         # Elementwise, so the same sum: the mask stays H x W and is expanded over the batch by stride 0.

@@ -253,24 +253,22 @@ def values_of(tensor: TensorSpec, recipe: Recipe, shape: tuple[int, ...], sizes:
 
 
 def from_bytes(
-    domain: Domain, shape: tuple[int, ...], drawn: bytes, mode: str, sizes: Mapping[str, Size]
+    domain: Domain, shape: tuple[int, ...], drawn: bytes, mode: str, sizes: Mapping[str, Size], salt: int = 0
 ) -> tuple[float, ...]:
-    """Exact values from one byte an element; the byte 0 is the simplest value, in every mode.
+    """Exact values from one byte an element; equal bytes are equal values.
 
-    In mode ``lattice`` a byte picks a lattice value, so that ties and zeros are common.  In mode ``smooth`` it picks a
-    quantile and the element's position moves it a little, so that no two elements tie.
+    In mode ``lattice`` a byte picks a lattice value, the byte 0 the simplest, so that ties and zeros are common.  In mode
+    ``smooth`` it picks a quantile, moved by the element's position and ``salt``, so that no two elements tie and even
+    zero bytes are generic values.
     """
-    codes = (
-        torch.frombuffer(bytearray(drawn), dtype=torch.uint8).to(torch.float64)
-        if drawn
-        else torch.empty(0, dtype=torch.float64)
-    )
+    codes = torch.frombuffer(bytearray(drawn), dtype=torch.uint8) if drawn else torch.empty(0, dtype=torch.uint8)
     if mode == "lattice":
         lattice = torch.tensor(domain.lattice(sizes) or (0.0,), dtype=torch.float64)
-        values = lattice[(codes % len(lattice)).long()]
+        values = lattice[codes.long() % len(lattice)]
     else:
-        offset = torch.arange(len(codes), dtype=torch.float64).mul(0.6180339887498949).frac().mul(0.9).add(0.05)
-        values = domain.readable(domain.quantile((codes + offset) / 256, sizes))
+        place = torch.arange(1, len(codes) + 1, dtype=torch.float64) + salt % 1009
+        scattered = (place * 0.7548776662466927).frac() + codes.to(torch.float64) / 256
+        values = domain.quantile(scattered.frac().clamp(1e-3, 1 - 1e-3), sizes)
     return tuple(domain.project(values.reshape(shape)).reshape(-1).tolist())
 
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from harness import annotations, dims, domains
+from harness import annotations as signatures
+from harness import dims, domains
+from harness.annotations import call_function, construct_parameters
+from harness.declared import check_arguments, check_spec, check_tensor
 from harness.dims import Size
 from harness.domains import Domain
-from harness.errors import DeclarationError, nearest
+from harness.errors import DeclarationError
 from harness.laws import Law
+
+__all__ = ["ErrorInput", "LossSpec", "Source", "TensorSpec", "call_function", "construct_parameters"]
 
 Implementation = Callable[..., Any]
 
@@ -31,7 +36,7 @@ class TensorSpec:
         dtype: a fixed dtype; ``None`` follows the domain and the case.
 
     Raises:
-        DeclarationError: the dims are not in the grammar.
+        DeclarationError: the dims are not in the grammar, or contradict the domain or the dtype.
     """
 
     dims: str
@@ -39,14 +44,13 @@ class TensorSpec:
     dtype: torch.dtype | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.dims, str):
-            raise DeclarationError(f"TensorSpec(dims={self.dims!r}): dims is a string such as 'B C'")
-        if not isinstance(self.domain, Domain):
-            raise DeclarationError(
-                f"TensorSpec({self.dims!r}, domain={self.domain!r}): needs a harness.domains value, e.g. domains.real()"
-            )
+        check_tensor(self)
         object.__setattr__(self, "dims", " ".join(self.dims.split()))
-        dims.parse(self.dims)
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether a gradient with respect to the tensor has a meaning."""
+        return self.domain.differentiable and (self.dtype is None or self.dtype.is_floating_point)
 
     def __repr__(self) -> str:
         dtype = f", dtype={self.dtype}" if self.dtype is not None else ""
@@ -130,8 +134,9 @@ class LossSpec:
     ) -> None:
         declared = dict(locals())
         self._declared = {key: value for key, value in declared.items() if key != "self"}
+        check_arguments(self._declared)
         self.name = name
-        self.implementations = dict(implementations) if isinstance(implementations, Mapping) else implementations
+        self.implementations = dict(implementations)
         self.options = dict(options)
         self.fixed_sizes = dict(fixed_sizes)
         self.laws = tuple(laws)
@@ -145,14 +150,13 @@ class LossSpec:
         self.error_inputs = tuple(error_inputs)
         self.source = _caller()
         self.target: str | None = None  # how it was named on the command line, where it was
-        _check_implementations(self)
         found_inputs, found_context, found_output = _tensors(self, inputs, context)
-        self.inputs: dict[str, TensorSpec] = found_inputs
-        self.context: dict[str, TensorSpec] = found_context
+        self.inputs: dict[str, TensorSpec] = _apart(found_inputs)
+        self.context: dict[str, TensorSpec] = _apart(found_context)
         self.output: TensorSpec | None = found_output if output is None else _tensor_spec(self.name, "output", output)
-        floating = [name for name, tensor in self.inputs.items() if tensor.domain.differentiable]
+        floating = [name for name, tensor in self.inputs.items() if tensor.differentiable]
         self.differentiable = tuple(floating[:1] if differentiable is None else differentiable)
-        _check(self)
+        check_spec(self)
 
     def __repr__(self) -> str:
         return f"LossSpec({self.name!r}, implementations={list(self.implementations)})"
@@ -161,6 +165,10 @@ class LossSpec:
     def reference(self) -> str:
         """Name of the implementation that the others are held to."""
         return next(iter(self.implementations))
+
+    def role(self, implementation: str) -> str:
+        """``reference`` for the first of several implementations, ``candidate`` for every other one."""
+        return "reference" if implementation == self.reference and len(self.implementations) > 1 else "candidate"
 
     @property
     def tensors(self) -> dict[str, TensorSpec]:
@@ -195,44 +203,19 @@ def _caller() -> Source:
     return Source(frame.f_code.co_filename, str(frame.f_globals.get("__name__", "")), frame.f_lineno)
 
 
-def _check_implementations(spec: LossSpec) -> None:
-    if not isinstance(spec.name, str) or not spec.name.strip():
-        raise DeclarationError(f"LossSpec(name={spec.name!r}): needs a short text, such as 'weighted_mse'")
-    if not isinstance(spec.implementations, Mapping) or not spec.implementations:
-        raise DeclarationError(
-            f"loss {spec.name!r}: implementations={spec.implementations!r}, but should be a mapping such as "
-            f"{{'naive': naive_loss, 'vectorized': Loss}}; the first is the reference"
-        )
-    for name, implementation in spec.implementations.items():
-        if not callable(implementation):
-            raise DeclarationError(
-                f"loss {spec.name!r}: implementation {name!r} is {implementation!r}, but should be a class or a function"
-            )
-
-
-def construct_parameters(implementation: Implementation) -> dict[str, inspect.Parameter]:
-    """Parameters of the constructor, for a class; none for any other callable."""
-    return annotations.parameters(implementation.__init__) if inspect.isclass(implementation) else {}
-
-
-def call_function(implementation: Implementation) -> Callable[..., Any]:
-    """The function whose signature says what a call takes."""
-    if inspect.isclass(implementation):
-        return implementation.forward if issubclass(implementation, nn.Module) else implementation.__call__
-    if isinstance(implementation, nn.Module):
-        return implementation.forward
-    return implementation
+def _apart(tensors: dict[str, TensorSpec]) -> dict[str, TensorSpec]:
+    return {name: replace(tensor, dims=dims.anonymous(tensor.dims, name)) for name, tensor in tensors.items()}
 
 
 def _tensor_spec(loss: str, name: str, value: Any) -> TensorSpec:
     if isinstance(value, TensorSpec):
         return value
-    found = annotations.read(value)
+    found = signatures.read(value)
     if found is None:
         raise DeclarationError(
             f'loss {loss!r}: {name}={value!r}, but should be a TensorSpec such as TensorSpec("B C") or Float[Tensor, "B C"]'
         )
-    domain, dtype = annotations.default_domain(found, name)
+    domain, dtype = signatures.default_domain(found, name)
     return TensorSpec(found.dims, domain, dtype)
 
 
@@ -255,24 +238,41 @@ def _tensors(
                 raise DeclarationError(_no_inputs(spec, label))
         if context is None:
             found_context |= read_context
-    returned = annotations.return_annotation(call)
-    output = None if annotations.read(returned) is None else _tensor_spec(spec.name, "output", returned)
-    return found_inputs, found_context, output
+    return found_inputs, found_context, _output(spec, call, declared=inputs is not None and context is not None)
+
+
+def _output(spec: LossSpec, call: Callable[..., Any], *, declared: bool) -> TensorSpec | None:
+    """The output that the annotations declare; where the tensors stand beside the loss, unreadable ones do no harm."""
+    try:
+        returned = signatures.return_annotation(call)
+    except DeclarationError:
+        if declared:
+            return None
+        raise
+    return None if signatures.read(returned) is None else _tensor_spec(spec.name, "output", returned)
 
 
 def _read(
     spec: LossSpec, function: Callable[..., Any], skip: Mapping[str, Any], where: str
 ) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
     """Tensors that a function's annotations declare: (unmarked, marked as context)."""
-    hints = annotations.hints(function)
+    positional = [name for name in signatures.positional_only(function) if name not in skip]
+    if positional:
+        raise DeclarationError(
+            f"loss {spec.name!r}: parameter {positional[0]!r} of {where} can be given by position only, but tensors are "
+            f"passed by keyword; remove the '/' from its signature, or wrap it:\n"
+            f"    def loss({', '.join(positional)}): return {where}({', '.join(positional)})"
+        )
+    bound = signatures.bound(function)
+    hints = signatures.hints(function) if set(signatures.parameters(function)) - set(skip) else {}
     unmarked: dict[str, TensorSpec] = {}
     marked: dict[str, TensorSpec] = {}
-    for name, parameter in annotations.parameters(function).items():
-        if name in skip or name in spec.options:
+    for name, parameter in signatures.parameters(function).items():
+        if name in skip or name in spec.options or name in bound:
             continue
-        found = annotations.read(hints.get(name))
+        found = signatures.read(hints.get(name))
         if found is not None:
-            domain, dtype = annotations.default_domain(found, name)
+            domain, dtype = signatures.default_domain(found, name)
             (marked if found.is_context else unmarked)[name] = TensorSpec(found.dims, domain, dtype)
         elif parameter.default is inspect.Parameter.empty:
             raise DeclarationError(
@@ -293,61 +293,3 @@ def _no_inputs(spec: LossSpec, label: str) -> str:
         f'    predictions: Float[Tensor, "B C"]                          (an annotation in the loss)\n'
         f'    LossSpec(..., inputs={{"predictions": TensorSpec("B C")}})   (beside a loss that you do not own)'
     )
-
-
-def _check(spec: LossSpec) -> None:
-    tensors = spec.tensors
-    both = sorted(set(spec.inputs) & set(spec.context))
-    if both:
-        raise DeclarationError(f"loss {spec.name!r}: {both} stand both in inputs and in context")
-    for name in spec.differentiable:
-        if name not in spec.inputs:
-            raise DeclarationError(
-                f"loss {spec.name!r}: differentiable={name!r} is no input; inputs are {list(spec.inputs)}{nearest(name, spec.inputs)}"
-            )
-        if not spec.inputs[name].domain.differentiable:
-            raise DeclarationError(
-                f"loss {spec.name!r}: differentiable={name!r} has domain {spec.inputs[name].domain!r}, which has no gradient"
-            )
-    mixed = sorted(set(spec.variadic) & set(dims.scalar_symbols(t.dims for t in tensors.values())))
-    if mixed:
-        raise DeclarationError(
-            f"loss {spec.name!r}: {mixed} stand both for one axis and for several ('*{mixed[0]}'); use two names"
-        )
-    _check_laws(spec)
-    _check_signatures(spec)
-    dims.least_sizes([t.dims for t in tensors.values()])
-
-
-def _check_laws(spec: LossSpec) -> None:
-    known = {*spec.symbols, *spec.variadic}
-    for law in spec.laws:
-        if not isinstance(law, Law):
-            raise DeclarationError(
-                f"loss {spec.name!r}: law {law!r} is not from harness.laws, e.g. laws.permutation('B')"
-            )
-        for name in law.names:
-            if name not in spec.tensors:
-                raise DeclarationError(
-                    f"loss {spec.name!r}: {law!r} names no tensor; tensors are {list(spec.tensors)}{nearest(name, spec.tensors)}"
-                )
-        for symbol in law.symbols:
-            if symbol not in known:
-                raise DeclarationError(
-                    f"loss {spec.name!r}: {law!r} names no size; sizes are {sorted(known)}{nearest(symbol, known)}"
-                )
-
-
-def _check_signatures(spec: LossSpec) -> None:
-    """Every tensor that is declared can be given to every implementation."""
-    for label, implementation in spec.implementations.items():
-        call = call_function(implementation)
-        accepted = {**construct_parameters(implementation), **annotations.parameters(call)}
-        if not accepted or annotations.takes_any_keyword(call):
-            continue
-        for name in spec.tensors:
-            if name not in accepted:
-                raise DeclarationError(
-                    f"loss {spec.name!r}: implementation {label!r} takes no {name!r}; it takes {list(accepted)}"
-                    f"{nearest(name, accepted)}.  Tensors are passed by keyword in declared names"
-                )

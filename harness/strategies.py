@@ -8,6 +8,7 @@ smallest shapes and simplest values.  Nothing is filtered: every draw is a case.
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,7 +27,6 @@ ELEMENT_LIMIT = 4096
 REGIMES = ("distinct", "coincident", "unit", "large", "free")
 
 _MODES = st.sampled_from(("lattice", "smooth"))
-_SEEDED_MODES = st.sampled_from(("smooth", "lattice", "tiny", "huge"))
 _LAYOUT = st.sampled_from(LAYOUTS)
 _SEED = st.integers(0, 2**31 - 1)
 
@@ -51,11 +51,14 @@ def cases(
         DeclarationError: an unknown regime.
     """
     if regime not in REGIMES:
-        raise DeclarationError(f"regime {regime!r} came, but should be one of {list(REGIMES)}{nearest(regime, REGIMES)}")
+        raise DeclarationError(
+            f"regime {regime!r} came, but should be one of {list(REGIMES)}{nearest(regime, REGIMES)}"
+        )
     draw_sizes = _sizes(spec, regime)
     modes = _MODES if mode is None else st.just(mode)
     dtype = st.sampled_from(tuple(dtypes))
     specs = spec.tensors
+    salts = {name: zlib.crc32(name.encode()) for name in specs}
 
     @st.composite
     def build(draw: Callable[[SearchStrategy[Any]], Any]) -> Case:
@@ -66,10 +69,10 @@ def cases(
             shape = dims.shape(tensor.dims, sizes)
             count = math.prod(shape)
             if tensor.domain.make is not None or count > EXACT_ELEMENTS:
-                recipes[name] = Recipe(seed=draw(_SEED), mode="smooth" if mode == "smooth" else draw(_SEEDED_MODES))
+                recipes[name] = Recipe(seed=draw(_SEED), mode="smooth" if mode == "smooth" else draw(_MODES))
             else:
                 drawn = draw(st.binary(min_size=count, max_size=count))
-                recipes[name] = Recipe(from_bytes(tensor.domain, shape, drawn, chosen, sizes), mode=chosen)
+                recipes[name] = Recipe(from_bytes(tensor.domain, shape, drawn, chosen, sizes, salts[name]), mode=chosen)
         layout = draw(_LAYOUT)
         layouts = {} if layout == "contiguous" else dict.fromkeys(specs, layout)
         return Case(spec.name, sizes, recipes, draw(dtype) if len(dtypes) > 1 else dtypes[0], layouts, regime)
@@ -129,7 +132,9 @@ def _sizes(spec: LossSpec, regime: str) -> Callable[[Callable[[SearchStrategy[An
     return {"distinct": distinct, "large": distinct, "coincident": coincident, "unit": unit, "free": loose}[regime]
 
 
-def run(strategy: SearchStrategy[Case], check: Callable[[Case], None], *, examples: int, start: int, shrink: bool) -> None:
+def run(
+    strategy: SearchStrategy[Case], check: Callable[[Case], None], *, examples: int, start: int, shrink: bool
+) -> None:
     """Call ``check`` on drawn cases; the same ``start`` draws the same cases.
 
     With ``shrink``, an exception from ``check`` is shrunk and raised again from the simplest case.  Every setting is

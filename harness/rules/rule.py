@@ -61,7 +61,7 @@ Check = Callable[["Trial"], Found]
 CheckAll = Callable[[Sequence["Trial"]], Found]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rule:
     """One rule of the battery.
 

@@ -36,7 +36,9 @@ class Run:
     @property
     def finite(self) -> bool:
         """Whether the value and every gradient are finite."""
-        return bool(self.output.isfinite().all()) and all(g is None or bool(g.isfinite().all()) for g in self.gradients.values())
+        return bool(self.output.isfinite().all()) and all(
+            g is None or bool(g.isfinite().all()) for g in self.gradients.values()
+        )
 
 
 class Intermediates(TorchDispatchMode):
@@ -66,27 +68,31 @@ class Trial:
         implementation: the name of the implementation under test.
         case: the drawn example.
         cache: shared by all rules of one verification, so that one evaluation serves many.
+        device: where the tensors are.
     """
 
-    def __init__(self, spec: LossSpec, implementation: str, case: Case, cache: dict[Any, Any] | None = None) -> None:
+    def __init__(
+        self, spec: LossSpec, implementation: str, case: Case, cache: dict[Any, Any] | None = None, device: str = "cpu"
+    ) -> None:
         self.spec = spec
         self.implementation = implementation
         self.case = case
         self.cache: dict[Any, Any] = {} if cache is None else cache
+        self.device = device
         self.candidate = Candidate(spec, implementation)
-        self.is_reference = implementation == spec.reference
+        self.is_reference = spec.role(implementation) == "reference"
 
     def of(self, implementation: str) -> Trial:
         """The same case given to another implementation."""
-        return Trial(self.spec, implementation, self.case, self.cache)
+        return Trial(self.spec, implementation, self.case, self.cache, self.device)
 
     def at(self, case: Case) -> Trial:
         """Another case given to the same implementation."""
-        return Trial(self.spec, self.implementation, case, self.cache)
+        return Trial(self.spec, self.implementation, case, self.cache, self.device)
 
     def tensors(self, dtype: torch.dtype = torch.float64, *, layouts: bool = False) -> dict[str, Tensor]:
         """Fresh tensors of the case."""
-        return self.case.materialize(self.spec, dtype=dtype, layouts=layouts)
+        return self.case.materialize(self.spec, dtype=dtype, device=self.device, layouts=layouts)
 
     def generator(self, salt: int = 0) -> torch.Generator:
         """A local generator that depends on nothing but the case."""
@@ -158,7 +164,9 @@ class Trial:
     def leaves(self, tensors: Mapping[str, Tensor], wrt: tuple[str, ...] | None = None) -> dict[str, Tensor]:
         """The tensors, with those of ``wrt`` as leaves that require grad."""
         chosen = self.spec.differentiable if wrt is None else wrt
-        return {name: tensor.detach().requires_grad_() if name in chosen else tensor for name, tensor in tensors.items()}
+        return {
+            name: tensor.detach().requires_grad_() if name in chosen else tensor for name, tensor in tensors.items()
+        }
 
     def output(self, tensors: Mapping[str, Tensor], *, train: bool = False) -> Tensor:
         """What a fresh instance returns, from a fixed state of the global generators.

@@ -1,0 +1,149 @@
+"""Plain-PyTorch code that shows a finding without the harness; it runs as printed."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import sys
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.evaluation import Candidate
+from harness.rules.rule import Mismatch
+from harness.spec import LossSpec
+
+ELEMENT_LIMIT = 5000
+
+
+def script(spec: LossSpec, implementation: str, mismatch: Mismatch) -> str:
+    """Code that builds the tensors and the loss, and prints what came and what should have come."""
+    if mismatch.tensors is None:
+        return ""
+    parts = ["import math\n\nimport torch"]
+    parts.append(_importing(spec, implementation, "implementation"))
+    parts.append(_tensors(spec, mismatch.tensors))
+    parts.append(_functions(spec, implementation, "loss", "implementation"))
+    code = textwrap.dedent(mismatch.code).strip()
+    if "reference" in code:
+        parts.append(_importing(spec, spec.reference, "reference_implementation"))
+        parts.append(_functions(spec, spec.reference, "reference", "reference_implementation"))
+    if "total(" in code:
+        parts.append(_TOTAL)
+    return "\n\n".join([*parts, code]) + "\n"
+
+
+_TOTAL = '''def total(output):
+    """One number: the output, or its sum with fixed weights in [1, 2)."""
+    weights = 1 + (torch.arange(output.numel(), dtype=torch.float64) * 0.6180339887498949).frac()
+    return (output.reshape(-1) * weights.to(output)).sum() if output.ndim else output'''
+
+
+def _importing(spec: LossSpec, implementation: str, alias: str) -> str:
+    """Lines that bind ``alias`` to the implementation."""
+    target = spec.implementations[implementation]
+    module = sys.modules.get(getattr(target, "__module__", ""), None)
+    name = getattr(target, "__qualname__", "")
+    importable = module is not None and name.isidentifier() and getattr(module, name, None) is target
+    if importable and module is not None and module.__name__ != "__main__":
+        return _import_from(module.__name__, getattr(module, "__file__", None), name, alias)
+    home = sys.modules.get(spec.source.module)
+    variable = next((k for k, v in vars(home).items() if v is spec), None) if home is not None else None
+    if home is not None and variable is not None and home.__name__ != "__main__":
+        line = _import_from(home.__name__, home.__file__, variable, "spec")
+        return f"{line}\n\n{alias} = spec.implementations[{implementation!r}]"
+    return f"{alias} = ...  # the callable declared as implementations[{implementation!r}] of {spec.name!r}"
+
+
+def _import_from(module: str, file: str | None, name: str, alias: str) -> str:
+    package = sys.modules.get(module.partition(".")[0])
+    found = getattr(package, "__spec__", None)
+    if file is None or (found is not None and found.name == module.partition(".")[0] and _on_path(file, module)):
+        return f"from {module} import {name} as {alias}"
+    return (
+        f"import importlib.util\n\nfound = importlib.util.spec_from_file_location({Path(file).stem!r}, {_short(file)!r})\n"
+        f"module = importlib.util.module_from_spec(found)\nfound.loader.exec_module(module)\n{alias} = module.{name}"
+    )
+
+
+def _on_path(file: str, module: str) -> bool:
+    """Whether ``import module`` finds the file from where the user stands."""
+    tail = Path(*module.split("."))
+    roots = [Path.cwd(), *(Path(p) for p in sys.path if "site-packages" in p or "dist-packages" in p)]
+    wanted = Path(file).resolve()
+    standard = Path(torch.__file__).parent in wanted.parents
+    return standard or any(
+        wanted in ((r / tail).with_suffix(".py").resolve(), (r / tail / "__init__.py").resolve()) for r in roots
+    )
+
+
+def _short(file: str) -> str:
+    path = Path(file)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _tensors(spec: LossSpec, tensors: Mapping[str, Tensor]) -> str:
+    lines = ["tensors = {"]
+    for name, tensor in tensors.items():
+        grad = ", requires_grad=True" if name in spec.differentiable and tensor.is_floating_point() else ""
+        lines.append(f"    {name!r}: {literal(tensor)[:-1]}{grad}),")
+    return "\n".join([*lines, "}"])
+
+
+def literal(tensor: Tensor) -> str:
+    """A tensor as a `torch.tensor(...)` call."""
+    dtype = str(tensor.dtype)
+    if tensor.numel() > ELEMENT_LIMIT:
+        return f"torch.zeros({list(tensor.shape)}, dtype={dtype})"
+    if not tensor.numel():
+        return f"torch.empty({list(tensor.shape)}, dtype={dtype})"
+    return f"torch.tensor({_values(tensor.detach().cpu())}, dtype={dtype})"
+
+
+def _values(tensor: Tensor) -> str:
+    if tensor.ndim:
+        return f"[{', '.join(_values(row) for row in tensor)}]"
+    value = tensor.item()
+    if isinstance(value, float):
+        if math.isnan(value):
+            return "math.nan"
+        if math.isinf(value):
+            return "math.inf" if value > 0 else "-math.inf"
+        if tensor.dtype != torch.float64:
+            value = float(f"{value:.9g}")
+        return repr(int(value)) + "." if value == int(value) and abs(value) < 1e15 else repr(value)
+    return repr(value)
+
+
+def _functions(spec: LossSpec, implementation: str, alias: str, target: str) -> str:
+    candidate = Candidate(spec, implementation)
+    made = _arguments(candidate.constructed, candidate.constructor_options)
+    called = _arguments(candidate.called, candidate.call_options)
+    suffix = "" if alias == "loss" else f"_{alias}"
+    unpicked = (
+        f"built({called})"
+        if candidate.is_class or isinstance(candidate.implementation, nn.Module)
+        else f"{target}({called})"
+    )
+    picked = f"spec.select({unpicked})" if spec.select is not None else unpicked
+    if not candidate.is_class and not isinstance(candidate.implementation, nn.Module):
+        return f"def {alias}({_signature(candidate.called)}):\n    return {picked}"
+    is_module = inspect.isclass(candidate.implementation) and issubclass(candidate.implementation, nn.Module)
+    construct = f"{target}({made}){'.eval()' if is_module else ''}" if candidate.is_class else f"{target}.eval()"
+    return (
+        f"def build{suffix}({_signature(candidate.constructed)}):\n    return {construct}\n\n\n"
+        f"def call{suffix}(built, {_signature(candidate.called)}):\n    return {picked}\n\n\n"
+        f"def {alias}(**tensors):\n    return call{suffix}(build{suffix}(**tensors), **tensors)"
+    )
+
+
+def _arguments(names: tuple[str, ...], options: Mapping[str, Any]) -> str:
+    return ", ".join([*(f"{name}={name}" for name in names), *(f"{k}={v!r}" for k, v in options.items())])
+
+
+def _signature(names: tuple[str, ...]) -> str:
+    return ", ".join([*names, "**_"])

@@ -1,0 +1,51 @@
+"""The battery: every rule, the cheapest and most explanatory first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from harness.errors import HarnessError, nearest
+from harness.rules import broadcasting, context, costs, dtypes, equivalence, gradients, laws, state
+from harness.rules.rule import Mismatch, Rule
+
+BATTERY: tuple[Rule, ...] = (
+    *broadcasting.RULES,
+    *dtypes.RULES,
+    *context.RULES,
+    *state.RULES,
+    *gradients.RULES,
+    *equivalence.RULES,
+    *laws.RULES,
+    *costs.RULES,
+)
+
+
+def find(code: str) -> Rule:
+    """The rule of a code.
+
+    Raises:
+        HarnessError: no such rule; the message has the nearest code.
+    """
+    for rule in BATTERY:
+        if rule.code == code.upper():
+            return rule
+    codes = [rule.code for rule in BATTERY]
+    raise HarnessError(f"no rule {code!r}{nearest(code.upper(), codes)}; `loss-harness rules` lists them all")
+
+
+def select(codes: Iterable[str]) -> tuple[Rule, ...]:
+    """Rules whose code is, or begins with, one of ``codes``, in the battery's order.
+
+    Raises:
+        HarnessError: a code that selects nothing.
+    """
+    wanted = [code.upper() for code in codes]
+    for code in wanted:
+        if not any(rule.code.startswith(code) for rule in BATTERY):
+            raise HarnessError(
+                f"{code!r} selects no rule{nearest(code, [r.code for r in BATTERY])}; `loss-harness rules` lists them all"
+            )
+    return tuple(rule for rule in BATTERY if any(rule.code.startswith(code) for code in wanted))
+
+
+__all__ = ["BATTERY", "Mismatch", "Rule", "find", "select"]

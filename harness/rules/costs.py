@@ -1,0 +1,80 @@
+"""Rules about hidden costs: P02."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from harness.rules.rule import Mismatch, Rule
+from harness.rules.trial import Trial
+
+_READS = {"_local_scalar_dense", "is_nonzero", "nonzero", "equal", "_unique2", "unique_dim", "masked_select"}
+
+
+class HostReads(TorchDispatchMode):
+    """Counts operations whose result the host must wait for: `.item()`, `nonzero`, boolean indexing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+        self.names: dict[str, None] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        indexed = name in {"index", "index_put", "index_put_"} and len(args) > 1
+        by_mask = indexed and any(isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in args[1])
+        if name in _READS or by_mask:
+            self.count += 1
+            self.names["boolean indexing" if by_mask else f"aten.{name}"] = None
+        return func(*args, **(kwargs or {}))
+
+
+def no_hidden_host_reads(trial: Trial) -> Iterator[Mismatch]:
+    """The forward reads nothing back to the host.
+
+        number of .item(), nonzero() and boolean indexings = 0
+
+    On a GPU each one waits until all earlier work is done; in a compiled graph each one is a break.
+    """
+    tensors = trial.leaves(trial.tensors())
+    built = trial.candidate.build(tensors)
+    with HostReads() as reads:
+        trial.candidate.call(built, tensors)
+    if reads.count:
+        sizes = ", ".join(f"{k}={v}" for k, v in trial.case.sizes.items())
+        yield Mismatch(
+            f"host reads in one forward at {sizes}",
+            f"{reads.count} ({', '.join(reads.names)})",
+            "0",
+            severity="note" if trial.is_reference else None,
+            tensors=trial.tensors(),
+            code="""
+            from torch.profiler import profile
+            with profile() as seen:
+                loss(**tensors)
+            reads = [e for e in seen.key_averages() if e.key in ("aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero")]
+            print({e.key: e.count for e in reads})
+            """,
+            hint="replace .item() and `if tensor:` by torch.where, and boolean indexing by a multiplication or masked_fill",
+        )
+
+
+RULES = (
+    Rule(
+        code="P02",
+        title="no hidden host reads",
+        group="costs",
+        severity="warning",
+        check=no_hidden_host_reads,
+        regimes={"distinct": 1, "large": 1},
+        smooth=True,
+        why="N squared reads of one number each make a loss a thousand times slower on a GPU than its arithmetic.",
+        example="if adjacency[i, j] > 0:      # one read per pair",
+        mend="Keep conditions on the device: torch.where, masked_fill, multiplication by the mask.",
+        source="PyTorch performance tuning guide, 'Avoid unnecessary CPU-GPU synchronization'.",
+    ),
+)

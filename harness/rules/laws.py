@@ -1,0 +1,329 @@
+"""The declared laws, checked in value and gradient: L01 to L13.
+
+Each check makes another way to the same number out of the loss itself and compares the two (`harness.rules.compare`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
+from operator import add
+
+import torch
+from torch import Tensor
+
+from harness import tolerance
+from harness.errors import NotApplicable
+from harness.laws import Law
+from harness.rules.compare import relation
+from harness.rules.context import removal
+from harness.rules.rule import Found, Mismatch, Rule
+from harness.rules.symbols import permuted, selected, sliced
+from harness.rules.trial import Trial, describe
+from harness.spec import LossSpec
+
+FACTOR = 2.5
+SHIFT = 0.75
+
+
+def _declared(spec: LossSpec, code: str) -> list[Law]:
+    return [law for law in spec.laws if law.code == code]
+
+
+def _scalar(trial: Trial) -> None:
+    if trial.base.output.ndim:
+        raise NotApplicable("the law speaks of a loss that is one number")
+
+
+def _each(code: str, check: Callable[[Trial, Law], Iterator[Mismatch]]) -> Callable[[Trial], Iterator[Mismatch]]:
+    """A check of all declared laws of one code; the law's text is part of the finding."""
+
+    def checked(trial: Trial) -> Iterator[Mismatch]:
+        asked, reasons = 0, []
+        for law in _declared(trial.spec, code):
+            try:
+                for mismatch in check(trial, law):
+                    yield replace(mismatch, aspect=f"{law!r} {mismatch.aspect}", hint=mismatch.hint or _hint(law))
+                asked += 1
+            except NotApplicable as reason:
+                reasons.append(f"{law!r}: {reason}")
+        if not asked:
+            raise NotApplicable("; ".join(reasons) or "not declared")
+
+    checked.__doc__ = check.__doc__
+    return checked
+
+
+def _hint(law: Law) -> str:
+    return f"mend the loss, or take {law!r} out of its laws"
+
+
+def _mean_over(trial: Trial, law: Law) -> Iterator[Mismatch]:
+    """The loss of the whole is the mean of the losses of its slices.
+
+    L(X) = 1/n sum_i L(X_i)
+    """
+    yield from _over(trial, law, mean=True)
+
+
+def _sum_over(trial: Trial, law: Law) -> Iterator[Mismatch]:
+    """The loss of the whole is the sum of the losses of its slices.
+
+    L(X) = sum_i L(X_i)
+    """
+    yield from _over(trial, law, mean=False)
+
+
+def _over(trial: Trial, law: Law, *, mean: bool) -> Iterator[Mismatch]:
+    _scalar(trial)
+    tensors, symbol = trial.tensors(), law.symbols[0]
+    if not sliced(trial, tensors, symbol):
+        raise NotApplicable(f"{symbol} is empty")
+
+    def other(leaves: Mapping[str, Tensor]) -> Tensor:
+        parts = [trial.output(part) for part in sliced(trial, leaves, symbol)]
+        total: Tensor = reduce(add, parts)
+        return total / len(parts) if mean else total
+
+    yield from relation(trial, other, tensors, f"as the {'mean' if mean else 'sum'} over {symbol}")
+
+
+def _permutation(trial: Trial, law: Law) -> Iterator[Mismatch]:
+    """The order along a symbol does not matter when inputs and context are permuted together.
+
+    L(P X, P C P^T) = L(X, C)
+    """
+    symbol = law.symbols[0]
+    _scalar(trial)
+    yield from relation(
+        trial,
+        lambda leaves: trial.output(permuted(trial, leaves, symbol)),
+        trial.tensors(),
+        f"after permuting {symbol}",
+    )
+
+
+def _linear_in(trial: Trial, law: Law) -> Iterator[Mismatch]:
+    """The loss is linear in a tensor.
+
+    L(a u + b v) = a L(u) + b L(v)
+    """
+    name = law.names[0]
+    tensors = trial.tensors()
+    domain = trial.spec.tensors[name].domain
+    if not tensors[name].is_floating_point():
+        raise NotApplicable(f"{name} is not floating")
+    other = domain.sample(tuple(tensors[name].shape), trial.generator(2), trial.case.sizes).to(tensors[name].dtype)
+    a, b = (FACTOR, SHIFT) if domain.scalable else (0.25, 0.75)  # a bounded domain is closed under means only
+
+    def combined(leaves: Mapping[str, Tensor]) -> Tensor:
+        mixed = {**leaves, name: a * leaves[name] + b * other}
+        return (trial.output(mixed) - b * trial.output({**leaves, name: other})) / a
+
+    yield from relation(trial, combined, tensors, f"by linearity in {name}")
+
+
+def _scale_invariant(trial: Trial, law: Law) -> Iterator[Mismatch]:
+    """A positive factor on a tensor does not matter.
+
+    L(c x) = L(x),  dL/dx (c x) = dL/dx (x) / c
+    """
+    name = law.names[0]
+    yield from relation(
+        trial,
+        lambda leaves: trial.output({**leaves, name: leaves[name] * FACTOR}),
+        trial.tensors(),
+        f"after multiplying {name} by {FACTOR}",
+    )
+
+
+def _translation_invariant(trial: Trial, law: Law) -> Iterator[Mismatch]:
+    """One constant added to all elements of some tensors does not matter.
+
+    L(x + c) = L(x)
+    """
+    yield from relation(
+        trial,
+        lambda leaves: trial.output({**leaves, **{name: leaves[name] + SHIFT for name in law.names}}),
+        trial.tensors(),
+        f"after adding {SHIFT} to {', '.join(law.names)}",
+    )
+
+
+def _symmetric(trial: Trial, law: Law) -> Iterator[Mismatch]:
+    """Two tensors may change places.
+
+    L(a, b) = L(b, a)
+    """
+    first, second = law.names
+    tensors = trial.tensors()
+    if tensors[first].shape != tensors[second].shape:
+        raise NotApplicable(f"{first} and {second} have different shapes")
+    swapped = {first: second, second: first}
+
+    def other(leaves: Mapping[str, Tensor]) -> Tensor:
+        return trial.output({name: leaves[swapped.get(name, name)] for name in leaves})
+
+    yield from relation(trial, other, tensors, f"with {first} and {second} exchanged")
+
+
+def _nonnegative(trial: Trial, law: Law) -> Iterator[Mismatch]:
+    """The loss is not negative.
+
+    L >= 0
+    """
+    output = trial.base.output
+    condition, intermediate = trial.scale
+    lowest = float(output.min()) if output.numel() else 0.0
+    if lowest < -tolerance.same(lowest, condition, intermediate):
+        yield Mismatch(
+            "loss",
+            describe(lowest),
+            ">= 0",
+            -lowest,
+            0.0,
+            tensors=trial.tensors(),
+            code="print(loss(**tensors))",
+            aspect="value",
+        )
+
+
+def _zero_when_equal(trial: Trial, law: Law) -> Iterator[Mismatch]:
+    """The loss is zero where two tensors are equal.
+
+    L(a, a) = 0
+    """
+    first, second = law.names
+    tensors = trial.tensors()
+    if tensors[first].shape != tensors[second].shape:
+        raise NotApplicable(f"{first} and {second} have different shapes")
+    tensors[first] = tensors[second].to(tensors[first].dtype)
+    run = trial.run(tensors)
+    condition, intermediate = trial.measure_scale(tensors)
+    largest = float(run.output.abs().max()) if run.output.numel() else 0.0
+    if not largest <= tolerance.same(0.0, condition, intermediate):
+        where = f"loss with {first} = {second}"
+        yield Mismatch(
+            where, describe(largest), "0", largest, 0.0, tensors=tensors, code="print(loss(**tensors))", aspect="value"
+        )
+
+
+def _reduces_to(trial: Trial, law: Law) -> Iterator[Mismatch]:
+    """With a constant context the loss is a known one.
+
+    L(x; c = const) = known(x)
+    """
+    tensors = trial.tensors()
+    function = law.function
+    assert function is not None
+    for name, value in law.values:
+        tensors[name] = torch.full_like(tensors[name], value)
+    constant = {name for name, _ in law.values}
+
+    def other(leaves: Mapping[str, Tensor]) -> Tensor:
+        given = {name: tensor for name, tensor in leaves.items() if name not in constant}
+        result: Tensor = function(**given)
+        return result
+
+    yield from relation(trial, other, tensors, f"of {getattr(function, '__name__', 'the known loss')}")
+
+
+def _repeats(trial: Trial, law: Law) -> Iterator[Mismatch]:
+    """An integer weight k counts as k copies of weight one.
+
+    L(x; w = k) = L(x repeated k times; w = 1)
+    """
+    name = law.names[0]
+    tensors = trial.tensors()
+    symbols = trial.spec.tensors[name].dims.split()
+    if len(symbols) != 1 or symbols[0] not in trial.spec.symbols:
+        raise NotApplicable(f"{name} has dims {trial.spec.tensors[name].dims!r}; copies need one weight per slice")
+    counts = torch.arange(1, tensors[name].numel() + 1) % 3 + 1
+    tensors[name] = counts.to(tensors[name].dtype)
+    index = torch.repeat_interleave(torch.arange(len(counts)), counts)
+
+    def other(leaves: Mapping[str, Tensor]) -> Tensor:
+        copies = selected(trial, leaves, symbols[0], index)
+        return trial.output({**copies, name: torch.ones_like(copies[name])})
+
+    yield from relation(trial, other, tensors, f"with each slice repeated {name} times")
+
+
+def _inert(trial: Trial, law: Law) -> Iterator[Mismatch]:
+    """A tensor that is declared inert does not influence the value.
+
+    L(x; c) = L(x; c')
+    """
+    name = law.names[0]
+    tensors = trial.tensors()
+    other_value = trial.spec.tensors[name].domain.sample(
+        tuple(tensors[name].shape), trial.generator(3), trial.case.sizes
+    )
+    changed = other_value.to(tensors[name].dtype)
+    yield from relation(
+        trial,
+        lambda leaves: trial.output({**leaves, name: changed}),
+        tensors,
+        f"after changing {name}, which is declared inert",
+    )
+
+
+def zero_weight_removes(trials: Sequence[Trial]) -> Iterator[Mismatch]:
+    """Where a weight is zero, what it weighs influences neither the value nor any gradient.
+
+    w_i = 0  implies  dL/dx_i = 0 and L(x) = L(x') wherever x' differs from x in element i only
+    """
+    for law in _declared(trials[0].spec, "L11") if trials else ():
+        for mismatch in removal(trials, law.names[0], promised=True):
+            yield replace(mismatch, aspect=f"{law!r} {mismatch.aspect}")
+
+
+_CHECKS: tuple[tuple[str, str, str, Callable[[Trial, Law], Iterator[Mismatch]]], ...] = (
+    ("L01", "mean over slices", "mean_over", _mean_over),
+    ("L02", "sum over slices", "sum_over", _sum_over),
+    ("L03", "order along a symbol does not matter", "permutation", _permutation),
+    ("L04", "linear in a tensor", "linear_in", _linear_in),
+    ("L05", "scale invariant", "scale_invariant", _scale_invariant),
+    ("L06", "translation invariant", "translation_invariant", _translation_invariant),
+    ("L07", "symmetric", "symmetric", _symmetric),
+    ("L08", "not negative", "nonnegative", _nonnegative),
+    ("L09", "zero when equal", "zero_when_equal", _zero_when_equal),
+    ("L10", "reduces to a known loss", "reduces_to", _reduces_to),
+    ("L12", "integer weight k = k copies", "repeats", _repeats),
+    ("L13", "inert as declared", "inert", _inert),
+)
+
+
+def _applies(code: str, name: str) -> Callable[[LossSpec, str], str | None]:
+    return lambda spec, _: None if _declared(spec, code) else f"no laws.{name}(...) is declared"
+
+
+def _rule(code: str, title: str, name: str, check: Callable[[Trial], Found] | None, **more: object) -> Rule:
+    return Rule(
+        code=code,
+        title=title,
+        group="laws",
+        severity="error",
+        check=check,
+        applies=_applies(code, name),
+        regimes={"distinct": 5, "coincident": 3, "unit": 2, "large": 1},
+        why="A declared law is a promise that code which uses the loss relies on; it also sees what no gradient check can.",
+        example=f"laws=(laws.{name}(...),)      # in the spec of a loss for which it does not hold",
+        mend="Mend the loss at the input shown, or take the law out of the declaration.",
+        source="Metamorphic testing: Chen et al., ACM Computing Surveys 51(1), 2018.",
+        **more,  # type: ignore[arg-type]
+    )
+
+
+RULES = tuple(
+    sorted(
+        (
+            *(_rule(code, title, name, _each(code, check)) for code, title, name, check in _CHECKS),
+            _rule(
+                "L11", "zero weight removes", "zero_weight_removes", None, check_all=zero_weight_removes, smooth=True
+            ),
+        ),
+        key=lambda rule: rule.code,
+    )
+)

@@ -1,0 +1,71 @@
+"""Special points of a case: every tensor at every special point of its domain, and tensors that coincide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor
+
+from harness.case import Case
+from harness.domains import Domain
+from harness.spec import LossSpec
+
+
+def pairs(spec: LossSpec, case: Case) -> list[tuple[str, str]]:
+    """Pairs of floating tensors with the same shape and domain, which may coincide."""
+    found: list[tuple[str, str]] = []
+    names = [name for name, t in spec.tensors.items() if t.domain.kind == "float"]
+    for position, first in enumerate(names):
+        for second in names[position + 1 :]:
+            alike = spec.tensors[first].domain.text == spec.tensors[second].domain.text
+            if alike and spec.tensors[first].dims == spec.tensors[second].dims and math.prod(case.shape(spec, first)):
+                found.append((first, second))
+    return found
+
+
+def special_cases(spec: LossSpec, case: Case) -> Iterator[tuple[str, Case]]:
+    """(description, case) for every tensor at every special point, and for every pair that coincides."""
+    for name, tensor in spec.tensors.items():
+        if math.prod(case.shape(spec, name)):
+            for point in tensor.domain.special:
+                yield f"{name} at {point!r}", case.with_points({name: point})
+    for first, second in pairs(spec, case):
+        yield f"{second} = {first}", case.with_copy(second, first)
+
+
+def near_cases(spec: LossSpec, case: Case) -> Iterator[tuple[str, Case]]:
+    """(description, case) for every pair that nearly coincides far from the origin, where differences cancel."""
+    for first, second in pairs(spec, case):
+        points = spec.tensors[first].domain.special
+        moved = case.with_points({first: "large"}) if "large" in points else case
+        yield f"{second} near {first}", moved.with_copy(second, first, near=True)
+
+
+def counts_nothing(domain: Domain, values: Tensor) -> bool:
+    """Whether a slice of the tensor says "count nothing": all-zero weights, all-ignored labels, all missing.
+
+    There a mean is 0/0, which is a convention (NaN, as torch has it, or 0), not an error.
+    """
+    if domain.kind == "float" and domain.nan:
+        out = values.isnan()
+    elif domain.ignore is not None:
+        out = values == domain.ignore
+    elif domain.low == 0.0 and domain.symbol is None:
+        out = values == 0
+    else:
+        return False
+    if out.ndim == 0 or not out.numel():
+        return bool(out.all())
+    return any(bool(out.all(dim=axis).any()) for axis in range(out.ndim))
+
+
+def with_everything_counted(spec: LossSpec, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, with those that count nothing in some slice replaced by ones that count everything."""
+    counted = dict(tensors)
+    for name, tensor in spec.tensors.items():
+        if counts_nothing(tensor.domain, tensors[name]):
+            counted[name] = tensors[name].new_zeros(()).expand_as(tensors[name]).clone()
+            if tensor.domain.ignore is None and not tensor.domain.nan:
+                counted[name] += 1
+    return counted

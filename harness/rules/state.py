@@ -1,0 +1,170 @@
+"""Rules about state: S01, S02."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.evaluation import LossRaised
+from harness.rules.compare import same_output
+from harness.rules.rule import Mismatch, Rule
+from harness.rules.trial import Trial, contract
+
+SEEDS = (11, 12)
+
+
+def same_input_same_output(trial: Trial) -> Mismatch | None:
+    """The same input gives the same output, whatever state the random generators are in.
+
+    L(x; generator state s) = L(x; generator state s')
+    """
+    tensors = trial.tensors()
+    outputs = []
+    for state in SEEDS:
+        torch.default_generator.manual_seed(state)
+        random.seed(state)
+        np.random.seed(state)
+        outputs.append(trial.candidate(tensors))
+    mismatch = same_output(outputs[1], outputs[0], *trial.scale)
+    if mismatch is None:
+        return None
+    return replace(
+        mismatch,
+        where=f"{mismatch.where} on a second call with the same input",
+        tensors=tensors,
+        code="print(loss(**tensors).tolist(), loss(**tensors).tolist())",
+        hint="take a generator argument for what must be random, and be deterministic in eval()",
+    )
+
+
+def _numpy_state() -> bytes:
+    state: Any = np.random.get_state(legacy=False)
+    return bytes(state["state"]["key"].tobytes()) + bytes(str(state["state"]["pos"]), "ascii")
+
+
+GLOBALS: Mapping[str, Callable[[], Any]] = {
+    "torch.is_grad_enabled()": torch.is_grad_enabled,
+    "torch.get_default_dtype()": torch.get_default_dtype,
+    "torch.get_num_threads()": torch.get_num_threads,
+    "torch.are_deterministic_algorithms_enabled()": torch.are_deterministic_algorithms_enabled,
+    "torch.is_anomaly_enabled()": torch.is_anomaly_enabled,
+    "torch.is_autocast_enabled('cpu')": lambda: torch.is_autocast_enabled("cpu"),
+}
+GENERATORS: Mapping[str, Callable[[], Any]] = {
+    "torch's global generator": lambda: torch.get_rng_state().numpy().tobytes(),
+    "Python's global generator": random.getstate,
+    "NumPy's global generator": _numpy_state,
+}
+
+
+def global_state_is_untouched(trial: Trial) -> Iterator[Mismatch]:
+    """A call leaves the global generators, grad mode, default dtype, threads and autocast as they were.
+
+    state after L(x).backward() = state before
+    """
+    tensors = trial.tensors()
+    trial.base  # noqa: B018 - a loss that raises is B01's
+    yield from _settings_changed(trial, tensors)
+    yield from _generators_changed(trial, tensors)
+
+
+def _settings_changed(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad):
+            before = {name: read() for name, read in GLOBALS.items()}
+            output = _call(trial, trial.leaves(tensors))
+            after = {name: read() for name, read in GLOBALS.items()}
+        _backward(output, grad)
+        for name, value in after.items():
+            if value != before[name]:
+                where = "inside no_grad()" if not grad else "with grad enabled"
+                mode = "torch.no_grad()" if not grad else "torch.enable_grad()"
+                yield Mismatch(
+                    f"{name} after a call {where}",
+                    str(value),
+                    f"{before[name]} as before",
+                    aspect=name,
+                    tensors=tensors,
+                    code=f"with {mode}:\n    print({name})\n    loss(**tensors)\n    print({name})",
+                    hint="use `with torch.no_grad():` (or torch.autocast, ...) as a context manager; it restores what was",
+                )
+
+
+def _generators_changed(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
+    after: list[dict[str, Any]] = []
+    before: list[dict[str, Any]] = []
+    for state in SEEDS:
+        built = trial.candidate.build(tensors)
+        torch.default_generator.manual_seed(state)
+        random.seed(state)
+        np.random.seed(state)
+        before.append({name: read() for name, read in GENERATORS.items()})
+        output = trial.candidate.call(built, trial.leaves(tensors))
+        _backward(output, True)
+        after.append({name: read() for name, read in GENERATORS.items()})
+    for name in GENERATORS:
+        if after[0][name] == before[0][name]:
+            continue
+        reseeded = after[0][name] == after[1][name]
+        yield Mismatch(
+            f"the state of {name} after a call",
+            "always the same, whatever it was before: the loss re-seeds it" if reseeded else "advanced by random draws",
+            "as before the call",
+            aspect=name,
+            severity=None if reseeded else "warning",
+            tensors=tensors,
+            code="for seed in (1, 2):\n    torch.manual_seed(seed)\n    loss(**tensors)\n    print('next draw after the call:', torch.rand(()).item())",
+            hint="use a local torch.Generator",
+            note="every other random draw of the training repeats: augmentation, dropout, sampling" if reseeded else "",
+        )
+
+
+def _call(trial: Trial, tensors: Mapping[str, Tensor]) -> Any:
+    try:
+        return trial.candidate(tensors)
+    except LossRaised:
+        return None  # what it changed before it raised is still compared
+
+
+def _backward(output: Any, grad: bool) -> None:
+    if grad and isinstance(output, Tensor) and output.requires_grad:
+        try:
+            contract(output).backward()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            raise LossRaised(error) from error
+
+
+RULES = (
+    Rule(
+        code="S01",
+        title="deterministic",
+        group="state",
+        severity="error",
+        check=same_input_same_output,
+        regimes={"distinct": 2, "large": 1},
+        smooth=True,
+        why="A loss that changes from call to call cannot be debugged, compared or resumed.",
+        example="noise = torch.rand_like(predictions)      # in eval mode too",
+        mend="Draw in training mode only, from a generator that the caller gives.",
+        source="PyTorch, 'Reproducibility'.",
+    ),
+    Rule(
+        code="S02",
+        title="global state is untouched",
+        group="state",
+        severity="error",
+        check=global_state_is_untouched,
+        regimes={"distinct": 2},
+        smooth=True,
+        why="A loss that re-seeds the generator repeats every augmentation; one that enables grad leaks memory in validation.",
+        example="torch.set_grad_enabled(False); w = weight(p); torch.set_grad_enabled(True)",
+        mend="Context managers and local generators.",
+        source="PyTorch, 'Reproducibility'; torch.set_grad_enabled.",
+    ),
+)

@@ -1,0 +1,83 @@
+"""Acting on one symbol in all tensors at once: permuting, slicing and repeating along it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from harness import dims
+from harness.case import Case
+from harness.errors import NotApplicable
+from harness.rules.trial import Trial
+from harness.spec import LossSpec
+
+
+def symbol_axes(spec: LossSpec, case: Case, symbol: str) -> dict[str, list[int]]:
+    """Axes of each tensor that run along ``symbol``; for a variadic symbol, along its first axis.
+
+    Raises:
+        NotApplicable: an axis is computed from the symbol (``N-1``), so that it cannot be acted on alone.
+    """
+    wanted = f"{symbol}.0" if symbol in spec.variadic else symbol
+    found: dict[str, list[int]] = {}
+    for name, tensor in spec.tensors.items():
+        computed = [d.token for d in dims.parse(tensor.dims) if d.expression is not None and symbol in d.symbols]
+        if computed:
+            raise NotApplicable(f"{name} has the size {computed[0]}, which is computed from {symbol}")
+        axes = [axis for axis, label in enumerate(dims.axes(tensor.dims, case.sizes)) if label == wanted]
+        if axes:
+            found[name] = axes
+    return found
+
+
+def selected(trial: Trial, tensors: Mapping[str, Tensor], symbol: str, index: Tensor) -> dict[str, Tensor]:
+    """All tensors with ``index`` taken along ``symbol``; values that are positions along it are left alone."""
+    axes = symbol_axes(trial.spec, trial.case, symbol)
+    result = dict(tensors)
+    for name, along in axes.items():
+        for axis in along:
+            result[name] = result[name].index_select(axis, index)
+    return result
+
+
+def permuted(trial: Trial, tensors: Mapping[str, Tensor], symbol: str) -> dict[str, Tensor]:
+    """All tensors permuted along ``symbol``: P A Pᵀ for an N x N one; values that are positions along it are renamed.
+
+    Raises:
+        NotApplicable: the symbol has fewer than two positions.
+    """
+    size = trial.case.sizes[symbol]
+    count = size if isinstance(size, int) else (size[0] if size else 0)
+    if count < 2:
+        raise NotApplicable(f"{symbol} has fewer than two positions")
+    order = torch.arange(count).roll(1)
+    if count > 2:
+        order[[0, 1]] = order[[1, 0]]  # neither a rotation nor a reflection
+    result = selected(trial, tensors, symbol, order)
+    place = torch.argsort(order)
+    for name, tensor in trial.spec.tensors.items():
+        if tensor.domain.symbol == symbol:
+            values = result[name]
+            inside = (values >= 0) & (values < count)
+            result[name] = torch.where(inside, place[values.clamp(0, count - 1)].to(values.dtype), values)
+    return result
+
+
+def sliced(trial: Trial, tensors: Mapping[str, Tensor], symbol: str) -> list[dict[str, Tensor]]:
+    """The tensors cut into slices of one position along ``symbol``, the axis kept.
+
+    Raises:
+        NotApplicable: a tensor runs along the symbol twice, or its values are positions along it.
+    """
+    axes = symbol_axes(trial.spec, trial.case, symbol)
+    for name, along in axes.items():
+        if len(along) > 1:
+            raise NotApplicable(f"{name} runs along {symbol} twice and cannot be cut into slices")
+    for name, tensor in trial.spec.tensors.items():
+        if tensor.domain.symbol == symbol:
+            raise NotApplicable(f"the values of {name} are positions along {symbol}")
+    size = trial.case.sizes[symbol]
+    count = size if isinstance(size, int) else (size[0] if size else 0)
+    return [selected(trial, tensors, symbol, torch.tensor([position])) for position in range(count)]

@@ -10,7 +10,6 @@ Loading this imports no torch, so that projects that do not use it pay nothing.
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -85,15 +84,12 @@ class Check:
         from harness.report.writer import write_failures
         from harness.verify import verify
 
-        # a project's own warning filters must not change what is found
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            verification = verify(
-                self.spec,
-                profile=self.config.getoption("harness_profile"),
-                rules=[self.code],
-                implementations=[self.implementation],
-            )
+        verification = verify(
+            self.spec,
+            profile=self.config.getoption("harness_profile"),
+            rules=[self.code],
+            implementations=[self.implementation],
+        )
         self.record, self.failures = from_verification(self.spec, verification)
         write_failures(self.config.rootpath / FAILURES, self.failures)
         self._end(self.record)
@@ -122,7 +118,7 @@ class Check:
         from harness.report.text import finding_text
 
         folder = _seen_from_here(self.config.rootpath / FAILURES)
-        return "\n\n".join(finding_text(self.spec.name, f, folder=folder, verbose=True) for f in findings)
+        return "\n\n".join(finding_text(f, folder=folder, verbose=True) for f in findings)
 
     @property
     def payload(self) -> str:
@@ -189,7 +185,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     checks: list[Check] = []
     try:
         for spec in specs:
-            pairs = plan(spec, profile=metafunc.config.getoption("harness_profile"))
+            pairs = plan(spec)
             checks += [Check(spec, name, code, len(pairs), metafunc.config) for name, code in pairs]
     except HarnessError as error:
         pytest.fail(str(error), pytrace=False)
@@ -253,12 +249,12 @@ class _Results:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if not self.payloads:
             return
-        from harness.report.text import header, plural
+        from harness.report.text import plural, printable
 
         losses = _losses(self.payloads)
         shown = ("warning", "note") if self.config.get_verbosity() > 0 else ("warning",)
         lines = [
-            f"{finding.severity}: {header(loss.name, finding)}\n  {next(iter(finding.message.splitlines()), '')}"
+            printable(f"{finding.severity}: {finding.header}\n  {next(iter(finding.body.splitlines()), '')}")
             for loss in losses
             for finding in loss.findings
             if finding.severity in shown

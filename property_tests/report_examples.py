@@ -38,9 +38,9 @@ def finding(severity: str = "error", **changes: Any) -> FindingRecord:
         "title": "gradient matches finite differences",
         "severity": severity,
         "device": "cpu",
-        "dtype": "float64",
-        "message": "d loss / d embeddings[0, 1] = -0.5599, but should be -0.2799   (off by 0.28, allowed 1e-06)\n"
-        "N=2, D=2, adjacency=[[0, 1], [1, 0]]",
+        "message": "graph_distance / vectorized / G01 gradient matches finite differences / float64 / cpu\n"
+        "  d loss / d embeddings[0, 1] = -0.5599, but should be -0.2799   (off by 0.28, allowed 1e-06)\n"
+        "  N=2, D=2, adjacency=[[0, 1], [1, 0]]",
         "reproduction": "import torch\n\nprint(torch.ones(2))",
         "hint": "",
         "evidence": {"off": 0.28},

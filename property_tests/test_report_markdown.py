@@ -14,7 +14,7 @@ def test_the_report_starts_with_the_verdicts():
         "| loss | implementation | verdict | reasons |",
         "| --- | --- | --- | --- |",
         "| graph_distance | naive | reference | 1 rule passed on cpu |",
-        "| graph_distance | vectorized | adopt | against naive on cpu, float32, full pass: faster at N=128 (5×); 1 rule passed on cpu |",
+        "| graph_distance | vectorized | adopt | against naive on cpu, float32, full pass: faster at N=128 (5×)<br>1 rule passed on cpu |",
     ]
 
 

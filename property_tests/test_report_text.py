@@ -5,7 +5,7 @@ from harness.report import text
 
 
 def test_a_finding_has_the_one_form_that_all_messages_have():
-    assert text.finding_text("graph_distance", examples.finding(), folder=".loss-harness/failures") == (
+    assert text.finding_text(examples.finding(), folder=".loss-harness/failures") == (
         "graph_distance / vectorized / G01 gradient matches finite differences / float64 / cpu\n"
         "  d loss / d embeddings[0, 1] = -0.5599, but should be -0.2799   (off by 0.28, allowed 1e-06)\n"
         "  N=2, D=2, adjacency=[[0, 1], [1, 0]]\n"
@@ -14,14 +14,14 @@ def test_a_finding_has_the_one_form_that_all_messages_have():
 
 
 def test_a_verbose_finding_ends_with_code_that_runs_as_printed():
-    shown = text.finding_text("graph_distance", examples.finding(), verbose=True)
+    shown = text.finding_text(examples.finding(), verbose=True)
     assert shown.endswith("\n\n    import torch\n\n    print(torch.ones(2))")
 
 
 def test_a_hint_is_shown_once():
     hint = "narrow it with domains.positive()"
-    assert text.finding_text("x", examples.finding(hint=hint)).count(hint) == 1
-    assert text.finding_text("x", examples.finding(hint=hint, message=f"wrong; {hint}")).count(hint) == 1
+    assert text.finding_text(examples.finding(hint=hint)).count(hint) == 1
+    assert text.finding_text(examples.finding(hint=hint, message=f"x\n  wrong; {hint}")).count(hint) == 1
 
 
 def test_errors_come_first_and_notes_can_be_left_out():
@@ -33,14 +33,14 @@ def test_errors_come_first_and_notes_can_be_left_out():
 
 
 def test_a_message_cannot_rewrite_the_screen():
-    shown = text.finding_text("x\x1b[2J", examples.finding(message="a\x1b[31mred\x1b[0m\rb\x07\nnext"))
+    shown = text.finding_text(examples.finding(message="x\x1b[2J / G01\n  a\x1b[31mred\x1b[0m\rb\x07\n  next"))
     assert "\x1b" not in shown
     assert "\r" not in shown
     assert "  aredb\n  next" in shown
 
 
 def test_a_path_with_a_space_is_quoted_for_the_shell():
-    assert "replay 'my reports/" in text.finding_text("x", examples.finding(), folder="my reports")
+    assert "replay 'my reports/" in text.finding_text(examples.finding(), folder="my reports")
 
 
 def test_the_table_of_counts_adds_up():

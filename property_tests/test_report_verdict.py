@@ -30,7 +30,7 @@ def test_an_error_of_another_implementation_does_not_count():
 
 
 def test_one_rule_gives_one_reason_that_names_every_device():
-    found = (finding(), finding(device="cuda"), finding(message="something else"))
+    found = (finding(), finding(device="cuda"), finding(message="x / G01\n  something else"))
     _, reasons = judge(findings=found)
     assert reasons.count("G01") == 1
     assert "fails on cpu and cuda" in reasons
@@ -74,6 +74,16 @@ def test_a_device_on_which_nothing_ran_is_a_caveat():
 )
 def test_a_warning_a_waiver_or_an_unknown_speed_is_a_caveat(changes):
     assert judge(**changes)[0] == "adopt with caveats"
+
+
+def test_a_crash_is_no_error_of_the_loss():
+    crash = finding("error", rule="X01", title="", message="x / X01 crashed\n  G01 could not be checked")
+    assert judge(findings=(crash,), outcomes=(outcome(status="crashed"),))[0] == "inconclusive"
+
+
+def test_a_loss_with_one_implementation_is_judged_without_a_speed():
+    alone = {"reference": "", "implementations": ("vectorized",), "comparisons": (), "measurements": ()}
+    assert judge(**alone) == ("adopt", "1 rule passed on cpu")
 
 
 def test_a_note_is_no_caveat():

@@ -12,7 +12,6 @@ import jinja2
 from harness.report.schema import SEVERITIES, STATUSES, LossRecord, Report, plain
 from harness.report.text import (
     counts_row,
-    header,
     plural,
     printable,
     reasons,
@@ -43,9 +42,13 @@ def fenced(text: str, language: str = "") -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with escaped cells, the first row as the header."""
-    lines = ["| " + " | ".join(escaped(cell) for cell in row) + " |" for row in rows]
+    """A Markdown table with escaped cells, whose lines stay lines, the first row as the header."""
+    lines = ["| " + " | ".join(_cell(text) for text in row) + " |" for row in rows]
     return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
+
+
+def _cell(text: str) -> str:
+    return "<br>".join(escaped(line) for line in text.splitlines())
 
 
 def render(report: Report, *, command: str = "", folder: str = ".") -> str:
@@ -59,7 +62,7 @@ def render(report: Report, *, command: str = "", folder: str = ".") -> str:
     verdicts = [["loss", "implementation", "verdict", "reasons"]]
     counts = {}
     for loss in report.losses:
-        verdicts += [[loss.name, v.implementation, v.verdict, "; ".join(v.reasons)] for v in loss.verdicts]
+        verdicts += [[loss.name, v.implementation, v.verdict, "\n".join(v.reasons)] for v in loss.verdicts]
         rows = [counts_row(loss, name, device)[1:] for name in loss.implementations for device in loss.devices]
         counts[loss.name] = [["implementation", "device", "planned", *STATUSES, "examples"], *rows]
     text = _template().render(
@@ -72,7 +75,6 @@ def render(report: Report, *, command: str = "", folder: str = ".") -> str:
         severities=SEVERITIES,
         command=command,
         folder=folder,
-        header=header,
     )
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,13 @@ def target(spec: LossSpec) -> str:
 def empty(spec: LossSpec, implementations: Sequence[str] | None = None) -> LossRecord:
     """The record of a loss of which nothing is known yet."""
     chosen = tuple(spec.implementations) if implementations is None else tuple(implementations)
-    return LossRecord(spec.name, target(spec), spec.reference, chosen)
+    return LossRecord(spec.name, target(spec), spec.reference if len(spec.implementations) > 1 else "", chosen)
+
+
+def skipped(spec: LossSpec, implementation: str, code: str, device: str, reason: str) -> LossRecord:
+    """The record of a check that cannot run here."""
+    outcome = OutcomeRecord(implementation, code, device, "skipped", 0, reason)
+    return replace(empty(spec, [implementation]), outcomes=(outcome,))
 
 
 def from_verification(spec: LossSpec, verification: Verification) -> tuple[LossRecord, dict[str, dict[str, Any]]]:
@@ -58,11 +65,8 @@ def from_verification(spec: LossSpec, verification: Verification) -> tuple[LossR
         OutcomeRecord(o.implementation, o.rule, verification.device, o.status.value, o.examples, o.reason)
         for o in verification.outcomes
     )
-    record = LossRecord(
-        spec.name,
-        target(spec),
-        verification.reference,
-        tuple(verification.implementations),
+    record = replace(
+        empty(spec, verification.implementations),
         outcomes=outcomes,
         findings=in_order(findings),
         suggestions=tuple(verification.suggestions),
@@ -71,14 +75,12 @@ def from_verification(spec: LossSpec, verification: Verification) -> tuple[LossR
 
 
 def _finding(finding: Finding, device: str, failure: str) -> FindingRecord:
-    dtype = finding.evidence.get("dtype") or (finding.case.dtype if finding.case is not None else "")
     return FindingRecord(
         implementation=finding.implementation,
         rule=finding.rule,
         title=_TITLES.get(finding.rule, ""),
         severity=finding.severity,
         device=device,
-        dtype=str(dtype).removeprefix("torch."),
         message=finding.message,
         reproduction=finding.reproduction,
         hint=finding.hint,
@@ -125,24 +127,16 @@ def from_benchmark(spec: LossSpec, benchmark: Benchmark) -> LossRecord:
         )
         for c in benchmark.comparisons
     )
-    return LossRecord(
-        spec.name,
-        target(spec),
-        spec.reference,
-        tuple(spec.implementations),
-        measurements=measurements,
-        comparisons=comparisons,
-        notes=tuple(benchmark.notes),
-    )
+    return replace(empty(spec), measurements=measurements, comparisons=comparisons, notes=tuple(benchmark.notes))
 
 
 def untimed(spec: LossSpec, implementation: str, devices: Sequence[str], reason: str) -> LossRecord:
     """The record of an implementation that is left out of the timing."""
-    skipped = tuple(
+    measurements = tuple(
         MeasurementRecord(implementation, device, "", {}, "", "skipped", reason, (), (), 0, None, None, None)
         for device in devices
     )
-    return LossRecord(spec.name, target(spec), spec.reference, tuple(spec.implementations), measurements=skipped)
+    return replace(empty(spec), measurements=measurements)
 
 
 def _dtype(dtype: Any) -> str:

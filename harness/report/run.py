@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from harness import rules
 from harness.benchmark import benchmark
 from harness.environment import describe
@@ -63,6 +65,15 @@ def selected_codes(select: Sequence[str], ignore: Sequence[str]) -> tuple[str, .
     return left
 
 
+def why_absent(device: str) -> str:
+    """Why nothing can run on ``device`` here; empty where it can."""
+    kind, _, index = device.partition(":")
+    if kind != "cuda":
+        return ""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return f"{device}: torch sees {count} CUDA devices here" if int(index or 0) >= count else ""
+
+
 class Run:
     """One run over some losses.
 
@@ -71,7 +82,7 @@ class Run:
         request: what is asked for.
 
     Raises:
-        HarnessError: no rule is planned for a loss, or an implementation that no loss has.
+        HarnessError: no rule is planned for a loss, an implementation that no loss has, or none of the devices is here.
     """
 
     def __init__(self, specs: Sequence[LossSpec], request: Request) -> None:
@@ -79,8 +90,7 @@ class Run:
         self.chosen = _chosen_implementations(specs, request.implementations)
         self.specs = [spec for spec in specs if self.chosen[spec.name]]
         self.plans = {
-            spec.name: plan(spec, profile=request.profile, rules=request.codes, implementations=self.chosen[spec.name])
-            for spec in self.specs
+            spec.name: plan(spec, rules=request.codes, implementations=self.chosen[spec.name]) for spec in self.specs
         }
         self.parts: dict[str, list[LossRecord]] = {
             spec.name: [records.empty(spec, self.chosen[spec.name])] for spec in self.specs
@@ -89,6 +99,9 @@ class Run:
         self.frames: list[Any] = []
         self.environment: dict[str, Any] = {}
         self.seconds: dict[str, float] = {}
+        self.absent = {device: reason for device in request.devices if (reason := why_absent(device))}
+        if len(self.absent) == len(request.devices):
+            raise HarnessError("; ".join(self.absent.values()))
         self.is_verified = False
         self.untimed: set[str] = set()
 
@@ -107,6 +120,9 @@ class Run:
             self.seconds[f"verify {spec.name}"] = time.perf_counter() - started
 
     def _verify_one(self, spec: LossSpec, implementation: str, code: str, device: str) -> None:
+        if device in self.absent:
+            self.parts[spec.name].append(records.skipped(spec, implementation, code, device, self.absent[device]))
+            return
         verification = verify(
             spec,
             profile=self.request.profile,
@@ -132,8 +148,8 @@ class Run:
     def _benchmark_one(self, spec: LossSpec) -> list[LossRecord]:
         verified = merged(self.parts[spec.name])
         names = self.chosen[spec.name]
-        wrong = [name for name in names if verified.of(name, "error")]
-        if spec.reference in wrong:
+        wrong = [name for name in names if verified.is_wrong(name)]
+        if verified.reference in wrong:
             why = f"not timed: the reference {spec.reference} has errors, so a speedup over it would mean nothing"
             return [records.untimed(spec, name, self.request.devices, why) for name in names]
         left_out = [records.untimed(spec, name, self.request.devices, "not timed: it has errors") for name in wrong]
@@ -157,7 +173,7 @@ class Run:
     def report(self) -> Report:
         """The report on what is done so far; a loss that is not finished says what is missing."""
         for device in self.request.devices:
-            if device not in self.environment:
+            if device not in self.environment and device not in self.absent:
                 self.environment[device] = plain(describe(device))
         return assemble(
             [self._record(spec) for spec in self.specs],

@@ -24,6 +24,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import textwrap
 import types
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,7 @@ from harness.errors import HarnessError
 SCHEMA_VERSION = 1
 STATUSES = ("passed", "failed", "waived", "skipped", "inapplicable", "crashed", "timed out")
 SEVERITIES = ("error", "warning", "note")
+CRASHED = "X01"  # code of the finding that a rule could not be checked; it says nothing on whether the loss is right
 
 R = TypeVar("R")
 
@@ -65,14 +67,17 @@ class OutcomeRecord:
 
 @dataclass(frozen=True)
 class FindingRecord:
-    """One thing that is wrong.  ``failure`` names the file beside the report that `loss-harness replay` takes."""
+    """One thing that is wrong.
+
+    The first line of ``message`` says where (loss / implementation / code and title / dtype / device), the others what came,
+    what should have come and on which input.  ``failure`` names the file that `loss-harness replay` takes.
+    """
 
     implementation: str
     rule: str
     title: str
     severity: str
     device: str
-    dtype: str
     message: str
     reproduction: str
     hint: str
@@ -82,6 +87,16 @@ class FindingRecord:
 
     def __post_init__(self) -> None:
         _check_one_of("severity", self.severity, SEVERITIES)
+
+    @property
+    def header(self) -> str:
+        """Where it is."""
+        return self.message.strip("\n").partition("\n")[0]
+
+    @property
+    def body(self) -> str:
+        """What came and should have come, without indentation."""
+        return textwrap.dedent(self.message.strip("\n").partition("\n")[2])
 
 
 @dataclass(frozen=True)
@@ -144,7 +159,7 @@ class VerdictRecord:
 
 @dataclass(frozen=True)
 class LossRecord:
-    """Everything that is known of one loss."""
+    """Everything that is known of one loss; ``reference`` is empty where it has only one implementation."""
 
     name: str
     target: str
@@ -169,6 +184,10 @@ class LossRecord:
         mine = [o for o in self.outcomes if o.implementation == implementation and o.device == device]
         found = Counter(outcome.status for outcome in mine)
         return {status: found.get(status, 0) for status in STATUSES}
+
+    def is_wrong(self, implementation: str) -> bool:
+        """Whether a rule found an error in it; a crash says nothing."""
+        return any(finding.rule != CRASHED for finding in self.of(implementation, "error"))
 
     def of(self, implementation: str, severity: str | None = None) -> tuple[FindingRecord, ...]:
         """Findings about one implementation, errors first."""

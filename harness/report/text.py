@@ -31,23 +31,16 @@ def printable(text: str) -> str:
     return _CONTROL.sub("", text)
 
 
-def header(loss: str, finding: FindingRecord) -> str:
-    """``loss / implementation / CODE title / dtype / device``."""
-    parts = (loss, finding.implementation, f"{finding.rule} {finding.title}".strip(), finding.dtype, finding.device)
-    return printable(" / ".join(part for part in parts if part))
-
-
-def finding_text(loss: str, finding: FindingRecord, *, folder: str = "", verbose: bool = False) -> str:
+def finding_text(finding: FindingRecord, *, folder: str = "", verbose: bool = False) -> str:
     """One finding: where, what came and should have come, and how to repeat it.
 
     Args:
-        loss: the name of the loss.
         finding: what was found.
         folder: where the failure files lie; without it there is no line on how to repeat.
         verbose: also show the plain-PyTorch code that reproduces it.
     """
-    lines = [header(loss, finding)]
-    lines += [f"  {line}".rstrip() for line in printable(finding.message).strip("\n").splitlines()]
+    lines = [printable(finding.header)]
+    lines += [f"  {line}".rstrip() for line in printable(finding.body).splitlines()]
     if finding.hint and finding.hint not in finding.message:
         lines += [f"  {line}".rstrip() for line in printable(finding.hint).splitlines()]
     if folder:
@@ -69,10 +62,10 @@ def findings_text(
     for severity in SEVERITIES:
         if severity == "note" and not notes:
             continue
-        found = [(loss.name, f) for loss in report.losses for f in loss.findings if f.severity == severity]
+        found = [f for loss in report.losses for f in loss.findings if f.severity == severity]
         if found:
             blocks.append(style(plural(len(found), severity), severity))
-        blocks += [finding_text(loss, finding, folder=folder, verbose=verbose) for loss, finding in found]
+        blocks += [finding_text(finding, folder=folder, verbose=verbose) for finding in found]
     return "\n\n".join(blocks)
 
 
@@ -178,6 +171,8 @@ def _key(record: Any) -> tuple[str, ...]:
 def _status(loss: LossRecord, measurement: MeasurementRecord) -> str:
     if measurement.status != "measured":
         return f"{measurement.status}: {measurement.reason}" if measurement.reason else measurement.status
+    if not loss.reference:
+        return ""
     return "reference" if measurement.implementation == loss.reference else "not compared"
 
 

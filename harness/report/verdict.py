@@ -2,7 +2,8 @@
 
 From strongest to weakest: an error means *do not adopt*; a crash, a timeout, results that are missing or a speed that is
 open at every size mean *inconclusive*; a warning, a waiver, a device where nothing ran or a size at which it is slower
-mean *adopt with caveats*; else *adopt*.  The reference is held to correctness only and keeps the role *reference*.
+mean *adopt with caveats*; else *adopt*.  The reference is held to correctness only and keeps the role *reference*;
+a loss with one implementation has none, and nothing to be faster than.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import harness
 from harness.report.schema import (
+    CRASHED,
     SCHEMA_VERSION,
     ComparisonRecord,
     LossRecord,
@@ -84,9 +86,10 @@ def judge(loss: LossRecord, implementation: str) -> VerdictRecord:
 
 def _about(loss: LossRecord, implementation: str, severity: str, verb: str) -> list[str]:
     reasons: dict[str, str] = {}
-    for finding in loss.of(implementation, severity):
-        devices = [f.device for f in loss.of(implementation, severity) if f.rule == finding.rule]
-        first = next(iter(finding.message.strip().splitlines()), "")
+    found = [f for f in loss.of(implementation, severity) if f.rule != CRASHED]
+    for finding in found:
+        devices = [f.device for f in found if f.rule == finding.rule]
+        first = next(iter(finding.body.splitlines()), "")
         where = _listed(list(dict.fromkeys(devices)))
         reasons.setdefault(finding.rule, f"{finding.rule} {finding.title} {verb} on {where}: {first.strip()}")
     return list(reasons.values())
@@ -157,7 +160,7 @@ def _untimed(loss: LossRecord, implementation: str) -> list[str]:
     reasons = [
         f"it failed when timed on {m.device} at {size_text(m.sizes)} ({m.pass_name}): {m.reason}" for m in failed
     ]
-    if not any(c.implementation == implementation for c in loss.comparisons):
+    if loss.reference and not any(c.implementation == implementation for c in loss.comparisons):
         skipped = [m for m in loss.measurements if m.status != "measured" and m.reason]
         reasons.append(f"its speed is unknown{': ' + skipped[0].reason if skipped else ', nothing was timed'}")
     return list(dict.fromkeys(reasons))

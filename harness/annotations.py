@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import types
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import torch
+from torch import nn
 
 from harness import domains
 from harness.domains import Domain
@@ -35,7 +37,11 @@ def is_jaxtyping(annotation: Any) -> bool:
 
 
 def read(annotation: Any) -> Annotation | None:
-    """What an annotation says of a tensor, or ``None`` where it says nothing of one."""
+    """What an annotation says of a tensor, or ``None`` where it says nothing of one.
+
+    Raises:
+        DeclarationError: two domains, or one that is named but not called.
+    """
     domain: Domain | None = None
     is_context = False
     while True:
@@ -44,7 +50,15 @@ def read(annotation: Any) -> Annotation | None:
             annotation, *metadata = get_args(annotation)
             for item in metadata:
                 if isinstance(item, Domain):
+                    if domain is not None:
+                        raise DeclarationError(
+                            f"one annotation has two domains, {domain!r} and {item!r}; write one of them"
+                        )
                     domain = item
+                elif callable(item) and getattr(item, "__module__", None) == domains.__name__:
+                    raise DeclarationError(
+                        f"domains.{item.__name__} came, but should be called: domains.{item.__name__}()"
+                    )
                 is_context |= item is Context or isinstance(item, Context)
         elif origin in (Union, types.UnionType):
             members = [member for member in get_args(annotation) if member is not type(None)]
@@ -63,43 +77,62 @@ def read(annotation: Any) -> Annotation | None:
 
 
 def hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """Evaluated type hints of a function, ``Annotated`` metadata kept.
+    """Evaluated type hints of a function, ``Annotated`` metadata kept; empty where a builtin has none.
 
     Raises:
-        DeclarationError: an annotation names something that does not exist in the function's module.
+        DeclarationError: an annotation that cannot be evaluated in the function's module.
     """
+    if isinstance(function, functools.partial):
+        return hints(function.func)
+    if not hasattr(function, "__annotations__"):
+        return {}
     try:
         return get_type_hints(function, include_extras=True)
-    except NameError as error:
+    except Exception as error:
         name = getattr(function, "__qualname__", repr(function))
         raise DeclarationError(
-            f"the annotations of {name} cannot be evaluated ({error}); import that name in the module that defines the "
-            f"loss, outside `if TYPE_CHECKING`, or declare the tensors with LossSpec(inputs=..., context=...)"
+            f"the annotations of {name} cannot be evaluated ({type(error).__name__}: {error}); import what they name in the "
+            f"module that defines the loss, outside `if TYPE_CHECKING`, or declare all of it beside the loss:\n"
+            f"    LossSpec(..., inputs={{...}}, context={{...}})"
         ) from error
-    except Exception:  # annotations are foreign code: one that cannot be read says nothing
-        return {}
 
 
 def default_domain(annotation: Annotation, parameter: str) -> tuple[Domain, torch.dtype | None]:
-    """The domain and dtype that follow from the dtype of an annotation alone.
+    """The domain and the fixed dtype, if any, of an annotated tensor.
 
     Raises:
-        DeclarationError: an integer tensor whose range nothing states.
+        DeclarationError: an integer tensor whose range nothing states, a complex one, or a domain that the dtype cannot
+            hold.
     """
-    names = annotation.dtype_names
+    names, domain = annotation.dtype_names, annotation.domain
     dtype = _single_dtype(names)
-    if annotation.domain is not None:
-        boolean = dtype == torch.bool or (annotation.domain.kind == "integer" and dtype is not None)
-        return annotation.domain, dtype if boolean or (dtype is not None and dtype.is_floating_point) else None
-    if dtype == torch.bool:
+    floating = not names or any("float" in name for name in names)
+    if names and all("complex" in name for name in names):
+        raise DeclarationError(
+            f"parameter {parameter!r} is a complex tensor, which no domain makes; declare its real and imaginary parts:\n"
+            f'    {parameter}: Float[Tensor, "{annotation.dims} 2"]      (and torch.view_as_complex in the loss)'
+        )
+    if domain is None and dtype == torch.bool:
         return domains.boolean(), None
-    if names and all("int" in name for name in names):
+    if domain is None and not floating:
         raise DeclarationError(
             f"parameter {parameter!r} is an integer tensor, and nothing says which integers are legal; write\n"
             f'    {parameter}: Annotated[Int[Tensor, "{annotation.dims}"], domains.index("C")]\n'
             f"with the size that its values are below"
         )
-    return domains.real(), dtype
+    if domain is None:
+        return domains.real(), dtype
+    if floating and domain.kind != "float" and len(names) > 0 and not any("int" in name for name in names):
+        name = "Bool" if domain.kind == "boolean" else "Int"
+        raise DeclarationError(
+            f"parameter {parameter!r} is a floating tensor, but its domain {domain!r} is not; write\n"
+            f'    {parameter}: Annotated[{name}[Tensor, "{annotation.dims}"], domains.{domain!r}]'
+        )
+    if not floating and dtype is None and domain.kind == "float":
+        dtype = torch.int64  # `Int` allows every width, and int64 is what PyTorch makes of Python integers
+    if not floating and domain.kind == "boolean" and dtype is None and domain.default_dtype == torch.bool:
+        dtype = torch.int64
+    return domain, dtype
 
 
 def _single_dtype(names: tuple[str, ...]) -> torch.dtype | None:
@@ -131,6 +164,38 @@ def takes_any_keyword(function: Callable[..., Any]) -> bool:
     return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
 
 
+def positional_only(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Parameters that cannot be given by keyword, without ``self``."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return ()
+    kind = inspect.Parameter.POSITIONAL_ONLY
+    return tuple(name for name, p in signature.parameters.items() if p.kind is kind and name != "self")
+
+
+def bound(function: Callable[..., Any]) -> frozenset[str]:
+    """Parameters that `functools.partial` has already given by keyword."""
+    return frozenset(function.keywords) if isinstance(function, functools.partial) else frozenset()
+
+
 def return_annotation(function: Callable[..., Any]) -> Any:
     """The return annotation of a function, evaluated, or ``None``."""
     return hints(function).get("return")
+
+
+def construct_parameters(implementation: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Parameters of the constructor, for a class; none for any other callable."""
+    return parameters(implementation.__init__) if inspect.isclass(implementation) else {}
+
+
+def call_function(implementation: Callable[..., Any]) -> Callable[..., Any]:
+    """The function whose signature says what a call takes."""
+    if inspect.isclass(implementation):
+        return implementation.forward if issubclass(implementation, nn.Module) else implementation.__call__
+    if isinstance(implementation, nn.Module):
+        return implementation.forward
+    method = type(implementation).__call__
+    if inspect.isfunction(method):  # an instance of the user's class, not a function or a builtin
+        return types.MethodType(method, implementation)
+    return implementation

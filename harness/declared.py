@@ -1,0 +1,266 @@
+"""Holds a declaration to what can be understood; every refusal shows the line to write."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from harness import annotations as signatures
+from harness import dims
+from harness.domains import Domain
+from harness.errors import DeclarationError, nearest
+from harness.laws import Law
+
+if TYPE_CHECKING:
+    from harness.spec import LossSpec, TensorSpec
+
+_NAME = re.compile(r"\w[\w.+\- ]*")  # test ids and file names are made of it
+
+# argument -> (type, what to write)
+_SHAPES: dict[str, tuple[type, str]] = {
+    "implementations": (Mapping, "{'naive': naive_loss, 'vectorized': Loss}; the first is the reference"),
+    "inputs": (Mapping, "{'predictions': TensorSpec('B C')}"),
+    "context": (Mapping, "{'weights': TensorSpec('B')}"),
+    "options": (Mapping, "{'reduction': 'sum'}"),
+    "fixed_sizes": (Mapping, "{'C': 3}"),
+    "waivers": (Mapping, "{'B03': 'the reason'}"),
+    "differentiable": (Iterable, "('predictions',)"),
+    "laws": (Iterable, "(laws.permutation('B'),)"),
+    "requires": (Iterable, "('T01',)"),
+    "bench_sizes": (Iterable, "({'B': 1024},)"),
+    "error_inputs": (Iterable, "(ErrorInput(...),)"),
+}
+_OPTIONAL = {"inputs", "context", "differentiable", "bench_sizes"}
+
+
+def check_tensor(tensor: TensorSpec) -> None:
+    """Hold one tensor's dims, domain and dtype to each other.
+
+    Raises:
+        DeclarationError: they contradict each other.
+    """
+    if not isinstance(tensor.dims, str):
+        raise DeclarationError(f"TensorSpec(dims={tensor.dims!r}): dims is a string such as 'B C'")
+    if not isinstance(tensor.domain, Domain):
+        raise DeclarationError(
+            f"TensorSpec({tensor.dims!r}, domain={tensor.domain!r}): needs a harness.domains value, e.g. domains.real()"
+        )
+    parsed = dims.parse(tensor.dims)
+    domain, dtype = tensor.domain, tensor.dtype
+    fixed_rank = not any(dim.variadic for dim in parsed)
+    if domain.axis is not None and fixed_rank and not -len(parsed) <= domain.axis < len(parsed):
+        raise DeclarationError(
+            f"TensorSpec({tensor.dims!r}, domains.{domain!r}): dims {tensor.dims!r} have no axis {domain.axis}; "
+            f"the last axis is axis=-1"
+        )
+    if domain.square and [dim.token for dim in parsed[-2:-1]] != [dim.token for dim in parsed[-1:]]:
+        raise DeclarationError(
+            f"TensorSpec({tensor.dims!r}, domains.{domain!r}): its last two axes should be one size; write\n"
+            f'    TensorSpec("N N", domains.{domain!r})'
+        )
+    if dtype is not None:
+        _check_dtype(tensor.dims, domain, dtype)
+
+
+def _check_dtype(dims_text: str, domain: Domain, dtype: Any) -> None:
+    here = f"TensorSpec({dims_text!r}, domains.{domain!r}, dtype={dtype})"
+    if not isinstance(dtype, torch.dtype) or dtype.is_complex:
+        raise DeclarationError(f"{here}: needs a real torch dtype, such as dtype=torch.float32, or None")
+    if dtype.is_floating_point or domain.make is not None:
+        return
+    if not domain.whole:
+        raise DeclarationError(
+            f"{here}: {dtype} cannot hold fractions; write domains.index('C'), domains.boolean() or domains.binary(), "
+            f"or a floating dtype"
+        )
+    unsigned = dtype == torch.bool or not dtype.is_signed
+    least = min(domain.low, domain.ignore or 0) if domain.low != float("-inf") else domain.ignore or 0
+    if (unsigned and least < 0) or (dtype == torch.bool and domain.symbol is not None):
+        raise DeclarationError(f"{here}: {dtype} cannot hold every value of the domain; write dtype=torch.int64")
+
+
+def check_arguments(given: Mapping[str, Any]) -> None:
+    """Hold the arguments of a `LossSpec` to their types.
+
+    Raises:
+        DeclarationError: an argument of another type; the message shows one that fits.
+    """
+    name = given["name"]
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise DeclarationError(
+            f"LossSpec(name={name!r}): needs a short text of letters, digits and '_.+- ', such as 'weighted_mse'"
+        )
+    for argument, (kind, example) in _SHAPES.items():
+        value = given[argument]
+        if value is None and argument in _OPTIONAL:
+            continue
+        single = isinstance(value, str) or (kind is Iterable and isinstance(value, Mapping))
+        if single or not isinstance(value, kind):
+            raise DeclarationError(f"loss {name!r}: {argument}={value!r}, but should be such as {argument}={example}")
+    _check_implementations(name, given["implementations"])
+    for argument in ("select", "bytes_bound"):
+        if given[argument] is not None and not callable(given[argument]):
+            raise DeclarationError(f"loss {name!r}: {argument}={given[argument]!r}, but should be a function or None")
+    for code, reason in given["waivers"].items():
+        if not isinstance(reason, str) or not reason.strip():
+            raise DeclarationError(
+                f"loss {name!r}: waivers={{{code!r}: {reason!r}}}, but should give the reason in words"
+            )
+    for symbol, size in given["fixed_sizes"].items():
+        extents = size if isinstance(size, tuple) else (size,)
+        if not all(type(extent) is int and 0 <= extent <= dims.MAX_SIZE for extent in extents):
+            raise DeclarationError(
+                f"loss {name!r}: fixed_sizes={{{symbol!r}: {size!r}}}, but should be a whole number, such as "
+                f"fixed_sizes={{{symbol!r}: 3}}; for several axes a tuple of them"
+            )
+
+
+def _check_implementations(name: str, implementations: Mapping[str, Any]) -> None:
+    if not implementations:
+        raise DeclarationError(
+            f"loss {name!r}: implementations={implementations!r}, but should be such as implementations="
+            f"{_SHAPES['implementations'][1]}"
+        )
+    for label, implementation in implementations.items():
+        if not isinstance(label, str) or not _NAME.fullmatch(label):
+            raise DeclarationError(
+                f"loss {name!r}: implementation name {label!r}, but should be letters, digits and '_.+- ', such as 'naive'"
+            )
+        if not callable(implementation):
+            raise DeclarationError(
+                f"loss {name!r}: implementation {label!r} is {implementation!r}, but should be a class or a function"
+            )
+
+
+def check_spec(spec: LossSpec) -> None:
+    """Hold a complete declaration together: tensors, laws, sizes and signatures.
+
+    Raises:
+        DeclarationError: two parts contradict each other, or one names what no other part has.
+    """
+    both = sorted(set(spec.inputs) & set(spec.context))
+    if both:
+        raise DeclarationError(f"loss {spec.name!r}: {both} stand both in inputs and in context; write each in one")
+    _check_differentiable(spec)
+    _check_sizes(spec)
+    _check_laws(spec)
+    for label in spec.implementations:
+        _check_signature(spec, label)
+    _check_options(spec)
+
+
+def _check_differentiable(spec: LossSpec) -> None:
+    for name in spec.differentiable:
+        if name not in spec.inputs:
+            raise DeclarationError(
+                f"loss {spec.name!r}: differentiable={name!r} is no input; inputs are {list(spec.inputs)}{nearest(name, spec.inputs)}"
+            )
+        tensor = spec.inputs[name]
+        if not tensor.differentiable:
+            held = tensor.dtype if tensor.dtype is not None else f"domain {tensor.domain!r}"
+            raise DeclarationError(f"loss {spec.name!r}: differentiable={name!r} has {held}, which has no gradient")
+
+
+def _check_sizes(spec: LossSpec) -> None:
+    all_dims = [tensor.dims for tensor in spec.tensors.values()]
+    mixed = sorted(set(spec.variadic) & set(dims.scalar_symbols(all_dims)))
+    if mixed:
+        raise DeclarationError(
+            f"loss {spec.name!r}: {mixed} stand both for one axis and for several ('*{mixed[0]}'); use two names"
+        )
+    known = {*spec.symbols, *spec.variadic}
+    for symbol, size in spec.fixed_sizes.items():
+        if isinstance(size, tuple) != (symbol in spec.variadic):
+            wanted = "several axes, such as (2, 3)" if symbol in spec.variadic else "one axis, such as 3"
+            raise DeclarationError(
+                f"loss {spec.name!r}: fixed_sizes={{{symbol!r}: {size!r}}}, but {symbol!r} is {wanted}"
+            )
+    for position, sizes in enumerate(spec.bench_sizes or ()):
+        for symbol in sizes:
+            if symbol not in known:
+                raise DeclarationError(
+                    f"loss {spec.name!r}: bench_sizes[{position}] names no size {symbol!r}; sizes are {sorted(known)}"
+                    f"{nearest(symbol, known)}"
+                )
+    output = [] if spec.output is None else [spec.output.dims]
+    for symbol in (*dims.scalar_symbols(output), *dims.variadic_symbols(output)):
+        if symbol not in known and not symbol.startswith("_"):
+            raise DeclarationError(
+                f"loss {spec.name!r}: output has the size {symbol!r}, which no tensor has; sizes are {sorted(known)}"
+                f"{nearest(symbol, known)}"
+            )
+    dims.least_sizes(all_dims, fixed=spec.fixed_sizes)
+
+
+def _check_laws(spec: LossSpec) -> None:
+    known = {*spec.symbols, *spec.variadic}
+    for law in spec.laws:
+        if not isinstance(law, Law):
+            raise DeclarationError(
+                f"loss {spec.name!r}: law {law!r} is not from harness.laws, e.g. laws.permutation('B')"
+            )
+        for name in law.names:
+            if name not in spec.tensors:
+                raise DeclarationError(
+                    f"loss {spec.name!r}: {law!r} names no tensor; tensors are {list(spec.tensors)}{nearest(name, spec.tensors)}"
+                )
+        for symbol in law.symbols:
+            if symbol not in known:
+                raise DeclarationError(
+                    f"loss {spec.name!r}: {law!r} names no size; sizes are {sorted(known)}{nearest(symbol, known)}"
+                )
+        if law.code in {"L07", "L09"}:
+            first, second = (spec.tensors[name] for name in law.names)
+            if first.dims != second.dims:
+                raise DeclarationError(
+                    f"loss {spec.name!r}: {law!r} puts one tensor in the place of the other, but their dims are "
+                    f"{first.dims!r} and {second.dims!r}; it can hold only for equal dims"
+                )
+
+
+def _check_signature(spec: LossSpec, label: str) -> None:
+    """Every declared tensor can be given to the implementation, and nothing that it needs is left out."""
+    implementation = spec.implementations[label]
+    call = signatures.call_function(implementation)
+    constructor, called = signatures.construct_parameters(implementation), signatures.parameters(call)
+    accepted = {**constructor, **called}
+    if not accepted or signatures.takes_any_keyword(call):
+        return
+    for name in spec.tensors:
+        if name not in accepted:
+            raise DeclarationError(
+                f"loss {spec.name!r}: implementation {label!r} takes no {name!r}; it takes {list(accepted)}"
+                f"{nearest(name, accepted)}.  Tensors are passed by keyword in declared names"
+            )
+    for where, wanted in (("its constructor", constructor), ("its call", called)):
+        for name, parameter in wanted.items():
+            given = name in spec.options or name in spec.tensors
+            taken = where == "its call" and name in constructor and name not in spec.options
+            if parameter.default is inspect.Parameter.empty and (not given or taken):
+                reason = "which its constructor has taken" if given and taken else "which nothing declares"
+                raise DeclarationError(
+                    f"loss {spec.name!r}: {where} of implementation {label!r} needs {name!r}, {reason}; write one of\n"
+                    f'    LossSpec(..., options={{"{name}": ...}})              (a constant)\n'
+                    f'    LossSpec(..., context={{"{name}": TensorSpec("B")}})  (a tensor that exists before training)\n'
+                    f"or give the parameter a default"
+                )
+
+
+def _check_options(spec: LossSpec) -> None:
+    for option in spec.options:
+        taken: dict[str, inspect.Parameter] = {}
+        for implementation in spec.implementations.values():
+            call = signatures.call_function(implementation)
+            accepted = {**signatures.construct_parameters(implementation), **signatures.parameters(call)}
+            if option in accepted or not accepted or signatures.takes_any_keyword(call):
+                break
+            taken |= accepted
+        else:
+            raise DeclarationError(
+                f"loss {spec.name!r}: option {option!r} is taken by no implementation; they take {list(taken)}"
+                f"{nearest(option, taken)}"
+            )

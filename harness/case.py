@@ -120,9 +120,9 @@ class Case:
         moved = {name: Recipe(seed=zlib.crc32(name.encode()), point=point) for name, point in points.items()}
         return replace(self, tensors={**self.tensors, **moved})
 
-    def with_copy(self, name: str, of: str, *, near: bool = False) -> Case:
-        """The same case with the tensor ``name`` equal to the tensor ``of``, or ``near`` to it."""
-        copy = Recipe(seed=zlib.crc32(name.encode()), mode="near" if near else "smooth", same_as=of)
+    def with_copy(self, name: str, of: str, *, near: int = 0) -> Case:
+        """The same case with the tensor ``name`` equal to ``of``, or, in one of several ways (1, 2, ...), ``near`` to it."""
+        copy = Recipe(seed=zlib.crc32(name.encode()) + near, mode="near" if near else "smooth", same_as=of)
         return replace(self, tensors={**self.tensors, name: copy})
 
     def materialize(

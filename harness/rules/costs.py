@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from harness.dispatch import Watch
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.trial import Trial
 
 _READS = {"_local_scalar_dense", "is_nonzero", "nonzero", "equal", "_unique2", "unique_dim", "masked_select"}
 
 
-class HostReads(TorchDispatchMode):
+class HostReads(Watch):
     """Counts operations whose result the host must wait for: `.item()`, `nonzero`, boolean indexing."""
 
     def __init__(self) -> None:

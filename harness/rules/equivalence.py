@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from torch import Tensor
+
 from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.rules.compare import same_gradients, same_output
@@ -79,11 +81,9 @@ def _gradient_differs(trial: Trial, point: str) -> Mismatch | None:
             return None
         raise NotApplicable("the values differ already; see E01")
     tensors = trial.tensors()
-    mismatch = same_gradients(
-        trial, came.gradients, should.gradients, tensors, reference.function(tensors), reference.scale[1]
-    )
-    if mismatch is None:
-        return None
+    mismatch = _gradients_at(trial, tensors)
+    if mismatch is None or (should.finite and came.finite and _gradients_at(trial, trial.nudged(tensors)) is None):
+        return None  # what agrees at a generic point nearby is two choices at a tie
     return replace(
         mismatch,
         where=f"{mismatch.where}{point}",
@@ -96,6 +96,13 @@ def _gradient_differs(trial: Trial, point: str) -> Mismatch | None:
         """,
         hint="the value is right and the gradient is not: look for detach, no_grad, in-place edits or a custom backward",
     )
+
+
+def _gradients_at(trial: Trial, tensors: dict[str, Tensor]) -> Mismatch | None:
+    reference = _reference(trial)
+    should, came = reference.run(tensors), trial.run(tensors)
+    function, intermediate = reference.function(tensors), reference.measure_scale(tensors)[1]
+    return same_gradients(trial, came.gradients, should.gradients, tensors, function, intermediate)
 
 
 def _is_candidate(spec: LossSpec, name: str) -> str | None:

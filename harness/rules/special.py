@@ -11,6 +11,8 @@ from harness.case import Case
 from harness.domains import Domain
 from harness.spec import LossSpec
 
+NEAR_WAYS = 4  # whether a cancelled difference comes out negative is a toss of a coin for each row
+
 
 def pairs(spec: LossSpec, case: Case) -> list[tuple[str, str]]:
     """Pairs of floating tensors with the same shape and domain, which may coincide."""
@@ -39,7 +41,8 @@ def near_cases(spec: LossSpec, case: Case) -> Iterator[tuple[str, Case]]:
     for first, second in pairs(spec, case):
         points = spec.tensors[first].domain.special
         moved = case.with_points({first: "large"}) if "large" in points else case
-        yield f"{second} near {first}", moved.with_copy(second, first, near=True)
+        for way in range(1, NEAR_WAYS + 1):
+            yield f"{second} near {first}", moved.with_copy(second, first, near=way)
 
 
 def counts_nothing(domain: Domain, values: Tensor) -> bool:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.case import Case
+from harness.dispatch import Watch
 from harness.evaluation import Candidate, LossRaised
 from harness.spec import LossSpec
 
 RNG_SEED = 20_240_229
+NUDGE = 1e-3  # far above every step of a difference quotient, far below the distance of lattice values
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Run:
         )
 
 
-class Intermediates(TorchDispatchMode):
+class Intermediates(Watch):
     """Records the largest finite absolute value that any operation returns."""
 
     def __init__(self) -> None:
@@ -129,11 +130,9 @@ class Trial:
         floating = tuple(name for name, tensor in tensors.items() if tensor.is_floating_point())
         recorder = Intermediates()
         try:
-            with recorder:
-                found = self.run(tensors, wrt=floating)
+            found = self.run(tensors, wrt=floating, mode=recorder)
         except LossRaised:  # some losses refuse targets that require grad
-            with recorder:
-                found = self.run(tensors)
+            found = self.run(tensors, mode=recorder)
         condition = 0.0
         for name, gradient in found.gradients.items():
             if gradient is not None:
@@ -141,14 +140,23 @@ class Trial:
                 condition += float(term)
         return condition, recorder.largest
 
-    def run(self, tensors: Mapping[str, Tensor], *, wrt: tuple[str, ...] | None = None, train: bool = False) -> Run:
+    def run(
+        self,
+        tensors: Mapping[str, Tensor],
+        *,
+        wrt: tuple[str, ...] | None = None,
+        train: bool = False,
+        mode: AbstractContextManager[Any] | None = None,
+    ) -> Run:
         """Evaluate a fresh instance on ``tensors`` and differentiate with respect to ``wrt`` (default: as declared).
+
+        ``mode`` is entered around the call of the loss alone.
 
         Raises:
             LossRaised: the loss, its constructor or its backward raised, or it did not return a floating tensor.
         """
         leaves = self.leaves(tensors, wrt)
-        output = self.output(leaves, train=train)
+        output = self.output(leaves, train=train, mode=mode)
         names = [name for name in leaves if leaves[name].requires_grad]
         connected = output.requires_grad
         gradients: dict[str, Tensor | None] = dict.fromkeys(names)
@@ -168,7 +176,9 @@ class Trial:
             name: tensor.detach().requires_grad_() if name in chosen else tensor for name, tensor in tensors.items()
         }
 
-    def output(self, tensors: Mapping[str, Tensor], *, train: bool = False) -> Tensor:
+    def output(
+        self, tensors: Mapping[str, Tensor], *, train: bool = False, mode: AbstractContextManager[Any] | None = None
+    ) -> Tensor:
         """What a fresh instance returns, from a fixed state of the global generators.
 
         Raises:
@@ -176,7 +186,8 @@ class Trial:
         """
         torch.default_generator.manual_seed(RNG_SEED)
         random.seed(RNG_SEED)
-        output: Any = self.candidate(tensors, train=train)
+        with mode if mode is not None else nullcontext():
+            output: Any = self.candidate(tensors, train=train)
         if not isinstance(output, Tensor):
             what = f"it returned a {type(output).__name__}"
             raise LossRaised(TypeError(f"{what}, but should return a tensor; pick it with LossSpec(select=...)"))
@@ -184,12 +195,23 @@ class Trial:
             raise LossRaised(TypeError(f"it returned a tensor of {output.dtype}, but should return a floating one"))
         return output.to_dense() if output.layout != torch.strided else output
 
+    def nudged(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A generic point nearby: the differentiable inputs moved by about 1e-3, off every tie and kink."""
+        moved = dict(tensors)
+        for name in self.spec.differentiable:
+            tensor = tensors[name]
+            noise = torch.randn(tensor.shape, generator=self.generator(7), dtype=torch.float64).to(tensor)
+            domain = self.spec.inputs[name].domain
+            moved[name] = domain.interior(domain.project(tensor.detach() + NUDGE * noise))
+        return moved
+
     def function(self, tensors: Mapping[str, Tensor]) -> Callable[[Mapping[str, Tensor]], float]:
         """The loss as a number of some replaced tensors, without a graph."""
 
         def value(changes: Mapping[str, Tensor]) -> float:
+            given = {name: tensor.clone() for name, tensor in {**tensors, **changes}.items()}  # the loss may edit them
             with torch.no_grad():
-                return float(contract(self.output({**tensors, **changes})))
+                return float(contract(self.output(given)))
 
         return value
 

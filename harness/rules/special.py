@@ -68,7 +68,6 @@ def with_everything_counted(spec: LossSpec, tensors: Mapping[str, Tensor]) -> di
     counted = dict(tensors)
     for name, tensor in spec.tensors.items():
         if counts_nothing(tensor.domain, tensors[name]):
-            counted[name] = tensors[name].new_zeros(()).expand_as(tensors[name]).clone()
-            if tensor.domain.ignore is None and not tensor.domain.nan:
-                counted[name] += 1
+            zero_counts = tensor.domain.ignore is not None or tensor.domain.nan
+            counted[name] = tensors[name].new_full(tensors[name].shape, 0 if zero_counts else 1)
     return counted

@@ -11,7 +11,6 @@ Source: weighted sum of squares, Bishop, Pattern Recognition and Machine Learnin
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 from typing import Annotated
@@ -40,17 +39,12 @@ def naive_dynamic_weighted(
     _check_weights(weights)
     _check_call(predictions, labels, weights, indices)
     samples = range(len(weights)) if indices is None else positions("indices", indices, len(weights))
+    w = weights.double().tolist()
     errors, repeated, removed = [], [], nothing_of(predictions)
-    for b, sample in enumerate(samples):
-        weight = weights[sample].item()
-        for rest in itertools.product(*map(range, predictions.shape[1:])):
-            error = removed
-            if weight != 0:
-                p = predictions[b, *rest].double()
-                y = labels[b, *rest].double()
-                error = weight * (p - y) ** 2
-            errors.append(error)
-            repeated.append(weight)
+    for sample, p, y in zip(samples, predictions.double(), labels.double(), strict=True):
+        for p_element, y_element in zip(p.flatten(), y.flatten(), strict=True):
+            errors.append(removed if w[sample] == 0 else w[sample] * (p_element - y_element) ** 2)
+            repeated.append(w[sample])
     return naive_reduce(errors, repeated, predictions, reduction)
 
 

@@ -11,7 +11,6 @@ Source: weighted sum of squares, Bishop, Pattern Recognition and Machine Learnin
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 from typing import Annotated
@@ -40,21 +39,20 @@ def naive_weighted_mse(
     _check_mask(mask)
     _check_call(predictions, labels, mask, corner)
     row, column = (0, 0) if corner is None else corner.tolist()
-    height, width = predictions.shape[-2:]
+    *batch, height, width = predictions.shape
     if min(row, column) < 0 or row + height > mask.shape[0] or column + width > mask.shape[1]:
         raise IndexError(
             f"corner={[row, column]}, but a crop of shape {[height, width]} there leaves the mask of shape {list(mask.shape)}"
         )
+    m = mask.double().tolist()
+    p, y = (images.double().reshape(math.prod(batch), height, width) for images in (predictions, labels))
     errors, weights, removed = [], [], nothing_of(predictions)
-    for *batch, h, w in itertools.product(*map(range, predictions.shape)):
-        weight = mask[row + h, column + w].item()
-        error = removed
-        if weight != 0:
-            p = predictions[*batch, h, w].double()
-            y = labels[*batch, h, w].double()
-            error = weight * (p - y) ** 2
-        errors.append(error)
-        weights.append(weight)
+    for p_image, y_image in zip(p, y, strict=True):
+        for h, (p_row, y_row) in enumerate(zip(p_image, y_image, strict=True)):
+            for w, (p_element, y_element) in enumerate(zip(p_row, y_row, strict=True)):
+                weight = m[row + h][column + w]
+                errors.append(removed if weight == 0 else weight * (p_element - y_element) ** 2)
+                weights.append(weight)
     return naive_reduce(errors, weights, predictions, reduction)
 
 

@@ -151,6 +151,12 @@ def check_spec(spec: LossSpec) -> None:
     for label in spec.implementations:
         _check_signature(spec, label)
     _check_options(spec)
+    for item in spec.error_inputs:
+        if not callable(getattr(item, "change", None)):
+            raise DeclarationError(
+                f"loss {spec.name!r}: error_inputs has {item!r}, but should have ErrorInputs, such as\n"
+                f"    ErrorInput('short labels', lambda tensors: {{'labels': tensors['labels'][:1]}}, ValueError)"
+            )
 
 
 def _check_differentiable(spec: LossSpec) -> None:

@@ -7,6 +7,8 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import traceback
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -66,9 +68,21 @@ def _is_file(place: str) -> bool:
 
 
 def _import_module(name: str, target: str) -> ModuleType:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    if not all(part.isidentifier() for part in name.split(".")):
+        kind = "a directory; name a file in it" if Path(name).is_dir() else "no module name"
+        raise TargetError(
+            f"target {target!r}: {name!r} is {kind}; write package.module, path/file.py or either with :Name"
+        )
+    here = Path.cwd()
+    if str(here) not in sys.path:
+        sys.path.insert(0, str(here))
+    top = name.partition(".")[0]
+    known, own = sys.modules.get(top), next((p for p in (here / top, here / f"{top}.py") if p.exists()), None)
+    if known is not None and own is not None and not _lies_in(known, here):
+        raise TargetError(
+            f"target {target!r}: {own} is meant, but another {top!r} is already imported from {_home(known)}; write the path "
+            f"of the file, such as {top}/loss.py"
+        )
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -77,32 +91,75 @@ def _import_module(name: str, target: str) -> ModuleType:
             raise TargetError(
                 f"target {target!r}: no module {name!r} in {here} or among the installed packages{hint}"
             ) from error
-        raise
+        raise TargetError(_broken(target, error)) from error
+    except (Exception, SystemExit) as error:
+        raise TargetError(_broken(target, error)) from error
+
+
+def _broken(target: str, error: BaseException) -> str:
+    """Why a user's module cannot be imported, and in which line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    user = [frame for frame in frames if "importlib" not in frame.filename and frame.filename != __file__]
+    place = f"{user[-1].filename}:{user[-1].lineno}" if user else ""
+    if isinstance(error, SyntaxError):
+        place = f"{error.filename}:{error.lineno}"
+    where = f" at {place}" if place else ""
+    return f"target {target!r}: importing it raised {type(error).__name__}: {error}{where}; it must import without an error"
+
+
+def _home(module: ModuleType) -> str:
+    return str(getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", [])), "memory"))
+
+
+def _lies_in(module: ModuleType, directory: Path) -> bool:
+    home = _home(module)
+    return home != "memory" and Path(home).resolve().is_relative_to(directory.resolve())
 
 
 def _import_file(path: Path, target: str) -> ModuleType:
+    if path.is_dir():
+        raise TargetError(f"target {target!r}: {path} is a directory; name a file in it, such as {path / 'loss.py'}")
     if not path.is_file():
         raise TargetError(f"target {target!r}: no file {path}")
     path = path.resolve()
     root, dotted = path.parent, path.stem
     while (root / "__init__.py").exists():
         dotted, root = f"{root.name}.{dotted}", root.parent
+    dotted = dotted.removesuffix(".__init__")
     known = sys.modules.get(dotted)
     if known is not None and getattr(known, "__file__", None) == str(path):
         return known
-    clash = sys.modules.get(dotted.partition(".")[0])
-    if "." in dotted and (clash is None or str(root) in str(getattr(clash, "__file__", ""))):
-        if str(root) not in sys.path:
-            sys.path.insert(0, str(root))
-        return importlib.import_module(dotted.removesuffix(".__init__"))
-    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    # In front, as for a script: a package of the user's that has the name of an installed one is the one that is meant.
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    try:
+        if root == path.parent:
+            return _import_as(f"{path.stem}_{_digest(path)}", path)
+        top = dotted.partition(".")[0]
+        clash = sys.modules.get(top)
+        if clash is None or _lies_in(clash, root / top):
+            module = importlib.import_module(dotted)
+            if getattr(module, "__file__", None) == str(path):
+                return module
+        renamed = f"{top}_{_digest(root)}"  # another package of that name is imported: this one gets a name of its own
+        _import_as(renamed, root / top / "__init__.py")
+        return importlib.import_module(dotted.replace(top, renamed, 1))
+    except (Exception, SystemExit) as error:
+        raise TargetError(_broken(target, error)) from error
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(str(path).encode()).hexdigest()[:8]
+
+
+def _import_as(name: str, path: Path) -> ModuleType:
+    """Import a file under a name of ours; a package is found by its ``__init__.py``."""
     if name in sys.modules:
         return sys.modules[name]
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))
-    spec = importlib.util.spec_from_file_location(name, path)
+    folders = [str(path.parent)] if path.name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=folders)
     if spec is None or spec.loader is None:
-        raise TargetError(f"target {target!r}: {path} is not a Python file")
+        raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # so that its classes can be pickled
     try:
@@ -119,7 +176,7 @@ def _everything(module: ModuleType, target: str) -> list[LossSpec]:
     specs = list({id(v): v for v in vars(module).values() if isinstance(v, LossSpec)}.values())
     if specs:
         return specs
-    problems: list[str] = []
+    problems: dict[str, str] = {}
     for name, value in vars(module).items():
         if name.startswith("_") or getattr(value, "__module__", None) != module.__name__:
             continue
@@ -128,13 +185,17 @@ def _everything(module: ModuleType, target: str) -> list[LossSpec]:
             try:
                 specs.append(_zero_config(value, name))
             except DeclarationError as error:
-                problems.append(str(error))
+                problems[name] = str(error)
+    if not specs and problems:
+        raise DeclarationError(
+            f"target {target!r} holds no SPECS, and no loss whose annotations declare it:\n\n"
+            + "\n\n".join(problems.values())
+        )
+    for name, problem in problems.items():
+        if inspect.isclass(getattr(module, name)):  # a function beside annotated losses is most likely a helper
+            warnings.warn(f"target {target!r}: {name} is left out: {problem}", stacklevel=2)
     if specs:
         return specs
-    if problems:
-        raise DeclarationError(
-            f"target {target!r} holds no SPECS, and no loss whose annotations declare it:\n\n" + "\n\n".join(problems)
-        )
     raise TargetError(f"target {target!r} holds no SPECS, no LossSpec and no loss; write SPECS = [LossSpec(...)] in it")
 
 

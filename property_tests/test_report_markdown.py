@@ -20,8 +20,9 @@ def test_the_report_starts_with_the_verdicts():
 
 def test_a_loss_has_counts_findings_speed_and_environment():
     found = (examples.finding(hint="declare domains.positive()"), examples.finding("note", rule="T02", title="vmap"))
-    skipped = examples.outcome(rule="D06", status="skipped", reason="no CUDA device")
-    record = examples.loss(findings=found, outcomes=(examples.outcome(), skipped), suggestions=("laws.nonnegative()",))
+    skipped = {"rule": "D06", "status": "skipped", "reason": "no CUDA device"}
+    outcomes = (examples.outcome(), *(examples.outcome(name, **skipped) for name in ("naive", "vectorized")))
+    record = examples.loss(findings=found, outcomes=outcomes, suggestions=("laws.nonnegative()",))
     shown = markdown.render(examples.report(record), command="loss-harness report losses", folder="reports/latest")
     for expected in (
         "#### graph_distance / vectorized / G01 gradient matches finite differences / float64 / cpu",
@@ -31,7 +32,7 @@ def test_a_loss_has_counts_findings_speed_and_environment():
         "declare domains.positive()",
         "<details><summary>1 note</summary>",
         "| vectorized | cpu | 2 | 1 | 0 | 0 | 1 | 0 | 0 | 0 | 24 |",
-        "| vectorized | cpu | D06 | skipped | no CUDA device |",
+        "| D06 | naive, vectorized | cpu | skipped | no CUDA device |",
         "- laws.nonnegative()",
         "| N=128 | full | cpu | float32 | vectorized | 20 µs | 5× | 4.5× to 5.5× | faster | 7 | 4096 | 8192 |",
         "| cpu.torch | 2.13.0 |",

@@ -80,10 +80,12 @@ def render(report: Report, *, command: str = "", folder: str = ".") -> str:
 
 
 def _not_checked(loss: LossRecord) -> list[list[str]]:
-    rows = [["implementation", "device", "rules", "what", "why"]]
+    rows = [["rules", "implementation", "device", "what", "why"]]
     for status in ("crashed", "timed out", "waived", "skipped", "inapplicable"):
+        shared: dict[tuple[str, str, str], list[str]] = {}
         for (implementation, device, reason), codes in reasons(loss, status).items():
-            rows.append([implementation, device, ", ".join(codes), status, reason])
+            shared.setdefault((", ".join(codes), device, reason), []).append(implementation)
+        rows += [[codes, ", ".join(names), device, status, why] for (codes, device, why), names in shared.items()]
     return rows
 
 

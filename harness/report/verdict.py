@@ -88,8 +88,9 @@ def _about(loss: LossRecord, implementation: str, severity: str, verb: str) -> l
     reasons: dict[str, str] = {}
     found = [f for f in loss.of(implementation, severity) if f.rule != CRASHED]
     for finding in found:
-        devices = [f.device for f in found if f.rule == finding.rule]
-        first = next(iter(finding.body.splitlines()), "")
+        alike = [f for f in found if f.rule == finding.rule]
+        devices = [f.device for f in alike]
+        first = next(iter(finding.body.splitlines()), "") + (f" (and {len(alike) - 1} more)" if len(alike) > 1 else "")
         where = _listed(list(dict.fromkeys(devices)))
         reasons.setdefault(finding.rule, f"{finding.rule} {finding.title} {verb} on {where}: {first.strip()}")
     return list(reasons.values())

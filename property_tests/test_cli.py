@@ -1,0 +1,330 @@
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from harness import cli
+from harness.report import schema
+
+LOSS = """
+from jaxtyping import Float
+from torch import Tensor
+
+from harness import LossSpec
+
+
+def naive(predictions: Float[Tensor, "B"], labels: Float[Tensor, "B"]) -> Float[Tensor, ""]:
+    total = predictions.new_zeros(())
+    for prediction, label in zip(predictions, labels, strict=True):
+        total = total + (prediction - label) ** 2
+    return total / len(predictions)
+
+
+def vectorized(predictions, labels):
+    return ((predictions - labels) ** 2).mean()
+
+
+def wrong(predictions, labels):
+    return ((predictions - labels) ** 2).mean() * 1.5
+
+
+GOOD = LossSpec("good", {"naive": naive, "vectorized": vectorized})
+BAD = LossSpec("bad", {"naive": naive, "wrong": wrong})
+"""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A directory that is not the repository, with one file of losses."""
+    (tmp_path / "mine.py").write_text(LOSS)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*args):
+    return CliRunner().invoke(cli.cli, list(args))
+
+
+def verify(*args):
+    return run("verify", *args, "--profile", "quick", "--select", "B01,E01")
+
+
+def python(*args, **changes):
+    environment = {**os.environ, **changes}
+    return subprocess.run(
+        [sys.executable, *args], capture_output=True, text=True, env=environment, check=False, timeout=120
+    )
+
+
+# ---- starting ------------------------------------------------------------------------------------------------------------
+
+
+def test_help_and_the_plugin_import_no_torch():
+    code = (
+        "import sys, runpy\n"
+        "import harness.pytest_plugin\n"
+        "sys.argv = ['loss-harness', '--help']\n"
+        "try:\n    runpy.run_module('harness.cli', run_name='__main__')\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "assert 'harness.errors' in sys.modules\n"
+        "heavy = {'torch', 'pandas', 'hypothesis', 'rich', 'jinja2', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert "Usage: loss-harness" in done.stdout
+
+
+def test_help_is_fast():
+    def seconds():
+        started = time.perf_counter()
+        assert python("-m", "harness.cli", "--help").returncode == 0
+        return time.perf_counter() - started
+
+    assert min(seconds() for _ in range(3)) <= 0.3
+
+
+def test_the_version_is_shown():
+    assert run("--version").output == "loss-harness, version 0.1.0\n"
+
+
+# ---- usage ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["verify"], "Missing argument 'TARGET...'"),
+        (["verify", "nowhere.py"], "no file nowhere.py"),
+        (["verify", "mine.py:GOD"], "did you mean 'GOOD'?"),
+        (["verify", "no_such_module"], "no module 'no_such_module'"),
+        (["verify", "broken.py"], "cannot load broken.py: ZeroDivisionError: division by zero"),
+        (["verify", "exits.py"], "cannot load exits.py: SystemExit: 5"),
+        (["verify", "syntax.py"], "cannot load syntax.py: SyntaxError"),
+        (["verify", "undeclared.py"], "loss"),
+        (["verify", "mine.py", "--device", "tpu"], "a device is cpu, cuda or cuda:0"),
+        (["verify", "mine.py", "--device", ","], "needs a device"),
+        (["verify", "mine.py", "--select", "G99"], "G"),
+        (["verify", "mine.py", "--ignore", "Q1"], "Q1"),
+        (["verify", "mine.py", "--select", "G01", "--ignore", "G"], "no rule is left"),
+        (["verify", "mine.py", "--implementation", "vectorised"], "did you mean 'vectorized'?"),
+        (["bench", "mine.py", "--budget", "0"], "--budget"),
+        (["report", "mine.py", "--out", "mine.py"], "mine.py"),
+        (["report", "mine.py:GOOD", "--out", "mine.py/below"], "cannot write reports to mine.py/below"),
+        (["explain", "G0"], "G0"),
+        (["replay", "nothing.json"], "nothing.json"),
+        (["replay", "mine.py"], "mine.py is not a failure file"),
+        (["replay", "list.json"], "holds a list, but should hold an object"),
+        (["replay", "empty.json"], ""),
+        (["nonsense"], "No such command 'nonsense'"),
+    ],
+)
+def test_what_cannot_be_understood_is_a_message_and_exit_code_2(place, args, message):
+    (place / "broken.py").write_text("1 / 0")
+    (place / "exits.py").write_text("raise SystemExit(5)")
+    (place / "syntax.py").write_text("def (")
+    (place / "undeclared.py").write_text("def loss(predictions, labels):\n    return predictions\n")
+    (place / "list.json").write_text("[]")
+    (place / "empty.json").write_text("{}")
+    done = run(*args)
+    assert done.exit_code == 2, done.output
+    assert message in done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+# ---- verify --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_right_loss_is_clean(place):
+    done = verify("mine.py:GOOD")
+    assert done.exit_code == 0, done.output
+    assert "0 errors" in done.stdout.splitlines()[-1]
+    assert not Path(cli.FAILURES).exists()
+
+
+def test_a_wrong_loss_is_found_and_can_be_repeated_as_printed(place):
+    done = verify("mine.py:BAD")
+    assert done.exit_code == 1
+    assert "bad / wrong / E01 " in done.stdout
+    assert "naive / E01" not in done.stdout
+    repeat = next(line for line in done.stdout.splitlines() if "repeat: " in line).partition("repeat: loss-harness ")[2]
+    assert repeat.startswith("replay .loss-harness/failures/bad-E01-")
+    again = run(*repeat.split())
+    assert again.exit_code == 1
+    assert again.stdout.startswith("FAILED")
+
+
+def test_a_mended_loss_replays_as_fixed(place):
+    verify("mine.py:BAD")
+    failure = next(Path(cli.FAILURES).glob("bad-E01-*.json"))
+    (place / "mine.py").write_text(LOSS.replace(" * 1.5", ""))
+    done = python("-m", "harness.cli", "replay", str(failure))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("FIXED")
+
+
+def test_verbose_adds_code_that_runs_without_the_harness(place):
+    shown = verify("mine.py:BAD", "-v").stdout
+    assert "    import torch" in shown
+    assert "import torch" not in verify("mine.py:BAD").stdout
+
+
+def test_counts_add_up_in_text_and_json(place):
+    data = schema.loads(verify("mine.py", "--format", "json").stdout)
+    assert [loss.name for loss in data.losses] == ["good", "bad"]
+    for loss in data.losses:
+        counts = [sum(loss.counts(name, "cpu").values()) for name in loss.implementations]
+        assert counts == [2, 2]
+    assert "8 planned = " in verify("mine.py").stdout.splitlines()[-1]
+
+
+def test_the_same_seed_gives_byte_identical_findings(place):
+    def findings():
+        return json.dumps(
+            [loss["findings"] for loss in json.loads(verify("mine.py", "--format", "json").stdout)["losses"]]
+        )
+
+    assert findings() == findings()
+
+
+def test_json_goes_to_a_file_and_nothing_to_the_terminal(place):
+    done = verify("mine.py:BAD", "--format", "json", "--output", "deep/out.json")
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "", "")
+    assert not schema.loads(Path("deep/out.json").read_text()).ok
+
+
+def test_a_pipe_gets_neither_colours_nor_progress(place):
+    done = python("-m", "harness.cli", "verify", "mine.py:BAD", "--profile", "quick", "--select", "E01")
+    assert done.returncode == 1
+    assert done.stderr == ""
+    assert "\x1b" not in done.stdout
+
+
+def test_rules_and_implementations_are_chosen(place):
+    done = run(
+        *("verify", "mine.py:BAD", "--profile", "quick", "--format", "json"),
+        *("--select", "B01", "--select", "e", "--ignore", "E02", "--implementation", "wrong"),
+    )
+    (loss,) = schema.loads(done.stdout).losses
+    assert {(o.implementation, o.rule) for o in loss.outcomes} == {("wrong", "B01"), ("wrong", "E01")}
+
+
+def test_an_interrupt_shows_what_is_done_and_exits_130(place, monkeypatch, capsys):
+    _interrupt_after(monkeypatch, 2)
+    monkeypatch.setattr(
+        sys, "argv", ["loss-harness", "verify", "mine.py:GOOD", "--select", "B01,E01", "--profile", "quick"]
+    )
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert end.value.code == 130
+    assert "2 planned = " in out
+    assert "interrupted" in err
+
+
+def _interrupt_after(monkeypatch, count):
+    from harness.report import run as module
+
+    left = iter(range(count))
+    original = module.verify
+
+    def once_more(*args, **kwargs):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(module, "verify", once_more)
+
+
+def test_a_bug_of_the_tool_is_not_taken_for_a_finding(place, monkeypatch, capsys):
+    from harness.report import run as module
+
+    def bug(*args, **kwargs):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(module, "verify", bug)
+    monkeypatch.setattr(sys, "argv", ["loss-harness", "verify", "mine.py:GOOD"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 3
+    assert "RuntimeError: a bug" in capsys.readouterr().err
+
+
+# ---- report and bench ----------------------------------------------------------------------------------------------------
+
+
+def make_report(*args):
+    return run("report", *args, "--profile", "quick", "--budget", "4", "--out", "out")
+
+
+def test_a_report_says_the_verdict_and_writes_the_folder(place):
+    done = make_report("mine.py")
+    assert done.exit_code == 1, done.output
+    assert "good / naive: reference" in done.stdout
+    assert "bad / wrong: do not adopt" in done.stdout
+    written = schema.loads(Path("out/report.json").read_text())
+    verdicts = {(loss.name, v.implementation): v for loss in written.losses for v in loss.verdicts}
+    assert verdicts["good", "vectorized"].verdict != "do not adopt"
+    good, bad = written.losses
+    assert any(m.status == "measured" for m in good.measurements)
+    assert not any(m.status == "measured" for m in bad.measurements if m.implementation == "wrong")
+    assert Path("out/timings.csv").read_text().count("\n") > 1
+    names = {finding.failure for loss in written.losses for finding in loss.findings}
+    assert {path.name for path in Path("out/failures").iterdir()} == names
+    assert "# Loss report" in Path("out/report.md").read_text()
+
+
+def test_an_interrupted_report_is_written_beside_the_complete_one(place, monkeypatch):
+    Path("out").mkdir()
+    Path("out/report.json").write_text("earlier")
+    _interrupt_after(monkeypatch, 3)
+    done = make_report("mine.py:GOOD")
+    assert done.exit_code != 0
+    assert Path("out/report.json").read_text() == "earlier"
+    (loss,) = schema.loads(Path("out/interrupted/report.json").read_text()).losses
+    assert loss.missing.startswith("interrupted: 3 of ")
+    assert [v.verdict for v in loss.verdicts] == ["reference", "inconclusive"]
+
+
+def test_a_run_without_results_leaves_the_folder_alone(place, monkeypatch):
+    Path("out").mkdir()
+    Path("out/report.json").write_text("earlier")
+    _interrupt_after(monkeypatch, 0)
+    make_report("mine.py:GOOD")
+    assert [path.name for path in Path("out").iterdir()] == ["report.json"]
+    assert Path("out/report.json").read_text() == "earlier"
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"), [("text", "speedup"), ("csv", "implementation"), ("json", '"measurements"')]
+)
+def test_bench_times_and_nothing_else(place, form, expected):
+    done = run("bench", "mine.py:GOOD", "--budget", "1", "--format", form)
+    assert done.exit_code == 0, done.output
+    assert expected in done.stdout
+    assert "vectorized" in done.stdout
+    assert list(place.iterdir()) == [place / "mine.py"] or {p.name for p in place.iterdir()} == {
+        "mine.py",
+        "__pycache__",
+    }
+
+
+# ---- rules ---------------------------------------------------------------------------------------------------------------
+
+
+def test_every_rule_is_listed_and_explained():
+    from harness.rules import BATTERY
+
+    listed = run("rules").stdout
+    for rule in BATTERY:
+        assert rule.code in listed
+        assert rule.title in listed
+        explained = run("explain", rule.code)
+        assert explained.exit_code == 0
+        assert rule.title in explained.stdout

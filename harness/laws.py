@@ -32,6 +32,12 @@ class Law:
     function: Callable[..., Any] | None = None
     values: tuple[tuple[str, float], ...] = ()
 
+    def __post_init__(self) -> None:
+        for names, example in ((self.symbols, "B"), (self.names, "weights")):
+            if not all(isinstance(name, str) for name in names):
+                call = self.text.partition("(")[0]
+                raise DeclarationError(f"laws.{self.text}: needs names, such as {call}({example!r})")
+
     def __repr__(self) -> str:
         return f"laws.{self.text}"
 
@@ -91,6 +97,9 @@ def reduces_to(function: Callable[..., Any], **values: float) -> Law:
         raise DeclarationError(f"reduces_to({function!r}): needs a function of the remaining tensors")
     if not values:
         raise DeclarationError("reduces_to(function): needs the constant, e.g. reduces_to(F.mse_loss, weights=1.0)")
+    for name, value in values.items():
+        if not isinstance(value, int | float):
+            raise DeclarationError(f"reduces_to(function, {name}={value!r}): {name}={value!r}, but should be a number")
     text = ", ".join(f"{name}={value:g}" for name, value in values.items())
     label = getattr(function, "__name__", type(function).__name__)
     return Law(

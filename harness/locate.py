@@ -69,7 +69,7 @@ def _is_file(place: str) -> bool:
 
 def _import_module(name: str, target: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
-        kind = "a directory; name a file in it" if Path(name).is_dir() else "no module name"
+        kind = "a directory; name a file in it" if name and Path(name).is_dir() else "no module name"
         raise TargetError(
             f"target {target!r}: {name!r} is {kind}; write package.module, path/file.py or either with :Name"
         )
@@ -87,9 +87,8 @@ def _import_module(name: str, target: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
-            hint = f"; for the file write {name}.py" if Path(f"{name}.py").exists() else ""
             raise TargetError(
-                f"target {target!r}: no module {name!r} in {here} or among the installed packages{hint}"
+                f"target {target!r}: no module {name!r} in {here} or among the installed packages"
             ) from error
         raise TargetError(_broken(target, error)) from error
     except (Exception, SystemExit) as error:

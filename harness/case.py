@@ -268,8 +268,15 @@ def from_bytes(
     else:
         place = torch.arange(1, len(codes) + 1, dtype=torch.float64) + salt % 1009
         scattered = (place * 0.7548776662466927).frac() + codes.to(torch.float64) / 256
-        values = domain.quantile(scattered.frac().clamp(1e-3, 1 - 1e-3), sizes)
+        values = _typeable(domain, domain.quantile(scattered.frac().clamp(1e-3, 1 - 1e-3), sizes), sizes)
     return tuple(domain.project(values.reshape(shape)).reshape(-1).tolist())
+
+
+def _typeable(domain: Domain, values: Tensor, sizes: Mapping[str, Size]) -> Tensor:
+    """Three decimals, which a person can type and which are not exact in binary; unrounded where that would tie or leave."""
+    rounded = values.round(decimals=3)
+    loses = len(rounded.unique()) < len(values.unique()) or bool(((rounded == 0) & (values != 0)).any())
+    return values if domain.kind != "float" or loses or not domain.legal(rounded, sizes) else rounded
 
 
 def lay_out(tensor: Tensor, layout: str) -> Tensor:

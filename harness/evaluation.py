@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from harness import annotations
+from harness import annotations as signatures
 from harness.spec import LossSpec, call_function, construct_parameters
 
 Prepared = Callable[[Mapping[str, Tensor]], Tensor]
@@ -40,8 +40,8 @@ class Candidate:
         self.constructed = tuple(n for n in spec.tensors if n in constructor) if self.is_class else ()
         self.constructor_options = {k: v for k, v in spec.options.items() if k in constructor}
         call = call_function(self.implementation)
-        accepted = annotations.parameters(call)
-        everything = not accepted or annotations.takes_any_keyword(call)
+        accepted = signatures.parameters(call)
+        everything = not accepted or signatures.takes_any_keyword(call)
         left = {k: v for k, v in spec.options.items() if k not in self.constructor_options}
         self.call_options = {k: v for k, v in left.items() if everything or k in accepted}
         self.called = tuple(n for n in spec.tensors if n not in self.constructed)

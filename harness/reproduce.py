@@ -113,9 +113,18 @@ def _values(tensor: Tensor) -> str:
             return "math.nan"
         if math.isinf(value):
             return "math.inf" if value > 0 else "-math.inf"
-        if tensor.dtype != torch.float64:
-            value = float(f"{value:.9g}")
-        return repr(int(value)) + "." if value == int(value) and abs(value) < 1e15 else repr(value)
+        return repr(int(value)) + "." if value == int(value) and abs(value) < 1e15 else _shortest(value, tensor.dtype)
+    return repr(value)
+
+
+def _shortest(value: float, dtype: torch.dtype) -> str:
+    """The fewest digits that give the same number in ``dtype``."""
+    if dtype == torch.float64:
+        return repr(value)
+    for digits in range(1, 10):
+        text = f"{value:.{digits}g}"
+        if torch.tensor(float(text), dtype=dtype).item() == value:
+            return text
     return repr(value)
 
 

@@ -26,6 +26,7 @@ from harness.spec import LossSpec
 
 SHRINK_ASPECTS = 3  # findings of one rule that are shrunk; further ones keep the case that was drawn
 VALUES_SHOWN = 24
+EXHAUSTIVE_CASES = 2  # cases of a rule on which all special points are enumerated too
 
 
 @dataclass(frozen=True)
@@ -155,9 +156,9 @@ class Session:
             return self._crashed(implementation, rule, error)
         return self._conclude(implementation, rule, examples, findings, reasons)
 
-    def trial(self, implementation: str, case: Case) -> Trial:
+    def trial(self, implementation: str, case: Case, *, exhaustive: bool = True) -> Trial:
         """A case given to an implementation, on this session's device."""
-        return Trial(self.spec, implementation, case, self.cache, self.device)
+        return Trial(self.spec, implementation, case, self.cache, self.device, exhaustive)
 
     def pool(self, regime: str, mode: str | None, count: int) -> list[Case]:
         """The first ``count`` cases of a regime; the same seed draws the same ones, whichever rule asks first."""
@@ -186,12 +187,11 @@ class Session:
 
     def _trials(self, implementation: str, rule: Rule) -> list[Trial]:
         mode = "smooth" if rule.smooth else None
-        cases = [
-            case
+        return [
+            self.trial(implementation, case, exhaustive=regime == "distinct" and position < EXHAUSTIVE_CASES)
             for regime, count in rule.regimes.items()
-            for case in self.pool(regime, mode, max(1, math.ceil(count * self.profile.share)))
+            for position, case in enumerate(self.pool(regime, mode, max(1, math.ceil(count * self.profile.share))))
         ]
-        return [self.trial(implementation, case) for case in cases]
 
     def _examples(self, implementation: str, rule: Rule) -> tuple[int, list[tuple[Trial, Mismatch]], list[str]]:
         """(examples that ran, what was found, why examples said nothing)."""
@@ -223,7 +223,7 @@ class Session:
         return ran, found, reasons
 
     def _findings(self, implementation: str, rule: Rule, found: Sequence[tuple[Trial, Mismatch]]) -> list[Finding]:
-        by_aspect: dict[tuple[str, str], tuple[Trial, Mismatch]] = {}
+        by_aspect: dict[tuple[str, Severity], tuple[Trial, Mismatch]] = {}
         for trial, mismatch in found:
             by_aspect.setdefault((mismatch.aspect, self._severity(rule, mismatch)), (trial, mismatch))
         findings = []

@@ -19,6 +19,7 @@ from harness.rules.compare import same_output
 from harness.rules.masking import aligned, removable, with_some_removed
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.trial import Trial, contract, describe
+from harness.spec import LossSpec
 
 
 def loose_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -241,8 +242,8 @@ def removed_elements_have_no_influence(trials: Sequence[Trial]) -> Iterator[Mism
     spec = trials[0].spec if trials else None
     for name in spec.tensors if spec is not None else ():
         assert spec is not None
-        if removable(spec, name) is None:
-            continue
+        if removable(spec, name) is None or any(law.code == "L11" and name in law.names for law in spec.laws):
+            continue  # a declared law is checked as such
         yield from removal(trials, name, promised=False)
 
 
@@ -396,8 +397,11 @@ def _leaking_nan(found: Removal, name: str) -> Iterator[Mismatch]:
             return
 
 
-def _has_removable(spec: Any, name: str) -> str | None:
+def _has_removable(spec: LossSpec, name: str) -> str | None:
+    promised = {n for law in spec.laws if law.code == "L11" for n in law.names}
     fits = [n for n in spec.tensors if removable(spec, n) is not None]
+    if fits and not set(fits) - promised:
+        return "declared as laws.zero_weight_removes(...); see L11"
     return None if fits else "no tensor has zero weights, a mask or an ignored value"
 
 

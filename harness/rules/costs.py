@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -33,34 +33,50 @@ class HostReads(Watch):
         return func(*args, **(kwargs or {}))
 
 
-def no_hidden_host_reads(trial: Trial) -> Iterator[Mismatch]:
+def no_hidden_host_reads(trials: Sequence[Trial]) -> Iterator[Mismatch]:
     """The forward reads nothing back to the host.
 
         number of .item(), nonzero() and boolean indexings = 0
 
     On a GPU each one waits until all earlier work is done; in a compiled graph each one is a break.
     """
+    counted = [(trial, _reads(trial)) for trial in sorted(trials, key=lambda t: t.case.numel(t.spec))]
+    reading = [(trial, reads) for trial, reads in counted if reads.count]
+    if not reading:
+        return
+    smallest, first = reading[0]
+    counts = ", ".join(f"{reads.count} at {_sizes(trial)}" for trial, reads in reading)
+    yield Mismatch(
+        "host reads in one forward",
+        f"{counts} ({', '.join(first.names)})",
+        "0",
+        severity="note" if smallest.is_reference else None,
+        tensors=smallest.tensors(),
+        code=_READS_CODE,
+        hint="replace .item() and `if tensor:` by torch.where, and boolean indexing by a multiplication or masked_fill",
+    )
+
+
+_READS_CODE = """
+    from torch.profiler import profile
+    with profile() as seen:
+        loss(**tensors)
+    reads = ("aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero")
+    print({event.key: event.count for event in seen.key_averages() if event.key in reads})
+"""
+
+
+def _reads(trial: Trial) -> HostReads:
     tensors = trial.leaves(trial.tensors())
     built = trial.candidate.build(tensors)
-    with HostReads() as reads:
+    reads = HostReads()
+    with reads:
         trial.candidate.call(built, tensors)
-    if reads.count:
-        sizes = ", ".join(f"{k}={v}" for k, v in trial.case.sizes.items())
-        yield Mismatch(
-            f"host reads in one forward at {sizes}",
-            f"{reads.count} ({', '.join(reads.names)})",
-            "0",
-            severity="note" if trial.is_reference else None,
-            tensors=trial.tensors(),
-            code="""
-            from torch.profiler import profile
-            with profile() as seen:
-                loss(**tensors)
-            reads = [e for e in seen.key_averages() if e.key in ("aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero")]
-            print({e.key: e.count for e in reads})
-            """,
-            hint="replace .item() and `if tensor:` by torch.where, and boolean indexing by a multiplication or masked_fill",
-        )
+    return reads
+
+
+def _sizes(trial: Trial) -> str:
+    return ", ".join(f"{name}={size}" for name, size in trial.case.sizes.items())
 
 
 RULES = (
@@ -69,7 +85,7 @@ RULES = (
         title="no hidden host reads",
         group="costs",
         severity="warning",
-        check=no_hidden_host_reads,
+        check_all=no_hidden_host_reads,
         regimes={"distinct": 1, "large": 1},
         smooth=True,
         why="N squared reads of one number each make a loss a thousand times slower on a GPU than its arithmetic.",

@@ -14,6 +14,7 @@ from harness.rules.broadcasting import first_line
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.special import near_cases, special_cases
 from harness.rules.trial import Trial, describe
+from harness.spec import LossSpec
 
 WIDE = (torch.float32, torch.float64)
 HALF = (torch.float16, torch.bfloat16)
@@ -231,9 +232,8 @@ def _narrowed_input(trials: Sequence[Trial], name: str) -> Mismatch | None:
     )
 
 
-def _has_float(spec: object, name: str) -> str | None:
-    tensors = spec.tensors  # type: ignore[attr-defined]
-    return None if any(t.domain.kind == "float" for t in tensors.values()) else "the loss has no floating tensor"
+def _has_float(spec: LossSpec, name: str) -> str | None:
+    return None if any(t.domain.kind == "float" for t in spec.tensors.values()) else "the loss has no floating tensor"
 
 
 RULES = (

@@ -18,7 +18,7 @@ from harness.spec import LossSpec
 
 def _points(trial: Trial) -> Iterator[tuple[str, Trial]]:
     yield "", trial
-    if trial.case.regime == "distinct":
+    if trial.exhaustive:
         for point, case in special_cases(trial.spec, trial.case):
             yield f" with {point}", trial.at(case)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from harness import tolerance
+from harness.case import Case
 from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.rules import slopes
@@ -17,6 +18,7 @@ from harness.rules.detach import DetachTape
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.special import counts_nothing, special_cases, with_everything_counted
 from harness.rules.trial import Run, Trial, contract, describe
+from harness.spec import LossSpec
 
 GRADCHECK_ELEMENTS = 200  # a slow gradcheck of N elements costs 2N + 2 evaluations
 
@@ -274,8 +276,8 @@ def special_points_are_finite(trial: Trial) -> Iterator[Mismatch]:
         yield from _finite_at(trial, point, case)
 
 
-def _finite_at(trial: Trial, point: str, case: object) -> Iterator[Mismatch]:
-    moved = trial.at(case)  # type: ignore[arg-type]
+def _finite_at(trial: Trial, point: str, case: Case) -> Iterator[Mismatch]:
+    moved = trial.at(case)
     try:
         run = moved.base
     except LossRaised as raised:
@@ -298,17 +300,17 @@ def _finite_at(trial: Trial, point: str, case: object) -> Iterator[Mismatch]:
         severity="warning" if convention else None,
         tensors=moved.tensors(),
         code=_gradient_code(name or next(iter(trial.spec.differentiable), "")),
-        hint=_finite_hint(trial, case, convention),
+        hint=_finite_hint(trial.spec, case, convention),
     )
 
 
-def _finite_hint(trial: Trial, case: object, convention: bool) -> str:
+def _finite_hint(spec: LossSpec, case: Case, convention: bool) -> str:
     if convention:
         return "nothing is counted here: return 0 with a zero gradient, or require it with LossSpec(requires={'G08'}) once mended"
-    moved = [n for n, r in case.tensors.items() if r.point or r.same_as]  # type: ignore[attr-defined]
+    names = [n for n, r in case.tensors.items() if (r.point or r.same_as) and spec.tensors[n].domain.kind == "float"]
     narrow = (
-        f"; if this input is not legal, narrow its domain: {moved[0]!r}: TensorSpec(..., domains.interval(...))"
-        if moved
+        f"; if this input is not legal, narrow the domain: {names[0]!r}: TensorSpec({spec.tensors[names[0]].dims!r}, domains.positive())"
+        if names
         else ""
     )
     return f"keep the argument of sqrt, log, pow or / off its singular point before the operation, not after it{narrow}"
@@ -338,11 +340,9 @@ def _nothing_counted(trial: Trial) -> bool:
         return False
 
 
-def _needs_differentiable(spec: object, name: str) -> str | None:
-    return None if spec.differentiable else "no differentiable input is declared"  # type: ignore[attr-defined]
+def _needs_differentiable(spec: LossSpec, name: str) -> str | None:
+    return None if spec.differentiable else "no differentiable input is declared"
 
-
-Applies = Callable[[object, str], str | None]
 
 RULES = (
     Rule(

@@ -70,16 +70,24 @@ class Trial:
         case: the drawn example.
         cache: shared by all rules of one verification, so that one evaluation serves many.
         device: where the tensors are.
+        exhaustive: whether rules also go through all special points of this case; a few cases are enough for that.
     """
 
     def __init__(
-        self, spec: LossSpec, implementation: str, case: Case, cache: dict[Any, Any] | None = None, device: str = "cpu"
+        self,
+        spec: LossSpec,
+        implementation: str,
+        case: Case,
+        cache: dict[Any, Any] | None = None,
+        device: str = "cpu",
+        exhaustive: bool = True,
     ) -> None:
         self.spec = spec
         self.implementation = implementation
         self.case = case
         self.cache: dict[Any, Any] = {} if cache is None else cache
         self.device = device
+        self.exhaustive = exhaustive
         self.candidate = Candidate(spec, implementation)
         self.is_reference = spec.role(implementation) == "reference"
 

@@ -1,0 +1,109 @@
+"""A stored failure, run again: FIXED, FAILED or ERROR."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from harness.case import Case
+from harness.errors import DeclarationError, HarnessError, NotApplicable
+from harness.evaluation import LossRaised
+from harness.locate import load_specs
+from harness.results import Finding, Verification
+from harness.rules import find
+from harness.rules.rule import mismatches
+from harness.rules.trial import Trial, isolated
+from harness.spec import LossSpec
+from harness.verify import verify
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What became of a stored failure: it no longer shows (FIXED), it still does (FAILED), or it cannot run (ERROR)."""
+
+    status: Literal["FIXED", "FAILED", "ERROR"]
+    message: str
+
+
+def failure_record(spec: LossSpec, verification: Verification, finding: Finding) -> dict[str, Any]:
+    """A finding as JSON types: what `replay` needs to run it again, on any machine that has the loss."""
+    return {
+        "schema": SCHEMA_VERSION,
+        "target": spec.target or spec.source.file,
+        "loss": spec.name,
+        "implementation": finding.implementation,
+        "rule": finding.rule,
+        "aspect": finding.evidence.get("aspect", ""),
+        "profile": verification.profile,
+        "seed": verification.seed,
+        "device": verification.device,
+        "case": None if finding.case is None else finding.case.to_json(),
+        "message": finding.message,
+    }
+
+
+def replay(failure: Mapping[str, Any]) -> Replay:
+    """Run a stored failure again: only the loss that it names, only its rule, only its case.
+
+    A failure that rests on many cases together (no single one shows it) is verified again with the same seed.
+    """
+    try:
+        return _replay(failure)
+    except (HarnessError, NotApplicable, LossRaised) as error:
+        return Replay("ERROR", str(error))
+    except Exception as error:  # the loss is other people's code
+        return Replay("ERROR", f"{type(error).__name__}: {error}")
+
+
+def _replay(failure: Mapping[str, Any]) -> Replay:
+    if failure.get("schema") != SCHEMA_VERSION:
+        raise DeclarationError(
+            f"a failure of schema {failure.get('schema')!r} came, but this version reads schema {SCHEMA_VERSION}"
+        )
+    missing = [key for key in ("target", "loss", "implementation", "rule") if not isinstance(failure.get(key), str)]
+    if missing:
+        raise DeclarationError(f"not a failure file: {missing} is missing; `loss-harness verify` writes them")
+    target, name, implementation = failure["target"], failure["loss"], failure["implementation"]
+    specs = [spec for spec in load_specs([target]) if spec.name == name]
+    if not specs:
+        raise DeclarationError(f"target {target!r} holds no loss {name!r} any more")
+    spec = specs[0]
+    if implementation not in spec.implementations:
+        raise DeclarationError(
+            f"loss {name!r} has no implementation {implementation!r} any more; it has {list(spec.implementations)}"
+        )
+    rule = find(failure["rule"])
+    aspect = str(failure.get("aspect", ""))
+    if rule.check is None or failure.get("case") is None:
+        return _verify_again(spec, failure, aspect)
+    trial = Trial(spec, implementation, Case.from_json(failure["case"]), device=str(failure.get("device", "cpu")))
+    with warnings.catch_warnings(), isolated():
+        warnings.simplefilter("ignore")
+        found = [m for m in mismatches(rule.check(trial)) if m.aspect == aspect]
+    if not found:
+        again = _verify_again(spec, failure, aspect) if rule.check_all is not None else None
+        return again or Replay(
+            "FIXED", f"{name} / {implementation} / {rule.code} {rule.title}: the case no longer shows it"
+        )
+    return Replay("FAILED", f"{name} / {implementation} / {rule.code} {rule.title}\n  {found[0].sentence}")
+
+
+def _verify_again(spec: LossSpec, failure: Mapping[str, Any], aspect: str) -> Replay:
+    verification = verify(
+        spec,
+        profile=str(failure.get("profile", "ci")),
+        rules=[failure["rule"]],
+        implementations=[failure["implementation"]],
+        device=str(failure.get("device", "cpu")),
+        seed=int(failure.get("seed", 0)),
+    )
+    for finding in verification.findings:
+        if finding.evidence.get("aspect", "") == aspect:
+            return Replay("FAILED", finding.message)
+    return Replay(
+        "FIXED", f"{spec.name} / {failure['implementation']} / {failure['rule']}: the rule no longer finds it"
+    )

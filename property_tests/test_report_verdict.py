@@ -133,6 +133,12 @@ def test_slower_at_some_sizes_is_a_caveat_that_names_the_crossover(verdicts, cro
     assert crossover in reasons
 
 
+def test_a_size_at_which_the_reference_was_not_measured_is_named():
+    found, reasons = judge(measurements=(measurement(), measurement(sizes={"N": 4096})))
+    assert found == "adopt"
+    assert "not compared with naive on cpu, float32, full pass: N=4096" in reasons
+
+
 def test_every_device_and_pass_is_compared_apart():
     made = (comparison(), comparison("slower", device="cuda"), comparison(pass_name="forward"))
     _, reasons = judge(comparisons=made)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from harness.report.schema import (
     SEVERITIES,
@@ -14,7 +13,7 @@ from harness.report.schema import (
     MeasurementRecord,
     Report,
 )
-from harness.report.verdict import size_text, speedup_text
+from harness.report.verdict import place_of, size_text, speedup_text
 
 Style = Callable[[str, str], str]  # (text, what it is) -> the text in that style
 
@@ -150,10 +149,10 @@ def timings_header() -> list[str]:
 
 def timing_rows(loss: LossRecord) -> list[list[str]]:
     """One row a measurement, without the name of the loss."""
-    compared = {_key(c): c for c in loss.comparisons}
+    compared = {(c.implementation, *place_of(c)): c for c in loss.comparisons}
     rows = []
     for measurement in loss.measurements:
-        comparison = compared.get(_key(measurement))
+        comparison = compared.get((measurement.implementation, *place_of(measurement)))
         ratio = ["", "", _status(loss, measurement)]
         if comparison is not None:
             bounds = f"{speedup_text(comparison.low)} to {speedup_text(comparison.high)}"
@@ -162,10 +161,6 @@ def timing_rows(loss: LossRecord) -> list[list[str]]:
         costs = [_number(n) for n in (measurement.aten_calls, measurement.saved_bytes, measurement.peak_bytes)]
         rows.append([*where, measurement.implementation, seconds_text(measurement.median_seconds), *ratio, *costs])
     return rows
-
-
-def _key(record: Any) -> tuple[str, ...]:
-    return (record.implementation, record.device, record.dtype, record.pass_name, size_text(record.sizes))
 
 
 def _status(loss: LossRecord, measurement: MeasurementRecord) -> str:

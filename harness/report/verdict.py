@@ -19,6 +19,7 @@ from harness.report.schema import (
     SCHEMA_VERSION,
     ComparisonRecord,
     LossRecord,
+    MeasurementRecord,
     OutcomeRecord,
     Report,
     VerdictRecord,
@@ -184,7 +185,27 @@ def _speed(loss: LossRecord, implementation: str) -> tuple[list[str], list[str]]
         ordered = sorted(group, key=lambda c: _elements(c.sizes))
         is_slow = any(comparison.verdict == "slower" for comparison in ordered)
         (slow if is_slow else other).append(_sentence(ordered))
-    return slow, other
+    return slow, [*other, *_uncompared(loss, implementation)]
+
+
+def _uncompared(loss: LossRecord, implementation: str) -> list[str]:
+    """Sizes at which only the implementation was measured: what they cost is known, what they gain is not."""
+    compared = {place_of(c) for c in loss.comparisons if c.implementation == implementation}
+    if not compared:
+        return []  # said once, as an unknown speed
+    sizes: dict[tuple[str, ...], list[str]] = {}
+    for m in loss.measurements:
+        if m.implementation == implementation and m.status == "measured" and place_of(m) not in compared:
+            sizes.setdefault((m.device, m.dtype, m.pass_name), []).append(size_text(m.sizes))
+    return [
+        f"not compared with {loss.reference} on {device}, {dtype}, {pass_name} pass: {_listed(found)}"
+        for (device, dtype, pass_name), found in sizes.items()
+    ]
+
+
+def place_of(record: ComparisonRecord | MeasurementRecord) -> tuple[str, str, str, str]:
+    """Device, dtype, pass and sizes: what is compared is compared at one place."""
+    return (record.device, record.dtype, record.pass_name, size_text(record.sizes))
 
 
 def _sentence(ordered: Sequence[ComparisonRecord]) -> str:

@@ -200,7 +200,10 @@ def _measurement(session: Session, at: int, name: str) -> Measurement:
         last = taken[-1][1].reason if taken else f"no time was left of the budget of {session.budget_s:g} s"
         status, reason = "skipped", last
     elif times and len(times) < ROUNDS:
-        fewer = f"{len(times)} of {ROUNDS} rounds, for one call takes {statistics.median(times):.2g} s"
+        each = f"one call takes {statistics.median(times):.2g} s"
+        fewer = (
+            f"{len(times)} of {ROUNDS} rounds: {each}, and the budget of {session.budget_s:g} s has no time for more"
+        )
         reason = "; ".join(filter(None, [reason, fewer]))
     return Measurement(
         session.spec.name,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -13,22 +13,22 @@ from torch import Tensor
 from harness.evaluation import LossRaised
 from harness.spec import LossSpec
 from harness.timing import costs
-from harness.timing.constants import AGREEMENT
-from harness.timing.costs import Costs, TookTooLong
-from harness.timing.workload import Cell, Workload, inputs
+from harness.timing.constants import AGREEMENT, COUNTED_CALL_S, COUNTED_PART, LOOP_CALLS, SLOW_CALL_S
+from harness.timing.costs import Costs, Counter, TookTooLong
+from harness.timing.workload import Cell, Pass, Workload, inputs
 
 Status = Literal["measured", "skipped", "failed"]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What one untimed run of an implementation showed.
+    """What an untimed run of one pass of an implementation showed.
 
     Args:
         status: ``measured`` means that it may be timed.
         reason: why not, or what is unknown.
-        seconds: about how long one call takes (more than when it is timed: the calls were counted).
-        costs: exact costs of a second call; ``None`` where they are unknown.
+        seconds: about how long one call takes; errs on the long side.
+        costs: exact costs, of a second call where calls are quick, for the first one may fill caches; ``None``: unknown.
         values: loss and gradients, in float64 on the CPU, to hold others to.
     """
 
@@ -39,7 +39,51 @@ class Trial:
     values: tuple[Tensor, ...] = ()
 
 
-def admit(spec: LossSpec, name: str, cell: Cell, reference: Trial | None, *, seed: int, seconds: float) -> Trial:
+Trials = dict[Pass, Trial]
+
+
+class _Run:
+    """One counted forward pass and, where it is asked for, the backward pass after it."""
+
+    def __init__(self, workload: Workload) -> None:
+        self.workload = workload
+        self.trials: Trials = {}
+
+    def run(self, passes: Sequence[Pass], counter: Counter) -> None:
+        """Fill `trials` with what was reached, also where the loss raises or is stopped."""
+        self.workload.reset()
+        loss: Tensor | None = None
+        reached: dict[Pass, tuple[float, Costs]] = {}
+        begin = time.perf_counter()
+        try:
+            with counter:
+                loss = self.workload.forward()
+                reached["forward"] = time.perf_counter() - begin, counter.costs
+                if "full" in passes:
+                    self.workload.backward(loss)
+                    reached["full"] = time.perf_counter() - begin, counter.costs
+        finally:
+            for pass_name, (taken, found) in reached.items():
+                seconds = max(taken - COUNTED_CALL_S * found.aten_calls, (1 - COUNTED_PART) * taken)
+                values = self._values(loss, pass_name) if loss is not None else ()
+                self.trials[pass_name] = Trial("measured", "", seconds, found, values)
+
+    def _values(self, loss: Tensor, pass_name: Pass) -> tuple[Tensor, ...]:
+        leaves = self.workload.leaves if pass_name == "full" else []
+        gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
+        return tuple(value.detach().double().cpu() for value in (loss, *gradients))
+
+
+def admit(
+    spec: LossSpec,
+    name: str,
+    cell: Cell,
+    passes: Sequence[Pass],
+    reference: Mapping[Pass, Trial],
+    *,
+    seed: int,
+    seconds: float,
+) -> Trials:
     """Run an implementation on the input that will be timed, and compare it with the reference.
 
     A loss in bfloat16 or float16 is compared in float32 on the same rounded values, for two results in low precision
@@ -48,94 +92,125 @@ def admit(spec: LossSpec, name: str, cell: Cell, reference: Trial | None, *, see
     Args:
         spec: the declaration.
         name: the implementation.
-        cell: the input and the pass.
-        reference: the reference's trial, or ``None`` for the reference itself and where it has no values.
+        cell: the input, in any pass.
+        passes: which passes will be timed.
+        reference: the reference's trials that others may be held to; none for the reference itself.
         seed: of the input.
         seconds: a call that takes longer is stopped at its next ATen call.
     """
     until = time.perf_counter() + seconds
     try:
         tensors = inputs(spec, cell, seed)
-        workload = Workload(spec, name, tensors)
-        begin = time.perf_counter()
-        with costs.deadline(seconds):
-            loss = workload.call(cell.pass_name)()
-        first = time.perf_counter() - begin
-        values = _values(workload, loss, cell)
-        if not all(bool(value.isfinite().all()) for value in values):
-            return Trial("failed", f"a loss or gradient that is not finite came: {_show(values)}", first)
-        if getattr(torch, cell.dtype) not in AGREEMENT:
-            values = _values_in_float32(spec, name, cell, seed, until - time.perf_counter())
-    except TookTooLong:
-        return Trial(
-            "skipped", f"one call takes longer than {seconds:.2g} s, all that the budget had left for it", seconds
-        )
-    except LossRaised as raised:
-        return Trial("failed", _first_line(raised.error))
-    except Exception as error:  # whatever a user's loss raises, running out of memory included
-        return Trial("failed", _first_line(error))
-    difference = None if reference is None else _difference(values, reference.values, tensors, cell)
-    if difference is not None:
-        return Trial("failed", difference, first)
-    return _with_costs(workload, cell, Trial("measured", "", first, None, values), until)
+        run = _Run(Workload(spec, name, tensors))
+    except Exception as error:  # whatever a user's constructor raises, running out of memory included
+        return dict.fromkeys(passes, Trial("failed", _text(error)))
+    trials = _guarded(run, passes, seconds)
+    compared = trials
+    if getattr(torch, cell.dtype) not in AGREEMENT:
+        in_float32 = _Run(Workload(spec, name, inputs(spec, cell, seed, torch.float32)))
+        compared = _guarded(in_float32, passes, until - time.perf_counter())
+    for pass_name in passes:
+        trial, other = trials[pass_name], compared[pass_name]
+        if trial.status != "measured" or other.status != "measured":
+            trials[pass_name] = trial if trial.status != "measured" else other
+            continue
+        trials[pass_name] = _judged(trial, other.values, pass_name, reference, tensors, cell)
+    return _with_warm_costs(run, trials, cell, until - time.perf_counter())
 
 
-def _with_costs(workload: Workload, cell: Cell, trial: Trial, until: float) -> Trial:
-    """Costs of a second call, for the first one may fill caches; that call is the better estimate of the time too."""
-    left = until - time.perf_counter()
-    begin = time.perf_counter()
+def _guarded(run: _Run, passes: Sequence[Pass], seconds: float) -> Trials:
+    """The trials of one run; a pass that is not reached has the status that says why."""
+    problem = _try(run, passes, Counter(seconds))
+    unknown = ""
+    if problem is not None and problem.status == "failed" and len(run.trials) < len(passes):
+        run.trials.clear()
+        plain = _try(run, passes, Counter(seconds, saved=False))  # the hooks may be what it failed of
+        unknown = "" if plain is not None else f"exact costs unknown: {problem.reason}"
+        problem = plain
+    for pass_name in passes:
+        if pass_name in run.trials and unknown:
+            run.trials[pass_name] = replace(run.trials[pass_name], reason=unknown, costs=None)
+        if pass_name not in run.trials and problem is not None:
+            run.trials[pass_name] = problem
+    return {pass_name: run.trials[pass_name] for pass_name in passes}
+
+
+def _try(run: _Run, passes: Sequence[Pass], counter: Counter) -> Trial | None:
     try:
-        found = costs.count(workload.call(cell.pass_name), cell.device, left)
+        run.run(passes, counter)
     except TookTooLong:
-        return Trial(
-            "measured", "exact costs unknown: no time was left to count them", trial.seconds, None, trial.values
-        )
-    except Exception as error:  # it ran without being counted, so it may be timed
-        unknown = f"exact costs unknown: {_first_line(error)}"
-        return Trial("measured", unknown, trial.seconds, None, trial.values)
-    return Trial("measured", "", min(time.perf_counter() - begin, trial.seconds), found, trial.values)
+        taken = counter.seconds
+        return Trial("skipped", f"one call takes longer than the {taken:.2g} s that the budget had left for it", taken)
+    except LossRaised as raised:
+        return Trial("failed", _text(raised.error))
+    except Exception as error:  # whatever a user's loss raises
+        return Trial("failed", _text(error))
+    return None
 
 
-def _values(workload: Workload, loss: Tensor, cell: Cell) -> tuple[Tensor, ...]:
-    leaves = workload.leaves if cell.pass_name == "full" else []
-    gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
-    return tuple(value.detach().double().cpu() for value in (loss, *gradients))
+def _judged(
+    trial: Trial,
+    values: tuple[Tensor, ...],
+    pass_name: Pass,
+    reference: Mapping[Pass, Trial],
+    tensors: Mapping[str, Tensor],
+    cell: Cell,
+) -> Trial:
+    for position, value in enumerate(trial.values):
+        if not bool(value.isfinite().all()):
+            what = "gradient" if position else "loss"
+            return Trial("failed", f"the {what} on the timed input is not finite: {_show(value)}")
+    if pass_name in reference:
+        slopes = reference["full"].values[1:] if "full" in reference else ()
+        leaves = [tensor.detach().double().cpu() for tensor in tensors.values() if tensor.requires_grad]
+        condition = sum(float((leaf * slope).abs().sum()) for leaf, slope in zip(leaves, slopes, strict=False))
+        difference = _difference(values, reference[pass_name].values, condition, cell.dtype)
+        if difference is not None:
+            return Trial("failed", difference)
+    return replace(trial, values=values)
 
 
-def _values_in_float32(spec: LossSpec, name: str, cell: Cell, seed: int, seconds: float) -> tuple[Tensor, ...]:
-    workload = Workload(spec, name, inputs(spec, cell, seed, torch.float32))
-    with costs.deadline(seconds):
-        loss = workload.call(cell.pass_name)()
-    return _values(workload, loss, cell)
+def _with_warm_costs(run: _Run, trials: Trials, cell: Cell, seconds: float) -> Trials:
+    """Costs and time of a second call, and the peak; a slow loop is spared it, for it has paid for its own cold start."""
+    good = [name for name, trial in trials.items() if trial.status == "measured"]
+    result = dict(trials)
+    counted = [(trials[name].seconds, trials[name].costs) for name in good]
+    if good and all(took < SLOW_CALL_S or (found and found.aten_calls < LOOP_CALLS) for took, found in counted):
+        again = _guarded(_Run(run.workload), good, seconds)
+        for name in good:
+            if again[name].status == "measured":
+                quicker = min(again[name].seconds, trials[name].seconds)
+                result[name] = replace(trials[name], costs=again[name].costs, seconds=quicker)
+    for name in good:
+        found = result[name].costs
+        if found is not None:
+            peak = costs.peak_bytes(run.workload.call(name), cell.device)
+            result[name] = replace(result[name], costs=replace(found, peak_bytes=peak))
+    return result
 
 
-def _difference(
-    values: tuple[Tensor, ...], expected: tuple[Tensor, ...], tensors: Mapping[str, Tensor], cell: Cell
-) -> str | None:
+def _difference(values: tuple[Tensor, ...], expected: tuple[Tensor, ...], condition: float, dtype: str) -> str | None:
     """What differs from the reference, or ``None``; allowed is a fraction of |L| + sum |x dL/dx|, and of max |dL/dx|."""
-    dtype: torch.dtype = getattr(torch, cell.dtype)
-    relative = AGREEMENT.get(dtype, AGREEMENT[torch.float32])
-    leaves = [tensor.detach().double().cpu() for tensor in tensors.values() if tensor.requires_grad]
-    condition = sum(float((leaf * slope).abs().sum()) for leaf, slope in zip(leaves, expected[1:], strict=False))
+    relative = AGREEMENT.get(getattr(torch, dtype), AGREEMENT[torch.float32])
     for position, (value, wanted) in enumerate(zip(values, expected, strict=True)):
         what = "gradient" if position else "loss"
         if value.shape != wanted.shape:
-            return f"{what} has shape {list(value.shape)}, but the reference's has {list(wanted.shape)}"
+            return f"the {what} has shape {list(value.shape)}, but the reference's has {list(wanted.shape)}"
         scale = float(wanted.abs().max()) if wanted.numel() else 0.0
         allowed = relative * (scale + (0.0 if position else condition))
         off = float((value - wanted).abs().max()) if wanted.numel() else 0.0
         if not off <= allowed:
             return (
-                f"differs from the reference on the timed input: {what} {_show((value,))}, but should be "
-                f"{_show((wanted,))} (off by {off:.3g}, allowed {allowed:.3g})"
+                f"differs from the reference on the timed input: {what} {_show(value)}, but should be {_show(wanted)} "
+                f"(off by {off:.3g}, allowed {allowed:.3g})"
             )
     return None
 
 
-def _show(values: tuple[Tensor, ...]) -> str:
-    first = values[0]
-    return f"{float(first):.6g}" if first.numel() == 1 else f"a tensor of shape {list(first.shape)}"
+def _show(value: Tensor) -> str:
+    return f"{float(value):.6g}" if value.numel() == 1 else f"of shape {list(value.shape)}"
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+def _text(error: Exception) -> str:
+    cause = error.error if isinstance(error, LossRaised) else error
+    return f"{type(cause).__name__}: {(str(cause).splitlines() or [''])[0]}"

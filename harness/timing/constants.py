@@ -35,8 +35,18 @@ SLOW_CALL_S = 0.1
 # Trials (correctness and exact costs) may take half of the budget, and each half of what is then left of that, so that
 # a loop without end cannot starve the implementations after it.
 TRIAL_SHARE = 0.5
+# Counting adds 5 to 12 us to every ATen call, up to three quarters of the time of a loop of small ones.  The least is taken
+# off the estimate of a call's time, which then still errs on the long side.
+COUNTED_CALL_S = 5e-6
+COUNTED_PART = 0.75
+# A call that is slow without a loop's many operations was cold (a compiler, a library that is loaded), and runs again.
+LOOP_CALLS = 2000
+# Making inputs, warming up and calibrating one implementation whose calls are quick.
+SET_UP_S = 0.02
 # Below this a process is not worth its start.
 LEAST_PROCESS_S = 0.2
+# An interpreter with torch in it takes this long to end.
+LEAVE_S = 0.3
 # A worker checks its deadline between blocks; this is for the block that it is in, and for leaving.
 GRACE_S = 2.0
 

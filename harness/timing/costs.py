@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,19 +46,6 @@ class _Counter(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@contextmanager
-def deadline(seconds: float) -> Iterator[None]:
-    """Stop what runs inside at its first ATen call after ``seconds``.
-
-    A loop over elements makes one at every step; a single kernel is not interrupted.
-
-    Raises:
-        TookTooLong: from inside the call.
-    """
-    with _Counter(seconds):
-        yield
-
-
 def components(tensor: Tensor) -> Sequence[Tensor]:
     """The dense tensors that hold a tensor's data: itself, or the indices and values of a sparse one."""
     if tensor.layout == torch.sparse_coo:
@@ -88,28 +74,54 @@ class _Saved:
         return sum(storage.nbytes() for storage in self._storages.values())
 
 
-def count(call: Callable[[], object], device: str = "cpu", seconds: float = float("inf")) -> Costs:
-    """Exact costs of one call.
+class Counter:
+    """Counts what runs inside, and stops it at its first ATen call after ``seconds``.
+
+    A loop over elements makes an ATen call at every step, and is stopped; a single kernel is not interrupted.
 
     Args:
-        call: called twice on CUDA (the second time for the peak), else once.
-        device: where it runs.
-        seconds: stop at the first ATen call after that many.
+        seconds: when to stop.
+        saved: count saved bytes too; torch allows no hooks on saved tensors inside the transforms of `torch.func`, so a
+            loss that uses those raises ``RuntimeError`` under it.
 
     Raises:
-        TookTooLong: it ran past ``seconds``.
-        Exception: whatever the call raises; a call that uses `torch.func` inside raises ``RuntimeError`` here, because
-            torch allows no hooks on saved tensors in its transforms.
+        TookTooLong: from inside the call, when time is up.
     """
-    saved = _Saved()
-    with _Counter(seconds) as counter, torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
+
+    def __init__(self, seconds: float = float("inf"), *, saved: bool = True) -> None:
+        self.seconds = seconds
+        self._mode = _Counter(seconds)
+        self._saved = _Saved()
+        self._hooks = (
+            torch.autograd.graph.saved_tensors_hooks(self._saved.pack, lambda tensor: tensor) if saved else None
+        )
+
+    def __enter__(self) -> Counter:
+        if self._hooks is not None:
+            self._hooks.__enter__()
+        self._mode.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._mode.__exit__(*exception)
+        if self._hooks is not None:
+            self._hooks.__exit__(*exception)
+
+    @property
+    def costs(self) -> Costs:
+        """What was counted so far."""
+        return Costs(self._mode.calls, self._saved.bytes)
+
+
+def count(call: Callable[[], object]) -> Costs:
+    """Exact costs of one call, the peak apart."""
+    with Counter() as counter:
         call()
-    aten_calls, saved_bytes = counter.calls, saved.bytes
-    del saved  # its storages would count as allocated before the call
-    return Costs(aten_calls, saved_bytes, _peak_bytes(call, device))
+    return counter.costs
 
 
-def _peak_bytes(call: Callable[[], object], device: str) -> int | None:
+def peak_bytes(call: Callable[[], object], device: str) -> int | None:
+    """Greatest number of bytes that one call has allocated at a time above those before it; ``None`` but on CUDA."""
     if torch.device(device).type != "cuda":
         return None
     torch.cuda.synchronize(device)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from harness.evaluation import LossRaised
 from harness.spec import LossSpec
 from harness.timing.clocks import Call, Clock, clock_for
-from harness.timing.constants import BLOCK_HEADROOM, BLOCK_S, SLOW_CALL_S
+from harness.timing.constants import BLOCK_HEADROOM, BLOCK_S, SET_UP_S, SLOW_CALL_S
 from harness.timing.workload import Cell, Workload, inputs
 
 
@@ -91,6 +91,18 @@ def order(names: Sequence[str], generator: random.Random) -> list[str]:
     return shuffled
 
 
+def affordable(block_s: Mapping[str, float], rounds: int, seconds: float) -> dict[str, int]:
+    """Rounds for everyone: one each, then equal parts of the time, where what the quick leave over goes to the slow."""
+    seconds -= sum(block_s.values())
+    planned = {}
+    for position, name in enumerate(sorted(block_s, key=lambda name: block_s[name])):
+        part = seconds / (len(block_s) - position)
+        more = max(0, min(rounds - 1, int(part / block_s[name])))
+        planned[name] = 1 + more
+        seconds -= more * block_s[name]
+    return planned
+
+
 def measure(
     spec: LossSpec,
     heats: Sequence[Heat],
@@ -103,8 +115,9 @@ def measure(
 ) -> None:
     """Time every heat in this process, and report each implementation's samples as soon as its heat is over.
 
-    Each heat may take an equal part of the time that is left, so that quick ones leave theirs to the slow ones behind
-    them.  An implementation whose blocks do not fit runs in the first rounds only; rounds are paired by position.
+    The rounds of a heat are planned with those of the heats behind it in view, so that a slow implementation on a small
+    input leaves time for one round on the largest.  An implementation that has fewer rounds runs in the first ones only:
+    rounds are paired by position.
 
     Args:
         spec: the declaration.
@@ -117,10 +130,20 @@ def measure(
     """
     until = time.perf_counter() + seconds
     for position, heat in enumerate(heats):
-        share = (until - time.perf_counter()) / (len(heats) - position)
         generator = random.Random(f"{seed} {process} {heat.cell}")
-        for samples in _Race(spec, position, heat, seed).run(rounds, share, until, generator):
+        for samples in _Race(spec, position, heat, seed).run(
+            rounds, until, _expected(heats[position + 1 :]), generator
+        ):
             report(samples)
+
+
+def _expected(heats: Sequence[Heat]) -> dict[str, float]:
+    """Seconds that one block of everyone in later heats is expected to take."""
+    return {
+        f"{heat.cell} {name}": max(contestant.seconds, SET_UP_S)
+        for heat in heats
+        for name, contestant in heat.contestants.items()
+    }
 
 
 class _Race:
@@ -135,9 +158,8 @@ class _Race:
         self.losses: dict[str, float] = {}
         self.dropped: list[Samples] = []
 
-    def run(self, rounds: int, share: float, until: float, generator: random.Random) -> list[Samples]:
+    def run(self, rounds: int, until: float, later: Mapping[str, float], generator: random.Random) -> list[Samples]:
         """Prepare everyone, then time them in rounds."""
-        end = time.perf_counter() + share
         for name, contestant in self.heat.contestants.items():
             left = until - time.perf_counter()
             if contestant.seconds > left:
@@ -152,9 +174,8 @@ class _Race:
                 self._drop(name, "failed", f"{type(error).__name__}: {error}")
         if not self.calls:
             return self.dropped
-        part = max(end - time.perf_counter(), 0.0) / len(self.calls)
-        affordable = {name: max(1, min(rounds, int(part / self.block_s[name]))) for name in self.calls}
-        times = self._rounds(affordable, until, generator)
+        planned = affordable({**self.block_s, **later}, rounds, until - time.perf_counter())
+        times = self._rounds({name: planned[name] for name in self.calls}, until, generator)
         return self.dropped + [self._samples(name, times[name]) for name in self.calls]
 
     def _prepare(self, name: str, contestant: Contestant) -> None:
@@ -162,7 +183,7 @@ class _Race:
         workload = Workload(self.spec, name, inputs(self.spec, cell, self.seed))  # own tensors: one may write into them
         call = workload.call(cell.pass_name)
         calls = contestant.calls_per_block
-        if calls is None and contestant.seconds >= SLOW_CALL_S:
+        if contestant.seconds >= SLOW_CALL_S:
             calls, self.block_s[name] = 1, contestant.seconds
         else:
             self.losses[name] = float(call().detach().double().abs().max())
@@ -171,10 +192,10 @@ class _Race:
             self.block_s[name] = self.clock.block(call, calls)
         self.calls_per_block[name], self.calls[name] = calls, call
 
-    def _rounds(self, affordable: Mapping[str, int], until: float, generator: random.Random) -> dict[str, list[float]]:
+    def _rounds(self, planned: Mapping[str, int], until: float, generator: random.Random) -> dict[str, list[float]]:
         times: dict[str, list[float]] = {name: [] for name in self.calls}
-        running = dict(affordable)
-        for number in range(max(affordable.values())):
+        running = dict(planned)
+        for number in range(max(planned.values())):
             for name in order([name for name in self.calls if number < running[name]], generator):
                 if number and time.perf_counter() + self.block_s[name] > until:
                     running[name] = number  # for good: a gap would pair its later rounds with the wrong ones

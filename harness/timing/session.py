@@ -10,9 +10,10 @@ import torch
 
 from harness import environment
 from harness.spec import LossSpec
+from harness.timing import costs
 from harness.timing.admission import Trial, admit
 from harness.timing.clocks import unavailable
-from harness.timing.constants import AGREEMENT, LEAST_PROCESS_S, PROCESSES, ROUNDS, SAME_FUNCTION, TRIAL_SHARE
+from harness.timing.constants import AGREEMENT, LEAST_PROCESS_S, LEAVE_S, PROCESSES, ROUNDS, SAME_FUNCTION, TRIAL_SHARE
 from harness.timing.design import Contestant, Heat, Samples, measure
 from harness.timing.processes import Answer, target_of, time_in_fresh_process
 from harness.timing.workload import Cell, elements
@@ -56,43 +57,59 @@ class Session:
 
     def admit_all(self) -> None:
         """Hold every implementation to the reference in every cell, within the trials' part of the budget."""
+        costs.count(
+            lambda: torch.zeros(()) + 1
+        )  # the first use imports 800 modules of torch, which is not the loss's time
         missing = {device: unavailable(device) for device in {cell.device for cell in self.cells}}
         for device, reason in sorted(missing.items()):
             if reason is not None:
                 self.notes.append(f"nothing was measured on {device}: {reason}")
-        for at in self._sorted:
+        for group in self._groups():
             for name in self.names:
-                reason = missing[self.cells[at].device] or self._known_too_slow(at, name)
-                self.trials[at, name] = Trial("skipped", reason) if reason else self._admit(at, name)
+                found = missing[self.cells[group[0]].device] or self._known_too_slow(group[0], name)
+                trials = [Trial("skipped", found)] * len(group) if found else self._admit(group, name)
+                self.trials.update({(at, name): trial for at, trial in zip(group, trials, strict=True)})
 
-    def _admit(self, at: int, name: str) -> Trial:
-        cell = self.cells[at]
+    def _groups(self) -> list[list[int]]:
+        """Positions of the cells of one input, whose passes are tried in one run."""
+        groups: dict[str, list[int]] = {}
+        for at in self._sorted:
+            groups.setdefault(str(replace(self.cells[at], pass_name="forward")), []).append(at)
+        return list(groups.values())
+
+    def _admit(self, group: Sequence[int], name: str) -> list[Trial]:
+        cells = [self.cells[at] for at in group]
         seconds = (self.left_s - (1 - TRIAL_SHARE) * self.budget_s) / 2
         if seconds <= 0:
-            return Trial("skipped", f"no time was left of the budget of {self.budget_s:g} s")
-        reference = None if name == self.names[0] else self.trials[at, self.names[0]]
-        held_to = reference if reference is not None and reference.status == "measured" else None
-        trial = admit(self.spec, name, cell, held_to, seed=self.seed, seconds=seconds)
-        if reference is None or held_to is not None or trial.status != "measured":
-            return trial
-        failed = [
-            other
-            for (position, who), other in self.trials.items()
-            if who == name and other.status == "failed" and self.cells[position].pass_name == cell.pass_name
+            return [Trial("skipped", f"no time was left of the budget of {self.budget_s:g} s")] * len(group)
+        base = self.names[0]
+        references = {} if name == base else {self.cells[at].pass_name: self.trials[at, base] for at in group}
+        held_to = {pass_name: trial for pass_name, trial in references.items() if trial.status == "measured"}
+        passes = [cell.pass_name for cell in cells]
+        trials = admit(self.spec, name, cells[0], passes, held_to, seed=self.seed, seconds=seconds)
+        return [
+            self._unchecked(name, trials[pass_name], pass_name, references[pass_name])
+            if references and pass_name not in held_to and trials[pass_name].status == "measured"
+            else trials[pass_name]
+            for pass_name in passes
         ]
-        if failed:
-            return Trial("failed", f"it could not be compared here, and failed elsewhere: {failed[0].reason}")
+
+    def _unchecked(self, name: str, trial: Trial, pass_name: str, reference: Trial) -> Trial:
+        """Where there is nothing to be held to, an implementation is as good as it was elsewhere."""
+        for (position, who), other in self.trials.items():
+            if who == name and other.status == "failed" and self.cells[position].pass_name == pass_name:
+                return Trial("failed", f"it could not be compared here, and failed elsewhere: {other.reason}")
         unchecked = f"not compared with {self.names[0]}, which was {reference.status} here"
         return replace(trial, reason="; ".join(filter(None, [trial.reason, unchecked])))
 
     def _known_too_slow(self, at: int, name: str) -> str | None:
-        """A forward pass is part of a full one, and a larger input takes no less time."""
+        """A larger input takes no less time."""
         cell, size = self.cells[at], elements(self.spec, self.cells[at].sizes)
         for (position, who), trial in self.trials.items():
             other = self.cells[position]
-            smaller = elements(self.spec, other.sizes) <= size and other.pass_name in (cell.pass_name, "forward")
             same = who == name and (other.device, other.dtype) == (cell.device, cell.dtype)
-            if same and smaller and trial.status == "skipped" and trial.seconds > 0:
+            stopped = trial.status == "skipped" and trial.seconds > 0 and other.pass_name == cell.pass_name
+            if same and stopped and elements(self.spec, other.sizes) <= size:
                 return f"too slow at {other}, which is no larger: {trial.reason}"
         return None
 
@@ -118,7 +135,7 @@ class Session:
         positions, heats = [], []
         for at in self._sorted:
             contestants = {
-                name: Contestant(self.trials[at, name].seconds, self._calls_per_block.get((at, name)))
+                name: Contestant(self._seconds(at, name), self._calls_per_block.get((at, name)))
                 for name in self.names
                 if self.trials[at, name].status == "measured"
             }
@@ -126,6 +143,11 @@ class Session:
                 positions.append(at)
                 heats.append(Heat(self.cells[at], contestants))
         return positions, heats
+
+    def _seconds(self, at: int, name: str) -> float:
+        """Seconds that a call takes: the longest that was timed, else as its trial had it."""
+        timed = [seconds for _, samples in self.samples.get((at, name), []) for seconds in samples.seconds_per_call]
+        return max(timed, default=self.trials[at, name].seconds)
 
     def _in_fresh_processes(self, target: str, device: str) -> str:
         """Returns why the spec could not be loaded there, or nothing."""
@@ -146,7 +168,7 @@ class Session:
                 heats,
                 device=device,
                 rounds=-(-ROUNDS // PROCESSES),
-                left_s=max(self.left_s, 0.0),
+                left_s=max(self.left_s - LEAVE_S, 0.0),
                 process=process,
                 processes=PROCESSES,
                 seed=self.seed,

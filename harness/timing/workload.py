@@ -147,15 +147,23 @@ class Workload:
     def forward(self) -> Tensor:
         """The loss."""
         returned = self._built(**self._given)
-        return returned if self._select is None else self._select(returned)  # type: ignore[no-any-return]
+        return returned if self._select is None else self._select(returned)
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients in the leaves' ``grad``; a loss that is no scalar is differentiated in its sum."""
+        (loss if loss.ndim == 0 else loss.sum()).backward()  # type: ignore[no-untyped-call]
 
     def full(self) -> Tensor:
-        """The loss, and its gradients in the leaves' ``grad``; a loss that is no scalar is differentiated in its sum."""
+        """The loss and its gradients, which start from ``None``."""
+        self.reset()
+        loss = self.forward()
+        self.backward(loss)
+        return loss
+
+    def reset(self) -> None:
+        """Set the gradients to ``None``."""
         for leaf in self._all_leaves:
             leaf.grad = None
-        loss = self.forward()
-        (loss if loss.ndim == 0 else loss.sum()).backward()  # type: ignore[no-untyped-call]
-        return loss
 
     def call(self, pass_name: Pass) -> Any:
         """The callable of a pass."""

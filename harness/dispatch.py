@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
@@ -12,6 +14,16 @@ class Watch(TorchDispatchMode):
     (seconds) on its first call.  Nothing is compiled while a mode of ours is on, so the wrapper is declined.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)

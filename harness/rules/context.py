@@ -152,7 +152,7 @@ def _copies(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
     leaves = trial.leaves(tensors)
     output = trial.candidate.call(module, leaves)
     if isinstance(output, Tensor) and output.requires_grad:
-        contract(output).backward()  # type: ignore[no-untyped-call]
+        contract(output).backward()
     try:
         copy.deepcopy(module)
     except Exception as error:
@@ -179,7 +179,7 @@ def nothing_is_modified(trial: Trial) -> Iterator[Mismatch]:
     try:
         output = trial.output(leaves)
         if output.requires_grad:
-            contract(output).backward()  # type: ignore[no-untyped-call]
+            contract(output).backward()
     except LossRaised:
         if not any(_changed(leaves[n], before[n]) for n in leaves):
             raise

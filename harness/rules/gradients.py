@@ -286,7 +286,7 @@ def _finite_at(trial: Trial, point: str, case: Case) -> Iterator[Mismatch]:
         return
     if run.finite:
         return
-    convention = _nothing_counted(moved)
+    convention = _nothing_counted(moved, partly=bool(run.output.isnan().any()))
     name = next((n for n, g in run.gradients.items() if g is not None and not bool(g.isfinite().all())), None)
     where = "loss" if not bool(run.output.isfinite().all()) else f"d loss / d {name}"
     came = run.output if where == "loss" else run.gradients[str(name)]
@@ -328,14 +328,13 @@ def _raises_at(trial: Trial, point: str, raised: LossRaised) -> Mismatch:
     )
 
 
-def _nothing_counted(trial: Trial) -> bool:
+def _nothing_counted(trial: Trial, *, partly: bool = False) -> bool:
     """Whether the trouble goes away when the tensors that count nothing in some slice count everything."""
     tensors = trial.tensors()
-    counted = with_everything_counted(trial.spec, tensors)
-    if not any(counts_nothing(t.domain, tensors[n]) for n, t in trial.spec.tensors.items()):
+    if not any(counts_nothing(t.domain, tensors[n], partly=partly) for n, t in trial.spec.tensors.items()):
         return False
     try:
-        return trial.run(counted).finite
+        return trial.run(with_everything_counted(trial.spec, tensors, partly=partly)).finite
     except LossRaised:
         return False
 

@@ -117,9 +117,11 @@ def _linear_in(trial: Trial, law: Law) -> Iterator[Mismatch]:
     other = domain.sample(tuple(tensors[name].shape), trial.generator(2), trial.case.sizes).to(tensors[name].dtype)
     a, b = (FACTOR, SHIFT) if domain.scalable else (0.25, 0.75)  # a bounded domain is closed under means only
 
+    tensors[name] = a * tensors[name] + b * other
+
     def combined(leaves: Mapping[str, Tensor]) -> Tensor:
-        mixed = {**leaves, name: a * leaves[name] + b * other}
-        return (trial.output(mixed) - b * trial.output({**leaves, name: other})) / a
+        first = {**leaves, name: (leaves[name] - b * other) / a}
+        return a * trial.output(first) + b * trial.output({**leaves, name: other})
 
     yield from relation(trial, combined, tensors, f"by linearity in {name}")
 

@@ -44,10 +44,11 @@ def near_cases(spec: LossSpec, case: Case) -> Iterator[tuple[str, Case]]:
             yield f"{second} near {first}", moved.with_copy(second, first, near=way)
 
 
-def counts_nothing(domain: Domain, values: Tensor) -> bool:
+def counts_nothing(domain: Domain, values: Tensor, *, partly: bool = False) -> bool:
     """Whether a slice of the tensor says "count nothing": all-zero weights, all-ignored labels, all missing.
 
-    There a mean is 0/0, which is a convention (NaN, as torch has it, or 0), not an error.
+    There a mean is 0/0, which is a convention (NaN, as torch has it, or 0), not an error.  With ``partly`` one element
+    is enough: labels may pick only such elements, as a batch of one class does whose weight is zero.
     """
     if domain.kind == "float" and domain.nan:
         out = values.isnan()
@@ -57,16 +58,18 @@ def counts_nothing(domain: Domain, values: Tensor) -> bool:
         out = values == 0
     else:
         return False
-    if out.ndim == 0 or not out.numel():
-        return bool(out.all())
+    if partly or out.ndim == 0 or not out.numel():
+        return bool(out.any() if partly else out.all())
     return any(bool(out.all(dim=axis).any()) for axis in range(out.ndim))
 
 
-def with_everything_counted(spec: LossSpec, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def with_everything_counted(
+    spec: LossSpec, tensors: Mapping[str, Tensor], *, partly: bool = False
+) -> dict[str, Tensor]:
     """The tensors, with those that count nothing in some slice replaced by ones that count everything."""
     counted = dict(tensors)
     for name, tensor in spec.tensors.items():
-        if counts_nothing(tensor.domain, tensors[name]):
+        if counts_nothing(tensor.domain, tensors[name], partly=partly):
             zero_counts = tensor.domain.ignore is not None or tensor.domain.nan
             counted[name] = tensors[name].new_full(tensors[name].shape, 0 if zero_counts else 1)
     return counted

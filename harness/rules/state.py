@@ -135,7 +135,7 @@ def _call(trial: Trial, tensors: Mapping[str, Tensor]) -> Any:
 def _backward(output: Any, grad: bool) -> None:
     if grad and isinstance(output, Tensor) and output.requires_grad:
         try:
-            contract(output).backward()  # type: ignore[no-untyped-call]
+            contract(output).backward()
         except RuntimeError as error:
             raise LossRaised(error) from error
 

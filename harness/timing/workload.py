@@ -151,7 +151,7 @@ class Workload:
 
     def backward(self, loss: Tensor) -> None:
         """Gradients in the leaves' ``grad``; a loss that is no scalar is differentiated in its sum."""
-        (loss if loss.ndim == 0 else loss.sum()).backward()  # type: ignore[no-untyped-call]
+        (loss if loss.ndim == 0 else loss.sum()).backward()
 
     def full(self) -> Tensor:
         """The loss and its gradients, which start from ``None``."""

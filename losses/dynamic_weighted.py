@@ -151,7 +151,7 @@ SPEC = LossSpec(
     bench_sizes=(
         {"B": 64, "rest": ()},
         {"B": 64, "rest": (32,)},
-        {"B": 256, "rest": (8, 8)},
+        {"B": 128, "rest": (8, 8)},
     ),
     bytes_bound=least_bytes,
     error_inputs=(

@@ -164,7 +164,7 @@ SPEC = LossSpec(
     bench_sizes=(
         {"batch": (4,), "H": 8, "W": 8},
         {"batch": (16,), "H": 16, "W": 16},
-        {"batch": (16,), "H": 32, "W": 32},
+        {"batch": (8,), "H": 32, "W": 32},
     ),
     bytes_bound=least_bytes,
     error_inputs=(
@@ -198,6 +198,7 @@ SPEC_CROPPED = LossSpec(
     laws=(
         laws.linear_in("mask"),
         laws.symmetric("predictions", "labels"),
+        laws.translation_invariant("predictions", "labels"),
         laws.nonnegative(),
         laws.zero_when_equal("predictions", "labels"),
         laws.reduces_to(mean_squared_error, mask=1.0),

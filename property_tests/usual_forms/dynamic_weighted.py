@@ -4,10 +4,13 @@ Known defects, with the rule that shows each:
 
 - C01  the weights are a plain attribute: they do not follow `.to()` and are not in the state_dict
 - D05  `weights.float()` rounds float64 weights to float32, so the float64 loss is only right to 1e-7
+- D01  the float32 weights make the loss of float16 and bfloat16 predictions float32
 - B03  labels [B] broadcast silently against predictions [B, 1], to B x B
-- B01  predictions [B] against `view(-1, 1)` become B x B, and the loss the product of two means
-- B04  predictions [B, C, D] with C = B are weighted along the wrong axis; with C != B they raise
-- C03  a NaN under weight zero stays NaN in the value and in the gradient
+- B01  `view(-1, 1)` fits predictions of two axes only: [B, C, D] with C != B raise
+- B04  predictions [B, C, D] with C = B are weighted along the wrong axis
+- L11  predictions [B] become B x B, so that a sample of weight zero still counts under the weights of all others
+- L01  the loss of predictions [B] is the product of two means, not the mean over the samples
+- E01  the value of predictions [B] is not that of the loops that carry the contract
 """
 
 from __future__ import annotations

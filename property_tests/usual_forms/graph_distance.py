@@ -6,8 +6,9 @@ Known defects, with the rule that shows each:
 - G08  a zero row divides 0 by 0: the value and every gradient are NaN
 - G06  without edges the loss is the leaf itself: the gradient is None, not zero
 - D01  without edges the leaf is returned: float32 on the CPU, whatever the embeddings are
-- B03  embeddings of more nodes than the graph has are cut off silently
-- P01, P02  N² Python iterations, and N² reads of a tensor on the host
+- B03  embeddings [N, D, 1] give a matrix, and an adjacency with one row of N hides all other nodes
+- P02  N² reads of a tensor on the host, one for each entry of the adjacency
+- E01  at a zero row the loops that carry the contract give similarity 0, these give NaN
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ Known defects, with the rule that shows each:
 
 - C01  the mask is a plain attribute: it does not follow `.to()` and is not in the state_dict
 - D05  `mask.float()` rounds a float64 mask to float32, so the float64 loss is only right to 1e-7
-- B03  labels [B, H, 1] or a mask [H, 1] broadcast silently against predictions [B, H, W]
-- B01, B04  nothing ties the mask to the last two axes: predictions [H, 1] become H x W
-- C03  a NaN under weight zero stays NaN in the value and in the gradient
+- D01  the float32 mask makes the loss of float16 and bfloat16 predictions float32
+- B03  predictions or labels with a unit axis, [B, H, 1], broadcast silently, and so does a mask [H, W, 1]
+- L11  a NaN under weight zero stays NaN in the value and in the gradient
 """
 
 from __future__ import annotations

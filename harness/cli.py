@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import harness
-from harness.errors import HarnessError, TargetError
+from harness.errors import HarnessError
 
 if TYPE_CHECKING:
     from harness.report.run import Run, Watch
@@ -232,6 +232,7 @@ def bench(targets: tuple[str, ...], devices: tuple[str, ...], budget: float, see
 def replay(failure: Path) -> None:
     """Run a stored failure again: FIXED, FAILED or ERROR."""
     from harness.replay import replay as again
+    from harness.report import text
 
     try:
         data = json.loads(failure.read_text(encoding="utf-8"))
@@ -240,9 +241,12 @@ def replay(failure: Path) -> None:
     if not isinstance(data, dict):
         raise _Refused(f"{failure} is not a failure file: it holds a {type(data).__name__}, but should hold an object")
     found = again(data)
-    status = str(found.status)
-    click.echo(f"{click.style(status, fg='green' if status == 'FIXED' else 'red')} {found.message}".rstrip())
-    sys.exit({"FIXED": CLEAN, "FAILED": FINDINGS}.get(status, USAGE))
+    message = text.printable(found.message)
+    if found.status == "ERROR":
+        raise _Refused(f"cannot replay {failure}: {message}")
+    is_fixed = found.status == "FIXED"
+    click.echo(f"{click.style(found.status, fg='green' if is_fixed else 'red', bold=True)} {message}")
+    sys.exit(CLEAN if is_fixed else FINDINGS)
 
 
 @cli.command("rules")
@@ -261,27 +265,20 @@ def explain(code: str) -> None:
     """Say what a rule checks, why it matters and how to mend what it finds."""
     from harness import rules
 
-    text = rules.find(code).explain()
+    explained = rules.find(code).explain()
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.markdown import Markdown
 
-        Console().print(Markdown(text))
+        Console().print(Markdown(explained))
     else:
-        click.echo(text.rstrip())
+        click.echo(explained.rstrip())
 
 
 def _load(targets: Sequence[str]) -> list[LossSpec]:
     from harness.locate import load_specs
 
-    try:
-        return load_specs(targets)
-    except HarnessError:
-        raise
-    except (Exception, SystemExit) as error:  # the target is somebody's program: whatever it raises is about it
-        frames = traceback.extract_tb(error.__traceback__)
-        where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-        raise TargetError(f"cannot load {', '.join(targets)}: {type(error).__name__}: {error}{where}") from error
+    return load_specs(targets)
 
 
 @contextmanager

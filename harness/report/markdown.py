@@ -94,7 +94,7 @@ def _flat(value: object, prefix: str = "") -> list[list[str]]:
         return [row for key, item in value.items() for row in _flat(item, f"{prefix}.{key}" if prefix else str(key))]
     if isinstance(value, list):
         return [[prefix, ", ".join(map(str, value))]]
-    return [[prefix, str(value)]]
+    return [[prefix, "unknown" if value is None else str(value)]]
 
 
 @lru_cache(maxsize=1)

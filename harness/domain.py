@@ -121,14 +121,6 @@ class Domain:
         step = margin * width if math.isfinite(width) else margin
         return values.clamp(self.low + step, self.high - step if math.isfinite(self.high) else math.inf)
 
-    def readable(self, values: Tensor) -> Tensor:
-        """The same values with as few decimals as a person likes to type and as keep apart what `quantile` kept apart."""
-        if self.whole or not self.differentiable or self.structured:
-            return values
-        width = self.high - self.low
-        step = 10.0 ** (math.floor(math.log10(width)) - 5) if math.isfinite(width) else 1e-5
-        return (torch.round(values / step) * step).clamp(self.low, self.high)
-
     def legal(self, values: Tensor, sizes: Sizes) -> bool:
         """Whether every element is inside the bounds (structure is not checked)."""
         if self.symbol is not None:

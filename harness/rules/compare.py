@@ -35,7 +35,7 @@ def same_output(came: Tensor, should: Tensor, condition: float, intermediate: fl
     )
     if not bool((off > allowed).any()):
         return None
-    index = tuple(int(i) for i in torch.unravel_index((off - allowed).argmax(), off.shape))
+    index = slopes.element_index(int((off - allowed).argmax()), off.shape)
     where = f"loss{list(index)}" if index else "loss"
     return Mismatch(
         where,
@@ -95,7 +95,7 @@ def _element_off(
     )  # where the other side is not finite it is no measure
     off = torch.where(off.isnan(), math.inf, off)
     for flat in torch.argsort(off.reshape(-1), descending=True).tolist():
-        index = tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), off.shape))
+        index = slopes.element_index(flat, off.shape)
         if not float(off[index]) > allowed:
             return None
         if _both_are_subgradients(name, index, float(left[index]), largest, tensors, function, intermediate):

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 _CUTS = {"detach", "detach_", "item", "tolist", "__float__", "numpy"}
 _DATA = torch.Tensor.data.__get__  # type: ignore[attr-defined]
+_APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
 
 
 class DetachTape(TorchFunctionMode):
@@ -31,7 +32,7 @@ class DetachTape(TorchFunctionMode):
         returned = func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", "")
         hidden = not torch.is_grad_enabled() and isinstance(returned, Tensor)
-        if not (name in _CUTS or func == _DATA or hidden):
+        if not (name in _CUTS or func == _DATA or hidden) or _inside_a_custom_function():
             return returned
         if self._replay is not None:
             return self._replayed(returned, name, args)
@@ -49,6 +50,14 @@ class DetachTape(TorchFunctionMode):
         if isinstance(returned, Tensor) and name.endswith("_") and args and returned is args[0]:
             return returned.copy_(recorded)
         return recorded.clone() if isinstance(recorded, Tensor) else recorded
+
+
+def _inside_a_custom_function() -> bool:
+    """Whether the forward of a `torch.autograd.Function` is running: always without grad, and its backward is no cut."""
+    frame = sys._getframe(2).f_back
+    while frame is not None and frame.f_code is not _APPLY:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _user_line() -> str:

@@ -8,10 +8,10 @@ where left and right agree, autograd must give that slope; where they differ, it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from harness import tolerance
@@ -75,8 +75,13 @@ def measure(value: Value, tensors: Mapping[str, Tensor], name: str, index: tuple
     return Slope(sides[0][0], sides[1][0], noise + (spread if math.isfinite(spread) else 0.0), reliable)
 
 
+def element_index(flat: int, shape: Sequence[int]) -> tuple[int, ...]:
+    """The index of the ``flat``-th element (NumPy's: torch's own imports a computer algebra system)."""
+    return tuple(int(i) for i in np.unravel_index(flat, tuple(shape)))
+
+
 def coordinates(tensors: Mapping[str, Tensor], names: tuple[str, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Every (tensor, element) of the named tensors."""
     for name in names:
         for flat in range(tensors[name].numel()):
-            yield name, tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), tensors[name].shape))
+            yield name, element_index(flat, tensors[name].shape)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -174,7 +176,7 @@ class Session:
                 seed=self.seed,
             )
             if answer.environment is None:
-                return answer.unloadable or f"the process failed: {answer.broken}"
+                return _without_folder(answer.unloadable or f"the process failed: {answer.broken}", target)
             start_s = answer.start_s
             self.environment = {**answer.environment, "timed_in": "fresh processes"}
             for samples in answer.samples:
@@ -203,6 +205,8 @@ class Session:
 
     def _record(self, process: int, at: int, samples: Samples) -> None:
         entry = (at, samples.implementation)
+        if self.trials[entry].status != "measured":
+            return
         if samples.status == "failed":
             self.trials[entry] = Trial("failed", f"raised while it was timed: {samples.reason}")
         elif samples.status == "measured" and not self._same_function(entry, samples):
@@ -233,3 +237,11 @@ class Session:
                 self.trials[positions[number], name] = Trial("failed", f"its timing process broke: {answer.broken}")
             if silent:
                 return
+
+
+def _without_folder(text: str, target: str) -> str:
+    """Reports travel, and where a file lies on this machine is nobody's business."""
+    folder = Path(target).parent
+    for place in {str(folder.resolve()), str(folder)} - {"."}:
+        text = text.replace(place + os.sep, "")
+    return text

@@ -1,0 +1,286 @@
+import json
+import time
+
+import pytest
+import torch
+from timed_losses import SPECS, endless, not_finite, raises, spec_of, vectorized, wrong_axis, wrong_gradient
+
+from harness import DeclarationError, HarnessError, LossSpec, TensorSpec
+from harness.benchmark import Benchmark, Measurement, benchmark
+from harness.timing import session as sessions
+from harness.timing.constants import ROUNDS
+from harness.timing.costs import count
+from harness.timing.processes import Answer
+from harness.timing.worker import MARK
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warm():
+    """The first count imports a good part of torch, which the smallest budgets here have no room for."""
+    count(lambda: torch.zeros(()) + 1)
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Timing in this process, which starts at once."""
+    monkeypatch.setattr(sessions, "target_of", lambda spec: (None, "the test says so"))
+
+
+@pytest.fixture(scope="module")
+def real() -> Benchmark:
+    """One benchmark in fresh processes."""
+    return benchmark(SPECS[0], passes=("full",), budget_s=60)
+
+
+def rows(result: Benchmark) -> dict[tuple[str, str], Measurement]:
+    return {(m.implementation, m.pass_name): m for m in result.measurements}
+
+
+def test_every_implementation_is_timed_in_three_fresh_processes(real):
+    assert [m.implementation for m in real.measurements] == ["naive", "vectorized", "module"]
+    for measurement in real.measurements:
+        assert (measurement.status, measurement.reason) == ("measured", "")
+        assert len(measurement.seconds_per_call) == len(measurement.process) == ROUNDS
+        assert set(measurement.process) == {0, 1, 2}
+        assert measurement.costs is not None
+        assert min(measurement.seconds_per_call) < measurement.median_seconds < max(measurement.seconds_per_call)
+    assert real.environment["timed_in"] == "fresh processes"
+    assert real.environment["threads"] == 1
+    assert real.notes == ()
+
+
+def test_a_loop_is_slower_than_tensors_and_the_reference_is_not_compared_with_itself(real):
+    assert [(c.implementation, c.reference, c.verdict, c.rounds) for c in real.comparisons] == [
+        ("vectorized", "naive", "faster", ROUNDS),
+        ("module", "naive", "faster", ROUNDS),
+    ]
+    assert all(c.low <= c.speedup <= c.high for c in real.comparisons)
+    assert real.comparisons[0].reason == "30 rounds in 3 processes"
+
+
+def test_the_frames_are_tidy_and_have_units_in_their_names(real):
+    frame = real.frame()
+    assert len(frame) == 3
+    assert {"median_seconds", "saved_bytes", "aten_calls", "peak_bytes", "size_B", "size_C"} <= set(frame.columns)
+    assert frame["saved_bytes"].tolist() == [m.costs.saved_bytes for m in real.measurements]
+    assert frame["peak_bytes"].isna().all()
+    assert real.comparisons_frame()["verdict"].tolist() == ["faster", "faster"]
+
+
+def test_an_implementation_that_is_wrong_is_neither_timed_nor_ranked(here, monkeypatch):
+    timed = []
+    monkeypatch.setattr(
+        sessions, "measure", lambda spec, heats, **_: timed.extend(name for heat in heats for name in heat.contestants)
+    )
+    spec = spec_of("faulty", wrong_axis=wrong_axis, wrong_gradient=wrong_gradient, not_finite=not_finite, raises=raises)
+    result = benchmark(spec, budget_s=25)
+    found = rows(result)
+    assert set(timed) == {"naive", "wrong_gradient"}
+    assert timed.count("wrong_gradient") == 1  # its forward pass is right
+    assert result.comparisons == ()
+    for key, reason in {
+        ("wrong_axis", "forward"): "differs from the reference on the timed input: loss",
+        ("wrong_axis", "full"): "differs from the reference on the timed input: loss",
+        ("wrong_gradient", "full"): "differs from the reference on the timed input: gradient",
+        ("not_finite", "forward"): "the loss on the timed input is not finite",
+        ("raises", "full"): "ValueError: no such thing",
+    }.items():
+        assert found[key].status == "failed"
+        assert found[key].reason.startswith(reason)
+        assert found[key].seconds_per_call == ()
+        assert found[key].median_seconds is None
+
+
+def test_a_missing_device_is_skipped_with_the_reason_and_the_others_are_measured(here):
+    device = f"cuda:{torch.cuda.device_count()}"
+    result = benchmark(SPECS[0], devices=("cpu", device), passes=("forward",), budget_s=25)
+    skipped = [m for m in result.measurements if m.device == device]
+    assert [m.status for m in skipped] == ["skipped"] * 3
+    assert all("CUDA" in m.reason for m in skipped)
+    assert all(m.status == "measured" for m in result.measurements if m.device == "cpu")
+    assert any(device in note for note in result.notes)
+    assert {c.device for c in result.comparisons} == {"cpu"}
+
+
+def test_an_endless_loop_keeps_the_budget_and_is_skipped(here):
+    begin = time.perf_counter()
+    result = benchmark(spec_of("endless", endless=endless, vectorized=vectorized), budget_s=3)
+    assert time.perf_counter() - begin < 5
+    found = rows(result)
+    assert found["endless", "forward"].status == "skipped"
+    assert "one call takes longer than" in found["endless", "forward"].reason
+    assert found["vectorized", "full"].status == "measured"
+    assert {c.implementation for c in result.comparisons} == {"vectorized"}
+
+
+def test_what_was_too_slow_is_not_tried_again_on_a_larger_input(here):
+    spec = spec_of("endless", endless=endless)
+    begin = time.perf_counter()
+    sizes = [{"B": 3, "C": 3}, {"B": 3, "C": 4}, {"B": 3, "C": 5}]
+    result = benchmark(spec, sizes=sizes, passes=("forward",), budget_s=3)
+    assert time.perf_counter() - begin < 5
+    reasons = [m.reason for m in result.measurements if m.implementation == "endless"]
+    assert "which is no larger" in reasons[1]
+    assert "which is no larger" in reasons[2]
+
+
+def test_a_slow_implementation_gets_fewer_rounds_and_says_so(here):
+    def slow(predictions, labels, weights):
+        time.sleep(0.15)
+        return vectorized(predictions, labels, weights)
+
+    result = benchmark(spec_of("slow", slow=slow), passes=("forward",), budget_s=4)
+    measured = rows(result)["slow", "forward"]
+    assert measured.status == "measured"
+    assert 1 < len(measured.seconds_per_call) < ROUNDS
+    assert measured.median_seconds == pytest.approx(0.15, rel=0.3)
+    assert f"{len(measured.seconds_per_call)} of 30 rounds: one call takes 0.15 s" in measured.reason
+    assert result.comparisons[0].verdict == "slower"
+    assert "fewer than the 30 in 3" in result.comparisons[0].reason
+    assert len(rows(result)["naive", "forward"].seconds_per_call) > len(measured.seconds_per_call)
+
+
+def test_a_candidate_that_cannot_be_held_to_a_slow_reference_says_so_and_is_not_ranked(here):
+    spec = LossSpec(
+        "unheld",
+        {"endless": endless, "vectorized": vectorized},
+        inputs={"predictions": TensorSpec("B C"), "labels": TensorSpec("B C")},
+        context={"weights": TensorSpec("B")},
+        bench_sizes=({"B": 3, "C": 3},),
+    )
+    result = benchmark(spec, passes=("forward",), budget_s=3)
+    assert rows(result)["vectorized", "forward"].status == "measured"
+    assert "not compared with endless, which was skipped here" in rows(result)["vectorized", "forward"].reason
+    assert result.comparisons == ()
+
+
+def test_a_spec_that_no_file_holds_is_timed_in_this_process_and_a_note_says_so():
+    threads = torch.get_num_threads()
+    spec = spec_of("nowhere", vectorized=lambda predictions, labels, weights: vectorized(predictions, labels, weights))
+    result = benchmark(spec, passes=("forward",), budget_s=20)
+    assert [m.status for m in result.measurements] == ["measured", "measured"]
+    assert set(result.measurements[0].process) == {0}
+    assert len(result.notes) == 1
+    assert "'nowhere' cannot be loaded in a fresh one" in result.notes[0]
+    assert "/" not in result.notes[0]
+    assert result.environment["timed_in"] == "the calling process"
+    assert torch.get_num_threads() == threads
+
+
+def test_another_function_in_the_fresh_process_is_not_passed_off_as_this_one(monkeypatch):
+    fake = sessions.Samples(0, "vectorized", "measured", "", 10, (1e-6, 1e-6), loss=12345.0)
+    answer = Answer((fake,), {"threads": 1}, 0.1)
+    monkeypatch.setattr(sessions, "time_in_fresh_process", lambda *_, **__: answer)
+    result = benchmark(SPECS[0], passes=("forward",), budget_s=25)
+    measured = rows(result)["vectorized", "forward"]
+    assert measured.status == "failed"
+    assert "in a fresh process its loss was 12345" in measured.reason
+    assert measured.seconds_per_call == ()
+
+
+def test_who_breaks_a_process_is_failed_and_the_rest_goes_on(monkeypatch):
+    asked = []
+
+    def break_at_first(spec, target, heats, **_):
+        asked.append([sorted(heat.contestants) for heat in heats])
+        good = [
+            sessions.Samples(at, name, "measured", "", 10, (1e-6, 1e-6))
+            for at, heat in enumerate(heats)
+            for name in heat.contestants
+            if len(asked) > 1 or (name == "naive" and at == 0)
+        ]
+        return Answer(tuple(good), {"threads": 1}, 0.01, broken="it died of SIGSEGV: ..." if len(asked) == 1 else "")
+
+    monkeypatch.setattr(sessions, "time_in_fresh_process", break_at_first)
+    result = benchmark(spec_of("breaking", vectorized=vectorized), budget_s=25)
+    assert rows(result)["vectorized", "forward"].status == "failed"
+    assert "SIGSEGV" in rows(result)["vectorized", "forward"].reason
+    assert rows(result)["vectorized", "full"].status == "measured"
+    assert asked[1] == [["naive"], ["naive", "vectorized"]]
+    assert any("process 1 of 3 broke" in note for note in result.notes)
+
+
+def test_a_loss_whose_costs_cannot_be_counted_is_timed_all_the_same(here):
+    def through_transforms(predictions, labels, weights):
+        rows_of = torch.func.vmap(lambda p, y, w: w * (p - y) ** 2)
+        value, _ = torch.func.vjp(lambda p: rows_of(p, labels, weights).mean(), predictions)
+        return value
+
+    result = benchmark(spec_of("transforms", transforms=through_transforms), passes=("forward",), budget_s=25)
+    measured = rows(result)["transforms", "forward"]
+    assert measured.status == "measured"
+    assert measured.costs is None
+    assert "exact costs unknown: RuntimeError" in measured.reason
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_every_dtype_is_compared_and_timed(here, dtype):
+    result = benchmark(spec_of("typed", vectorized=vectorized), dtypes=(dtype,), passes=("full",), budget_s=25)
+    assert [m.status for m in result.measurements] == ["measured", "measured"]
+    assert {m.dtype for m in result.measurements} == {str(dtype).removeprefix("torch.")}
+    wrong = benchmark(spec_of("typed", wrong=wrong_axis), dtypes=(dtype,), passes=("full",), budget_s=25)
+    assert rows(wrong)["wrong", "full"].status == "failed"
+
+
+def test_costs_are_those_of_a_warm_call(here):
+    class Lazy(torch.nn.Module):
+        def __init__(self, weights):
+            super().__init__()
+            self.register_buffer("weights", weights)
+            self.prepared = None
+
+        def forward(self, predictions, labels):
+            if self.prepared is None:
+                self.prepared = (self.weights * 2 / 2)[:, None]
+            return (self.prepared * (predictions - labels) ** 2).mean()
+
+    result = benchmark(spec_of("lazy", lazy=Lazy), passes=("forward",), budget_s=25)
+    # sub, pow, mul, mean
+    assert rows(result)["lazy", "forward"].costs.aten_calls == 4
+
+
+def test_exact_costs_stand_beside_the_time_of_both_passes(here):
+    found = rows(benchmark(spec_of("costs", vectorized=vectorized), budget_s=25))
+    forward, full = found["vectorized", "forward"].costs, found["vectorized", "full"].costs
+    # weights[:, None] is one view, then sub, pow, mul, mean; the base of the power and the weights are kept.
+    assert forward.aten_calls == 5
+    assert forward.saved_bytes == full.saved_bytes == (9 + 3) * 4
+    assert full.aten_calls > forward.aten_calls
+
+
+def test_the_environment_is_json(real):
+    assert json.loads(json.dumps(real.environment)) == real.environment
+
+
+def test_a_file_that_calls_it_while_a_timing_process_loads_it_is_told_how_to_mend_it(monkeypatch):
+    monkeypatch.setenv(MARK, "1")
+    with pytest.raises(HarnessError, match="__main__"):
+        benchmark(SPECS[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"implementations": ("vectorised",)}, "did you mean 'vectorized'"),
+        ({"dtypes": (torch.int32,)}, "int32"),
+        ({"passes": ("backward",)}, "should be one of"),
+        ({"budget_s": 0}, "positive"),
+        ({"sizes": [{"B": 1}]}, "one for each of"),
+    ],
+)
+def test_impossible_arguments_are_refused(arguments, message):
+    with pytest.raises(DeclarationError, match=message):
+        benchmark(SPECS[0], **arguments)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_is_timed_with_its_peak(here):
+    result = benchmark(spec_of("on_cuda", vectorized=vectorized), devices=("cuda",), budget_s=30)
+    assert all(m.status == "measured" and m.costs.peak_bytes > 0 for m in result.measurements)
+    assert result.environment["gpu"]["name"]
+
+
+def test_the_reference_is_always_beside_the_chosen(here):
+    result = benchmark(SPECS[0], implementations=("module",), passes=("forward",), budget_s=25)
+    assert [m.implementation for m in result.measurements] == ["naive", "module"]

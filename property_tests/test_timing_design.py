@@ -1,0 +1,91 @@
+import random
+
+import pytest
+from timed_losses import SPECS, raises, spec_of
+
+from harness.timing.constants import BLOCK_S
+from harness.timing.design import Contestant, Heat, affordable, calibrate, measure, order
+from harness.timing.workload import Cell
+
+CELL = Cell({"B": 3, "C": 3}, "cpu", "float32", "full")
+
+
+class FakeClock:
+    """A clock whose calls take as long as they say, with an overhead of each block."""
+
+    def __init__(self, seconds, overhead=0.0):
+        self.seconds, self.overhead = seconds, overhead
+
+    def warm_up(self, call):
+        call()
+
+    def block(self, call, calls):
+        return self.overhead + self.seconds * calls
+
+
+@pytest.mark.parametrize("seconds", [1e-7, 1e-5, 1.9e-3, 2e-3, 0.5])
+def test_a_calibrated_block_is_long_enough_and_not_much_longer(seconds):
+    calls = calibrate(FakeClock(seconds), lambda: None)
+    assert calls * seconds >= BLOCK_S
+    assert calls == 1 or calls * seconds <= 2 * BLOCK_S
+
+
+def test_a_slow_first_block_does_not_end_the_calibration():
+    assert calibrate(FakeClock(1e-6, overhead=1e-3), lambda: None) >= 1000
+
+
+def test_the_order_is_random_fair_and_the_same_for_the_same_seed():
+    names = ["a", "b", "c"]
+    orders = [order(names, random.Random(seed)) for seed in range(300)]
+    assert orders == [order(names, random.Random(seed)) for seed in range(300)]
+    assert all(sorted(one) == names for one in orders)
+    for name in names:
+        assert 70 <= sum(one[0] == name for one in orders) <= 130
+
+
+def test_everyone_gets_a_round_and_the_quick_leave_their_time_to_the_slow():
+    assert affordable({"quick": 0.002, "slow": 0.5}, 10, 3.0) == {"quick": 10, "slow": 5}
+    assert affordable({"quick": 0.002, "slow": 5.0}, 10, 3.0) == {"quick": 1, "slow": 1}
+    assert affordable({"quick": 0.002, "slow": 0.01}, 10, 3.0) == {"quick": 10, "slow": 10}
+
+
+def measured(heats, rounds=3, seconds=2.0, process=0, spec=SPECS[0]):
+    found = []
+    measure(spec, heats, rounds=rounds, seconds=seconds, seed=0, process=process, report=found.append)
+    return {(samples.heat, samples.implementation): samples for samples in found}
+
+
+def test_every_contestant_of_every_heat_is_timed_in_every_round():
+    heats = [Heat(CELL, {"naive": Contestant(1e-3), "vectorized": Contestant(1e-4)})] * 2
+    found = measured(heats)
+    assert sorted(found) == [(0, "naive"), (0, "vectorized"), (1, "naive"), (1, "vectorized")]
+    for samples in found.values():
+        assert samples.status == "measured"
+        assert len(samples.seconds_per_call) == 3
+        assert min(samples.seconds_per_call) * samples.calls_per_block >= BLOCK_S / 2
+        assert samples.loss == found[0, "naive"].loss or samples.loss == pytest.approx(found[0, "naive"].loss)
+
+
+def test_what_an_earlier_process_calibrated_is_kept():
+    found = measured([Heat(CELL, {"naive": Contestant(1e-3, calls_per_block=5)})])
+    assert found[0, "naive"].calls_per_block == 5
+
+
+def test_what_takes_longer_than_is_left_is_skipped_and_says_so():
+    found = measured([Heat(CELL, {"naive": Contestant(60.0), "vectorized": Contestant(1e-4)})])
+    assert found[0, "naive"].status == "skipped"
+    assert "one call takes about 60 s" in found[0, "naive"].reason
+    assert found[0, "vectorized"].status == "measured"
+
+
+def test_who_raises_is_failed_and_the_others_are_timed():
+    spec = spec_of("raising", raises=raises)
+    found = measured([Heat(CELL, {"raises": Contestant(1e-3), "naive": Contestant(1e-3)})], spec=spec)
+    assert found[0, "raises"].status == "failed"
+    assert found[0, "raises"].reason.startswith("ValueError: no such thing")
+    assert found[0, "naive"].status == "measured"
+
+
+def test_a_heat_survives_json():
+    heat = Heat(Cell({"B": 3, "rest": (2, 4)}, "cpu", "float32", "full"), {"naive": Contestant(1.0, 7)})
+    assert Heat.from_json(heat.to_json()) == heat

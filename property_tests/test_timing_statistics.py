@@ -1,0 +1,103 @@
+import math
+import random
+
+import pytest
+
+from harness.timing.constants import MARGIN, PROCESSES, ROUNDS
+from harness.timing.statistics import Ratio, paired_ratio
+
+
+def rounds(seed, ratio, *, noise=0.03, between=0.01, count=ROUNDS, processes=PROCESSES):
+    """Paired times whose true speedup is ``ratio``, with noise in each round and a shift of each process."""
+    generator = random.Random(seed)
+    shift = [generator.gauss(0, between) for _ in range(processes)]
+    process = [number * processes // count for number in range(count)]
+    common = [math.exp(generator.gauss(0, 0.2)) * 1e-3 for _ in process]
+    reference = [
+        c * ratio * math.exp(generator.gauss(0, noise) + shift[p]) for c, p in zip(common, process, strict=True)
+    ]
+    implementation = [c * math.exp(generator.gauss(0, noise)) for c in common]
+    return reference, implementation, process
+
+
+def test_equal_implementations_are_hardly_ever_called_faster_or_slower():
+    verdicts = [paired_ratio(*rounds(seed, 1.0)).verdict for seed in range(200)]
+    assert sum(verdict in ("faster", "slower") for verdict in verdicts) <= 2
+    assert verdicts.count("equivalent") >= 180
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0.9, 1.0, 1.2, 500.0])
+def test_the_true_ratio_is_inside_nearly_every_interval(ratio):
+    found = [paired_ratio(*rounds(seed, ratio, between=0.0)) for seed in range(200)]
+    assert sum(one.low <= ratio <= one.high for one in found) >= 180
+
+
+@pytest.mark.parametrize("count", [3, 4, 5])
+def test_few_rounds_get_an_interval_that_still_holds_the_ratio(count):
+    found = [paired_ratio(*rounds(seed, 2.0, between=0.0, count=count)) for seed in range(200)]
+    assert sum(one.low <= 2.0 <= one.high for one in found) >= 180
+
+
+def test_a_true_change_of_a_fifth_is_seen():
+    assert all(paired_ratio(*rounds(seed, 1.2)).verdict == "faster" for seed in range(50))
+    assert all(paired_ratio(*rounds(seed, 1 / 1.2)).verdict == "slower" for seed in range(50))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (MARGIN + 1e-9, 2.0, "faster"),
+        (MARGIN, 2.0, "inconclusive"),
+        (0.5, 1 / MARGIN - 1e-9, "slower"),
+        (0.5, 1 / MARGIN, "inconclusive"),
+        (1 / MARGIN, MARGIN, "equivalent"),
+        (1 / MARGIN - 1e-9, MARGIN, "inconclusive"),
+        (1 / MARGIN, MARGIN + 1e-9, "inconclusive"),
+        (0.5, 2.0, "inconclusive"),
+    ],
+)
+def test_the_verdict_turns_exactly_at_the_margin(low, high, verdict):
+    assert Ratio(math.sqrt(low * high), low, high).verdict == verdict
+
+
+def test_swapping_the_two_sides_mirrors_the_ratio():
+    reference, implementation, process = rounds(3, 1.3)
+    there, back = paired_ratio(reference, implementation, process), paired_ratio(implementation, reference, process)
+    assert there.speedup == pytest.approx(1 / back.speedup)
+    assert (there.verdict, back.verdict) == ("faster", "slower")
+
+
+def test_a_shift_of_whole_processes_widens_the_interval():
+    steady = paired_ratio(*rounds(1, 1.0, between=0.0))
+    shifted = paired_ratio(*rounds(1, 1.0, between=0.2))
+    assert math.log(shifted.high / shifted.low) > 3 * math.log(steady.high / steady.low)
+
+
+def test_processes_with_unequal_numbers_of_rounds_are_all_used():
+    reference, process = [2.0] * 10 + [4.0], [0] * 10 + [1]
+    ratio = paired_ratio(reference, [1.0] * 11, process)
+    assert ratio.speedup == pytest.approx(2.0)
+    assert (ratio.low, ratio.high) == (pytest.approx(2.0), pytest.approx(4.0))
+
+
+def test_the_same_seed_gives_the_same_interval():
+    sample = rounds(5, 1.01)
+    assert paired_ratio(*sample, seed=1) == paired_ratio(*sample, seed=1)
+    assert paired_ratio(*sample, seed=1) != paired_ratio(*sample, seed=2)
+
+
+def test_one_outlier_does_not_move_the_ratio():
+    reference, implementation, process = rounds(2, 1.0)
+    before = paired_ratio(reference, implementation, process)
+    after = paired_ratio([reference[0] * 1000, *reference[1:]], implementation, process)
+    assert after.speedup == pytest.approx(before.speedup, rel=0.02)
+    assert after.verdict == before.verdict == "equivalent"
+
+
+@pytest.mark.parametrize(
+    ("reference", "implementation", "process", "message"),
+    [([1.0], [1.0], [0], "at least 2"), ([1.0, 2.0], [1.0], [0, 0], "same number"), ([1.0, 0.0], [1.0, 1.0], [0, 0], "not positive")],
+)  # fmt: skip
+def test_rounds_that_say_nothing_are_refused(reference, implementation, process, message):
+    with pytest.raises(ValueError, match=message):
+        paired_ratio(reference, implementation, process)

@@ -307,12 +307,10 @@ def _finite_at(trial: Trial, point: str, case: Case) -> Iterator[Mismatch]:
 def _finite_hint(spec: LossSpec, case: Case, convention: bool) -> str:
     if convention:
         return "nothing is counted here: return 0 with a zero gradient, or require it with LossSpec(requires={'G08'}) once mended"
-    names = [n for n, r in case.tensors.items() if (r.point or r.same_as) and spec.tensors[n].domain.kind == "float"]
-    narrow = (
-        f"; if this input is not legal, narrow the domain: {names[0]!r}: TensorSpec({spec.tensors[names[0]].dims!r}, domains.positive())"
-        if names
-        else ""
-    )
+    moved = [n for n, r in case.tensors.items() if r.point or r.same_as]
+    narrowed = [n for n in moved if spec.tensors[n].domain.text in ("real()", "nonnegative()", "probability()")]
+    line = f"{narrowed[0]!r}: TensorSpec({spec.tensors[narrowed[0]].dims!r}, domains.positive())" if narrowed else ""
+    narrow = f"; if this input is not legal, narrow the domain: {line}" if line else ""
     return f"keep the argument of sqrt, log, pow or / off its singular point before the operation, not after it{narrow}"
 
 

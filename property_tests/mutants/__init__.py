@@ -1,0 +1,14 @@
+"""A table of losses with exactly one defect each, beside their honest twins: what every rule must catch and spare."""
+
+from mutants import broadcasting, context, costs, dtypes, equivalence, gradients, laws, state
+
+PAIRS = (
+    *broadcasting.PAIRS,
+    *dtypes.PAIRS,
+    *context.PAIRS,
+    *state.PAIRS,
+    *gradients.PAIRS,
+    *equivalence.PAIRS,
+    *laws.PAIRS,
+    *costs.PAIRS,
+)

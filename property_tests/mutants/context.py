@@ -1,0 +1,274 @@
+"""Mutants of the rules about the context: C01, C02, C03."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from harness import TensorSpec, domains
+from mutants.pair import PAIRWISE, pair
+
+
+def weighted(weights, predictions, labels):
+    return (weights.unsqueeze(-1) * (predictions - labels) ** 2).mean()
+
+
+class Registered(nn.Module):
+    def __init__(self, weights):
+        super().__init__()
+        self.register_buffer("weights", weights)
+
+    def forward(self, predictions, labels):
+        return weighted(self.weights, predictions, labels)
+
+
+class PlainAttribute(nn.Module):
+    def __init__(self, weights):
+        super().__init__()
+        self.weights = weights
+
+    def forward(self, predictions, labels):
+        return weighted(self.weights, predictions, labels)
+
+
+class TensorInADictionary(nn.Module):
+    def __init__(self, weights):
+        super().__init__()
+        self.context = {"weights": weights}
+
+    def forward(self, predictions, labels):
+        return weighted(self.context["weights"], predictions, labels)
+
+
+class NumpyAttribute(nn.Module):
+    """Built in float32, it meets float64 predictions in a product that does not promote."""
+
+    def __init__(self, weights):
+        super().__init__()
+        self.weights = weights.numpy()
+
+    def forward(self, predictions, labels):
+        return (torch.from_numpy(self.weights) @ (predictions - labels) ** 2).mean()
+
+
+class RegisteredProduct(nn.Module):
+    def __init__(self, weights):
+        super().__init__()
+        self.register_buffer("weights", weights)
+
+    def forward(self, predictions, labels):
+        return (self.weights @ (predictions - labels) ** 2).mean()
+
+
+class DerivedNumbers(nn.Module):
+    """The buffer is loaded, the numbers that were derived from it in the constructor are not."""
+
+    def __init__(self, weights):
+        super().__init__()
+        self.register_buffer("weights", weights)
+        self.shares = np.cumsum(weights.double().numpy()).tolist()
+
+    def forward(self, predictions, labels):
+        return weighted(predictions.new_tensor(self.shares), predictions, labels)
+
+
+class DerivedAtUse(nn.Module):
+    def __init__(self, weights):
+        super().__init__()
+        self.register_buffer("weights", weights)
+
+    def forward(self, predictions, labels):
+        return weighted(self.weights.cumsum(0), predictions, labels)
+
+
+class KeepsItsValue(Registered):
+    """Logging reads ``last`` after the step; it still hangs on the graph."""
+
+    def forward(self, predictions, labels):
+        self.last = super().forward(predictions, labels)
+        return self.last
+
+
+class KeepsItsValueDetached(Registered):
+    def forward(self, predictions, labels):
+        value = super().forward(predictions, labels)
+        self.last = value.detach()
+        return value
+
+
+class HoldsALambda(Registered):
+    def __init__(self, weights):
+        super().__init__(weights)
+        self.distance = lambda predictions, labels: (predictions - labels) ** 2
+
+
+def squared(predictions, labels):
+    return (predictions - labels) ** 2
+
+
+class HoldsAFunction(Registered):
+    def __init__(self, weights):
+        super().__init__(weights)
+        self.distance = squared
+
+
+def centres_in_place(predictions, labels):
+    labels.sub_(labels.mean())
+    return ((predictions - labels) ** 2).mean()
+
+
+def centres_a_copy(predictions, labels):
+    return ((predictions - (labels - labels.mean())) ** 2).mean()
+
+
+def clips_the_data(predictions, labels):
+    predictions.data.clamp_(-1, 1)
+    return ((predictions - labels) ** 2).mean()
+
+
+def mean_squared(predictions, labels):
+    return ((predictions - labels) ** 2).mean()
+
+
+def clips_what_is_legal_in_place(predictions, labels):
+    """The bytes stay the same; autograd still counts a new version, and a saved copy is refused in backward."""
+    labels.clamp_(0, 1)
+    return ((predictions - labels) ** 2).mean()
+
+
+class NormalisesItsArgument(nn.Module):
+    def __init__(self, weights):
+        super().__init__()
+        weights /= weights.sum()
+        self.register_buffer("weights", weights)
+
+    def forward(self, predictions, labels):
+        return weighted(self.weights, predictions, labels)
+
+
+class NormalisesACopy(nn.Module):
+    def __init__(self, weights):
+        super().__init__()
+        self.register_buffer("weights", weights / weights.sum())
+
+    def forward(self, predictions, labels):
+        return weighted(self.weights, predictions, labels)
+
+
+class _MaskForgottenInBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, predictions, labels, mask):
+        ctx.save_for_backward(predictions, labels)
+        return (mask * (predictions - labels) ** 2).sum()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        predictions, labels = ctx.saved_tensors
+        return 2 * upstream * (predictions - labels), None, None
+
+
+def mask_forgotten_in_backward(predictions, labels, mask):
+    return _MaskForgottenInBackward.apply(predictions, labels, mask)
+
+
+def masked_after_the_square(predictions, labels, mask):
+    return (mask * (predictions - labels) ** 2).sum()
+
+
+def selected_before_the_square(predictions, labels, mask):
+    return (mask * torch.where(mask > 0, predictions - labels, 0).square()).sum()
+
+
+def ignored_labels_as_class_zero(logits, labels):
+    """``keep`` is computed and only divided by."""
+    keep = labels != -100
+    picked = logits.log_softmax(-1).gather(-1, labels.clamp(min=0)[:, None]).squeeze(-1)
+    return -picked.sum() / keep.sum().clamp(min=1)
+
+
+def ignored_labels_left_out(logits, labels):
+    keep = labels != -100
+    safe = torch.where(keep[:, None], logits, 0)
+    picked = safe.log_softmax(-1).gather(-1, labels.clamp(min=0)[:, None]).squeeze(-1)
+    return -torch.where(keep, picked, 0).sum() / keep.sum().clamp(min=1)
+
+
+def weighted_unless_few(predictions, labels, weights):
+    """Written for small batches: with fewer than four samples the weights are not used."""
+    scale = weights if len(weights) >= 4 else torch.ones_like(weights)
+    return (scale.unsqueeze(-1) * (predictions - labels) ** 2).sum()
+
+
+def weighted_always(predictions, labels, weights):
+    column = weights.unsqueeze(-1)
+    return (column * torch.where(column > 0, predictions - labels, 0) ** 2).sum()
+
+
+WEIGHTED = {
+    "inputs": {"predictions": TensorSpec("B C"), "labels": TensorSpec("B C")},
+    "context": {"weights": TensorSpec("B", domains.nonnegative())},
+    "output": TensorSpec(""),
+}
+PROBABILITIES = {
+    "inputs": {
+        "predictions": TensorSpec("B C", domains.probability()),
+        "labels": TensorSpec("B C", domains.probability()),
+    },
+}
+MASKED = {**PAIRWISE, "context": {"mask": TensorSpec("B C", domains.boolean())}}
+IGNORED = {
+    "inputs": {
+        "logits": TensorSpec("B C", domains.logits()),
+        "labels": TensorSpec("B", domains.index("C", ignore=-100)),
+    },
+}
+
+PAIRS = (
+    pair("C01", "attribute stays behind", PlainAttribute, Registered, WEIGHTED, aspect="weights to"),
+    pair("C01", "attribute not in the checkpoint", PlainAttribute, Registered, WEIGHTED, aspect="state_dict"),
+    pair("C01", "tensor in a dictionary", TensorInADictionary, Registered, WEIGHTED, aspect="context['weights'] to"),
+    pair("C01", "NumPy attribute keeps its dtype", NumpyAttribute, RegisteredProduct, WEIGHTED, aspect="moved"),
+    pair("C01", "derived numbers are not loaded", DerivedNumbers, DerivedAtUse, WEIGHTED, aspect="load"),
+    pair("C01", "value kept with its graph", KeepsItsValue, KeepsItsValueDetached, WEIGHTED, aspect="deepcopy"),
+    pair("C01", "lambda on self", HoldsALambda, HoldsAFunction, WEIGHTED, aspect="pickle"),
+    pair("C02", "labels centred in place", centres_in_place, centres_a_copy, aspect="labels"),
+    pair("C02", "data of the predictions clipped", clips_the_data, mean_squared, aspect="predictions"),
+    pair("C02", "in place without a change", clips_what_is_legal_in_place, mean_squared, PROBABILITIES, says="version"),
+    pair("C02", "context normalised in place", NormalisesItsArgument, NormalisesACopy, WEIGHTED, aspect="weights"),
+    pair(
+        "C03",
+        "mask forgotten in backward",
+        mask_forgotten_in_backward,
+        selected_before_the_square,
+        {**MASKED, "context": {"mask": TensorSpec("B C", domains.nonnegative())}},
+        aspect="mask gradient",
+    ),
+    pair(
+        "C03",
+        "ignored labels read as a class",
+        ignored_labels_as_class_zero,
+        ignored_labels_left_out,
+        IGNORED,
+        aspect="labels nothing left",
+    ),
+    pair(
+        "C03",
+        "weights used in large batches only",
+        weighted_unless_few,
+        weighted_always,
+        WEIGHTED,
+        severity="warning",
+        aspect="weights value",
+        profile="ci",
+    ),
+    pair(
+        "C03",
+        "NaN under the mask",
+        masked_after_the_square,
+        selected_before_the_square,
+        MASKED,
+        severity="warning",
+        aspect="mask leak",
+    ),
+)

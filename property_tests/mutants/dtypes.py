@@ -1,0 +1,143 @@
+"""Mutants of the rules about dtypes: D01, D02, D05."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from harness import TensorSpec, domains
+from mutants.pair import pair
+
+
+def mean_squared(predictions, labels):
+    return ((predictions - labels) ** 2).mean()
+
+
+def returned_in_single(predictions, labels):
+    return ((predictions - labels) ** 2).mean().float()
+
+
+def smoothed_by_a_numpy_kernel(predictions, labels):
+    kernel = torch.from_numpy(np.full((predictions.shape[-1], 1), 0.5))
+    return ((predictions - labels) @ kernel).square().mean()
+
+
+def smoothed_by_a_kernel_of_their_dtype(predictions, labels):
+    kernel = predictions.new_full((predictions.shape[-1], 1), 0.5)
+    return ((predictions - labels) @ kernel).square().mean()
+
+
+def accumulated_in_the_default_dtype(predictions, labels):
+    total = torch.zeros(())
+    for row, label in zip(predictions.unbind(), labels.unbind(), strict=True):
+        total = total + ((row - label) ** 2).mean()
+    return total / len(predictions)
+
+
+def accumulated_in_their_dtype(predictions, labels):
+    total = predictions.new_zeros(())
+    for row, label in zip(predictions.unbind(), labels.unbind(), strict=True):
+        total = total + ((row - label) ** 2).mean()
+    return total / len(predictions)
+
+
+def distance_by_expansion(predictions, labels):
+    squared = predictions.square().sum(-1) + labels.square().sum(-1) - 2 * (predictions * labels).sum(-1)
+    return squared.sqrt().mean()
+
+
+def distance_of_the_difference(predictions, labels):
+    return torch.linalg.vector_norm(predictions - labels, dim=-1).mean()
+
+
+def logarithm_of_softmax_and_epsilon(logits):
+    return -torch.log(torch.softmax(logits, -1) + 1e-12).mean()
+
+
+def log_softmax(logits):
+    return -torch.log_softmax(logits, -1).mean()
+
+
+def products_under_autocast(predictions, labels):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        similarities = predictions @ labels.mT
+    return similarities.to(predictions.dtype).square().mean()
+
+
+def products_in_their_dtype(predictions, labels):
+    return (predictions @ labels.mT).square().mean()
+
+
+def computed_in_single(predictions, labels):
+    return ((predictions.float() - labels.float()) ** 2).mean().to(predictions.dtype)
+
+
+def labels_in_single(predictions, labels):
+    return ((predictions - labels.float()) ** 2).mean()
+
+
+class _Weighted(nn.Module):
+    def forward(self, predictions, labels):
+        return (self.weights.unsqueeze(-1) * (predictions - labels) ** 2).mean()
+
+
+class WeightsInSingle(_Weighted):
+    def __init__(self, weights):
+        super().__init__()
+        self.register_buffer("weights", weights.float())
+
+
+class WeightsAsTheyCame(_Weighted):
+    def __init__(self, weights):
+        super().__init__()
+        self.register_buffer("weights", weights)
+
+
+LOGITS = {"inputs": {"logits": TensorSpec("B C", domains.logits())}, "output": TensorSpec("")}
+WEIGHTED = {
+    "inputs": {"predictions": TensorSpec("B C"), "labels": TensorSpec("B C")},
+    "context": {"weights": TensorSpec("B", domains.positive())},
+}
+
+PAIRS = (
+    pair("D01", "returned in float32", returned_in_single, mean_squared, aspect="output", says="float64"),
+    pair(
+        "D01",
+        "float64 kernel from NumPy",
+        smoothed_by_a_numpy_kernel,
+        smoothed_by_a_kernel_of_their_dtype,
+        aspect="raises",
+    ),
+    pair(
+        "D01",
+        "accumulator of the default dtype",
+        accumulated_in_the_default_dtype,
+        accumulated_in_their_dtype,
+        severity="note",
+        aspect="half",
+    ),
+    pair(
+        "D02", "cancellation under a root", distance_by_expansion, distance_of_the_difference, aspect="finite float32"
+    ),
+    pair(
+        "D02",
+        "epsilon that float16 rounds to zero",
+        logarithm_of_softmax_and_epsilon,
+        log_softmax,
+        LOGITS,
+        severity="warning",
+        aspect="finite float16",
+    ),
+    pair(
+        "D02",
+        "autocast left on",
+        products_under_autocast,
+        products_in_their_dtype,
+        severity="warning",
+        aspect="accuracy float32",
+    ),
+    pair("D05", "computed in float32", computed_in_single, mean_squared, aspect="result"),
+    pair("D05", "labels cast to float32", labels_in_single, mean_squared, aspect="labels"),
+    pair("D05", "context cast to float32", WeightsInSingle, WeightsAsTheyCame, WEIGHTED, aspect="weights"),
+)

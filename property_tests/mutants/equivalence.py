@@ -1,0 +1,117 @@
+"""Mutants of the rules that hold a candidate to its reference: E01, E02."""
+
+from __future__ import annotations
+
+import torch
+
+from harness import TensorSpec, domains
+from mutants.pair import PAIRWISE, pair
+
+
+def weighted_mean(predictions, labels, weights):
+    total = predictions.new_zeros(())
+    for weight, row, label in zip(weights.unbind(), predictions.unbind(), labels.unbind(), strict=True):
+        total = total + weight * ((row - label) ** 2).mean()
+    return total / weights.sum()
+
+
+def plain_mean(predictions, labels, weights):
+    return (weights.unsqueeze(-1) * (predictions - labels) ** 2).mean()
+
+
+def weighted_mean_at_once(predictions, labels, weights):
+    return (weights @ ((predictions - labels) ** 2).mean(-1)) / weights.sum()
+
+
+def per_sample(predictions, labels, weights):
+    total = predictions.new_zeros(())
+    for weight, row, label in zip(weights.unbind(), predictions.unbind(), labels.unbind(), strict=True):
+        total = total + weight * ((row - label) ** 2).mean()
+    return total / max(len(weights), 1)
+
+
+def weights_as_a_column(predictions, labels, weights):
+    return (weights.view(-1, 1) * (predictions - labels) ** 2).mean()
+
+
+def weights_with_every_axis(predictions, labels, weights):
+    return (weights.view(-1, *[1] * (predictions.ndim - 1)) * (predictions - labels) ** 2).mean()
+
+
+def cosine_by_pairs(predictions, labels):
+    rows = zip(predictions.unbind(), labels.unbind(), strict=True)
+    return sum(1 - a @ b / (a.norm() * b.norm() + 1e-3) for a, b in rows) / len(predictions)
+
+
+def cosine_with_constant_lengths(predictions, labels):
+    lengths = predictions.norm(dim=-1) * labels.norm(dim=-1) + 1e-3
+    return (1 - (predictions * labels).sum(-1) / lengths.detach()).mean()
+
+
+def cosine_of_rows(predictions, labels):
+    lengths = predictions.norm(dim=-1) * labels.norm(dim=-1) + 1e-3
+    return (1 - (predictions * labels).sum(-1) / lengths).mean()
+
+
+def huber_by_elements(predictions, labels):
+    errors = (predictions - labels).reshape(-1).unbind()
+    return sum(0.5 * e**2 if abs(float(e)) <= 1 else abs(e) - 0.5 for e in errors) / len(errors)
+
+
+def huber_without_the_half(predictions, labels):
+    error = (predictions - labels).abs()
+    return torch.where(error <= 1, 0.5 * error**2, error - 0.51).mean()
+
+
+def huber(predictions, labels):
+    error = (predictions - labels).abs()
+    return torch.where(error <= 1, 0.5 * error**2, error - 0.5).mean()
+
+
+class _ClampedBackward(torch.autograd.Function):
+    """Clips the gradient "for stability"."""
+
+    @staticmethod
+    def forward(ctx, error):
+        ctx.save_for_backward(error)
+        return error**2
+
+    @staticmethod
+    def backward(ctx, upstream):
+        (error,) = ctx.saved_tensors
+        return upstream * (2 * error).clamp(-3, 3)
+
+
+def mean_of_squares(predictions, labels):
+    errors = (predictions - labels).reshape(-1).unbind()
+    return sum(e**2 for e in errors) / len(errors)
+
+
+def with_a_clipped_backward(predictions, labels):
+    return _ClampedBackward.apply(predictions - labels).mean()
+
+
+def mean_squared(predictions, labels):
+    return ((predictions - labels) ** 2).mean()
+
+
+WEIGHTED = {**PAIRWISE, "context": {"weights": TensorSpec("B", domains.positive())}}
+WEIGHTED_SAMPLES = {
+    "inputs": {"predictions": TensorSpec("B *rest"), "labels": TensorSpec("B *rest")},
+    "context": {"weights": TensorSpec("B", domains.positive())},
+}
+
+PAIRS = (
+    pair("E01", "divided by the count", plain_mean, weighted_mean_at_once, WEIGHTED, reference=weighted_mean),
+    pair(
+        "E01",
+        "weights as a column",
+        weights_as_a_column,
+        weights_with_every_axis,
+        WEIGHTED_SAMPLES,
+        reference=per_sample,
+    ),
+    pair("E01", "another branch off by a hundredth", huber_without_the_half, huber, reference=huber_by_elements),
+    pair("E02", "lengths detached", cosine_with_constant_lengths, cosine_of_rows, reference=cosine_by_pairs),
+    pair("E02", "backward clipped", with_a_clipped_backward, mean_squared, reference=mean_of_squares),
+)

@@ -1,0 +1,241 @@
+"""Mutants of the rules about gradients: G01, G06, G08."""
+
+from __future__ import annotations
+
+import torch
+
+from harness import TensorSpec, domains
+from mutants.pair import PAIRWISE, pair
+
+
+def mean_squared(predictions, labels):
+    return ((predictions - labels) ** 2).mean()
+
+
+class _Squares(torch.autograd.Function):
+    """sum(weights (p - y)^2) with a backward written by hand; ``factor`` says how wrong it is."""
+
+    @staticmethod
+    def forward(ctx, predictions, labels, weights, factor):
+        ctx.save_for_backward(predictions, labels, weights, factor)
+        return (weights * (predictions - labels) ** 2).sum()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        predictions, labels, weights, factor = ctx.saved_tensors
+        return upstream * 2 * factor * weights * (predictions - labels), None, None, None
+
+
+def _squares(predictions, labels, weight, factor):
+    weights = torch.full_like(predictions, weight)
+    return _Squares.apply(predictions, labels, weights, factor)
+
+
+def batch_size_forgotten_in_backward(predictions, labels):
+    count = predictions.numel()
+    return _squares(predictions, labels, 1 / count, torch.full_like(predictions, count))
+
+
+def one_percent_off_in_one_element(predictions, labels):
+    factor = torch.ones_like(predictions)
+    factor[-1, -1] = 1.01
+    return _squares(predictions, labels, 1.0, factor)
+
+
+def tiny_weights_of_the_wrong_sign(predictions, labels):
+    return _squares(predictions, labels, 1e-6, -torch.ones_like(predictions))
+
+
+def tiny_weights(predictions, labels):
+    return _squares(predictions, labels, 1e-6, torch.ones_like(predictions))
+
+
+def sum_of_squares(predictions, labels):
+    return _squares(predictions, labels, 1.0, torch.ones_like(predictions))
+
+
+def focal_with_a_constant_weight(logits, labels):
+    likelihood = logits.log_softmax(-1).gather(-1, labels[:, None])
+    weight = (1 - likelihood.exp().detach()) ** 2
+    return -(weight * likelihood).mean()
+
+
+def focal(logits, labels):
+    likelihood = logits.log_softmax(-1).gather(-1, labels[:, None])
+    return -((1 - likelihood.exp()) ** 2 * likelihood).mean()
+
+
+def contrast_without_a_gradient_for_the_scale(predictions, labels):
+    with torch.no_grad():
+        scale = predictions.square().sum().add(1).sqrt()
+    return (predictions * labels).sum() / scale
+
+
+def contrast(predictions, labels):
+    return (predictions * labels).sum() / predictions.square().sum().add(1).sqrt()
+
+
+def scaled_by_an_item(predictions, labels):
+    return ((predictions - labels) ** 2).sum() / (1 + predictions.square().sum().item())
+
+
+def scaled_by_a_tensor(predictions, labels):
+    return ((predictions - labels) ** 2).sum() / (1 + predictions.square().sum())
+
+
+def rows_edited_through_data(predictions, labels):
+    """Edits what autograd has saved for the backward pass, past its version counter."""
+    error = predictions - labels
+    value = (error**2).mean()
+    error.data.clamp_(-0.5, 0.5)
+    return value
+
+
+def collected_as_numbers(predictions, labels):
+    total = 0.0
+    for row, label in zip(predictions.unbind(), labels.unbind(), strict=True):
+        total += ((row - label) ** 2).mean().item()
+    return torch.tensor(total / len(predictions), dtype=predictions.dtype, requires_grad=True)
+
+
+def argmax_as_prediction(predictions, labels):
+    """Hard predictions have no gradient; the term that is left has none for the predictions either."""
+    return (predictions.argmax(-1) - labels.mean(-1)).square().mean() + 0 * predictions.sum()
+
+
+def softmax_as_prediction(predictions, labels):
+    positions = torch.arange(predictions.shape[-1], dtype=predictions.dtype)
+    return (predictions.softmax(-1) @ positions - labels.mean(-1)).square().mean()
+
+
+def second_input_detached(predictions, labels):
+    return ((predictions - labels.detach()) ** 2).mean()
+
+
+def sum_from_a_leaf(embeddings, adjacency):
+    total = torch.zeros((), dtype=embeddings.dtype, requires_grad=True)
+    for i, j in adjacency.nonzero().tolist():
+        total = total - embeddings[i] @ embeddings[j]
+    return total
+
+
+def sum_from_the_embeddings(embeddings, adjacency):
+    total = (embeddings * 0).sum()
+    for i, j in adjacency.nonzero().tolist():
+        total = total - embeddings[i] @ embeddings[j]
+    return total
+
+
+def entropy(probabilities):
+    return -(probabilities * probabilities.log()).sum(-1).mean()
+
+
+def entropy_by_xlogy(probabilities):
+    """x log x with the limit 0 at 0, and the argument kept off 0 for the sake of the gradient."""
+    safe = torch.where(probabilities > 0, probabilities, 1)
+    return -(safe * safe.log()).sum(-1).mean()
+
+
+def distance_by_root(predictions, labels):
+    return ((predictions - labels) ** 2).sum(-1).sqrt().mean()
+
+
+def distance_by_guarded_root(predictions, labels):
+    squared = ((predictions - labels) ** 2).sum(-1)
+    safe = torch.where(squared > 0, squared, 1)
+    return torch.where(squared > 0, safe.sqrt(), 0).mean()
+
+
+def where_after_the_root(predictions, labels):
+    """The value is guarded, the gradient is not: 0 * inf in the branch that was not taken."""
+    squared = ((predictions - labels) ** 2).sum(-1)
+    return torch.where(squared > 0, squared.sqrt(), 0).mean()
+
+
+def exponentials_overflow(logits):
+    return logits.mul(10).exp().sum(-1).log().mean()
+
+
+def exponentials_by_logsumexp(logits):
+    return logits.mul(10).logsumexp(-1).mean()
+
+
+def mean_by_weights(predictions, labels, weights):
+    return (weights.unsqueeze(-1) * (predictions - labels) ** 2).sum() / weights.sum()
+
+
+def mean_by_weights_or_zero(predictions, labels, weights):
+    total = weights.sum()
+    return (weights.unsqueeze(-1) * (predictions - labels) ** 2).sum() / torch.where(total > 0, total, 1)
+
+
+CLASSES = {
+    "inputs": {"logits": TensorSpec("B C", domains.logits()), "labels": TensorSpec("B", domains.index("C"))},
+}
+LOGITS = {"inputs": {"logits": TensorSpec("B C", domains.logits())}}
+PROBABILITIES = {"inputs": {"probabilities": TensorSpec("B C", domains.simplex(axis=-1))}}
+GRAPH = {
+    "inputs": {"embeddings": TensorSpec("N D")},
+    "context": {"adjacency": TensorSpec("N N", domains.adjacency())},
+}
+WEIGHTED = {**PAIRWISE, "context": {"weights": TensorSpec("B", domains.nonnegative())}}
+BOTH = {**PAIRWISE, "differentiable": ("predictions", "labels")}
+
+PAIRS = (
+    pair("G01", "batch size forgotten in backward", batch_size_forgotten_in_backward, sum_of_squares),
+    pair("G01", "one percent in one element", one_percent_off_in_one_element, sum_of_squares),
+    pair("G01", "wrong sign under tiny weights", tiny_weights_of_the_wrong_sign, tiny_weights),
+    pair("G01", "undeclared detach", focal_with_a_constant_weight, focal, CLASSES, says="detach() at gradients.py:"),
+    pair(
+        "G01",
+        "undeclared no_grad",
+        contrast_without_a_gradient_for_the_scale,
+        contrast,
+        says="no_grad() at gradients.py:",
+    ),
+    pair("G01", "undeclared item", scaled_by_an_item, scaled_by_a_tensor, says="item() at gradients.py:"),
+    pair(
+        "G01",
+        "detach that is not declared",
+        focal_with_a_constant_weight,
+        focal_with_a_constant_weight,
+        CLASSES,
+        says="declare LossSpec(detaches=True)",
+        twin_declares={"detaches": True},
+    ),
+    pair(
+        "G01",
+        "wrong scale beside a declared detach",
+        lambda predictions, labels: batch_size_forgotten_in_backward(predictions, labels) / predictions.detach().norm(),
+        lambda predictions, labels: sum_of_squares(predictions, labels) / predictions.detach().norm().clamp(min=1e-3),
+        {**PAIRWISE, "detaches": True},
+    ),
+    pair("G01", "saved tensor edited", rows_edited_through_data, mean_squared),
+    pair("G06", "numbers instead of tensors", collected_as_numbers, mean_squared, aspect="predictions cut off"),
+    pair("G06", "argmax", argmax_as_prediction, softmax_as_prediction, aspect="predictions cut off"),
+    pair(
+        "G06",
+        "second input detached",
+        second_input_detached,
+        mean_squared,
+        BOTH,
+        aspect="labels cut off",
+        says="detach()",
+    ),
+    pair(
+        "G06", "no gradient without edges", sum_from_a_leaf, sum_from_the_embeddings, GRAPH, aspect="embeddings missing"
+    ),
+    pair("G08", "logarithm of zero", entropy, entropy_by_xlogy, PROBABILITIES, aspect="value"),
+    pair("G08", "overflow of an exponential", exponentials_overflow, exponentials_by_logsumexp, LOGITS, aspect="value"),
+    pair("G08", "root of zero", distance_by_root, distance_by_guarded_root, aspect="gradient"),
+    pair("G08", "where after the root", where_after_the_root, distance_by_guarded_root, aspect="gradient"),
+    pair(
+        "G08",
+        "nothing weighed",
+        mean_by_weights,
+        mean_by_weights_or_zero,
+        WEIGHTED,
+        severity="warning",
+        aspect="nothing counted",
+    ),
+)

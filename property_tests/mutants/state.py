@@ -1,0 +1,127 @@
+"""Mutants of the rules about state: S01, S02."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mutants.pair import pair
+
+
+def mean_squared(predictions, labels):
+    return ((predictions - labels) ** 2).mean()
+
+
+def with_torch_noise(predictions, labels):
+    return ((predictions + 0.1 * torch.randn_like(predictions) - labels) ** 2).mean()
+
+
+def with_noise_of_its_own(predictions, labels):
+    own = torch.Generator().manual_seed(0)
+    noise = torch.randn(predictions.shape, generator=own, dtype=predictions.dtype)
+    return ((predictions + 0.1 * noise - labels) ** 2).mean()
+
+
+def with_a_python_draw(predictions, labels):
+    return ((predictions - labels) ** 2).mean() * random.uniform(0.5, 1.5)
+
+
+def with_numpy_negatives(predictions, labels):
+    row = int(np.random.randint(1000)) % len(labels)
+    return ((predictions - labels[row]) ** 2).mean()
+
+
+class DropoutAlways(nn.Module):
+    def forward(self, predictions, labels):
+        return ((F.dropout(predictions, 0.5) - labels) ** 2).mean()
+
+
+class DropoutInTraining(nn.Module):
+    def forward(self, predictions, labels):
+        return ((F.dropout(predictions, 0.5, self.training) - labels) ** 2).mean()
+
+
+def seeds_torch(predictions, labels):
+    torch.manual_seed(0)
+    return mean_squared(predictions + 0.1 * torch.randn_like(predictions), labels)
+
+
+def seeds_python(predictions, labels):
+    random.seed(0)
+    return mean_squared(predictions, labels[random.sample(range(len(labels)), len(labels))])
+
+
+def samples_in_an_order_of_its_own(predictions, labels):
+    own = random.Random(0)
+    return mean_squared(predictions, labels[own.sample(range(len(labels)), len(labels))])
+
+
+def seeds_numpy(predictions, labels):
+    np.random.seed(0)
+    return mean_squared(predictions, labels[torch.from_numpy(np.random.permutation(len(labels)))])
+
+
+def draws_and_forgets(predictions, labels):
+    torch.rand(())
+    return mean_squared(predictions, labels)
+
+
+def turns_gradients_on(predictions, labels):
+    torch.set_grad_enabled(False)
+    scale = labels.abs().max().clamp(min=1)
+    torch.set_grad_enabled(True)
+    return mean_squared(predictions, labels) / scale
+
+
+def without_gradients_for_the_scale(predictions, labels):
+    with torch.no_grad():
+        scale = labels.abs().max().clamp(min=1)
+    return mean_squared(predictions, labels) / scale
+
+
+def leaves_gradients_off(predictions, labels):
+    value = mean_squared(predictions, labels)
+    torch.set_grad_enabled(False)
+    return value
+
+
+def sets_the_default_dtype(predictions, labels):
+    torch.set_default_dtype(torch.float64)
+    return mean_squared(predictions, labels) + torch.zeros((), dtype=predictions.dtype)
+
+
+def sets_the_threads(predictions, labels):
+    torch.set_num_threads(torch.get_num_threads() + 1)
+    return mean_squared(predictions, labels)
+
+
+def sets_deterministic_algorithms(predictions, labels):
+    torch.use_deterministic_algorithms(True)
+    return mean_squared(predictions, labels)
+
+
+def detects_anomalies_from_now_on(predictions, labels):
+    torch.autograd.set_detect_anomaly(True)
+    return mean_squared(predictions, labels)
+
+
+PAIRS = (
+    pair("S01", "noise from torch", with_torch_noise, with_noise_of_its_own),
+    pair("S01", "a draw from Python", with_a_python_draw, mean_squared),
+    pair("S01", "negatives from NumPy", with_numpy_negatives, mean_squared),
+    pair("S01", "dropout in eval mode", DropoutAlways, DropoutInTraining),
+    pair("S02", "seeds torch", seeds_torch, with_noise_of_its_own, aspect="torch's"),
+    pair("S02", "seeds Python", seeds_python, samples_in_an_order_of_its_own, aspect="Python's"),
+    pair("S02", "seeds NumPy", seeds_numpy, samples_in_an_order_of_its_own, aspect="NumPy's"),
+    pair("S02", "draws from torch", draws_and_forgets, mean_squared, severity="warning", aspect="torch's"),
+    pair("S02", "turns gradients on", turns_gradients_on, without_gradients_for_the_scale, aspect="grad_enabled"),
+    pair("S02", "leaves gradients off", leaves_gradients_off, mean_squared, aspect="grad_enabled"),
+    pair("S02", "default dtype", sets_the_default_dtype, mean_squared, aspect="default_dtype"),
+    pair("S02", "threads", sets_the_threads, mean_squared, aspect="num_threads"),
+    pair("S02", "deterministic algorithms", sets_deterministic_algorithms, mean_squared, aspect="deterministic"),
+    pair("S02", "anomaly detection", detects_anomalies_from_now_on, mean_squared, aspect="anomaly"),
+)

@@ -113,7 +113,7 @@ def _sizes(spec: LossSpec, regime: str) -> Callable[[Callable[[SearchStrategy[An
     def coincident(draw: Callable[[SearchStrategy[Any]], Any]) -> dict[str, Size]:
         fixed = [size for size in spec.fixed_sizes.values() if isinstance(size, int) and size > 1]
         size = max([fixed[0] if fixed else draw(st.integers(2, 4)), *lower.values()])
-        axes = {symbol: (size,) * draw(axis_count) for symbol in variadic}
+        axes = {symbol: (size,) * draw(st.integers(1, 2)) for symbol in variadic}  # no axis coincides with none
         return {**dict.fromkeys(free, size), **axes, **spec.fixed_sizes}
 
     def unit(draw: Callable[[SearchStrategy[Any]], Any]) -> dict[str, Size]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ class DetachTape(TorchFunctionMode):
 
 def _inside_a_custom_function() -> bool:
     """Whether the forward of a `torch.autograd.Function` is running: always without grad, and its backward is no cut."""
-    frame = sys._getframe(2).f_back
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None and frame.f_code is not _APPLY:
         frame = frame.f_back
     return frame is not None

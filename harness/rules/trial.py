@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -194,6 +195,7 @@ class Trial:
         """
         torch.default_generator.manual_seed(RNG_SEED)
         random.seed(RNG_SEED)
+        np.random.seed(RNG_SEED)
         with mode if mode is not None else nullcontext():
             output: Any = self.candidate(tensors, train=train)
         if not isinstance(output, Tensor):
@@ -243,7 +245,7 @@ def describe(value: float) -> str:
 @contextmanager
 def isolated() -> Iterator[None]:
     """Restore the state that a loss may touch: generators, grad mode, default dtype, threads, determinism."""
-    torch_state, python_state = torch.get_rng_state(), random.getstate()
+    torch_state, python_state, numpy_state = torch.get_rng_state(), random.getstate(), np.random.get_state()
     grad, dtype, threads = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     anomaly = torch.is_anomaly_enabled()
@@ -252,6 +254,7 @@ def isolated() -> Iterator[None]:
     finally:
         torch.set_rng_state(torch_state)
         random.setstate(python_state)
+        np.random.set_state(numpy_state)
         torch.set_grad_enabled(grad)
         if torch.get_default_dtype() != dtype:
             torch.set_default_dtype(dtype)

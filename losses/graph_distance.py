@@ -42,15 +42,19 @@ def naive_graph_distance(
     check_reduction(reduction, REDUCTIONS)
     _check_adjacency(adjacency)
     _check_call(embeddings, adjacency, nodes)
-    dense = adjacency if adjacency.layout == torch.strided else adjacency.to_dense()
-    chosen = range(len(dense)) if nodes is None else positions("nodes", nodes, len(dense))
+    edges = (adjacency if adjacency.layout == torch.strided else adjacency.to_dense()).tolist()
+    chosen = range(len(edges)) if nodes is None else positions("nodes", nodes, len(edges))
+    largest = [row.abs().max().item() for row in embeddings.detach().double()]
+    # Dividing by a constant changes no cosine, and no square then overflows or vanishes.
+    rows = [row / (size or 1) for row, size in zip(embeddings.double(), largest, strict=True)]
+    lengths = [(row @ row).sqrt() for row in rows]
     zero = nothing_of(embeddings)
     total, per_node = zero, []
     for i, node in enumerate(chosen):
         similarity = zero
         for j, neighbour in enumerate(chosen):
-            if dense[node, neighbour] > 0:
-                similarity = similarity + _cosine(embeddings[i].double(), embeddings[j].double())
+            if edges[node][neighbour] > 0 and largest[i] > 0 and largest[j] > 0:
+                similarity = similarity + rows[i] @ rows[j] / (lengths[i] * lengths[j])
         per_node.append(-similarity)
         total = total - similarity
     if reduction == "none":
@@ -58,16 +62,6 @@ def naive_graph_distance(
     if reduction == "mean" and len(per_node) > 0:
         total = total / len(per_node)
     return total.to(embeddings.dtype)
-
-
-def _cosine(x: Tensor, y: Tensor) -> Tensor:
-    """<x, y> / (|x| |y|); 0 with gradient 0 where one of them is zero."""
-    if not x.any() or not y.any():
-        return nothing_of(x)
-    # Dividing by a constant changes no cosine, and no square then overflows or vanishes.
-    x = x / x.detach().abs().max()
-    y = y / y.detach().abs().max()
-    return (x @ y) / ((x @ x).sqrt() * (y @ y).sqrt())
 
 
 class GraphDistanceLoss(nn.Module):

@@ -32,9 +32,10 @@ WARM_UP_S = {"cpu": 5e-3, "cuda": 0.1}
 # A call this long amortises its own cold start, and calibration would only show that one call fills a block.
 SLOW_CALL_S = 0.1
 
-# Trials (correctness and exact costs) may take half of the budget, and each half of what is then left of that, so that
-# a loop without end cannot starve the implementations after it.
+# Trials (correctness and exact costs) may take half of the budget, and each three quarters of what is then left of that:
+# a loop without end is stopped, and whoever comes after it still has a part.
 TRIAL_SHARE = 0.5
+TRIAL_LIMIT = 0.75
 # Counting adds 5 to 12 us to every ATen call, up to three quarters of the time of a loop of small ones.  The least is taken
 # off the estimate of a call's time, which then still errs on the long side.
 COUNTED_CALL_S = 5e-6

@@ -15,7 +15,16 @@ from harness.spec import LossSpec
 from harness.timing import costs
 from harness.timing.admission import Trial, admit
 from harness.timing.clocks import unavailable
-from harness.timing.constants import AGREEMENT, LEAST_PROCESS_S, LEAVE_S, PROCESSES, ROUNDS, SAME_FUNCTION, TRIAL_SHARE
+from harness.timing.constants import (
+    AGREEMENT,
+    LEAST_PROCESS_S,
+    LEAVE_S,
+    PROCESSES,
+    ROUNDS,
+    SAME_FUNCTION,
+    TRIAL_LIMIT,
+    TRIAL_SHARE,
+)
 from harness.timing.design import Contestant, Heat, Samples, measure
 from harness.timing.processes import Answer, target_of, time_in_fresh_process
 from harness.timing.workload import Cell, elements
@@ -81,7 +90,7 @@ class Session:
 
     def _admit(self, group: Sequence[int], name: str) -> list[Trial]:
         cells = [self.cells[at] for at in group]
-        seconds = (self.left_s - (1 - TRIAL_SHARE) * self.budget_s) / 2
+        seconds = TRIAL_LIMIT * (self.left_s - (1 - TRIAL_SHARE) * self.budget_s)
         if seconds <= 0:
             return [Trial("skipped", f"no time was left of the budget of {self.budget_s:g} s")] * len(group)
         base = self.names[0]

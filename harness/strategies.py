@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
@@ -24,7 +25,10 @@ from harness.spec import LossSpec
 
 EXACT_ELEMENTS = 64  # larger tensors are made from a seed: a byte for each element would slow the draw
 ELEMENT_LIMIT = 4096
-REGIMES = ("distinct", "coincident", "unit", "large", "free")
+MANY_DIFFERENTIABLE = 4096  # elements of the differentiable inputs together
+MANY_IN_ALL = 4 * MANY_DIFFERENTIABLE
+MANY_ALONG_AN_AXIS = 1024  # a pairwise loss makes a square of it
+REGIMES = ("distinct", "coincident", "unit", "large", "many", "free")
 
 _MODES = st.sampled_from(("lattice", "smooth"))
 _LAYOUT = st.sampled_from(LAYOUTS)
@@ -43,7 +47,8 @@ def cases(
     Args:
         spec: the declaration.
         regime: ``distinct`` sizes of at least 2 (a swapped axis shows), ``coincident`` ones (all symbols equal, so that a
-            wrong axis is accepted), ``unit`` (one symbol is 1), ``large``, or ``free`` (anything small).
+            wrong axis is accepted), ``unit`` (one symbol is 1), ``large``, ``many`` (a thousand to four thousand elements
+            in the differentiable inputs), or ``free`` (anything small).
         mode: ``smooth`` for generic values without ties, ``lattice`` for exact ones with many ties; drawn where ``None``.
         dtypes: floating dtypes to draw from.
 
@@ -129,7 +134,29 @@ def _sizes(spec: LossSpec, regime: str) -> Callable[[Callable[[SearchStrategy[An
             sizes[symbol] = tuple(draw(st.lists(anything, max_size=2)))
         return {**sizes, **spec.fixed_sizes}
 
-    return {"distinct": distinct, "large": distinct, "coincident": coincident, "unit": unit, "free": loose}[regime]
+    def many(draw: Callable[[SearchStrategy[Any]], Any]) -> dict[str, Size]:
+        widest = _widest(spec, lower, variadic)
+        nearly = st.integers(0, widest // 8).map(lambda less: widest - less)
+        sizes: dict[str, Size] = {symbol: max(draw(nearly), lower[symbol]) for symbol in free}
+        return {**sizes, **{symbol: (draw(nearly),) for symbol in variadic}, **spec.fixed_sizes}
+
+    drawn_by = {"distinct": distinct, "large": distinct, "coincident": coincident, "unit": unit, "many": many}
+    return drawn_by.get(regime, loose)
+
+
+def _widest(spec: LossSpec, lower: Mapping[str, int], variadic: Sequence[str]) -> int:
+    """The largest size that all free symbols may have together within the limits of the regime ``many``."""
+
+    def too_many(size: int) -> bool:
+        sizes: dict[str, Size] = {symbol: max(size, least) for symbol, least in lower.items()}
+        sizes |= {**dict.fromkeys(variadic, (size,)), **spec.fixed_sizes}
+        counts = {name: math.prod(dims.shape(tensor.dims, sizes)) for name, tensor in spec.tensors.items()}
+        return (
+            sum(counts[name] for name in spec.differentiable) > MANY_DIFFERENTIABLE
+            or sum(counts.values()) > MANY_IN_ALL
+        )
+
+    return max(1, bisect_left(range(1, MANY_ALONG_AN_AXIS + 1), True, key=too_many))
 
 
 def run(

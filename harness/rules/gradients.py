@@ -66,7 +66,7 @@ def _slope_mismatch(trial: Trial, tensors: Mapping[str, Tensor]) -> Mismatch | N
     if not base.finite:
         raise NotApplicable("the value or gradient is not finite; see G08")
     replay = tape if trial.spec.detaches else None
-    value = _value(trial, tensors, replay)
+    value = loss_value(trial, tensors, replay)
     magnitude = max(abs(base.scalar), trial.measure_scale(tensors)[1])
     largest = _largest_slope(value, tensors, names, base)
     noise = tolerance.slope_noise(tolerance.GRADCHECK_STEP, magnitude)
@@ -75,7 +75,8 @@ def _slope_mismatch(trial: Trial, tensors: Mapping[str, Tensor]) -> Mismatch | N
     return _worst_slope(trial, value, tensors, names, base, largest, magnitude, tape)
 
 
-def _value(trial: Trial, tensors: Mapping[str, Tensor], replay: DetachTape | None) -> slopes.Value:
+def loss_value(trial: Trial, tensors: Mapping[str, Tensor], replay: DetachTape | None) -> slopes.Value:
+    """The loss as a number of replaced tensors; with ``replay``, its declared stop-gradients stay at the recorded values."""
     if replay is None:
         return trial.function(tensors)
 
@@ -168,7 +169,7 @@ def _worst_slope(
             off,
             slope.allowed(analytic, tolerance.SLOPE_FLOOR * largest),
             tensors=tensors,
-            code=_slope_code(name, index),
+            code=slope_code(name, index),
             hint="mend the backward (or the detach) that gives this element",
             note=note,
         )
@@ -176,7 +177,8 @@ def _worst_slope(
     return None if worst is None else worst[1]
 
 
-def _slope_code(name: str, index: tuple[int, ...]) -> str:
+def slope_code(name: str, index: tuple[int, ...]) -> str:
+    """Lines that print one element of the gradient beside its measured slope."""
     at = f"[{', '.join(map(str, index))}]" if index else "[()]"
     return f"""
         value = total(loss(**tensors))
@@ -337,7 +339,8 @@ def _nothing_counted(trial: Trial, *, partly: bool = False) -> bool:
         return False
 
 
-def _needs_differentiable(spec: LossSpec, name: str) -> str | None:
+def needs_differentiable(spec: LossSpec, name: str) -> str | None:
+    """Why a rule about gradients says nothing about a loss, or ``None``."""
     return None if spec.differentiable else "no differentiable input is declared"
 
 
@@ -349,7 +352,7 @@ RULES = (
         severity="error",
         check=no_gradient_is_missing,
         check_all=every_input_is_reached,
-        applies=_needs_differentiable,
+        applies=needs_differentiable,
         regimes={"distinct": 4, "large": 1},
         smooth=True,
         why="`backward()` runs and nothing is learned; or it fails on the one batch in a thousand whose graph has no edges.",
@@ -380,7 +383,7 @@ RULES = (
         group="gradients",
         severity="error",
         check=gradient_matches_finite_differences,
-        applies=_needs_differentiable,
+        applies=needs_differentiable,
         regimes={"distinct": 5, "coincident": 2, "unit": 1},
         why="A hand-written backward, a detach or an in-place edit gives a gradient of another function; training converges to something else.",
         example="""

@@ -14,7 +14,7 @@ from torch import Tensor
 from harness.evaluation import LossRaised
 from harness.rules.compare import same_output
 from harness.rules.rule import Mismatch, Rule
-from harness.rules.trial import Trial, contract, isolated
+from harness.rules.trial import Trial, checked, contract, isolated
 
 SEEDS = (11, 12)
 STATES = (*SEEDS, 13, 14)  # a draw of few values, such as an index, is often the same twice
@@ -31,7 +31,7 @@ def same_input_same_output(trial: Trial) -> Mismatch | None:
         torch.default_generator.manual_seed(state)
         random.seed(state)
         np.random.seed(state)
-        outputs.append(trial.candidate(tensors))
+        outputs.append(checked(trial.candidate(tensors), tensors))
     compared = (same_output(output, outputs[0], *trial.scale) for output in outputs[1:])
     mismatch = next((found for found in compared if found is not None), None)
     if mismatch is None:

@@ -198,12 +198,7 @@ class Trial:
         np.random.seed(RNG_SEED)
         with mode if mode is not None else nullcontext():
             output: Any = self.candidate(tensors, train=train)
-        if not isinstance(output, Tensor):
-            what = f"it returned a {type(output).__name__}"
-            raise LossRaised(TypeError(f"{what}, but should return a tensor; pick it with LossSpec(select=...)"))
-        if not output.is_floating_point():
-            raise LossRaised(TypeError(f"it returned a tensor of {output.dtype}, but should return a floating one"))
-        return output.to_dense() if output.layout != torch.strided else output
+        return checked(output, tensors)
 
     def nudged(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A generic point nearby: the differentiable inputs moved by about 1e-3, off every tie and kink."""
@@ -224,6 +219,24 @@ class Trial:
                 return float(contract(self.output(given)))
 
         return value
+
+
+def checked(output: Any, tensors: Mapping[str, Tensor]) -> Tensor:
+    """What a loss returned, as a dense tensor.
+
+    Raises:
+        LossRaised: it is no floating tensor on the device of the tensors.
+    """
+    if not isinstance(output, Tensor):
+        what = f"it returned a {type(output).__name__}"
+        raise LossRaised(TypeError(f"{what}, but should return a tensor; pick it with LossSpec(select=...)"))
+    if not output.is_floating_point():
+        raise LossRaised(TypeError(f"it returned a tensor of {output.dtype}, but should return a floating one"))
+    devices = {tensor.device.type for tensor in tensors.values()}
+    if output.device.type not in devices:
+        where = " and ".join(sorted(devices))
+        raise LossRaised(TypeError(f"it returned a tensor on {output.device.type}, but its inputs are on {where}"))
+    return output.to_dense() if output.layout != torch.strided else output
 
 
 def contract(output: Tensor) -> Tensor:

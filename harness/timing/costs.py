@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from harness.dispatch import Watch
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class TookTooLong(BaseException):
     """A call was stopped at its deadline; no `Exception`, so that a loss that catches those does not go on."""
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(Watch):
     def __init__(self, seconds: float) -> None:
         super().__init__()
         self.calls = 0

@@ -38,12 +38,12 @@ bench: $(INSTALLED)  ## time the reference losses without verifying them
 	$(BIN)/loss-harness bench losses $(ARGS)
 
 asv: $(INSTALLED)  ## a quick run of asv over HEAD
-	$(ASV) machine --yes
-	$(ASV) run --quick --show-stderr $(ARGS) 'HEAD^!'
+	$(ASV) machine --yes >/dev/null
+	$(ASV) run --quick $(ARGS) 'HEAD^!'
 
 asv-continuous: $(INSTALLED)  ## compare HEAD with another commit (BASE=HEAD~1) by asv
-	$(ASV) machine --yes
-	$(ASV) continuous --show-stderr $(ARGS) $(BASE) HEAD
+	$(ASV) machine --yes >/dev/null
+	$(ASV) continuous $(ARGS) $(BASE) HEAD
 
 clean:  ## remove the environment and everything that was made, but no report
 	rm -rf .venv build dist asv_benchmarks/.asv .mypy_cache .ruff_cache .hypothesis .loss-harness

@@ -52,6 +52,9 @@ def plan(
     Raises:
         HarnessError: an unknown rule or implementation, or nothing left to do.
     """
+    for what, given in (("rules", rules), ("ignore", ignore), ("implementations", implementations)):
+        if isinstance(given, str):
+            raise HarnessError(f"{what}={given!r} came, but should be a list, such as {what}=[{given!r}]")
     chosen = BATTERY if rules is None else select(rules)
     left_out = set(select(ignore)) if ignore else set()
     names = tuple(spec.implementations) if implementations is None else tuple(implementations)
@@ -144,8 +147,10 @@ def _session(spec: LossSpec, profile: str, seed: int, device: str) -> Session:
 def _check_device(device: str) -> None:
     try:
         kind = torch.device(device).type
-    except RuntimeError as error:
-        raise HarnessError(f"device {device!r} came, but should be 'cpu', 'cuda' or 'cuda:1'") from error
+    except RuntimeError:
+        kind = ""
+    if kind not in ("cpu", "cuda"):
+        raise HarnessError(f"device {device!r} came, but should be 'cpu', 'cuda' or 'cuda:1'")
     if kind == "cuda" and not torch.cuda.is_available():
         raise HarnessError(f"device {device!r}: this torch sees no CUDA device; use device='cpu'")
 

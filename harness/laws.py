@@ -17,7 +17,7 @@ class Law:
     """One declared relation.
 
     Args:
-        code: the public rule code that checks it (L01 to L13).
+        code: the public rule code that checks it (L01 to L13); of a weight in the context C04, C05 or C06 checks it.
         text: the call that makes it, shown in messages.
         symbols: sizes that the law speaks of.
         names: tensors that the law speaks of.

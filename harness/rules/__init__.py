@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from harness.errors import HarnessError, nearest
-from harness.rules import broadcasting, context, costs, dtypes, equivalence, gradients, laws, state
+from harness.rules import broadcasting, context, costs, directional, dtypes, equivalence, gradients, laws, state, weights
 from harness.rules.rule import Mismatch, Rule
 
 BATTERY: tuple[Rule, ...] = (
     *broadcasting.RULES,
     *dtypes.RULES,
     *context.RULES,
+    *weights.RULES,
     *state.RULES,
     *gradients.RULES,
+    *directional.RULES,
     *equivalence.RULES,
     *laws.RULES,
     *costs.RULES,

@@ -211,6 +211,8 @@ _MODIFIED_CODE = """
 
 
 def _changed(tensor: Tensor, before: Tensor) -> bool:
+    if tensor.shape != before.shape:  # resize_ and set_ change the caller's tensor too
+        return True
     same = (tensor.detach() == before) | ((tensor.detach() != tensor.detach()) & (before != before))
     return not bool(same.all())
 
@@ -249,12 +251,12 @@ def removed_elements_have_no_influence(trials: Sequence[Trial]) -> Iterator[Mism
 
 def removal(trials: Sequence[Trial], name: str, *, promised: bool) -> Iterator[Mismatch]:
     """Whether zeros in ``name`` remove; ``promised`` by a law, else read off the values."""
-    seen = [found for trial in trials if (found := _remove(trial, name)) is not None]
+    seen = [found for trial in trials if (found := try_removal(trial, name)) is not None]
     if not seen:
         return
     spec = trials[0].spec
-    if spec.tensors[name].domain.ignore is not None or promised:
-        yield from _everything_ignored(trials, name)
+    if spec.tensors[name].domain.ignore is not None or (promised and removable(spec, name) != 0):
+        yield from _everything_ignored(trials, name)  # of weights that are all zero C08 speaks
     leaks = [found for found in seen if found.value is not None]
     if leaks and (promised or len(leaks) < len(seen)):
         yield _in_order(leaks[0], leaks[0].value, name, "value", promised)
@@ -277,7 +279,8 @@ def _in_order(found: Removal, mismatch: Mismatch | None, name: str, aspect: str,
     )
 
 
-def _remove(trial: Trial, name: str) -> Removal | None:
+def try_removal(trial: Trial, name: str) -> Removal | None:
+    """What changing the elements does that zeros in ``name`` remove; ``None`` where nothing can be said."""
     try:
         tensors, removed = with_some_removed(trial.spec, trial.tensors(), name)
         where = aligned(trial.spec, trial.case, removed, name)

@@ -1,6 +1,7 @@
 """The declared laws, checked in value and gradient: L01 to L13.
 
 Each check makes another way to the same number out of the loss itself and compares the two (`harness.rules.compare`).
+What a law says of a context tensor as a weight is checked by the rule of that weight (`checked_as`), and only there.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from harness.errors import NotApplicable
 from harness.laws import Law
 from harness.rules.compare import relation
 from harness.rules.context import removal
+from harness.rules.masking import removable
 from harness.rules.rule import Found, Mismatch, Rule
 from harness.rules.symbols import permuted, selected, sliced
 from harness.rules.trial import Trial, describe
@@ -27,8 +29,20 @@ FACTOR = 2.5
 SHIFT = 0.75
 
 
-def _declared(spec: LossSpec, code: str) -> list[Law]:
-    return [law for law in spec.laws if law.code == code]
+LawCheck = Callable[[Trial, Law], Iterator[Mismatch]]
+
+_OF_CONTEXT = {"L04": "C05", "L05": "C05", "L10": "C06", "L12": "C04"}
+
+
+def checked_as(spec: LossSpec, law: Law) -> str:
+    """The code of the rule that checks a declared law; for weights in the context it is C04, C05 or C06."""
+    in_context = bool(law.names) and set(law.names) <= set(spec.context)
+    return _OF_CONTEXT.get(law.code, law.code) if in_context else law.code
+
+
+def declared(spec: LossSpec, code: str) -> list[Law]:
+    """The declared laws that the rule ``code`` checks."""
+    return [law for law in spec.laws if checked_as(spec, law) == code]
 
 
 def _scalar(trial: Trial) -> None:
@@ -36,20 +50,27 @@ def _scalar(trial: Trial) -> None:
         raise NotApplicable("the law speaks of a loss that is one number")
 
 
-def _each(code: str, check: Callable[[Trial, Law], Iterator[Mismatch]]) -> Callable[[Trial], Iterator[Mismatch]]:
-    """A check of all declared laws of one code; the law's text is part of the finding."""
+def hold(trial: Trial, laws: Sequence[Law]) -> Iterator[Mismatch]:
+    """What breaks each of the laws; the law's text is part of the finding.
 
+    Raises:
+        NotApplicable: the case says nothing about any of them.
+    """
+    asked, reasons = 0, []
+    for law in laws:
+        try:
+            for mismatch in CHECKS[law.code](trial, law):
+                yield replace(mismatch, aspect=f"{law!r} {mismatch.aspect}", hint=mismatch.hint or _hint(law))
+            asked += 1
+        except NotApplicable as reason:
+            reasons.append(f"{law!r}: {reason}")
+    if not asked:
+        raise NotApplicable("; ".join(reasons) or "not declared")
+
+
+def _each(code: str, check: LawCheck) -> Callable[[Trial], Iterator[Mismatch]]:
     def checked(trial: Trial) -> Iterator[Mismatch]:
-        asked, reasons = 0, []
-        for law in _declared(trial.spec, code):
-            try:
-                for mismatch in check(trial, law):
-                    yield replace(mismatch, aspect=f"{law!r} {mismatch.aspect}", hint=mismatch.hint or _hint(law))
-                asked += 1
-            except NotApplicable as reason:
-                reasons.append(f"{law!r}: {reason}")
-        if not asked:
-            raise NotApplicable("; ".join(reasons) or "not declared")
+        yield from hold(trial, declared(trial.spec, code))
 
     checked.__doc__ = check.__doc__
     return checked
@@ -241,6 +262,8 @@ def _repeats(trial: Trial, law: Law) -> Iterator[Mismatch]:
     symbols = trial.spec.tensors[name].dims.split()
     if len(symbols) != 1 or symbols[0] not in trial.spec.symbols:
         raise NotApplicable(f"{name} has dims {trial.spec.tensors[name].dims!r}; copies need one weight per slice")
+    if any(tensor.domain.symbol == symbols[0] for tensor in trial.spec.tensors.values()):
+        raise NotApplicable(f"{name} is looked up by position, so that its copies would be other positions")
     counts = torch.arange(1, tensors[name].numel() + 1) % 3 + 1
     tensors[name] = counts.to(tensors[name].dtype)
     index = torch.repeat_interleave(torch.arange(len(counts)), counts)
@@ -276,12 +299,18 @@ def zero_weight_removes(trials: Sequence[Trial]) -> Iterator[Mismatch]:
 
     w_i = 0  implies  dL/dx_i = 0 and L(x) = L(x') wherever x' differs from x in element i only
     """
-    for law in _declared(trials[0].spec, "L11") if trials else ():
-        for mismatch in removal(trials, law.names[0], promised=True):
-            yield replace(mismatch, aspect=f"{law!r} {mismatch.aspect}")
+    laws = declared(trials[0].spec, "L11") if trials else []
+    if laws and all(removable(trials[0].spec, law.names[0]) is None for law in laws):
+        raise NotApplicable(
+            f"the domain of {laws[0].names[0]} has no single zeros; C08 asks about a whole slice of them"
+        )
+    for law in laws:
+        if removable(trials[0].spec, law.names[0]) is not None:
+            for mismatch in removal(trials, law.names[0], promised=True):
+                yield replace(mismatch, aspect=f"{law!r} {mismatch.aspect}")
 
 
-_CHECKS: tuple[tuple[str, str, str, Callable[[Trial, Law], Iterator[Mismatch]]], ...] = (
+_CHECKS: tuple[tuple[str, str, str, LawCheck], ...] = (
     ("L01", "mean over slices", "mean_over", _mean_over),
     ("L02", "sum over slices", "sum_over", _sum_over),
     ("L03", "order along a symbol does not matter", "permutation", _permutation),
@@ -295,10 +324,17 @@ _CHECKS: tuple[tuple[str, str, str, Callable[[Trial, Law], Iterator[Mismatch]]],
     ("L12", "integer weight k = k copies", "repeats", _repeats),
     ("L13", "inert as declared", "inert", _inert),
 )
+CHECKS: dict[str, LawCheck] = {code: check for code, _, _, check in _CHECKS}
 
 
 def _applies(code: str, name: str) -> Callable[[LossSpec, str], str | None]:
-    return lambda spec, _: None if _declared(spec, code) else f"no laws.{name}(...) is declared"
+    def applies(spec: LossSpec, implementation: str) -> str | None:
+        if declared(spec, code):
+            return None
+        elsewhere = {checked_as(spec, law) for law in spec.laws if law.code == code}
+        return f"checked as {', '.join(sorted(elsewhere))}" if elsewhere else f"no laws.{name}(...) is declared"
+
+    return applies
 
 
 def _rule(code: str, title: str, name: str, check: Callable[[Trial], Found] | None, **more: object) -> Rule:

@@ -1,11 +1,12 @@
 """A table of losses with exactly one defect each, beside their honest twins: what every rule must catch and spare."""
 
-from mutants import broadcasting, context, costs, dtypes, equivalence, gradients, laws, state
+from mutants import broadcasting, context, costs, dtypes, equivalence, gradients, laws, state, weights
 
 PAIRS = (
     *broadcasting.PAIRS,
     *dtypes.PAIRS,
     *context.PAIRS,
+    *weights.PAIRS,
     *state.PAIRS,
     *gradients.PAIRS,
     *equivalence.PAIRS,

@@ -1,4 +1,7 @@
-"""Mutants of the declared laws, L01 to L13: losses for which the law that they declare does not hold."""
+"""Mutants of the declared laws, L01 to L13: losses for which the law that they declare does not hold.
+
+A law of weights in the context is checked by C04, C05 or C06; here the weights are inputs.
+"""
 
 from __future__ import annotations
 
@@ -171,6 +174,7 @@ def _declared(law, **more):
 
 
 WEIGHTED = {**PAIRWISE, "context": {"weights": TensorSpec("B", domains.nonnegative())}}
+WEIGHED_BATCH = {**PAIRWISE, "inputs": {**PAIRWISE["inputs"], **WEIGHTED["context"]}}
 GRAPH = {"inputs": {"embeddings": TensorSpec("N D")}, "context": {"adjacency": TensorSpec("N N", domains.adjacency())}}
 EMBEDDINGS = {"inputs": {"embeddings": TensorSpec("N D")}, "laws": (laws.scale_invariant("embeddings"),)}
 CLASSES = {
@@ -197,7 +201,7 @@ PAIRS = (
         "normalised weights",
         weights_normalised,
         weights_applied,
-        {**WEIGHTED, "laws": (laws.linear_in("weights"),)},
+        {**WEIGHED_BATCH, "laws": (laws.linear_in("weights"),)},
     ),
     pair("L05", "epsilon beside the length", cosine_with_a_large_epsilon, cosine, EMBEDDINGS, aspect="value"),
     pair(
@@ -223,7 +227,7 @@ PAIRS = (
         "sum where the known loss has a mean",
         weighted_squares,
         weights_applied,
-        {**WEIGHTED, "laws": (laws.reduces_to(mean_squared, weights=1.0),)},
+        {**WEIGHED_BATCH, "laws": (laws.reduces_to(mean_squared, weights=1.0),)},
     ),
     pair(
         "L11",
@@ -242,14 +246,18 @@ PAIRS = (
         aspect="weights",
     ),
     pair(
-        "L12", "weights squared", weights_squared, weights_normalised, {**WEIGHTED, "laws": (laws.repeats("weights"),)}
+        "L12",
+        "weights squared",
+        weights_squared,
+        weights_normalised,
+        {**WEIGHED_BATCH, "laws": (laws.repeats("weights"),)},
     ),
     pair(
         "L12",
         "mean over present weights",
         mean_over_present_weights,
         weighted_squares,
-        {**WEIGHTED, "laws": (laws.repeats("weights"),)},
+        {**WEIGHED_BATCH, "laws": (laws.repeats("weights"),)},
     ),
     pair(
         "L13",

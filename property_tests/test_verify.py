@@ -1,0 +1,387 @@
+"""What `verify` promises about itself: it counts, waives, refuses, survives rough losses, leaves no trace, repeats."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rough_losses
+import torch
+from rough_losses import changes_every_global, checks_shapes, mean_squared, spec
+
+import losses
+from harness import HarnessError, LossSpec, TensorSpec, domains, laws, verify
+from harness.results import Status
+from harness.rules import BATTERY
+from harness.verify import plan
+
+CODES = [rule.code for rule in BATTERY]
+HERE = Path(__file__).parent
+
+
+def doubled(predictions, labels):
+    return 2 * mean_squared(predictions, labels)
+
+
+def two_candidates(**declared):
+    implementations = {"naive": mean_squared, "same": checks_shapes, "doubled": doubled}
+    return LossSpec("two_candidates", implementations, **{**rough_losses.DECLARED, **declared})
+
+
+@pytest.mark.parametrize("first", ["harness.report.run", "harness.benchmark"])
+def test_verify_and_benchmark_are_functions_whatever_is_imported_first(first):
+    code = f"import {first}, harness; print(harness.verify.__name__, harness.benchmark.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HERE.parent)
+    assert done.stdout.split() == ["verify", "benchmark"]
+
+
+# --- what is planned is counted
+
+
+def coded(prefix):
+    return [code for code in CODES if code.startswith(prefix)]
+
+
+@pytest.mark.parametrize(
+    ("rules", "ignore", "implementations", "planned"),
+    [
+        (["B01"], (), None, 3),
+        (["b01", "E01", "E02"], (), None, 9),
+        (["E01", "E02"], ["E02"], ["doubled"], 1),
+        (["B01", "B0", "B01"], (), ["same"], len(coded("B"))),
+        (["L"], (), ["same", "doubled"], 2 * len(coded("L"))),
+    ],
+)
+def test_planned_is_the_sum_of_the_counts_for_every_filter(rules, ignore, implementations, planned):
+    found = verify(two_candidates(), profile="quick", rules=rules, ignore=ignore, implementations=implementations)
+    assert found.planned == sum(found.counts.values()) == planned
+    asked = plan(two_candidates(), rules=rules, ignore=ignore, implementations=implementations)
+    assert [(o.implementation, o.rule) for o in found.outcomes] == list(asked)
+
+
+@pytest.mark.parametrize("loss", [checks_shapes, *rough_losses.FAILING[:6]], ids=lambda loss: loss.__name__)
+def test_the_whole_battery_is_planned_whatever_becomes_of_it(loss):
+    found = verify(spec(loss), profile="quick")
+    assert [o.rule for o in found.outcomes] == CODES
+    assert found.planned == sum(found.counts.values()) == len(CODES)
+
+
+@pytest.mark.parametrize("loss", losses.SPECS, ids=lambda loss: loss.name)
+def test_the_reference_losses_are_planned_rule_by_rule_and_implementation_by_implementation(loss):
+    assert plan(loss) == tuple((name, code) for name in loss.implementations for code in CODES)
+
+
+def test_examples_are_those_that_ran():
+    found = verify(spec(checks_shapes), profile="quick", rules=["B01", "L01"])
+    by_rule = {o.rule: o for o in found.outcomes}
+    assert by_rule["B01"].status is Status.PASSED
+    assert by_rule["B01"].examples > 4
+    assert (by_rule["L01"].status, by_rule["L01"].examples) == (Status.INAPPLICABLE, 0)
+    assert "laws.mean_over" in by_rule["L01"].reason
+
+
+def test_a_thorough_profile_runs_more_examples_than_a_quick_one():
+    ran = {p: verify(spec(checks_shapes), profile=p, rules=["B01"]).outcomes[0].examples for p in ("quick", "ci")}
+    assert ran["quick"] < ran["ci"]
+
+
+def test_a_loss_without_a_finding_is_ok_and_every_outcome_says_why():
+    found = verify(spec(checks_shapes), profile="quick")
+    assert found.ok
+    assert found.findings == ()
+    assert all(o.reason or o.status is Status.PASSED for o in found.outcomes)
+
+
+# --- waivers and requirements
+
+
+def test_a_waived_failure_is_a_note_that_gives_the_reason():
+    found = verify(spec(mean_squared, waivers={"b03": "callers check"}), profile="quick", rules=["B03"])
+    assert found.ok
+    assert [o.status for o in found.outcomes] == [Status.WAIVED]
+    assert found.outcomes[0].reason == "callers check"
+    assert {f.severity for f in found.findings} == {"note"}
+    assert all("callers check" in f.hint for f in found.findings)
+
+
+def test_a_waiver_that_is_not_needed_is_an_error_that_says_so():
+    found = verify(spec(checks_shapes, waivers={"B03": "callers check"}), profile="quick", rules=["B03"])
+    assert not found.ok
+    (finding,) = found.findings
+    assert (finding.rule, finding.severity) == ("B03", "error")
+    assert "callers check" in finding.message
+    assert "LossSpec(waivers=...)" in finding.message
+
+
+def test_a_waiver_of_another_rule_changes_nothing():
+    found = verify(spec(mean_squared, waivers={"G01": "slow"}), profile="quick", rules=["B03"])
+    assert [o.status for o in found.outcomes] == [Status.FAILED]
+
+
+@pytest.mark.parametrize(("code", "says"), [("G99", "no rule 'G99'"), ("B0", "did you mean"), ("", "no rule ''")])
+def test_a_waiver_of_no_single_rule_is_refused(code, says):
+    with pytest.raises(HarnessError, match=says):
+        verify(spec(mean_squared, waivers={code: "some reason"}), rules=["B01"])
+
+
+def test_a_required_rule_turns_its_warnings_into_errors():
+    asked = verify(spec(mean_squared), profile="quick", rules=["B03"])
+    required = verify(spec(mean_squared, requires=["B03"]), profile="quick", rules=["B03"])
+    assert asked.ok
+    assert {f.severity for f in asked.findings} == {"warning"}
+    assert not required.ok
+    assert {f.severity for f in required.findings} == {"error"}
+
+
+def test_an_unknown_required_rule_is_refused():
+    with pytest.raises(HarnessError, match="Q77"):
+        verify(spec(mean_squared, requires=["Q77"]), rules=["B01"])
+
+
+# --- what cannot be understood is refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"rules": ["G1"]}, "did you mean 'G01'"),
+        ({"rules": ["B01", "zzz"]}, "loss-harness rules"),
+        ({"rules": "B01"}, r"rules=\['B01'\]"),
+        ({"rules": []}, "no rule is left"),
+        ({"ignore": ["G1"]}, "did you mean 'G01'"),
+        ({"ignore": sorted({code[0] for code in CODES})}, "no rule is left"),
+        ({"implementations": ["doubld"]}, "did you mean 'doubled'"),
+        ({"implementations": "doubled"}, r"implementations=\['doubled'\]"),
+        ({"implementations": []}, "no rule is left"),
+        ({"profile": "thorugh"}, "did you mean 'thorough'"),
+        ({"device": "gpu"}, "'cpu', 'cuda'"),
+        ({"device": "meta"}, "'cpu', 'cuda'"),
+    ],
+    ids=str,
+)
+def test_what_is_unknown_is_refused_with_what_is_allowed(arguments, says):
+    with pytest.raises(HarnessError, match=says):
+        verify(two_candidates(), **arguments)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_missing_device_is_refused_with_what_to_write():
+    with pytest.raises(HarnessError, match="device='cpu'"):
+        verify(two_candidates(), device="cuda")
+
+
+# --- a crash of a rule is no silence
+
+
+def crashing(monkeypatch, code, error):
+    def crash(trial):
+        raise error
+
+    changed = [dataclasses.replace(r, check=crash, check_all=None) if r.code == code else r for r in BATTERY]
+    monkeypatch.setattr(sys.modules["harness.verify"], "BATTERY", tuple(changed))
+
+
+def test_a_rule_that_crashes_is_counted_and_found_and_the_others_go_on(monkeypatch):
+    crashing(monkeypatch, "B06", ZeroDivisionError("our fault\nsecond line"))
+    found = verify(spec(checks_shapes), profile="quick", rules=["B04", "B06", "C02"])
+    assert {o.rule: o.status for o in found.outcomes} == {
+        "B04": Status.PASSED,
+        "B06": Status.CRASHED,
+        "C02": Status.PASSED,
+    }
+    (finding,) = found.findings
+    assert (finding.rule, finding.severity, finding.evidence["aspect"]) == ("X01", "error", "B06")
+    assert "ZeroDivisionError: our fault" in finding.message
+    assert not found.ok
+    assert found.counts["crashed"] == 1
+    assert found.planned == sum(found.counts.values())
+
+
+def test_a_waiver_does_not_hide_a_crash(monkeypatch):
+    crashing(monkeypatch, "B03", RuntimeError("our fault"))
+    found = verify(spec(mean_squared, waivers={"B03": "known"}), profile="quick", rules=["B03"])
+    assert [o.status for o in found.outcomes] == [Status.CRASHED]
+    assert not found.ok
+
+
+def test_an_interrupt_is_not_taken_for_a_crash(monkeypatch):
+    crashing(monkeypatch, "B03", KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        verify(spec(mean_squared), profile="quick", rules=["B03"])
+
+
+# --- rough losses
+
+
+@pytest.mark.parametrize("loss", rough_losses.FAILING, ids=lambda loss: loss.__name__)
+def test_a_rough_loss_fails_and_crashes_nothing(loss):
+    found = verify(spec(loss), profile="quick")
+    assert not found.ok
+    assert [o for o in found.outcomes if o.status is Status.CRASHED] == []
+    assert any(f.severity == "error" for f in found.findings)
+    for finding in found.findings:
+        assert "Traceback" not in finding.message
+        assert finding.message.startswith(f"{loss.__name__} / candidate / {finding.rule} ")
+
+
+@pytest.mark.parametrize("loss", rough_losses.NOISY, ids=lambda loss: loss.__name__)
+def test_a_noisy_loss_is_verified_like_a_quiet_one(loss):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        filters = list(warnings.filters)
+        found = verify(spec(loss), profile="quick", ignore=["B03"])
+        assert warnings.filters == filters
+    quiet = verify(spec(mean_squared), profile="quick", ignore=["B03"])
+    assert found.ok
+    assert found.counts == quiet.counts
+
+
+def test_what_the_loss_raises_is_shown_in_one_line():
+    found = verify(spec(rough_losses.raises), profile="quick", rules=["B01"])
+    assert any("RuntimeError: no luck" in f.message for f in found.findings)
+    assert all("second line" not in f.message for f in found.findings)
+
+
+# --- no trace is left
+
+
+def state():
+    numpy_state = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state().tolist(),
+        "python": random.getstate(),
+        "numpy": (numpy_state[1].tolist(), numpy_state[2:]),
+        "grad": torch.is_grad_enabled(),
+        "dtype": torch.get_default_dtype(),
+        "threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "anomaly": torch.is_anomaly_enabled(),
+        "filters": list(warnings.filters),
+    }
+
+
+@pytest.mark.parametrize(
+    "loss", [mean_squared, changes_every_global, rough_losses.changes_every_global_and_raises], ids=lambda f: f.__name__
+)
+def test_global_state_is_the_same_before_and_after(loss):
+    torch.manual_seed(1)
+    random.seed(2)
+    np.random.seed(3)
+    before = state()
+    verify(spec(loss), profile="quick")
+    assert state() == before
+
+
+def test_what_one_rule_leaves_behind_does_not_reach_the_next():
+    """The default dtype that the loss sets would make every later constant float64."""
+    found = verify(spec(rough_losses.changes_every_global), profile="quick", rules=["S02", "D01"])
+    alone = verify(spec(rough_losses.changes_every_global), profile="quick", rules=["D01"])
+    assert [o for o in found.outcomes if o.rule == "D01"] == list(alone.outcomes)
+
+
+# --- the same seed gives the same cases and findings
+
+
+def as_json(found):
+    return json.dumps(
+        {
+            "outcomes": [dataclasses.asdict(o) for o in found.outcomes],
+            "findings": [{**vars(f), "case": f.case and f.case.to_json()} for f in found.findings],
+        },
+        sort_keys=True,
+    )
+
+
+def weighted(predictions, labels, weights):
+    """Loses precision, breaks at zero weights and leaks what they remove: several findings with shrunk cases."""
+    return (weights.view(-1, 1) * (predictions.float() - labels) ** 2).sum() / weights.sum()
+
+
+def weighted_spec():
+    return spec(
+        weighted,
+        context={"weights": TensorSpec("B", domains.nonnegative())},
+        laws=(laws.linear_in("weights"), laws.mean_over("B")),
+    )
+
+
+def test_the_same_seed_gives_the_same_verification_in_one_process():
+    first = verify(weighted_spec(), profile="quick", seed=3)
+    verify(spec(mean_squared), profile="quick", rules=["B01"])  # what is kept of the first call is thrown away
+    second = verify(weighted_spec(), profile="quick", seed=3)
+    assert len(first.findings) >= 5
+    assert as_json(first) == as_json(second)
+    assert first == second
+
+
+def test_a_rule_finds_the_same_alone_and_among_others():
+    together = verify(weighted_spec(), profile="quick", seed=3)
+    alone = verify(weighted_spec(), profile="quick", seed=3, rules=["D05"])
+    assert [f for f in together.findings if f.rule == "D05"] == list(alone.findings)
+    assert alone.findings
+
+
+def test_a_random_loss_gives_the_same_findings_too():
+    first, second = (verify(spec(changes_every_global), profile="quick", rules=["B", "S"]) for _ in range(2))
+    assert first.findings
+    assert as_json(first) == as_json(second)
+
+
+SCRIPT = """
+import sys
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, sys.argv[1])
+from test_verify import as_json, verify, weighted_spec
+print(as_json(verify(weighted_spec(), profile="quick", seed=3)))
+"""
+
+
+def test_the_same_seed_gives_the_same_verification_in_a_fresh_process_with_another_hash_seed():
+    here = as_json(verify(weighted_spec(), profile="quick", seed=3))
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(HERE)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        cwd=HERE.parent,
+        env={**os.environ, "PYTHONHASHSEED": "77"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads(here)
+
+
+def test_another_seed_draws_other_cases():
+    seen: dict[int, set[float]] = {}
+
+    def recording(predictions, labels):
+        seen.setdefault(seed, set()).add(float(predictions.detach().sum()))
+        return mean_squared(predictions, labels)
+
+    for seed in (1, 2):
+        verify(spec(recording), profile="quick", rules=["B01"], seed=seed)
+    assert len(seen[1] - seen[2]) >= 4
+
+
+# --- the smallest failing input
+
+
+def test_a_finding_shows_the_smallest_input_that_has_it():
+    def wrong_beyond_two_columns(predictions, labels):
+        error = (predictions - labels) ** 2
+        return error.mean() + error[:, 2:].detach().sum()
+
+    found = verify(spec(wrong_beyond_two_columns), profile="ci", rules=["G01"])
+    (finding,) = found.findings
+    assert finding.case.sizes == {"B": 1, "C": 3}
+    assert "B=1, C=3" in finding.message
+    assert len({v for r in finding.case.tensors.values() for v in r.values}) <= 2

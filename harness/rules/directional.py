@@ -1,0 +1,222 @@
+"""Rule about the gradient at larger sizes: G02."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness import tolerance
+from harness.dispatch import Watch
+from harness.errors import NotApplicable
+from harness.evaluation import LossRaised
+from harness.rules import slopes
+from harness.rules.detach import DetachTape
+from harness.rules.gradients import element, interior, loss_value, needs_differentiable, slope_code
+from harness.rules.rule import Mismatch, Rule
+from harness.rules.trial import Trial, describe
+
+DIRECTIONS = 4  # two errors that cancel along one direction of +-1 do so along the next with probability 1/2
+OPERATIONS = 500  # a loop over elements; the small cases of G01 are for it
+AGREEMENT = 0.2  # of the gap, between steps: rounding grows as 1/h, what a crossed kink adds is gone at another step
+LEAST_SHARE = 1e-3  # of the step, for an input with a large gradient beside one with a small gradient
+
+
+class TooManyOperations(Exception):
+    """A forward has more operations than this rule waits for."""
+
+
+class _Impatient(Watch):
+    """Stops a Python loop over the elements."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        if self.count > OPERATIONS:
+            raise TooManyOperations
+        return func(*args, **(kwargs or {}))
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A point with its gradient and the loss around it.
+
+    A gap is compared with ``typical``: the root of the mean squared gradient element, times the element's share of the
+    step.  The shares make it the same for every input, so that a large gradient of one hides nothing in another.
+    """
+
+    tensors: Mapping[str, Tensor]
+    gradients: Mapping[str, Tensor]
+    shares: Mapping[str, float]
+    typical: float
+    scalar: float
+    value: slopes.Value
+    cuts: tuple[str, ...]
+
+    def gap(self, direction: Mapping[str, Tensor], step: float) -> float:
+        """Measured minus analytic slope; the analytic one along the step that rounding has left."""
+        up = {name: self.tensors[name] + step * along for name, along in direction.items()}
+        down = {name: self.tensors[name] - step * along for name, along in direction.items()}
+        analytic = sum(float((self.gradients[name] * (up[name] - down[name])).sum()) for name in direction)
+        return (self.value(up) - self.value(down) - analytic) / (2 * step)
+
+    def allowed(self, step: float) -> float:
+        """How far the two slopes of a right gradient may be apart; what intermediates add in rounding, other steps show."""
+        return tolerance.DIRECTION_RELATIVE * self.typical + tolerance.slope_noise(step, abs(self.scalar))
+
+    def confirmed_gap(self, direction: Mapping[str, Tensor]) -> float | None:
+        """The gap along a direction if it is too large, and the same at all steps; ``None`` otherwise."""
+        step, *others = tolerance.DIRECTION_STEPS
+        gap = self.gap(direction, step)
+        if abs(gap) <= self.allowed(step):
+            return None
+        same = all(abs(self.gap(direction, other) - gap) <= AGREEMENT * abs(gap) for other in others)
+        return gap if same else None
+
+    def directions(self, generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
+        """Fresh directions of +-1, times each input's share of the step."""
+        for _ in range(DIRECTIONS):
+            yield {
+                name: self.shares[name] * (2.0 * torch.randint(2, g.shape, generator=generator) - 1).to(g)
+                for name, g in self.gradients.items()
+            }
+
+
+def gradient_matches_slopes_along_directions(trial: Trial) -> Mismatch | None:
+    """Along random directions of +-1 the gradient of many elements is the slope that is measured (float64).
+
+        |<dL/dx, v> - (L(x + h v) - L(x - h v)) / 2h| <= 2e-5 rms(dL/dx) + rounding,   v_i = +-1,   4 directions
+
+    An error d in one element shows as d along every such direction, however many elements there are: nine evaluations
+    of the loss.  Only a disagreement costs more: a wrong gradient disagrees by the same amount at other steps, in
+    other directions and at a generic point nearby, as a kink does not; bisection then finds the element.
+    Source: Nocedal & Wright, Numerical Optimization, section 8.1; Rademacher directions as in Hutchinson, 1990.
+    """
+    tensors = interior(trial)
+    if _disagreement(_point(trial, tensors), trial.generator(21)) is None:
+        return None
+    point = _point(trial, trial.nudged(tensors))
+    direction = _disagreement(point, trial.generator(22))
+    return None if direction is None else _in_one_element(trial, point, direction)
+
+
+def _in_one_element(trial: Trial, point: _Point, direction: Mapping[str, Tensor]) -> Mismatch | None:
+    """The disagreement along a direction as one of an element, where that element alone shows it at all steps too."""
+    alone = _bisected(point, direction)
+    gap = point.confirmed_gap(alone)
+    if gap is None:
+        return None
+    name = next(name for name, along in alone.items() if bool(along.any()))
+    index = tuple(int(i) for i in alone[name].nonzero()[0])
+    analytic, along = float(point.gradients[name][index]), float(alone[name][index])
+    slope = slopes.measure(point.value, point.tensors, name, index, max(1.0, abs(point.scalar)))
+    if slope.reliable and slope.left != slope.right and slope.misses(analytic, abs(gap) / 10) is None:
+        return None  # a kink that no generic point is off
+    count = sum(g.numel() for g in point.gradients.values())
+    cut = f"; the gradient is cut by {', '.join(point.cuts)}" if point.cuts and not trial.spec.detaches else ""
+    return Mismatch(
+        element(name, index),
+        describe(analytic),
+        describe(analytic + gap / along),
+        abs(gap / along),
+        point.allowed(tolerance.DIRECTION_STEPS[0]) / abs(along),
+        tensors=point.tensors,
+        code=slope_code(name, index),
+        hint="mend the backward (or the detach) that gives this element",
+        note=f"one of {count} elements, found by bisection along a direction of +-1{cut}",
+    )
+
+
+def _point(trial: Trial, tensors: dict[str, Tensor]) -> _Point:
+    names = [name for name in trial.spec.differentiable if tensors[name].numel()]
+    tape = DetachTape()
+    try:
+        base = trial.run(tensors, mode=_both(_Impatient(), tape))
+    except LossRaised as raised:
+        if isinstance(raised.error, TooManyOperations):
+            many = f"one forward has more than {OPERATIONS} operations at these sizes; see G01 for small ones"
+            raise NotApplicable(many) from raised
+        raise
+    if not base.connected or not names:
+        raise NotApplicable("the output does not depend on the inputs through autograd; see G06")
+    if not base.finite:
+        raise NotApplicable("the value or gradient is not finite; see G08")
+    found = {name: base.gradients[name] for name in names}
+    gradients = {name: torch.zeros_like(tensors[name]) if g is None else g for name, g in found.items()}
+    sizes = {name: float(g.square().mean().sqrt()) for name, g in gradients.items()}
+    typical = min((size for size in sizes.values() if size > 0), default=0.0)
+    return _Point(
+        tensors=tensors,
+        gradients=gradients,
+        shares={name: max(typical / size, LEAST_SHARE) if size > 0 else 1.0 for name, size in sizes.items()},
+        typical=typical,
+        scalar=base.scalar,
+        value=loss_value(trial, tensors, tape if trial.spec.detaches else None),
+        cuts=tuple(dict.fromkeys(tape.places))[:3],
+    )
+
+
+@contextmanager
+def _both(impatient: _Impatient, tape: DetachTape) -> Iterator[None]:
+    with impatient, tape:
+        yield
+
+
+def _disagreement(point: _Point, generator: torch.Generator) -> dict[str, Tensor] | None:
+    """A direction along which measured and analytic slope differ."""
+    return next((d for d in point.directions(generator) if point.confirmed_gap(d) is not None), None)
+
+
+def _bisected(point: _Point, direction: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The direction narrowed to one element by repeated halving, each time to the half with the larger gap."""
+    step = tolerance.DIRECTION_STEPS[0]
+    chosen = dict(direction)
+    whole = point.gap(chosen, step)
+    while (count := sum(int(along.count_nonzero()) for along in chosen.values())) > 1:
+        first = _first_half(chosen, count // 2)
+        gap = point.gap(first, step)
+        second = {name: along - first[name] for name, along in chosen.items()}
+        chosen, whole = (first, gap) if abs(gap) >= abs(whole - gap) else (second, whole - gap)
+    return chosen
+
+
+def _first_half(direction: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    """The direction with all but its first ``count`` nonzero elements set to zero."""
+    kept: dict[str, Tensor] = {}
+    left = count
+    for name, along in direction.items():
+        rank = (along != 0).reshape(-1).cumsum(0).reshape(along.shape)
+        kept[name] = torch.where(rank <= left, along, 0.0)
+        left -= int(kept[name].count_nonzero())
+    return kept
+
+
+RULES = (
+    Rule(
+        code="G02",
+        title="gradient matches slopes along directions at larger sizes",
+        group="directional",
+        severity="error",
+        check=gradient_matches_slopes_along_directions,
+        applies=needs_differentiable,
+        regimes={"many": 2},
+        smooth=True,
+        why=(
+            "A kernel's last block, an index that overflows or a chunk that is dropped is wrong at a thousand elements "
+            "and right at six; an element-wise check of a thousand elements takes two thousand evaluations."
+        ),
+        example="""
+            for start in range(0, n - n % 256, 256):      # the last chunk gets no gradient
+                grad[start:start + 256] = 2 * (p - y)[start:start + 256] / n
+        """,
+        mend="Compare the named element with the formula; look at the edges of blocks, chunks and index ranges.",
+        source="Nocedal & Wright, Numerical Optimization, section 8.1; Hutchinson, 1990, on directions of +-1.",
+    ),
+)

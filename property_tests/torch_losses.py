@@ -31,7 +31,13 @@ SPECS = (
         inputs={"input": TensorSpec("B C", domains.logits()), "target": TensorSpec("B", domains.index("C"))},
         context={"weight": TensorSpec("C", domains.positive())},
         output=SCALAR,
-        laws=(laws.nonnegative(), laws.permutation("B"), laws.permutation("C"), laws.translation_invariant("input"), laws.scale_invariant("weight")),
+        laws=(
+            laws.nonnegative(),
+            laws.permutation("B"),
+            laws.permutation("C"),
+            laws.translation_invariant("input"),
+            laws.scale_invariant("weight"),
+        ),
     ),
     LossSpec(
         "cross_entropy_nonnegative_weights",
@@ -43,7 +49,10 @@ SPECS = (
     LossSpec(
         "cross_entropy_ignored",
         {"cross_entropy": F.cross_entropy},
-        inputs={"input": TensorSpec("B C S", domains.logits()), "target": TensorSpec("B S", domains.index("C", ignore=-100))},
+        inputs={
+            "input": TensorSpec("B C S", domains.logits()),
+            "target": TensorSpec("B S", domains.index("C", ignore=-100)),
+        },
         output=SCALAR,
     ),
     LossSpec(
@@ -90,7 +99,9 @@ SPECS = (
         inputs={"input1": TensorSpec("B D"), "input2": TensorSpec("B D"), "target": TensorSpec("B", domains.sign())},
         output=SCALAR,
         differentiable=("input1", "input2"),
-        laws=(laws.symmetric("input1", "input2"),),  # an epsilon beside the squared norms breaks scale invariance near 0
+        laws=(
+            laws.symmetric("input1", "input2"),
+        ),  # an epsilon beside the squared norms breaks scale invariance near 0
     ),
     LossSpec(
         "triplet_margin_loss",

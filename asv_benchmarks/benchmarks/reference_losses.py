@@ -26,6 +26,7 @@ class _Loss:
     spec: LossSpec
     param_names = ("implementation", "size")
     timeout = 120
+    rounds = 4  # of both commits in turn, so that a busy minute of the machine hits both
 
     def setup(self, implementation: str, size: str) -> None:
         torch.set_num_threads(1)

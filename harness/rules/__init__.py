@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from harness.errors import HarnessError, nearest
-from harness.rules import broadcasting, context, costs, directional, dtypes, equivalence, gradients, laws, state, weights
+from harness.rules import (
+    broadcasting,
+    context,
+    costs,
+    directional,
+    dtypes,
+    equivalence,
+    gradients,
+    laws,
+    sharing,
+    state,
+    weights,
+)
 from harness.rules.rule import Mismatch, Rule
 
 BATTERY: tuple[Rule, ...] = (
@@ -13,6 +25,7 @@ BATTERY: tuple[Rule, ...] = (
     *dtypes.RULES,
     *context.RULES,
     *weights.RULES,
+    *sharing.RULES,
     *state.RULES,
     *gradients.RULES,
     *directional.RULES,

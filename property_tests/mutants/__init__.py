@@ -1,12 +1,24 @@
 """A table of losses with exactly one defect each, beside their honest twins: what every rule must catch and spare."""
 
-from mutants import broadcasting, context, costs, dtypes, equivalence, gradients, laws, state, weights
+from mutants import (
+    broadcasting,
+    context,
+    costs,
+    dtypes,
+    equivalence,
+    gradients,
+    laws,
+    sharing,
+    state,
+    weights,
+)
 
 PAIRS = (
     *broadcasting.PAIRS,
     *dtypes.PAIRS,
     *context.PAIRS,
     *weights.PAIRS,
+    *sharing.PAIRS,
     *state.PAIRS,
     *gradients.PAIRS,
     *equivalence.PAIRS,

@@ -77,7 +77,7 @@ def cases(
                 own = (
                     draw(_SEED) + salts[name]
                 ) % 2**31  # equal draws, as Hypothesis likes them, give no equal tensors
-                recipes[name] = Recipe(seed=own, mode="smooth" if mode == "smooth" else draw(_MODES))
+                recipes[name] = Recipe(seed=own, mode=mode or draw(_MODES))
             else:
                 drawn = draw(st.binary(min_size=count, max_size=count))
                 recipes[name] = Recipe(from_bytes(tensor.domain, shape, drawn, chosen, sizes, salts[name]), mode=chosen)

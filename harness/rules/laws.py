@@ -18,8 +18,8 @@ from harness import tolerance
 from harness.errors import NotApplicable
 from harness.laws import Law
 from harness.rules.compare import relation
-from harness.rules.context import removal
 from harness.rules.masking import removable
+from harness.rules.removal import removal
 from harness.rules.rule import Found, Mismatch, Rule
 from harness.rules.symbols import permuted, selected, sliced
 from harness.rules.trial import Trial, describe

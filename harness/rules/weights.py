@@ -14,9 +14,9 @@ from torch import Tensor
 from harness import dims, tolerance
 from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
-from harness.rules.context import try_removal
 from harness.rules.laws import declared, hold
 from harness.rules.masking import removable
+from harness.rules.removal import try_removal
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.trial import Run, Trial, describe
 from harness.spec import LossSpec

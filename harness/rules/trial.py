@@ -156,16 +156,17 @@ class Trial:
         wrt: tuple[str, ...] | None = None,
         train: bool = False,
         mode: AbstractContextManager[Any] | None = None,
+        built: Callable[..., Any] | None = None,
     ) -> Run:
         """Evaluate a fresh instance on ``tensors`` and differentiate with respect to ``wrt`` (default: as declared).
 
-        ``mode`` is entered around the call of the loss alone.
+        ``mode`` is entered around the call of the loss alone; ``built`` is an instance to call instead of a fresh one.
 
         Raises:
             LossRaised: the loss, its constructor or its backward raised, or it did not return a floating tensor.
         """
         leaves = self.leaves(tensors, wrt)
-        output = self.output(leaves, train=train, mode=mode)
+        output = self.output(leaves, train=train, mode=mode, built=built)
         names = [name for name in leaves if leaves[name].requires_grad]
         connected = output.requires_grad
         gradients: dict[str, Tensor | None] = dict.fromkeys(names)
@@ -186,9 +187,14 @@ class Trial:
         }
 
     def output(
-        self, tensors: Mapping[str, Tensor], *, train: bool = False, mode: AbstractContextManager[Any] | None = None
+        self,
+        tensors: Mapping[str, Tensor],
+        *,
+        train: bool = False,
+        mode: AbstractContextManager[Any] | None = None,
+        built: Callable[..., Any] | None = None,
     ) -> Tensor:
-        """What a fresh instance returns, from a fixed state of the global generators.
+        """What a fresh instance (or ``built``) returns, from a fixed state of the global generators.
 
         Raises:
             LossRaised: it raised, or did not return a floating tensor.
@@ -197,7 +203,8 @@ class Trial:
         random.seed(RNG_SEED)
         np.random.seed(RNG_SEED)
         with mode if mode is not None else nullcontext():
-            output: Any = self.candidate(tensors, train=train)
+            instance = self.candidate.build(tensors, train=train) if built is None else built
+            output: Any = self.candidate.call(instance, tensors)
         return checked(output, tensors)
 
     def nudged(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -44,7 +44,8 @@ class Finding:
     """One thing that is wrong, with the smallest input that shows it.
 
     ``message`` is a complete text for a person: where, what came, what should have come, by how much.  ``evidence`` holds
-    the same as data.  ``reproduction`` is plain-PyTorch code that runs as printed, without the harness.
+    the same as data.  ``reproduction`` is plain-PyTorch code that runs as printed, without the harness.  ``follows`` is the
+    code of the rule that found the cause, empty where this is the cause (`harness.causes`).
     """
 
     rule: str
@@ -55,6 +56,7 @@ class Finding:
     case: Case | None = None
     reproduction: str = ""
     hint: str = ""
+    follows: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import torch
 
 from harness import strategies
 from harness.case import Case
+from harness.causes import attributed
 from harness.errors import HarnessError, NotApplicable, nearest
 from harness.evaluation import LossRaised
 from harness.reproduce import literal, script
@@ -123,7 +124,7 @@ def verify(
         reference=spec.reference,
         implementations=tuple(dict.fromkeys(name for name, _ in planned)),
         outcomes=tuple(outcomes),
-        findings=tuple(findings),
+        findings=attributed(findings),
         seconds=seconds,
     )
 

@@ -1,0 +1,280 @@
+"""Which findings follow from which: one defect is reported once, what it brings about stands below it.
+
+A finding follows from another of the same implementation (and device) where a line of `LINKS` says so, the evidence of
+both fits, and the cause is at least as severe: an error's cause is an error.  Lines stand in order of depth: the first
+that fits gives the cause, and a cause's own cause is followed to its root.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol, TypeVar
+
+_SEVERITIES = ("error", "warning", "note")
+_NOT_FINITE = re.compile(r"(?<![a-z])-?(nan|inf|infinite)(?![a-z])", re.IGNORECASE)
+_EXCEPTION = re.compile(r"(?P<type>[A-Za-z_]\w*)(: |$)")
+_IN_PLACE = re.compile(r"in-?place|written-to|modified by", re.IGNORECASE)
+
+# Float32 rounds at 6e-8; a sum over some dozen elements, and cancellation in it, may lose two digits more.
+FLOAT32_VALUE = 1e-5
+# A central difference with h = 1e-5 of a float32 number of size 1 is off by 6e-8 / 1e-5.
+FLOAT32_SLOPE = 1e-2
+
+
+class Found(Protocol):
+    """What both `harness.results.Finding` and the report's record of it have."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def rule(self) -> str: ...  # noqa: D102
+    @property
+    def severity(self) -> str: ...  # noqa: D102
+    @property
+    def implementation(self) -> str: ...  # noqa: D102
+    @property
+    def evidence(self) -> Mapping[str, Any]: ...  # noqa: D102
+
+
+F = TypeVar("F", bound=Found)
+When = Callable[[Found, Found], bool]
+
+
+def _text(finding: Found, key: str) -> str:
+    value = finding.evidence.get(key)
+    return "" if value is None else str(value)
+
+
+def _always(cause: Found, effect: Found) -> bool:
+    return True
+
+
+def _is_gradient(finding: Found) -> bool:
+    return "d loss / d" in _text(finding, "where") or _text(finding, "aspect").endswith("gradient")
+
+
+def _of_gradient(cause: Found, effect: Found) -> bool:
+    return _is_gradient(effect)
+
+
+def _in_value(cause: Found, effect: Found) -> bool:
+    return not _is_gradient(cause)
+
+
+def _not_finite(cause: Found, effect: Found) -> bool:
+    return bool(_NOT_FINITE.search(_text(effect, "came")))
+
+
+def _at_legal_values(cause: Found, effect: Found) -> bool:
+    return not _text(effect, "aspect").endswith(" leak")  # C03 puts NaN where the domain may have none
+
+
+def _raised(finding: Found) -> str:
+    """The type of the exception that came instead of a number; empty where none did."""
+    match = _EXCEPTION.match(_text(finding, "came"))
+    return match["type"] if match and (match[2] or match["type"].endswith(("Error", "Exception"))) else ""
+
+
+def _raises_alike(cause: Found, effect: Found) -> bool:
+    return _text(cause, "aspect") == "raises" and _raised(cause) != "" and _raised(effect) == _raised(cause)
+
+
+def _raises_at_one_too(cause: Found, effect: Found) -> bool:
+    return _text(effect, "aspect") == "raises on a size of one" and _raises_alike(cause, effect)
+
+
+def _wrong_number_or_in_place(cause: Found, effect: Found) -> bool:
+    return not _raised(effect) or bool(_IN_PLACE.search(_text(effect, "came")))
+
+
+def _in_place(cause: Found, effect: Found) -> bool:
+    return bool(_IN_PLACE.search(_text(effect, "came")))
+
+
+def _of_the_tensor_cut_off(cause: Found, effect: Found) -> bool:
+    return _text(cause, "aspect").endswith("cut off") and _text(effect, "where").startswith(_text(cause, "where"))
+
+
+def _is_cut_off(cause: Found, effect: Found) -> bool:
+    return _text(cause, "aspect").endswith("cut off")
+
+
+def _of_shape(cause: Found, effect: Found) -> bool:
+    return _text(cause, "aspect") == "output" and _text(effect, "where").startswith("loss.shape")
+
+
+def _of_grad_mode(cause: Found, effect: Found) -> bool:
+    return "is_grad_enabled" in _text(cause, "aspect")
+
+
+def _of_default_dtype(cause: Found, effect: Found) -> bool:
+    return "get_default_dtype" in _text(cause, "aspect")
+
+
+def _draws(cause: Found, effect: Found) -> bool:
+    return "random draws" in _text(effect, "came")
+
+
+def _of_the_same_attribute(cause: Found, effect: Found) -> bool:
+    path, _, what = _text(cause, "aspect").rpartition(" ")
+    return what == "to" and (_text(effect, "aspect") == f"{path} state_dict" or _text(effect, "aspect") == "moved")
+
+
+def _number(text: str) -> float:
+    try:
+        return abs(float(text))
+    except ValueError:
+        return 0.0
+
+
+def _off_by_less_than(effect: Found, part: float) -> bool:
+    difference = effect.evidence.get("difference")
+    size = max(1.0, _number(_text(effect, "came")), _number(_text(effect, "should")))
+    return isinstance(difference, (int, float)) and difference <= part * size
+
+
+def _is_narrowing(cause: Found, effect: Found) -> bool:
+    return _text(cause, "aspect") not in ("half", "raises")
+
+
+def _in_the_last_digits(cause: Found, effect: Found) -> bool:
+    return _is_narrowing(cause, effect) and _off_by_less_than(effect, FLOAT32_VALUE)
+
+
+def _in_a_rounded_slope(cause: Found, effect: Found) -> bool:
+    return _is_narrowing(cause, effect) and _off_by_less_than(effect, FLOAT32_SLOPE)
+
+
+@dataclass(frozen=True)
+class Link:
+    """Findings of ``causes`` bring about those of ``effects``, for this reason; both are codes, or prefixes of codes.
+
+    Args:
+        causes: rules that find the cause.
+        effects: rules that find what follows.
+        reason: one sentence.
+        when: whether the evidence of (cause, effect) fits; always, where the codes say enough.
+        alone: only where no other implementation has the cause's finding too.
+    """
+
+    causes: tuple[str, ...]
+    effects: tuple[str, ...]
+    reason: str
+    when: When = _always
+    alone: bool = False
+
+
+_LAWS = ("L", "B04", "C03", "C04", "C05", "C06", "C08")
+_SLOPES = ("G01", "G02", "G03", "G04", "G05", "G07")
+_REFERENCE = ("E01", "E02", "E03", "E04")
+
+LINKS: tuple[Link, ...] = (
+    Link(("B01",), ("B01",), "what raises at declared sizes raises at sizes of one too", _raises_at_one_too),
+    Link(("B01",), (*"CDEGLST", "B06"), "the loss raises whatever is asked of it", _raises_alike),
+    Link(("B01",), (*_REFERENCE, *_LAWS), "numbers of another shape are not compared", _of_shape),
+    Link(
+        ("S01",),
+        (*_LAWS, *_SLOPES, "B06", *_REFERENCE),
+        "a number that changes from call to call equals nothing",
+        _at_legal_values,
+    ),
+    Link(("S01",), ("S02",), "the draws that change the number advance the generator", _draws),
+    Link(("S02",), (*_SLOPES, "G06", "E02", "E03"), "after the call no graph is recorded any more", _of_grad_mode),
+    Link(("S02",), ("D01", "D05"), "tensors made after the call have another dtype", _of_default_dtype),
+    Link(("C02",), ("B06",), "layouts are compared on tensors that the loss has edited", _wrong_number_or_in_place),
+    Link(("C02",), ("G11", "T"), "transforms cannot follow an edit in place", _in_place),
+    Link(("C02",), (*_SLOPES, "G06"), "slopes are measured around a point that the loss has moved"),
+    Link(
+        ("C02",), ("S03", "C10", *_LAWS), "the second evaluation starts from what the first has left", _at_legal_values
+    ),
+    Link(("C02",), _REFERENCE, "the loss is that of the edited tensors"),
+    Link(("C01",), ("C01",), "a plain attribute neither moves nor is saved", _of_the_same_attribute),
+    Link(
+        ("G08",),
+        (*"DEL", "C04", "C05", "C06", "C08", *_SLOPES),
+        "NaN or inf passes through everything that it meets",
+        _not_finite,
+    ),
+    Link(("G06",), (*_SLOPES, "E02", "E03"), "the gradient of what is cut off is zero", _of_the_tensor_cut_off),
+    Link(("G06",), ("C07",), "no gradient is left on which a context could act", _is_cut_off),
+    Link(("D01",), ("D05",), "a result that is not float64 has not its digits", _is_narrowing),
+    Link(("D01", "D05"), ("E01", "E04", "L"), "the digits after the seventh are gone", _in_the_last_digits),
+    Link(("D01", "D05"), _SLOPES, "slopes of a narrowed number are rounding", _in_a_rounded_slope),
+    Link(("G01",), ("G02", "G03", "G04", "G05", "G07"), "a wrong gradient is wrong at other sizes and in compositions"),
+    Link(("G01", "G02"), ("E02", "E03"), "a wrong gradient is not the reference's"),
+    Link(("G01", "G02"), _LAWS, "a wrong gradient keeps no law that the right one keeps", _of_gradient),
+    Link(
+        _LAWS, ("E01", "E02", "E03"), "what breaks a law that the reference keeps is not the reference", _in_value, True
+    ),
+    Link(_LAWS, ("E02", "E03"), "what breaks a law in the gradient has not the reference's", alone=True),
+    Link(("E01",), ("E02", "E03", "E04"), "another function has another gradient"),
+)
+
+
+def attributed(findings: Sequence[F]) -> tuple[F, ...]:
+    """The findings in their order, each with the code of the rule that found its cause in ``follows``.
+
+    ``follows`` is empty for a finding that follows from no other.
+    """
+    return tuple(
+        replace(finding, follows="" if root is None else findings[root].rule)
+        for finding, root in zip(findings, _roots(findings), strict=True)
+    )
+
+
+def grouped(findings: Sequence[F]) -> list[tuple[F, tuple[F, ...]]]:
+    """(cause, what follows from it), causes in their order; a finding without either stands alone."""
+    roots = _roots(findings)
+    return [
+        (finding, tuple(f for f, root in zip(findings, roots, strict=True) if root == position))
+        for position, finding in enumerate(findings)
+        if roots[position] is None
+    ]
+
+
+def _roots(findings: Sequence[Found]) -> list[int | None]:
+    """The position of each finding's first cause, or ``None``."""
+    parents = [_parent(findings, effect) for effect in findings]
+    roots: list[int | None] = []
+    for parent in parents:
+        while parent is not None and parents[parent] is not None:
+            parent = parents[parent]
+        roots.append(parent)
+    return roots
+
+
+def _parent(findings: Sequence[Found], effect: Found) -> int | None:
+    for link in LINKS:
+        if not effect.rule.startswith(link.effects):
+            continue
+        for position, cause in enumerate(findings):
+            if cause.rule.startswith(link.causes) and _is_cause(link, cause, effect):
+                if link.alone and _is_shared(cause, findings):
+                    continue
+                return position
+    return None
+
+
+def _is_cause(link: Link, cause: Found, effect: Found) -> bool:
+    return (
+        cause is not effect
+        and _place(cause) == _place(effect)
+        and _SEVERITIES.index(cause.severity) <= _SEVERITIES.index(effect.severity)
+        and link.when(cause, effect)
+    )
+
+
+def _is_shared(cause: Found, findings: Sequence[Found]) -> bool:
+    return any(
+        f.rule == cause.rule
+        and f.implementation != cause.implementation
+        and f.evidence.get("aspect") == cause.evidence.get("aspect")
+        for f in findings
+    )
+
+
+def _place(finding: Found) -> tuple[str, str]:
+    """Implementation and device; a `Verification` is of one device, so that its findings do not name it."""
+    return finding.implementation, getattr(finding, "device", "")

@@ -31,6 +31,9 @@ DIRECTION_RELATIVE = 2e-5
 # where truncation and kinks have gone and rounding, ~ 1 / h, has grown.
 DIRECTION_STEPS = (1e-6, 3e-7, 1e-7)
 
+# Difference quotients of the gradient: truncation ~ h D^3 L / 2 on one side and h^2 in their mean, rounding eps |g| / h.
+CURVATURE_STEPS = (1e-5, 2e-6)
+
 # Two correct float64 evaluations of one number differ by a few hundred eps times the condition number; an algorithm that
 # loses half of its digits at a singular point (sqrt of a cancelled square: sqrt(eps) ~ 1.5e-8) is less accurate, not
 # wrong.  What differs by more is another function.

@@ -90,7 +90,7 @@ def _largest_slope(value: slopes.Value, tensors: Mapping[str, Tensor], names: Se
     """The largest slope, analytic or, where autograd says zero, measured along one +-1 direction."""
     found = [float(g.abs().max()) for g in base.gradients.values() if g is not None and g.numel()]
     step = tolerance.SLOPE_STEPS[1]
-    moved = {n: (tensors[n] + step * _signs(tensors[n]), tensors[n] - step * _signs(tensors[n])) for n in names}
+    moved = {n: (tensors[n] + step * signs(tensors[n]), tensors[n] - step * signs(tensors[n])) for n in names}
     slope = (value({n: up for n, (up, _) in moved.items()}) - value({n: down for n, (_, down) in moved.items()})) / (
         2 * step
     )
@@ -98,7 +98,7 @@ def _largest_slope(value: slopes.Value, tensors: Mapping[str, Tensor], names: Se
     return max([*found, abs(slope) / max(count, 1) if math.isfinite(slope) else 0.0])
 
 
-def _signs(tensor: Tensor) -> Tensor:
+def signs(tensor: Tensor) -> Tensor:
     """A fixed direction of +-1 without a pattern that a loss may share: the signs of sin(k^2)."""
     return torch.arange(1, tensor.numel() + 1, dtype=torch.float64).square().sin().sign().reshape(tensor.shape)
 

@@ -14,6 +14,7 @@ from harness.rules import (
     equivalence,
     gradients,
     laws,
+    shapes,
     sharing,
     state,
     weights,
@@ -22,6 +23,7 @@ from harness.rules.rule import Mismatch, Rule
 
 BATTERY: tuple[Rule, ...] = (
     *broadcasting.RULES,
+    *shapes.RULES,
     *dtypes.RULES,
     *context.RULES,
     *weights.RULES,

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from harness import dims
-from harness.case import LAYOUTS, lay_out
+from harness.case import LAYOUTS, Case, lay_out
 from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.rules.compare import same_gradients, same_output
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.symbols import permuted, symbol_axes
 from harness.rules.trial import Trial
+from harness.spec import LossSpec
 
 
 def shapes_text(tensors: Mapping[str, Tensor]) -> str:
@@ -31,6 +32,12 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 
 
+def unit_symbols(spec: LossSpec, case: Case) -> list[str]:
+    """Symbols of size one in a case that may be larger."""
+    ones = [s for s, size in case.sizes.items() if size == 1 or (isinstance(size, tuple) and 1 in size)]
+    return [symbol for symbol in ones if symbol not in spec.fixed_sizes]
+
+
 def declared_shapes_are_accepted(trial: Trial) -> Iterator[Mismatch]:
     """Every declared shape is accepted, and the output has its declared shape.
 
@@ -40,16 +47,16 @@ def declared_shapes_are_accepted(trial: Trial) -> Iterator[Mismatch]:
     try:
         output = trial.base.output
     except LossRaised as raised:
-        unit = any(size == 1 or (isinstance(size, tuple) and 1 in size) for size in trial.case.sizes.values())
+        if unit_symbols(trial.spec, trial.case):
+            raise NotApplicable("the loss raises on a size of one; see B05") from raised
         yield Mismatch(
             "loss",
             first_line(raised.error),
             "a number",
-            aspect="raises on a size of one" if unit else "raises",
-            severity="warning" if unit else None,
+            aspect="raises",
             tensors=tensors,
             code="print(loss(**tensors))",
-            hint="if these shapes are not legal, narrow them: fixed_sizes={'B': 4}, or dims such as 'N+1' for at least two",
+            hint="if these shapes are not legal, narrow them: fixed_sizes={'B': 4}, or computed dims such as 'N+1'",
         )
         return
     spec = trial.spec

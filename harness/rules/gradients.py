@@ -14,6 +14,7 @@ from harness.case import Case
 from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.rules import slopes
+from harness.rules.broadcasting import unit_symbols
 from harness.rules.detach import DetachTape
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.special import counts_nothing, special_cases, with_everything_counted
@@ -273,6 +274,8 @@ def special_points_are_finite(trial: Trial) -> Iterator[Mismatch]:
 
     Where a mask, weight or ignored label leaves nothing to count, 0/0 is a convention and a warning only.
     """
+    if unit_symbols(trial.spec, trial.case) and not trial.base.finite:
+        raise NotApplicable("not finite on a size of one; see B05")
     yield from _finite_at(trial, "a generic case", trial.case)
     for point, case in special_cases(trial.spec, trial.case):
         yield from _finite_at(trial, point, case)

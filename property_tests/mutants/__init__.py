@@ -8,6 +8,7 @@ from mutants import (
     equivalence,
     gradients,
     laws,
+    shapes,
     sharing,
     state,
     weights,
@@ -15,6 +16,7 @@ from mutants import (
 
 PAIRS = (
     *broadcasting.PAIRS,
+    *shapes.PAIRS,
     *dtypes.PAIRS,
     *context.PAIRS,
     *weights.PAIRS,

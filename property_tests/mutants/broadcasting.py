@@ -35,14 +35,6 @@ def squeezed_to_nothing(predictions, labels):
     return ((predictions - labels) ** 2).mean(-1).squeeze()
 
 
-def products_of_squeezed(predictions, labels):
-    return torch.einsum("bc,bc->b", predictions.squeeze(), labels.squeeze()).mean()
-
-
-def products(predictions, labels):
-    return torch.einsum("bc,bc->b", predictions, labels).mean()
-
-
 def mean_squared_of_equal_shapes(predictions, labels):
     if predictions.shape != labels.shape or predictions.ndim != 1:
         raise ValueError(f"predictions {list(predictions.shape)} and labels {list(labels.shape)} should be one [B]")
@@ -128,7 +120,6 @@ PAIRS = (
     pair(
         "B01", "squeeze drops the batch axis", squeezed_to_nothing, one_number_per_sample, PER_SAMPLE, aspect="output"
     ),
-    pair("B01", "raises on one sample", products_of_squeezed, products, severity="warning", aspect="size of one"),
     pair("B03", "column against vector", mean_squared, mean_squared_of_equal_shapes, VECTORS, severity="warning"),
     pair(
         "B03",

@@ -1,0 +1,328 @@
+"""Rules about sizes that are legal and easily forgotten: B02, B05, B07."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from harness import annotations as signatures
+from harness import dims, tolerance
+from harness.annotations import call_function, construct_parameters
+from harness.case import Case, Recipe
+from harness.errors import NotApplicable
+from harness.evaluation import LossRaised
+from harness.rules.broadcasting import first_line, unit_symbols
+from harness.rules.compare import relation, same_gradients, same_output
+from harness.rules.rule import Mismatch, Rule
+from harness.rules.sizes import batch_symbol, resized
+from harness.rules.special import with_everything_counted
+from harness.rules.trial import Trial, describe
+from harness.spec import LossSpec
+
+REDUCTIONS = ("none", "mean", "sum")
+UNKNOWN_LIMIT = 32  # weights of a mean that are solved for: each needs one evaluation more
+
+
+def broadcastable_axes(dims_text: str, case: Case) -> tuple[int, ...]:
+    """Axes that are declared broadcastable (``#C``) and are longer than one."""
+    flags = [
+        dim.broadcastable
+        for dim in dims.parse(dims_text)
+        for _ in range(len(dims.axes(dim.token, case.sizes)) if dim.variadic else 1)
+    ]
+    shape = dims.shape(dims_text, case.sizes)
+    return tuple(axis for axis, flag in enumerate(flags) if flag and shape[axis] > 1)
+
+
+def declared_broadcast_is_an_explicit_expand(trial: Trial) -> Iterator[Mismatch]:
+    """A tensor with size 1 on an axis that is declared broadcastable means the same as the tensor expanded.
+
+        L(c) = L(expand(c))   and   dL/dc = sum over the expanded axes of dL/d expand(c)
+
+    Source: the array API standard, "Broadcasting"; the adjoint of expand is the sum.
+    """
+    tensors, asked = trial.tensors(), 0
+    for name, tensor in trial.spec.tensors.items():
+        axes = broadcastable_axes(tensor.dims, trial.case)
+        if not axes or tensor.domain.structured:
+            continue
+        for chosen in dict.fromkeys((axes[:1], axes[-1:], axes)):
+            narrow = tensors[name]
+            for axis in chosen:
+                narrow = narrow.narrow(axis, 0, 1)
+            given = {**tensors, name: narrow.contiguous()}
+            asked += 1
+            found = _expansion_differs(trial, name, tensors[name].shape, given)
+            if found is not None:
+                yield found
+                break
+    if not asked:
+        raise NotApplicable("no broadcastable axis is longer than one here")
+
+
+def _expansion_differs(trial: Trial, name: str, shape: torch.Size, given: dict[str, Tensor]) -> Mismatch | None:
+    found = _expanded(trial, name, shape, given)
+    if found is not None and found.aspect.endswith("gradient"):
+        nudged = trial.nudged(given)
+        found = found if _expanded(trial, name, shape, nudged) is not None else None
+    if found is None:
+        return None
+    narrow, full = list(given[name].shape), list(shape)
+    return replace(
+        found,
+        where=f"{found.where} with {name} {narrow} for {full}",
+        tensors=given,
+        code=f"""
+            wide = tensors[{name!r}].detach().expand({full}).contiguous().requires_grad_(tensors[{name!r}].requires_grad)
+            for given in (tensors, {{**tensors, {name!r}: wide}}):
+                value = total(loss(**given))
+                wrt = [t for t in given.values() if t.requires_grad]
+                print(value.item(), torch.autograd.grad(value, wrt, allow_unused=True) if value.requires_grad else None)
+        """,
+        hint=f"expand {name} before it is reduced or counted, or take the '#' out of its dims if it may not broadcast",
+    )
+
+
+def _expanded(trial: Trial, name: str, shape: torch.Size, given: dict[str, Tensor]) -> Mismatch | None:
+    wide = {**given, name: given[name].expand(shape).contiguous()}
+    should = trial.run(wide)
+    try:
+        came = trial.run(given)
+    except LossRaised as raised:
+        return Mismatch("loss", first_line(raised.error), f"{describe(should.scalar)}, as expanded", aspect=name)
+    if not should.finite:
+        return None
+    condition, intermediate = trial.measure_scale(wide)
+    found = same_output(came.output, should.output, condition, intermediate)
+    if found is not None:
+        return replace(found, aspect=name)
+    summed = {n: g if g is None else g.sum_to_size(given[n].shape) for n, g in should.gradients.items()}
+    found = same_gradients(trial, came.gradients, summed, given, trial.function(given), intermediate)
+    return None if found is None else replace(found, aspect=f"{name} gradient")
+
+
+def batches_of_one_and_none(trial: Trial) -> Iterator[Mismatch]:
+    """A size of one is accepted and gives finite numbers; so does an empty batch, where that is promised.
+
+        |L(x)| < inf, |dL/dx| < inf   for |B| = 1; with requires={'B05'} for |B| = 0 too
+
+    Where nothing is counted, 0/0 is a convention: every weight, label and mask counts here.
+    """
+    if unit_symbols(trial.spec, trial.case):
+        yield from _single(trial)
+        return
+    trial.base  # noqa: B018 - a loss that raises on plain sizes is B01's
+    if trial.exhaustive:
+        yield from _empty(trial)
+
+
+def _single(trial: Trial) -> Iterator[Mismatch]:
+    tensors = with_everything_counted(trial.spec, trial.tensors(), partly=True)
+    sizes = ", ".join(f"{symbol} = 1" for symbol in unit_symbols(trial.spec, trial.case))
+    hint = "if a size of one is not legal, say so: dims such as 'B+1', or fixed_sizes; else divide by max(n - 1, 1) and the like"
+    found = _troubled(trial, tensors, f"with {sizes}", "on a size of one")
+    if found is None:
+        return
+    larger = with_everything_counted(trial.spec, trial.at(_of_two(trial)).tensors(), partly=True)
+    if _troubled(trial, larger, "", "") is not None:
+        raise NotApplicable("no better at sizes of two; see B01 and G08")
+    yield replace(found, hint=hint)
+
+
+def _of_two(trial: Trial) -> Case:
+    """The case with 2 in place of every size of one."""
+    sizes = {symbol: trial.case.sizes[symbol] for symbol in unit_symbols(trial.spec, trial.case)}
+    doubled = {s: tuple(max(2, n) for n in size) if isinstance(size, tuple) else 2 for s, size in sizes.items()}
+    return resized(trial.spec, trial.case, doubled)
+
+
+def _empty(trial: Trial) -> Iterator[Mismatch]:
+    spec, symbol = trial.spec, batch_symbol(trial.spec)
+    case = resized(spec, trial.case, {symbol: (0,) if symbol in spec.variadic else 0})
+    if any(t.domain.symbol == symbol and math.prod(case.shape(spec, n)) for n, t in spec.tensors.items()):
+        return  # positions along an empty axis: there are none to name
+    try:
+        tensors = case.materialize(spec, dtype=torch.float64, device=trial.device)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise NotApplicable(f"no empty tensors can be made: {first_line(error)}") from error
+    found = _troubled(trial, tensors, f"with {symbol} = 0", "on an empty batch")
+    promised = any("B05".startswith(code.upper()) for code in spec.requires)
+    if found is not None:
+        hint = "divide by max(count, 1), and keep max() and indexing away from empty tensors; the sum over nothing is 0"
+        yield replace(found, severity="warning" if promised else "note", hint=hint)
+
+
+def _troubled(trial: Trial, tensors: dict[str, Tensor], where: str, aspect: str) -> Mismatch | None:
+    try:
+        run = trial.run(tensors)
+    except LossRaised as raised:
+        came, what = first_line(raised.error), "raises"
+    else:
+        if run.finite:
+            return None
+        came, what = "NaN or infinite", "not finite"
+        where = f"{where}, in value" if not bool(run.output.isfinite().all()) else f"{where}, in gradient"
+    return Mismatch(
+        f"loss {where}",
+        came,
+        "a finite number",
+        aspect=f"{what} {aspect}",
+        tensors=tensors,
+        code="""
+            value = total(loss(**tensors))
+            wrt = [t for t in tensors.values() if t.requires_grad]
+            print(value, torch.autograd.grad(value, wrt, allow_unused=True) if value.requires_grad else None)
+        """,
+    )
+
+
+def reductions_agree(trial: Trial) -> Iterator[Mismatch]:
+    """``none``, ``mean`` and ``sum`` are three views of one loss.
+
+        L_sum = sum_i L_none,i   and   L_mean = sum_i a_i L_none,i   with weights a_i that do not depend on the predictions
+
+    An equal-weight mean has a_i = 1 / n; a mean over weights or lengths has others.  Whether such a_i exist is seen on
+    more draws of the predictions than there are weights.
+    """
+    each, mean, total = (_with_reduction(trial, reduction) for reduction in REDUCTIONS)
+    tensors = trial.tensors()
+    try:
+        values = {reduced.spec.options["reduction"]: reduced.run(tensors) for reduced in (each, mean, total)}
+    except LossRaised as raised:
+        raise NotApplicable(f"reduction does not take the three strings: {first_line(raised.error)}") from raised
+    if not all(bool(run.output.isfinite().all()) for run in values.values()):
+        raise NotApplicable("the loss is not finite; see G08")
+    code = _reductions_code(trial)
+    for found in relation(total, lambda leaves: each.output(leaves).sum(), tensors, "by reduction='sum'"):
+        swapped = replace(found, came=found.should, should=f"{found.came}, from the sum of reduction='none'")
+        yield replace(
+            swapped, aspect=f"sum {found.aspect}", code=code, hint="reduce what 'none' returns, with `.sum()`"
+        )
+    if not _is_weighted_mean(trial, each, mean):
+        yield Mismatch(
+            "loss by reduction='mean'",
+            f"{values['mean'].scalar:.6g}, no fixed mean of reduction='none'",
+            "sum / n with an n that the predictions do not change",
+            aspect="mean",
+            severity="warning",
+            tensors=tensors,
+            code=code,
+            hint="divide by the number of elements or the sum of the weights; a count of positive or hard elements changes as the predictions do",
+        )
+
+
+def _with_reduction(trial: Trial, reduction: str) -> Trial:
+    spec = trial.spec.replace(options={**trial.spec.options, "reduction": reduction})
+    return Trial(spec, trial.implementation, trial.case, {}, trial.device)
+
+
+def _is_weighted_mean(trial: Trial, each: Trial, mean: Trial) -> bool:
+    """Whether one set of weights makes the mean out of the elements, at every draw of the predictions."""
+    rows: list[Tensor] = []
+    values: list[Tensor] = []
+    allowed = 0.0
+    draws = UNKNOWN_LIMIT + 3
+    while len(rows) < draws:
+        recipes = {n: Recipe(seed=1 + 7919 * len(rows) + k) for k, n in enumerate(trial.spec.differentiable)}
+        drawn = trial.at(replace(trial.case, tensors={**trial.case.tensors, **recipes})).tensors()
+        with torch.no_grad():
+            rows.append(each.output(drawn).reshape(-1))
+            values.append(mean.output(drawn).sum())
+        if len(rows) == 1:
+            draws = min(rows[0].numel(), UNKNOWN_LIMIT) + 3
+            allowed = tolerance.same(float(values[0]), *mean.measure_scale(drawn))
+        if len(rows) == 3 and _is_mean(rows, values, allowed):
+            return True
+    if rows[0].numel() > UNKNOWN_LIMIT:
+        return True  # too many weights to solve for, so nothing can be said
+    matrix, should = torch.stack(rows), torch.stack(values)
+    if not bool(matrix.isfinite().all() and should.isfinite().all()):
+        return True
+    weights = torch.linalg.lstsq(matrix, should.unsqueeze(1), driver="gelsd").solution
+    return bool(((matrix @ weights).squeeze(1) - should).abs().max() <= allowed)
+
+
+def _is_mean(rows: Sequence[Tensor], values: Sequence[Tensor], allowed: float) -> bool:
+    """Whether sum / mean is one number at all draws, by cross-multiplication."""
+    sums = [row.sum() for row in rows]
+    return all(
+        bool((value * sums[0] - values[0] * total).abs() <= allowed * (sums[0].abs() + total.abs()))
+        for value, total in zip(values, sums, strict=True)
+    )
+
+
+def _reductions_code(trial: Trial) -> str:
+    """Lines that call the implementation with each of the three strings."""
+    candidate = trial.candidate
+    given = [f"{name}=tensors[{name!r}]" for name in candidate.called]
+    built = [f"{name}=tensors[{name!r}]" for name in candidate.constructed]
+    options = [f"{k}={v!r}" for k, v in candidate.call_options.items() if k != "reduction"]
+    kept = [f"{k}={v!r}" for k, v in candidate.constructor_options.items() if k != "reduction"]
+    in_constructor = candidate.is_class and "reduction" in construct_parameters(candidate.implementation)
+    (kept if in_constructor else options).append("reduction=reduction")
+    made = f"implementation({', '.join(built + kept)})" if candidate.is_class else "implementation"
+    return f"""
+        for reduction in {REDUCTIONS}:
+            value = {made}({", ".join(given + options)})
+            print(reduction, value.tolist(), "sum:", value.sum().item())
+    """
+
+
+def _has_broadcast(spec: LossSpec, name: str) -> str | None:
+    some = any(dim.broadcastable for tensor in spec.tensors.values() for dim in dims.parse(tensor.dims))
+    return None if some else "no tensor has broadcastable ('#') dims"
+
+
+def _has_reduction(spec: LossSpec, name: str) -> str | None:
+    implementation = spec.implementations[name]
+    taken = (construct_parameters(implementation), signatures.parameters(call_function(implementation)))
+    return None if any("reduction" in names for names in taken) else "it has no parameter `reduction`"
+
+
+RULES = (
+    Rule(
+        code="B02",
+        title="a declared broadcast is an explicit expand",
+        group="shapes",
+        severity="error",
+        check=declared_broadcast_is_an_explicit_expand,
+        applies=_has_broadcast,
+        regimes={"distinct": 3, "coincident": 1},
+        smooth=True,
+        why="A mask [B, 1] covers all C channels of what it weighs, and is counted once in the denominator: the loss is C times too large.",
+        example="return (mask * error).sum() / mask.sum()      # mask [B, 1], error [B, C]",
+        mend="Expand first: `mask = mask.expand_as(error)`; then products, sums and counts see the same elements.",
+        source="Array API standard, 'Broadcasting'.",
+    ),
+    Rule(
+        code="B05",
+        title="a batch of one is finite; an empty one where that is promised",
+        group="shapes",
+        severity="warning",
+        check=batches_of_one_and_none,
+        regimes={"unit": 4, "distinct": 1},
+        smooth=True,
+        why="The last batch of an epoch has one sample, and one NaN there ends the training; one worker of a distributed job gets none.",
+        example="spread = errors.var(dim=0)      # of one sample: 0 / 0",
+        mend="`squeeze(-1)` instead of `squeeze()`, `var(correction=0)`, counts clamped to at least 1.",
+        source="PyTorch, torch.var: fewer elements than the correction give NaN.",
+    ),
+    Rule(
+        code="B07",
+        title="none, mean and sum agree",
+        group="shapes",
+        severity="error",
+        check=reductions_agree,
+        applies=_has_reduction,
+        regimes={"distinct": 2},
+        smooth=True,
+        why="Gradient accumulation sums what a mean was tuned for: with reductions that do not agree, the learning rate changes silently.",
+        example="if reduction == 'sum': return error.sum(-1).mean()      # a mean over the batch all the same",
+        mend="Compute the elements once, and reduce them at the end: `{'none': e, 'mean': e.mean(), 'sum': e.sum()}`.",
+        source="PyTorch, torch.nn losses, 'reduction'.",
+    ),
+)

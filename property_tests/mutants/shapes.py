@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from mutants.pair import PAIRWISE, pair
 
 from harness import TensorSpec, domains
+from mutants.pair import PAIRWISE, pair
 
 
 def masked_mean_of_what_the_mask_holds(predictions, labels, mask):

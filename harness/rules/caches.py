@@ -1,0 +1,162 @@
+"""What a function or class keeps between calls outside of its instances: module-level and class-level caches."""
+
+from __future__ import annotations
+
+import copy
+import dis
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from inspect import isclass, unwrap
+from types import FunctionType
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from harness.evaluation import LossRaised
+from harness.rules.trial import Trial
+from harness.spec import call_function
+
+_CONTAINERS = (dict, list, set, deque)
+_FOREIGN = {"torch", "builtins", "numpy", "harness", "typing"}
+
+
+class Cache(Protocol):
+    """Something that can be emptied and put back as it was."""
+
+    def content(self) -> Any:
+        """What is in it now; ``None`` or empty where nothing is."""
+
+    def put(self, content: Any) -> None:
+        """Make this its content."""
+
+
+@dataclass(frozen=True)
+class _Container:
+    """A dict, list or set that functions share."""
+
+    held: Any
+
+    def content(self) -> Any:
+        return copy.copy(self.held)
+
+    def put(self, content: Any) -> None:
+        self.held.clear()
+        if content:
+            (self.held.extend if isinstance(self.held, (list, deque)) else self.held.update)(content)
+
+
+@dataclass(frozen=True)
+class _Global:
+    """A module's variable that a function binds anew (``global mask``)."""
+
+    variables: dict[str, Any]
+    name: str
+
+    def content(self) -> Any:
+        return self.variables.get(self.name)
+
+    def put(self, content: Any) -> None:
+        self.variables[self.name] = content
+
+
+@dataclass(frozen=True)
+class _ClassAttribute:
+    """A tensor, or the place of one, that a class keeps for all of its instances."""
+
+    owner: type
+    name: str
+
+    def content(self) -> Any:
+        return vars(self.owner).get(self.name)
+
+    def put(self, content: Any) -> None:
+        setattr(self.owner, self.name, content)
+
+
+def caches(trial: Trial) -> list[Cache]:
+    """What outlives a call in the implementation's module and class, and what a call fills again once it is emptied."""
+    return [found for found in _candidates(trial) if _is_refilled(trial, found)]
+
+
+@contextmanager
+def emptied(found: Sequence[Cache]) -> Iterator[None]:
+    """Empty some caches, and put back what was in them."""
+    before = [cache.content() for cache in found]
+    for cache in found:
+        cache.put(None)
+    try:
+        yield
+    finally:
+        for cache, content in zip(found, before, strict=True):
+            cache.put(content)
+
+
+def _is_refilled(trial: Trial, cache: Cache) -> bool:
+    """A table of constants is not: without it the loss raises, or goes on without."""
+    with emptied([cache]):
+        try:
+            trial.run(trial.tensors())
+        except LossRaised:
+            return False
+        content = cache.content()
+        return content is not None if isinstance(content, Tensor) else bool(content)
+
+
+def _candidates(trial: Trial) -> list[Cache]:
+    implementation = trial.candidate.implementation
+    found: list[Cache] = []
+    functions: list[Any] = []
+    if isclass(implementation) or isinstance(implementation, nn.Module):
+        owner = implementation if isclass(implementation) else type(implementation)
+        for part in owner.__mro__:
+            if not _is_foreign(part):
+                found += _of_class(part)
+                functions += vars(part).values()
+    else:
+        functions.append(call_function(implementation))
+    seen: dict[int, FunctionType] = {}
+    while functions:
+        function: Any = unwrap(functions.pop())
+        if isinstance(function, FunctionType) and id(function) not in seen and not _is_foreign(function):
+            seen[id(function)] = function
+            kept = _reachable(function)
+            found += [_Container(value) for value in kept if isinstance(value, _CONTAINERS)]
+            found += [_Global(function.__globals__, name) for name in _bound_globally(function)]
+            functions += [f for f in kept if isinstance(unwrap(f) if callable(f) else f, FunctionType)]
+    held = {(id(c.held) if isinstance(c, _Container) else id(c), getattr(c, "name", "")): c for c in found}
+    return list(held.values())
+
+
+def _is_foreign(thing: Any) -> bool:
+    return str(getattr(thing, "__module__", "")).partition(".")[0] in _FOREIGN
+
+
+def _of_class(part: type) -> list[Cache]:
+    own = {name: value for name, value in vars(part).items() if not name.startswith("__")}
+    shared: list[Cache] = [_Container(value) for value in own.values() if isinstance(value, _CONTAINERS)]
+    return shared + [
+        _ClassAttribute(part, name) for name, value in own.items() if value is None or isinstance(value, Tensor)
+    ]
+
+
+def _bound_globally(function: FunctionType) -> list[str]:
+    names = [str(i.argval) for i in dis.get_instructions(function) if i.opname == "STORE_GLOBAL"]
+    return list(dict.fromkeys(names))
+
+
+def _reachable(function: FunctionType) -> list[Any]:
+    """What a function refers to: globals by name, closure, defaults and its own attributes."""
+    named = [function.__globals__[name] for name in function.__code__.co_names if name in function.__globals__]
+    cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
+    defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    return [*named, *cells, *defaults, *vars(function).values()]
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True

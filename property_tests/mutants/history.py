@@ -1,0 +1,169 @@
+"""Mutants of the rule about history: S03."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from harness import TensorSpec, domains
+from mutants.pair import PAIRWISE, pair
+
+
+def masked(predictions, labels, kept):
+    return (kept * (predictions - labels) ** 2).mean()
+
+
+class MaskOfTheFirstBatch(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.kept = None
+
+    def forward(self, predictions, labels):
+        if self.kept is None or self.kept.shape != labels.shape:
+            self.kept = (labels > 0).to(labels.dtype)
+        return masked(predictions, labels, self.kept)
+
+
+class MaskOfEachBatch(nn.Module):
+    def forward(self, predictions, labels):
+        return masked(predictions, labels, (labels > 0).to(labels.dtype))
+
+
+class PositionsOfTheFirstBatch(nn.Module):
+    """Only the first size is looked at, and the second may differ."""
+
+    def __init__(self):
+        super().__init__()
+        self.places = {}
+
+    def forward(self, predictions, labels):
+        rows, columns = predictions.shape
+        if rows not in self.places:
+            self.places[rows] = torch.arange(columns, dtype=predictions.dtype)
+        return (self.places[rows] * (predictions - labels) ** 2).mean()
+
+
+class PositionsOfEverySize(PositionsOfTheFirstBatch):
+    def forward(self, predictions, labels):
+        columns = predictions.shape[1]
+        if columns not in self.places:
+            self.places[columns] = torch.arange(columns, dtype=predictions.dtype)
+        return (self.places[columns] * (predictions - labels) ** 2).mean()
+
+
+_SCALES = {}
+_SCALES_BY_SIZE = {}
+_RANGE = None
+
+
+def scale_of_the_first_labels(predictions, labels):
+    """Kept by shape, although it depends on the values."""
+    key = tuple(labels.shape)
+    if key not in _SCALES:
+        _SCALES[key] = labels.detach().abs().mean()
+    return ((predictions - labels) ** 2).mean() / _SCALES[key]
+
+
+def weights_of_the_size(predictions, labels):
+    """Kept by size, and dependent on nothing else."""
+    rows = len(labels)
+    if rows not in _SCALES_BY_SIZE:
+        _SCALES_BY_SIZE[rows] = torch.arange(1, rows + 1, dtype=torch.float64)
+    return (_SCALES_BY_SIZE[rows].to(predictions).unsqueeze(-1) * (predictions - labels) ** 2).mean()
+
+
+def range_of_the_first_labels(predictions, labels):
+    global _RANGE
+    if _RANGE is None:
+        _RANGE = labels.detach().abs().max()
+    return ((predictions - labels) ** 2).mean() / _RANGE
+
+
+def range_of_these_labels(predictions, labels):
+    return ((predictions - labels) ** 2).mean() / labels.abs().max()
+
+
+def running_mean(predictions, labels, seen=[]):  # noqa: B006 - the defect
+    value = ((predictions - labels) ** 2).mean()
+    seen.append(value.item())
+    return value * len(seen) / (len(seen) + 1)
+
+
+def written_down(predictions, labels, seen=[]):  # noqa: B006 - it is only written to
+    value = ((predictions - labels) ** 2).mean()
+    seen.append(value.item())
+    return value
+
+
+class WeightsOfTheLatestInstance(nn.Module):
+    shared = None
+
+    def __init__(self, weights):
+        super().__init__()
+        self.register_buffer("weights", weights)
+        WeightsOfTheLatestInstance.shared = weights / weights.sum()
+
+    def forward(self, predictions, labels):
+        return masked(predictions, labels, self.shared.unsqueeze(-1))
+
+
+class WeightsOfTheInstance(nn.Module):
+    def __init__(self, weights):
+        super().__init__()
+        self.register_buffer("weights", weights)
+
+    def forward(self, predictions, labels):
+        return masked(predictions, labels, (self.weights / self.weights.sum()).unsqueeze(-1))
+
+
+class MovingScale(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.ones((), dtype=torch.float64))
+
+    def forward(self, predictions, labels):
+        value = ((predictions - labels) ** 2).mean()
+        self.scale.mul_(0.9).add_(0.1 * value.detach())
+        return value / self.scale
+
+
+class FrozenScale(MovingScale):
+    def forward(self, predictions, labels):
+        return ((predictions - labels) ** 2).mean() / self.scale
+
+
+class DropoutInTraining(nn.Module):
+    def forward(self, predictions, labels):
+        return ((F.dropout(predictions, 0.5, self.training) - labels) ** 2).mean()
+
+
+WEIGHTED = {**PAIRWISE, "context": {"weights": TensorSpec("B", domains.positive())}}
+STATEFUL = {"stateful": True}
+
+PAIRS = (
+    pair("S03", "mask of the first batch", MaskOfTheFirstBatch, MaskOfEachBatch, says="other values"),
+    pair("S03", "positions of the first batch", PositionsOfTheFirstBatch, PositionsOfEverySize, says="with C ="),
+    pair("S03", "scale of the first labels", scale_of_the_first_labels, weights_of_the_size, says="other values"),
+    pair("S03", "range of the first labels", range_of_the_first_labels, range_of_these_labels, says="other values"),
+    pair("S03", "running mean", running_mean, written_down),
+    pair(
+        "S03",
+        "weights of the latest instance",
+        WeightsOfTheLatestInstance,
+        WeightsOfTheInstance,
+        WEIGHTED,
+        says="another instance",
+    ),
+    pair("S03", "buffer moved in eval mode", MovingScale, FrozenScale, severity="note", aspect="buffers"),
+    pair(
+        "S03",
+        "buffer moved, not said",
+        MovingScale,
+        MovingScale,
+        severity="note",
+        aspect="buffers",
+        twin_declares=STATEFUL,
+    ),
+    pair("S03", "dropout in training", DropoutInTraining, MaskOfEachBatch, severity="note", aspect="train"),
+)

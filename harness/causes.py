@@ -93,12 +93,13 @@ def _in_place(cause: Found, effect: Found) -> bool:
     return bool(_IN_PLACE.search(_text(effect, "came")))
 
 
-def _of_the_tensor_cut_off(cause: Found, effect: Found) -> bool:
-    return _text(cause, "aspect").endswith("cut off") and _text(effect, "where").startswith(_text(cause, "where"))
-
-
 def _is_cut_off(cause: Found, effect: Found) -> bool:
     return _text(cause, "aspect").endswith("cut off")
+
+
+def _of_the_tensor_cut_off(cause: Found, effect: Found) -> bool:
+    gradient, where = _text(cause, "where"), _text(effect, "where")
+    return _is_cut_off(cause, effect) and where.startswith(gradient) and not re.match(r"\w", where[len(gradient) :])
 
 
 def _of_shape(cause: Found, effect: Found) -> bool:
@@ -275,6 +276,9 @@ def _is_shared(cause: Found, findings: Sequence[Found]) -> bool:
     )
 
 
-def _place(finding: Found) -> tuple[str, str]:
-    """Implementation and device; a `Verification` is of one device, so that its findings do not name it."""
-    return finding.implementation, getattr(finding, "device", "")
+def _place(finding: Found) -> tuple[str, str, bool]:
+    """Implementation and device, and whether a baseline accepts it: what is new does not hide below what is accepted.
+
+    A `Verification` is of one device and knows no baseline, so that its findings have neither.
+    """
+    return finding.implementation, getattr(finding, "device", ""), getattr(finding, "accepted", False)

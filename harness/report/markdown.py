@@ -11,7 +11,9 @@ import jinja2
 
 from harness.report.schema import SEVERITIES, STATUSES, LossRecord, Report, plain
 from harness.report.text import (
+    causes,
     counts_row,
+    place_text,
     plural,
     printable,
     reasons,
@@ -69,6 +71,8 @@ def render(report: Report, *, command: str = "", folder: str = ".") -> str:
         report=report,
         verdicts=verdicts,
         counts=counts,
+        causes={loss.name: {severity: causes(loss, severity) for severity in SEVERITIES} for loss in report.losses},
+        accepted={loss.name: [f for f in loss.findings if f.accepted] for loss in report.losses},
         timings={loss.name: [timings_header()[1:], *timing_rows(loss)] for loss in report.losses},
         not_checked={loss.name: _not_checked(loss) for loss in report.losses},
         environment=[["setting", "value"], *_flat(plain(report.environment))],
@@ -107,5 +111,5 @@ def _template() -> jinja2.Template:
         keep_trailing_newline=True,
         autoescape=False,  # the output is Markdown; `escaped` does what it needs
     )
-    environment.filters |= {"md": escaped, "fenced": fenced, "table": table, "plural": plural}
+    environment.filters |= {"md": escaped, "fenced": fenced, "table": table, "plural": plural, "place": place_text}
     return environment.get_template("report.md.jinja")

@@ -87,6 +87,7 @@ def _finding(finding: Finding, device: str, failure: str) -> FindingRecord:
         evidence=plain(finding.evidence),
         case=None if finding.case is None else plain(finding.case.to_json()),
         failure=failure,
+        follows=finding.follows,
     )
 
 

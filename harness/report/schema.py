@@ -11,6 +11,7 @@ Every record here is frozen, made of JSON types and readable without torch; rend
       losses[]         one `LossRecord` a loss
         outcomes[]     one a planned implementation x rule x device; their number is what was planned
         findings[]     what is wrong, errors first; equal for equal seeds, so nothing here is read from a clock
+        check_times[]  where the time of the checks went, one a check; empty where nobody asked
         measurements[] raw seconds per call and exact costs
         comparisons[]  speedup over the reference, with its 95 % interval
         verdicts[]     one an implementation
@@ -33,7 +34,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from harness.errors import HarnessError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 STATUSES = ("passed", "failed", "waived", "skipped", "inapplicable", "crashed", "timed out")
 SEVERITIES = ("error", "warning", "note")
 CRASHED = "X01"  # code of the finding that a rule could not be checked; it says nothing on whether the loss is right
@@ -70,7 +71,9 @@ class FindingRecord:
     """One thing that is wrong.
 
     The first line of ``message`` says where (loss / implementation / code and title / dtype / device), the others what came,
-    what should have come and on which input.  ``failure`` names the file that `loss-harness replay` takes.
+    what should have come and on which input.  ``failure`` names the file that `loss-harness replay` takes.  ``follows`` is the
+    code of the rule that found the cause in the same implementation, empty where this is the cause.  ``accepted`` says that
+    the finding stands in the baseline: it is shown and fails nothing.
     """
 
     implementation: str
@@ -84,6 +87,8 @@ class FindingRecord:
     evidence: dict[str, Any]
     case: dict[str, Any] | None
     failure: str
+    follows: str = ""
+    accepted: bool = False
 
     def __post_init__(self) -> None:
         _check_one_of("severity", self.severity, SEVERITIES)
@@ -97,6 +102,23 @@ class FindingRecord:
     def body(self) -> str:
         """What came and should have come, without indentation."""
         return textwrap.dedent(self.message.strip("\n").partition("\n")[2])
+
+
+@dataclass(frozen=True)
+class CheckTimeRecord:
+    """Where the time of one check went.
+
+    ``seconds`` is all of it, ``loss_seconds`` the part inside the user's loss (constructor and forward), ``autograd_seconds``
+    the part inside the backward pass; ``evaluations`` counts the calls of the loss.
+    """
+
+    implementation: str
+    rule: str
+    device: str
+    seconds: float
+    evaluations: int
+    loss_seconds: float
+    autograd_seconds: float
 
 
 @dataclass(frozen=True)
@@ -168,6 +190,7 @@ class LossRecord:
     outcomes: tuple[OutcomeRecord, ...] = ()
     findings: tuple[FindingRecord, ...] = ()
     suggestions: tuple[str, ...] = ()
+    check_times: tuple[CheckTimeRecord, ...] = ()
     measurements: tuple[MeasurementRecord, ...] = ()
     comparisons: tuple[ComparisonRecord, ...] = ()
     verdicts: tuple[VerdictRecord, ...] = ()
@@ -199,7 +222,7 @@ class LossRecord:
         """False if any rule found an error, crashed or timed out, or the loss failed when it was timed."""
         broken = any(outcome.status in ("crashed", "timed out") for outcome in self.outcomes)
         failed = any(measurement.status == "failed" for measurement in self.measurements)
-        return not broken and not failed and all(finding.severity != "error" for finding in self.findings)
+        return not broken and not failed and all(f.severity != "error" or f.accepted for f in self.findings)
 
 
 @dataclass(frozen=True)
@@ -238,6 +261,7 @@ def merged(parts: Sequence[LossRecord]) -> LossRecord:
         outcomes=tuple(outcome for part in parts for outcome in part.outcomes),
         findings=in_order([finding for part in parts for finding in part.findings]),
         suggestions=tuple(dict.fromkeys(text for part in parts for text in part.suggestions)),
+        check_times=tuple(time for part in parts for time in part.check_times),
         measurements=tuple(measurement for part in parts for measurement in part.measurements),
         comparisons=tuple(comparison for part in parts for comparison in part.comparisons),
         notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+from harness.causes import grouped
 from harness.report.schema import (
     SEVERITIES,
     STATUSES,
@@ -30,11 +31,14 @@ def printable(text: str) -> str:
     return _CONTROL.sub("", text)
 
 
-def finding_text(finding: FindingRecord, *, folder: str = "", verbose: bool = False) -> str:
-    """One finding: where, what came and should have come, and how to repeat it.
+def finding_text(
+    finding: FindingRecord, followers: Sequence[FindingRecord] = (), *, folder: str = "", verbose: bool = False
+) -> str:
+    """One finding: where, what came and should have come, how to repeat it, and a line for each that follows from it.
 
     Args:
         finding: what was found.
+        followers: what follows from it.
         folder: where the failure files lie; without it there is no line on how to repeat.
         verbose: also show the plain-PyTorch code that reproduces it.
     """
@@ -44,9 +48,18 @@ def finding_text(finding: FindingRecord, *, folder: str = "", verbose: bool = Fa
         lines += [f"  {line}".rstrip() for line in printable(finding.hint).splitlines()]
     if folder:
         lines.append(f"  repeat: loss-harness replay {_quoted(f'{folder}/{finding.failure}')}")
+    for follower in followers:
+        what = "follows" if follower.severity == finding.severity else f"follows, a {follower.severity}"
+        lines.append(f"  {what}: {place_text(follower)}")
     if verbose and finding.reproduction:
         lines += ["", *(f"    {line}".rstrip() for line in printable(finding.reproduction).strip("\n").splitlines())]
     return "\n".join(lines)
+
+
+def place_text(finding: FindingRecord) -> str:
+    """The rule and the quantity of a finding, in one line."""
+    where = printable(str(finding.evidence.get("where") or ""))
+    return f"{finding.rule} {finding.title}" + (f", at {where}" if where else "")
 
 
 def _quoted(path: str) -> str:
@@ -56,16 +69,25 @@ def _quoted(path: str) -> str:
 def findings_text(
     report: Report, *, folder: str = "", verbose: bool = False, style: Style = unstyled, notes: bool = True
 ) -> str:
-    """Every finding of every loss, errors first."""
+    """Every finding of every loss, errors first; what follows from another stands below it, what is accepted at the end."""
     blocks: list[str] = []
-    for severity in SEVERITIES:
-        if severity == "note" and not notes:
-            continue
-        found = [f for loss in report.losses for f in loss.findings if f.severity == severity]
+    shown = [s for s in SEVERITIES if s != "note" or notes]
+    for severity in shown:
+        found = [group for loss in report.losses for group in causes(loss, severity)]
         if found:
             blocks.append(style(plural(len(found), severity), severity))
-        blocks += [finding_text(finding, folder=folder, verbose=verbose) for finding in found]
+        for finding, followers in found:
+            followers = tuple(f for f in followers if f.severity in shown)
+            blocks.append(finding_text(finding, followers, folder=folder, verbose=verbose))
+    accepted = [f for loss in report.losses for f in loss.findings if f.accepted]
+    if accepted:
+        blocks.append("\n".join([f"{len(accepted)} accepted", *(f"  {printable(f.header)}" for f in accepted)]))
     return "\n\n".join(blocks)
+
+
+def causes(loss: LossRecord, severity: str) -> list[tuple[FindingRecord, tuple[FindingRecord, ...]]]:
+    """(finding, what follows from it) for findings of a severity that follow from no other and are not accepted."""
+    return [group for group in grouped(loss.findings) if group[0].severity == severity and not group[0].accepted]
 
 
 def counts_text(report: Report) -> str:
@@ -89,7 +111,11 @@ def counts_row(loss: LossRecord, implementation: str, device: str) -> list[str]:
 def totals_text(report: Report) -> str:
     """One line: what was found, and what became of everything planned."""
     found = [f for loss in report.losses for f in loss.findings]
-    severities = [plural(sum(f.severity == severity for f in found), severity) for severity in SEVERITIES]
+    severities = [
+        plural(sum(len(causes(loss, severity)) for loss in report.losses), severity) for severity in SEVERITIES
+    ]
+    more = {"that follow": sum(bool(f.follows) for f in found), "accepted": sum(f.accepted for f in found)}
+    severities += [f"{count} {what}" for what, count in more.items() if count]
     statuses = [outcome.status for loss in report.losses for outcome in loss.outcomes]
     counts = [f"{statuses.count(status)} {status}" for status in STATUSES if status in statuses]
     return f"{', '.join(severities)}; {len(statuses)} planned = {' + '.join(counts) or '0'}"

@@ -14,6 +14,7 @@ from math import prod
 from typing import Any
 
 import harness
+from harness.causes import attributed, grouped
 from harness.report.schema import (
     CRASHED,
     SCHEMA_VERSION,
@@ -59,7 +60,8 @@ def assemble(
 
 
 def judged(loss: LossRecord) -> LossRecord:
-    """The same record with the verdict on each of its implementations."""
+    """The same record with the causes of its findings and the verdict on each of its implementations."""
+    loss = replace(loss, findings=attributed(loss.findings))
     return replace(loss, verdicts=tuple(judge(loss, name) for name in loss.implementations))
 
 
@@ -68,7 +70,8 @@ def judge(loss: LossRecord, implementation: str) -> VerdictRecord:
     wrong = _about(loss, implementation, "error", "fails")
     broken = _broken(loss, implementation)
     blind = _blind(loss, implementation)
-    caveats = [*_about(loss, implementation, "warning", "warns"), *_waived(loss, implementation)]
+    warned = _about(loss, implementation, "warning", "warns")
+    caveats = [*warned, *_waived(loss, implementation), *_accepted(loss, implementation)]
     passed = _passed(loss, implementation)
     if implementation == loss.reference:
         return VerdictRecord(implementation, REFERENCE, (*wrong, *broken, *blind, *caveats, *passed))
@@ -86,15 +89,27 @@ def judge(loss: LossRecord, implementation: str) -> VerdictRecord:
 
 
 def _about(loss: LossRecord, implementation: str, severity: str, verb: str) -> list[str]:
+    """One sentence a rule; what follows from another finding is only named beside it."""
     reasons: dict[str, str] = {}
-    found = [f for f in loss.of(implementation, severity) if f.rule != CRASHED]
-    for finding in found:
-        alike = [f for f in found if f.rule == finding.rule]
-        devices = [f.device for f in alike]
-        first = next(iter(finding.body.splitlines()), "") + (f" (and {len(alike) - 1} more)" if len(alike) > 1 else "")
-        where = _listed(list(dict.fromkeys(devices)))
-        reasons.setdefault(finding.rule, f"{finding.rule} {finding.title} {verb} on {where}: {first.strip()}")
+    causes = [
+        (finding, followers)
+        for finding, followers in grouped(loss.of(implementation))
+        if finding.severity == severity and finding.rule != CRASHED and not finding.accepted
+    ]
+    for finding, _ in causes:
+        alike = [(f, followers) for f, followers in causes if f.rule == finding.rule]
+        first = next(iter(finding.body.splitlines()), "").strip()
+        first += f" (and {len(alike) - 1} more)" if len(alike) > 1 else ""
+        codes = sorted({f.rule for _, followers in alike for f in followers})
+        first += f"; {_listed(codes)} {'follows' if len(codes) == 1 else 'follow'}" if codes else ""
+        where = _listed(list(dict.fromkeys(f.device for f, _ in alike)))
+        reasons.setdefault(finding.rule, f"{finding.rule} {finding.title} {verb} on {where}: {first}")
     return list(reasons.values())
+
+
+def _accepted(loss: LossRecord, implementation: str) -> list[str]:
+    found = [f for f in loss.of(implementation) if f.accepted]
+    return list(dict.fromkeys(f"{f.rule} {f.title} fails and is accepted by the baseline" for f in found))
 
 
 def _outcomes(loss: LossRecord, implementation: str, *statuses: str) -> list[OutcomeRecord]:

@@ -1,0 +1,175 @@
+from graphlib import TopologicalSorter
+from itertools import product
+
+import pytest
+import report_examples as examples
+
+from harness import causes, rules
+from harness.causes import attributed, grouped
+from harness.report import markdown, text
+from harness.report.verdict import judged
+from harness.results import Finding
+
+CODES = [rule.code for rule in rules.BATTERY]
+
+
+def found(rule, severity="error", implementation="candidate", **evidence):
+    return Finding(rule, severity, implementation, f"loss / {implementation} / {rule}", evidence)
+
+
+def follows(*findings):
+    """Which rule's finding follows from which: code -> code of the cause."""
+    return {f.rule: f.follows for f in attributed(findings)}
+
+
+MODIFIED = found("C02", aspect="labels", where="input labels after forward and backward", came="[0]")
+CUT_OFF = found("G06", aspect="x cut off", where="d loss / d x", came="None")
+NOT_FINITE = found("G08", aspect="value", where="loss with x at 'zeros'", came="nan", should="finite")
+RAISES = found("B01", aspect="raises", where="loss", came="RuntimeError: sizes 3 and 2 differ")
+WRONG_GRADIENT = found("G01", aspect="", where="d loss / d x[0]", came="1", should="0.5", difference=0.5)
+NARROW = found("D05", aspect="w", where="loss in float64 with w rounded to float32")
+OTHER_VALUE = found("E01", aspect="", where="loss", came="1", should="1.5", difference=0.5)
+LAW = found("L02", aspect="permutation('N') value", where="loss", came="1", should="2")
+
+
+@pytest.mark.parametrize(
+    ("cause", "effect"),
+    [
+        (MODIFIED, found("B06", aspect="labels", came="0.9", should="0.2")),
+        (MODIFIED, found("B06", aspect="labels", came="RuntimeError: unsupported operation: the written-to tensor")),
+        (MODIFIED, WRONG_GRADIENT),
+        (MODIFIED, found("S03", came="2", should="1")),
+        (NOT_FINITE, found("E01", where="loss", came="nan", should="0")),
+        (NOT_FINITE, found("D02", "warning", came="NaN or infinite")),
+        (CUT_OFF, found("E02", where="d loss / d x[0, 0] with x at 'ones'", came="None", should="2")),
+        (CUT_OFF, WRONG_GRADIENT),
+        (RAISES, found("G08", aspect="raises", came="RuntimeError: sizes 4 and 2 differ")),
+        (RAISES, found("B01", "warning", aspect="raises on a size of one", came="RuntimeError: sizes 1 and 2 differ")),
+        (WRONG_GRADIENT, found("G02", where="d loss / d x[9]", came="1")),
+        (WRONG_GRADIENT, found("E02", where="d loss / d x[9]", came="1")),
+        (WRONG_GRADIENT, found("L02", aspect="permutation('N') gradient", where="d loss / d x[0]")),
+        (NARROW, found("E01", where="loss", came="1.0000001", should="1", difference=1e-7)),
+        (NARROW, found("G01", where="d loss / d x[0]", came="-7e-4", should="0", difference=7e-4)),
+        (LAW, OTHER_VALUE),
+        (OTHER_VALUE, found("E02", where="d loss / d x[9]", came="1")),
+    ],
+    ids=lambda finding: finding.rule,
+)
+def test_what_one_defect_brings_about_names_its_cause(cause, effect):
+    assert [f.follows for f in attributed([effect, cause])] == [cause.rule, ""]
+
+
+@pytest.mark.parametrize(
+    ("other", "finding"),
+    [
+        (MODIFIED, found("B06", aspect="labels", came="RuntimeError: view size is not compatible")),
+        (MODIFIED, found("C03", aspect="mask leak", came="a NaN gradient")),
+        (MODIFIED, found("B03", "warning", aspect="labels")),
+        (NOT_FINITE, OTHER_VALUE),
+        (CUT_OFF, found("E02", where="d loss / d y[0]", came="1", should="2")),
+        (CUT_OFF, found("E02", where="d loss / d x2[0]", came="1", should="2")),
+        (CUT_OFF, OTHER_VALUE),
+        (RAISES, found("G08", aspect="raises", came="ValueError: another one")),
+        (RAISES, OTHER_VALUE),
+        (WRONG_GRADIENT, OTHER_VALUE),
+        (WRONG_GRADIENT, found("L02", aspect="permutation('N') value", where="loss")),
+        (NARROW, OTHER_VALUE),
+        (NARROW, WRONG_GRADIENT),
+        (LAW, NOT_FINITE),
+    ],
+    ids=lambda finding: finding.rule,
+)
+def test_two_defects_are_two_findings(other, finding):
+    assert follows(other, finding) == {other.rule: "", finding.rule: ""}
+
+
+def test_an_error_never_follows_from_a_warning():
+    assert follows(found("G01", "warning", where="d loss / d x"), found("E02", where="d loss / d x"))["E02"] == ""
+
+
+def test_nothing_follows_from_another_implementation():
+    effect = found("E02", where="d loss / d x[9]")
+    assert follows(found("G01", implementation="reference", where="d loss / d x"), effect)["E02"] == ""
+
+
+def test_nothing_follows_from_another_device():
+    record = examples.loss(findings=(examples.finding(device="cuda"), examples.finding(rule="E02", device="cpu")))
+    assert [f.follows for f in judged(record).findings] == ["", ""]
+
+
+def test_a_law_that_the_reference_breaks_too_says_nothing_about_their_difference():
+    shared = found("L02", implementation="reference", aspect=LAW.evidence["aspect"])
+    assert follows(shared, OTHER_VALUE, LAW) == {"L02": "", "E01": ""}
+
+
+def test_a_chain_of_causes_ends_at_its_root():
+    slope, difference = found("G02", where="d loss / d x[9]"), found("E02", where="d loss / d x[9]")
+    assert follows(difference, slope, WRONG_GRADIENT, MODIFIED) == {"C02": "", "G01": "C02", "G02": "C02", "E02": "C02"}
+    assert grouped([slope, OTHER_VALUE, MODIFIED]) == [(MODIFIED, (slope, OTHER_VALUE))]
+
+
+def test_what_is_new_does_not_hide_below_what_is_accepted():
+    record = examples.loss(findings=(examples.finding(accepted=True), examples.finding(rule="E02")))
+    assert [f.follows for f in judged(record).findings] == ["", ""]
+
+
+def test_no_finding_is_its_own_cause():
+    """Between different codes the table has no circle; a link of a code to itself holds in one direction only."""
+    codes = sorted(
+        {*CODES, *(code for link in causes.LINKS for code in (*link.causes, *link.effects) if len(code) == 3)}
+    )
+    edges = {
+        (cause, effect)
+        for link in causes.LINKS
+        for cause, effect in product(codes, codes)
+        if cause.startswith(link.causes) and effect.startswith(link.effects)
+    }
+    graph = TopologicalSorter()
+    for cause, effect in edges:
+        if cause != effect:
+            graph.add(effect, cause)
+    assert list(graph.static_order())
+    assert {cause for cause, effect in edges if cause == effect} == {"B01", "C01"}
+    twice = [found("B01", aspect=a, came="E: x") for a in ("raises", "raises on a size of one")]
+    moved = [found("C01", aspect=a) for a in ("mask to", "mask state_dict", "moved")]
+    assert [f.follows for f in attributed(twice)] == ["", "B01"]
+    assert [f.follows for f in attributed(moved)] == ["", "C01", "C01"]
+
+
+@pytest.mark.parametrize("link", causes.LINKS, ids=lambda link: f"{link.causes}-{link.effects}")
+def test_every_line_of_the_table_names_rules_and_says_why(link):
+    assert " " in link.reason
+    assert all(any(code.startswith(cause) for code in CODES) for cause in link.causes)
+    assert any(code.startswith(link.effects) for code in CODES)
+
+
+def _two():
+    effect = examples.finding(
+        rule="E02", title="gradient equals the reference", evidence={"where": "d loss / d embeddings[1, 1]"}
+    )
+    note = examples.finding("note", rule="G02", title="slopes along directions", evidence={"where": "d loss / d x"})
+    return examples.report(examples.loss(findings=(effect, examples.finding(), note)))
+
+
+def test_the_text_shows_what_follows_below_its_cause():
+    shown = text.findings_text(_two(), folder="failures", notes=False)
+    assert shown.splitlines()[0] == "1 error"
+    assert shown.endswith(
+        "  repeat: loss-harness replay failures/graph_distance-G01-3f2a.json\n"
+        "  follows: E02 gradient equals the reference, at d loss / d embeddings[1, 1]"
+    )
+    assert "\n  follows, a note: G02 slopes along directions, at d loss / d x" in text.findings_text(_two())
+    assert text.totals_text(_two()).startswith("1 error, 0 warnings, 0 notes, 2 that follow; ")
+
+
+def test_markdown_shows_what_follows_below_its_cause():
+    shown = markdown.render(_two())
+    assert "#### graph_distance / vectorized / G01" in shown
+    assert r"- follows: E02 gradient equals the reference, at d loss / d embeddings\[1, 1\] (`./failures/" in shown
+    assert "**1 error**" in shown
+
+
+def test_the_verdict_counts_causes():
+    (_, verdict) = _two().losses[0].verdicts
+    assert len(verdict.reasons) == 1
+    assert verdict.reasons[0].endswith("; E02 and G02 follow")

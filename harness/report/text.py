@@ -87,7 +87,8 @@ def findings_text(
 
 def causes(loss: LossRecord, severity: str) -> list[tuple[FindingRecord, tuple[FindingRecord, ...]]]:
     """(finding, what follows from it) for findings of a severity that follow from no other and are not accepted."""
-    return [group for group in grouped(loss.findings) if group[0].severity == severity and not group[0].accepted]
+    groups = grouped(loss.findings)
+    return [group for group in groups if group[0].severity == severity and not group[0].accepted]
 
 
 def counts_text(report: Report) -> str:

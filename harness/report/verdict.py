@@ -91,9 +91,10 @@ def judge(loss: LossRecord, implementation: str) -> VerdictRecord:
 def _about(loss: LossRecord, implementation: str, severity: str, verb: str) -> list[str]:
     """One sentence a rule; what follows from another finding is only named beside it."""
     reasons: dict[str, str] = {}
+    groups = grouped(loss.of(implementation))
     causes = [
         (finding, followers)
-        for finding, followers in grouped(loss.of(implementation))
+        for finding, followers in groups
         if finding.severity == severity and finding.rule != CRASHED and not finding.accepted
     ]
     for finding, _ in causes:

@@ -253,9 +253,9 @@ def replay(failure: Path) -> None:
 def list_rules() -> None:
     """List the rules."""
     from harness.report import text
-    from harness.rules import BATTERY
+    from harness.rules import DOCUMENTED
 
-    rows = [["code", "severity", "group", "rule"], *([r.code, r.severity, r.group, r.title] for r in BATTERY)]
+    rows = [["code", "severity", "group", "rule"], *([r.code, r.severity, r.group, r.title] for r in DOCUMENTED)]
     click.echo(text.table(rows))
 
 

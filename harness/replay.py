@@ -12,7 +12,7 @@ from harness.errors import DeclarationError, HarnessError, NotApplicable
 from harness.evaluation import LossRaised
 from harness.locate import load_specs
 from harness.results import Finding, Verification
-from harness.rules import find
+from harness.rules import X01, find
 from harness.rules.rule import mismatches
 from harness.rules.trial import Trial, isolated
 from harness.spec import LossSpec
@@ -93,16 +93,17 @@ def _replay(failure: Mapping[str, Any]) -> Replay:
 
 
 def _verify_again(spec: LossSpec, failure: Mapping[str, Any], aspect: str) -> Replay:
+    crashed = failure["rule"] == X01.code
     verification = verify(
         spec,
         profile=str(failure.get("profile", "ci")),
-        rules=[failure["rule"]],
+        rules=[aspect if crashed else failure["rule"]],  # the aspect of a crash is the rule that could not be checked
         implementations=[failure["implementation"]],
         device=str(failure.get("device", "cpu")),
         seed=int(failure.get("seed", 0)),
     )
     for finding in verification.findings:
-        if finding.evidence.get("aspect", "") == aspect:
+        if finding.evidence.get("aspect", "") == aspect and (finding.rule == X01.code) == crashed:
             return Replay("FAILED", finding.message)
     return Replay(
         "FIXED", f"{spec.name} / {failure['implementation']} / {failure['rule']}: the rule no longer finds it"

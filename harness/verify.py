@@ -20,7 +20,7 @@ from harness.errors import HarnessError, NotApplicable, nearest
 from harness.evaluation import LossRaised
 from harness.reproduce import literal, script
 from harness.results import Finding, Outcome, Severity, Status, Verification
-from harness.rules import BATTERY, find, select
+from harness.rules import BATTERY, X01, find, select
 from harness.rules.rule import Mismatch, Rule, mismatches
 from harness.rules.trial import Trial, isolated
 from harness.spec import LossSpec
@@ -354,9 +354,11 @@ class Session:
 
     def _crashed(self, implementation: str, rule: Rule, error: Exception) -> tuple[Outcome, list[Finding]]:
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        message = f"{self.spec.name} / {implementation} / X01 crashed\n  {rule.code} {rule.title} could not be checked: {reason}"
+        message = f"{self.spec.name} / {implementation} / {X01.code} {X01.title}\n  {rule.code} {rule.title} could not be checked: {reason}"
         crashed = Outcome(implementation, rule.code, Status.CRASHED, 0, reason)
-        return crashed, [Finding("X01", "error", implementation, message, {"aspect": rule.code, "came": reason})]
+        return crashed, [
+            Finding(X01.code, X01.severity, implementation, message, {"aspect": rule.code, "came": reason})
+        ]
 
 
 def _runs(trial: Trial) -> bool:

@@ -20,7 +20,7 @@ from harness.report.schema import (
     in_order,
     plain,
 )
-from harness.rules import BATTERY
+from harness.rules import DOCUMENTED
 
 if TYPE_CHECKING:
     from harness.benchmark import Benchmark
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Failures = Mapping[str, Mapping[str, Any]]
 
-_TITLES = {rule.code: rule.title for rule in BATTERY}
+_TITLES = {rule.code: rule.title for rule in DOCUMENTED}
 
 
 def target(spec: LossSpec) -> str:

@@ -1,19 +1,29 @@
-"""Rules that hold a candidate to the reference: E01, E02."""
+"""Rules that hold a candidate to the reference: E01, E02, E03, E04."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 
+import torch
 from torch import Tensor
 
+from harness import tolerance
 from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.rules.compare import same_gradients, same_output
+from harness.rules.dtypes import short
+from harness.rules.gradients import element, interior
 from harness.rules.rule import Mismatch, Rule
-from harness.rules.special import special_cases
-from harness.rules.trial import Trial
+from harness.rules.second_order import Curvature, Refused, curvature, off_its_differences
+from harness.rules.special import near_cases, special_cases
+from harness.rules.trial import Trial, describe
 from harness.spec import LossSpec
+
+LOW = (torch.float32, torch.bfloat16, torch.float16)
+NEAR_POINTS = 2
 
 
 def _points(trial: Trial) -> Iterator[tuple[str, Trial]]:
@@ -105,6 +115,121 @@ def _gradients_at(trial: Trial, tensors: dict[str, Tensor]) -> Mismatch | None:
     return same_gradients(trial, came.gradients, should.gradients, tensors, function, intermediate)
 
 
+def second_derivative_equals_the_reference(trial: Trial) -> Mismatch | None:
+    """The second derivative is that of the reference, where both have one (float64, generic points).
+
+    H u = H_ref u,   u_i = +-1
+    """
+    tensors = interior(trial)
+    mismatch = _curvatures_differ(trial, tensors)
+    if mismatch is None or _curvatures_differ(trial, trial.nudged(tensors)) is None:
+        return None
+    reference = _reference(trial)
+    if off_its_differences(reference, _curvature(reference, tensors)) is not None:
+        raise NotApplicable("the reference's own second derivative is wrong; see G03")
+    return mismatch
+
+
+def _curvature(trial: Trial, tensors: Mapping[str, Tensor]) -> Curvature:
+    try:
+        return curvature(trial, {name: tensor.clone() for name, tensor in tensors.items()})
+    except Refused as refused:
+        raise NotApplicable(f"{trial.implementation} refuses a second derivative: {refused}") from refused
+
+
+def _curvatures_differ(trial: Trial, tensors: Mapping[str, Tensor]) -> Mismatch | None:
+    should, came = _curvature(_reference(trial), tensors), _curvature(trial, tensors)
+    rounding = tolerance.SAME_INTERMEDIATE * max(1.0, _reference(trial).scale[1])
+    for name, theirs in should.gradients.items():
+        largest = float(theirs.abs().max())
+        if not bool(((came.gradients[name] - theirs).abs() <= tolerance.SLOPE_RELATIVE * largest + rounding).all()):
+            raise NotApplicable("the gradients differ already; see E02")
+    for name, theirs in should.products.items():
+        off = torch.where(theirs.isfinite(), (came.products[name] - theirs).abs().nan_to_num(math.inf), 0.0)
+        allowed = tolerance.SLOPE_RELATIVE * float(theirs.abs().nan_to_num(0, 0, 0).max()) + rounding
+        index = tuple(int(i) for i in torch.unravel_index(off.argmax(), off.shape))
+        if float(off[index]) > allowed:
+            return Mismatch(
+                f"derivative of {element(name, index)} along a direction of +-1",
+                describe(float(came.products[name][index])),
+                describe(float(theirs[index])),
+                float(off[index]),
+                allowed,
+                tensors=tensors,
+                code=_second_code(trial),
+                hint="value and gradient are right: the backward is a number, or a function of something saved without a graph",
+                note="" if came.on_graph else "the gradient hangs on no graph",
+            )
+    return None
+
+
+def _second_code(trial: Trial) -> str:
+    return f"""
+        for function in (loss, reference):
+            wrt = [tensors[name] for name in {list(trial.spec.differentiable)!r}]
+            first = torch.autograd.grad(total(function(**tensors)), wrt, create_graph=True, materialize_grads=True)
+            slope = sum((g * torch.arange(1, g.numel() + 1).double().square().sin().sign().reshape(g.shape)).sum() for g in first)
+            print(torch.autograd.grad(slope, wrt, materialize_grads=True) if slope.requires_grad else "no graph")
+    """
+
+
+def low_precision_is_no_less_accurate_than_the_reference(trial: Trial) -> Iterator[Mismatch]:
+    """In float32, bfloat16 and float16 the value is as near to the float64 one as the reference's, up to a few times.
+
+        |L_low(x) - L_64(x)| <= 4 |L_ref,low(x) - L_64(x)| + c eps (|L| + sum_i |x_i dL/dx_i| + max|intermediate of L_ref|)
+
+    x is rounded to the low precision first.  Two inputs that nearly coincide are tried too: there a rewrite such as
+    |x|^2 + |y|^2 - 2 x y for |x - y|^2 loses its digits, and the reference does not.
+    Source: Higham, Accuracy and Stability of Numerical Algorithms, section 1.6.
+    """
+    points = [("generic values", trial.case)]
+    if trial.exhaustive:
+        points += islice(near_cases(trial.spec, trial.case), NEAR_POINTS)
+    for dtype in LOW:
+        for point, case in points:
+            mismatch = _less_accurate(trial.at(case), dtype, point)
+            if mismatch is not None:
+                yield mismatch
+                break
+
+
+def _less_accurate(trial: Trial, dtype: torch.dtype, point: str) -> Mismatch | None:
+    tensors = trial.tensors(dtype)
+    widened = {n: t.double() if t.is_floating_point() else t for n, t in tensors.items()}
+    reference, limit = _reference(trial), torch.finfo(dtype)
+    try:
+        exact = reference.run(widened, wrt=()).output
+        theirs, ours = reference.run(tensors, wrt=()).output, trial.run(tensors, wrt=()).output
+    except LossRaised:
+        return None  # a loss that raises in a precision is D01's
+    if exact.shape != ours.shape or not bool(exact.isfinite().all()) or not exact.numel():
+        return None
+    off, theirs_off = (float((run.double() - exact).abs().max()) for run in (ours, theirs))
+    if off <= tolerance.LESS_ACCURATE * theirs_off:
+        return None
+    condition, intermediate = reference.measure_scale(widened)
+    size = float(exact.abs().max())
+    allowed = tolerance.LESS_ACCURATE * theirs_off + limit.smallest_normal
+    allowed += tolerance.forward_error(limit.eps, size + intermediate, condition)
+    same = same_output(trial.run(widened, wrt=()).output, exact, condition, intermediate) is None
+    if off <= allowed or math.isnan(theirs_off) or not same:
+        return None  # where the two differ in float64 they are two functions; see E01
+    return Mismatch(
+        f"loss with {point} in {short(dtype)}",
+        describe(float(ours.double().reshape(-1)[0])),
+        f"{float(exact.reshape(-1)[0]):.6g}, from which the reference is {theirs_off:.2g} off",
+        off,
+        allowed,
+        aspect=f"accuracy {short(dtype)}",
+        tensors=tensors,
+        code="""
+        exact = {n: t.detach().double() if t.is_floating_point() else t for n, t in tensors.items()}
+        print("float64:", reference(**exact), " reference:", reference(**tensors), " candidate:", loss(**tensors))
+        """,
+        hint="subtract before squaring, accumulate in float32 or wider, use logsumexp, log1p, softplus where they fit",
+    )
+
+
 def _is_candidate(spec: LossSpec, name: str) -> str | None:
     if spec.role(name) == "reference":
         return "it is the reference"
@@ -137,5 +262,33 @@ RULES = (
         example="z = z / z.norm(dim=-1, keepdim=True).detach()",
         mend="Find the detach, in-place edit or custom backward.",
         source="Differential testing: McKeeman, Digital Technical Journal 10(1), 1998.",
+    ),
+    Rule(
+        code="E03",
+        title="second derivative equals the reference",
+        group="equivalence",
+        severity="error",
+        check=second_derivative_equals_the_reference,
+        applies=_is_candidate,
+        regimes={"distinct": 1, "coincident": 1},
+        smooth=True,
+        why="A fast backward gives the right gradient, and a gradient penalty through it trains on something else.",
+        example="ctx.save_for_backward(gradient)      # computed in forward: backward returns a constant",
+        mend="Compute the gradient in backward from saved inputs, or refuse by `@once_differentiable`.",
+        source="PyTorch, 'Double Backward with Custom Functions'.",
+    ),
+    Rule(
+        code="E04",
+        title="in low precision no less accurate than the reference",
+        group="equivalence",
+        severity="warning",
+        check=low_precision_is_no_less_accurate_than_the_reference,
+        applies=_is_candidate,
+        regimes={"distinct": 2, "large": 1},
+        smooth=True,
+        why="The rewrite is the same function on paper, and noise in the precision in which it is trained.",
+        example="d2 = (x * x).sum(-1) + (y * y).sum(-1) - 2 * (x * y).sum(-1)      # for ((x - y) ** 2).sum(-1)",
+        mend="Keep the order of operations that does not cancel, or do that part in float32 or float64.",
+        source="Higham, Accuracy and Stability of Numerical Algorithms, section 1.6.",
     ),
 )

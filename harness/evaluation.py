@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from harness import annotations as signatures
+from harness import meter
 from harness.spec import LossSpec, call_function, construct_parameters
 
 Prepared = Callable[[Mapping[str, Tensor]], Tensor]
@@ -61,7 +62,8 @@ class Candidate:
         """
         if self.is_class:
             try:
-                built = self.implementation(**{n: tensors[n] for n in self.constructed}, **self.constructor_options)
+                given = {n: tensors[n] for n in self.constructed}
+                built = meter.construction(self.implementation, **given, **self.constructor_options)
             except Exception as error:
                 raise LossRaised(error) from error
         elif isinstance(self.implementation, nn.Module):
@@ -79,7 +81,7 @@ class Candidate:
             LossRaised: the loss raised.
         """
         try:
-            returned = built(**{n: tensors[n] for n in self.called}, **self.call_options)
+            returned = meter.evaluation(built, **{n: tensors[n] for n in self.called}, **self.call_options)
             return returned if self.spec.select is None else self.spec.select(returned)
         except Exception as error:
             raise LossRaised(error) from error
@@ -91,7 +93,7 @@ class Candidate:
             LossRaised: the constructor raised; a call of the result may raise it too.
         """
         built = self.build(tensors, train=train)
-        return lambda given: self.call(built, given)  # type: ignore[no-any-return]
+        return lambda given: self.call(built, given)
 
     def __call__(self, tensors: Mapping[str, Tensor], *, train: bool = False) -> Tensor:
         """Build a fresh instance and call it once."""

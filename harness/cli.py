@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import harness
+from harness import options
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
-    from harness.report.run import Run, Watch
+    from harness.report.run import Request, Run, Watch
     from harness.report.schema import Report
     from harness.spec import LossSpec
 
@@ -58,55 +59,22 @@ class _Refused(click.ClickException):
     exit_code = USAGE
 
 
-def _split(_: click.Context, __: click.Parameter, values: Sequence[str] | str) -> tuple[str, ...]:
-    """Values that may be given several times, or with commas."""
-    given = [values] if isinstance(values, str) else values
-    return tuple(dict.fromkeys(part.strip() for value in given for part in value.split(",") if part.strip()))
-
-
-def _devices(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    devices = _split(ctx, parameter, value)
-    for device in devices:
-        kind, _, index = device.partition(":")
-        if kind not in ("cpu", "cuda") or (index and not index.isdecimal()):
-            raise click.BadParameter(f"{device!r}: a device is cpu, cuda or cuda:0; several with commas")
-    if not devices:
-        raise click.BadParameter("needs a device, such as cpu or cpu,cuda")
-    return devices
-
-
-_device = click.option(
-    "--device", "devices", default="cpu", callback=_devices, show_default=True, help="cpu, cuda, or both: cpu,cuda."
-)
-_profile = click.option(
-    "--profile",
-    type=click.Choice(["quick", "ci", "thorough"]),
-    default="ci",
-    show_default=True,
-    help="How many examples.",
-)
-_seed = click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same cases and findings.")
-_budget = click.option(
-    "--budget",
-    type=click.FloatRange(min=0, min_open=True),
-    default=30.0,
-    show_default=True,
-    help="Seconds of timing per loss.",
-)
-
-
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(harness.__version__, prog_name="loss-harness")
-def cli() -> None:
+@options.config
+@click.pass_context
+def cli(ctx: click.Context, config: str | None) -> None:
     """Verify and benchmark a custom PyTorch loss before you adopt it.
 
-    TARGET is package.module, package.module:Name, path/file.py or path/file.py:Name.
+    TARGET is package.module, package.module:Name, path/file.py or path/file.py:Name.  Options may have defaults in
+    pyproject.toml, under [tool.loss-harness]: select, ignore, profile, seed, device, budget.
     """
+    options.use_configuration(ctx, config)
 
 
 @cli.command()
 @click.argument("targets", metavar="[TARGET]...", nargs=-1)
-@_device
+@options.device
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -114,28 +82,32 @@ def cli() -> None:
     show_default=True,
     help="Folder of the report.",
 )
-@_profile
-@_seed
-@_budget
-def report(
-    targets: tuple[str, ...], devices: tuple[str, ...], out: Path, profile: str, seed: int, budget: float
-) -> None:
+@options.profile
+@options.seed
+@options.budget
+@options.select
+@options.ignore
+@options.timings
+@click.pass_context
+def report(ctx: click.Context, /, targets: tuple[str, ...], out: Path, timings: bool, **_: Any) -> None:
     """Verify and time losses, and say whether to adopt them.
 
     TARGET defaults to `losses`.  Writes report.json, report.md, timings.csv and failures/ to the folder.
     """
     from harness.report import text, writer
-    from harness.report.run import Request, Run
+    from harness.report.check_times import check_times_text
+    from harness.report.run import Run
 
-    specs = _load(targets or ("losses",))
-    run = Run(specs, Request(profile=profile, seed=seed, devices=devices, budget_s=budget))
+    request = _request(ctx)
+    run = Run(_load(targets or ("losses",)), request)
     writer.check_folder(out)
     command = shlex.join(["loss-harness", *sys.argv[1:]])
 
     def show(made: Report) -> None:
         folder = writer.folder_for(out, made)
         writer.write_report(folder, made, run.failures, timings=run.timings, command=command)
-        click.echo(text.verdicts_text(made, _styled))
+        parts = [text.verdicts_text(made, _styled), check_times_text(made) if timings else ""]
+        click.echo("\n\n".join(part for part in parts if part))
         click.echo(f"\nwritten: {folder / 'report.md'}, {folder / 'report.json'}")
 
     _complete(run, [run.verify, run.benchmark], show)
@@ -143,51 +115,73 @@ def report(
 
 @cli.command()
 @click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
-@_profile
-@_seed
-@_device
-@click.option(
-    "--select", multiple=True, callback=_split, metavar="CODES", help="Only these rules: G01, or G for all of G."
-)
-@click.option("--ignore", multiple=True, callback=_split, metavar="CODES", help="Not these rules.")
-@click.option(
-    "--implementation", "implementations", multiple=True, callback=_split, metavar="NAME", help="Only this one."
-)
+@options.profile
+@options.seed
+@options.device
+@options.select
+@options.ignore
+@options.implementation
+@options.baseline
+@options.write_baseline
+@options.timings
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option(
     "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write there instead of to the terminal."
 )
 @click.option("--verbose", "-v", is_flag=True, help="Also notes, reasons, and code that reproduces each finding.")
+@click.pass_context
 def verify(
+    ctx: click.Context,
+    /,
     targets: tuple[str, ...],
-    profile: str,
-    seed: int,
-    devices: tuple[str, ...],
-    select: tuple[str, ...],
-    ignore: tuple[str, ...],
-    implementations: tuple[str, ...],
+    write_baseline: Path | None,
     form: str,
     output: Path | None,
     verbose: bool,
+    **_: Any,
 ) -> None:
     """Check that losses are right."""
     from harness.report import schema, writer
-    from harness.report.run import Request, Run, selected_codes
+    from harness.report.run import Run
 
-    codes = selected_codes(select, ignore)
-    specs = _load(targets)
-    request = Request(profile, seed, devices, codes, implementations or None)
-    run = Run(specs, request)
+    request = _request(ctx)
+    run = Run(_load(targets), request)
 
     def show(made: Report) -> None:
         writer.write_failures(Path(FAILURES), run.failures)
         _emit(schema.dumps(made) if form == "json" else _verify_text(made, verbose, plain=output is not None), output)
 
-    _complete(run, [run.verify], show)
+    def accept(_: Watch) -> None:
+        if write_baseline is not None:
+            run.accept(write_baseline)
+
+    _complete(run, [run.verify, accept], show)
+
+
+def _request(ctx: click.Context) -> Request:
+    """What the options of a command ask for."""
+    from harness.report import baseline
+    from harness.report.run import Request, selected_codes
+
+    given = ctx.params
+    files = [given.get("baseline"), given.get("write_baseline")]
+    accepted = [baseline.read(file) for file in files if file is not None and file.exists()]
+    chosen = selected_codes(*options.chosen_rules(ctx)) if "select" in given else None
+    return Request(
+        profile=given.get("profile", "ci"),
+        seed=given["seed"],
+        devices=given["devices"],
+        codes=chosen,
+        implementations=given.get("implementations") or None,
+        budget_s=given.get("budget", 30.0),
+        baseline=frozenset().union(*accepted),
+        is_metered=given.get("timings", False),
+    )
 
 
 def _verify_text(made: Report, verbose: bool, *, plain: bool) -> str:
     from harness.report import text
+    from harness.report.check_times import check_times_text
 
     parts = [
         text.findings_text(
@@ -199,6 +193,8 @@ def _verify_text(made: Report, verbose: bool, *, plain: bool) -> str:
         ),
         text.reasons_text(made, ("crashed", "timed out", "waived", "skipped") if verbose else ("crashed", "timed out")),
         text.suggestions_text(made) if verbose else "",
+        "\n".join(text.printable(note) for note in made.notes),
+        check_times_text(made),
         text.counts_text(made),
         text.totals_text(made),
     ]
@@ -207,16 +203,17 @@ def _verify_text(made: Report, verbose: bool, *, plain: bool) -> str:
 
 @cli.command()
 @click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
-@_device
-@_budget
-@_seed
+@options.device
+@options.budget
+@options.seed
 @click.option("--format", "form", type=click.Choice(["text", "json", "csv"]), default="text", show_default=True)
-def bench(targets: tuple[str, ...], devices: tuple[str, ...], budget: float, seed: int, form: str) -> None:
+@click.pass_context
+def bench(ctx: click.Context, /, targets: tuple[str, ...], form: str, **_: Any) -> None:
     """Time losses without checking that they are right."""
     from harness.report import schema, text
-    from harness.report.run import Request, Run
+    from harness.report.run import Run
 
-    run = Run(_load(targets), Request(seed=seed, devices=devices, budget_s=budget))
+    run = Run(_load(targets), _request(ctx))
 
     def show(made: Report) -> None:
         if form == "json":

@@ -53,6 +53,18 @@ def find(start: Path) -> Configuration:
     return Configuration()
 
 
+def given(file: Path) -> Configuration:
+    """The table of a file that was asked for.
+
+    Raises:
+        ConfigurationError: it has none, or see `read`.
+    """
+    found = read(file)
+    if found is None:
+        raise ConfigurationError(f"{file}: has no table [tool.{TABLE}]; add one, or say `none`")
+    return found
+
+
 def read(file: Path) -> Configuration | None:
     """The table of one file, ``None`` where it has none.
 

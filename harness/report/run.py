@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,9 +15,12 @@ from harness import rules
 from harness.benchmark import benchmark
 from harness.environment import describe
 from harness.errors import HarnessError, nearest
+from harness.meter import Meter, metered
 from harness.report import records
-from harness.report.schema import LossRecord, Report, merged, plain
+from harness.report.baseline import Baseline, dumps, marked, unseen, updated
+from harness.report.schema import CheckTimeRecord, LossRecord, Report, merged, plain
 from harness.report.verdict import assemble
+from harness.report.writer import write_text
 from harness.verify import plan, verify
 
 if TYPE_CHECKING:
@@ -39,6 +44,8 @@ class Request:
         codes: rules to run; those of the profile where ``None``.
         implementations: those to look at; all where ``None``.
         budget_s: seconds of timing, per loss.
+        baseline: findings that are accepted.
+        is_metered: whether to count where the time of the checks goes.
     """
 
     profile: str = "ci"
@@ -47,6 +54,8 @@ class Request:
     codes: tuple[str, ...] | None = None
     implementations: tuple[str, ...] | None = None
     budget_s: float = 30.0
+    baseline: Baseline = frozenset()
+    is_metered: bool = False
 
 
 def selected_codes(select: Sequence[str], ignore: Sequence[str]) -> tuple[str, ...] | None:
@@ -123,15 +132,20 @@ class Run:
         if device in self.absent:
             self.parts[spec.name].append(records.skipped(spec, implementation, code, device, self.absent[device]))
             return
-        verification = verify(
-            spec,
-            profile=self.request.profile,
-            rules=[code],
-            implementations=[implementation],
-            device=device,
-            seed=self.request.seed,
-        )
+        started = time.perf_counter()
+        with metered() if self.request.is_metered else nullcontext() as meter:
+            verification = verify(
+                spec,
+                profile=self.request.profile,
+                rules=[code],
+                implementations=[implementation],
+                device=device,
+                seed=self.request.seed,
+            )
         record, failures = records.from_verification(spec, verification)
+        if meter is not None:
+            spent = _check_time(implementation, code, device, time.perf_counter() - started, meter)
+            record = replace(record, check_times=(spent,))
         self.parts[spec.name].append(record)
         self.failures |= failures
 
@@ -175,7 +189,7 @@ class Run:
         for device in self.request.devices:
             if device not in self.environment and device not in self.absent:
                 self.environment[device] = plain(describe(device))
-        return assemble(
+        made = assemble(
             [self._record(spec) for spec in self.specs],
             seed=self.request.seed,
             profile=self.request.profile,
@@ -183,9 +197,22 @@ class Run:
             environment=self.environment,
             seconds=self.seconds,
         )
+        gone = [f"accepted, but no longer found: {e.text}" for e in unseen(self.request.baseline, made)]
+        return replace(made, notes=(*made.notes, *gone))
+
+    def accept(self, path: Path) -> None:
+        """Write a baseline that accepts what was found; entries of what was not checked stay.
+
+        Raises:
+            FolderError: the file cannot be written.
+        """
+        accepted = updated(self.request.baseline, self.report())
+        write_text(path, dumps(accepted))
+        self.request = replace(self.request, baseline=accepted)
 
     def _record(self, spec: LossSpec) -> LossRecord:
         record = merged(self.parts[spec.name])
+        record = marked(record, self.request.baseline)
         record = replace(record, implementations=tuple(self.chosen[spec.name]))
         planned = len(self.plans[spec.name]) * len(self.request.devices)
         if self.is_verified and len(record.outcomes) < planned:
@@ -207,6 +234,11 @@ class Run:
         import pandas as pd
 
         return str(pd.concat(self.frames, ignore_index=True).to_csv(index=False))
+
+
+def _check_time(implementation: str, rule: str, device: str, seconds: float, meter: Meter) -> CheckTimeRecord:
+    inside = (meter.evaluations, meter.loss_seconds, meter.autograd_seconds, meter.watched_seconds)
+    return CheckTimeRecord(implementation, rule, device, seconds, *inside)
 
 
 def _chosen_implementations(specs: Sequence[LossSpec], asked: Sequence[str] | None) -> dict[str, tuple[str, ...]]:

@@ -109,7 +109,8 @@ class CheckTimeRecord:
     """Where the time of one check went.
 
     ``seconds`` is all of it, ``loss_seconds`` the part inside the user's loss (constructor and forward), ``autograd_seconds``
-    the part inside the backward pass; ``evaluations`` counts the calls of the loss.
+    the part inside the backward pass, ``watched_seconds`` evaluations under a mode that looks at every operation;
+    ``evaluations`` counts the calls of the loss.
     """
 
     implementation: str
@@ -119,6 +120,7 @@ class CheckTimeRecord:
     evaluations: int
     loss_seconds: float
     autograd_seconds: float
+    watched_seconds: float
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,98 @@
+"""What the commands of `loss-harness` may be told, on the command line or in `pyproject.toml`.
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+from harness import configuration
+from harness.configuration import PROFILES
+
+_PARAMETERS = {"device": "devices"}  # the parameter of an option, where its name differs
+
+
+def split(_: click.Context, __: click.Parameter, values: Sequence[str] | str) -> tuple[str, ...]:
+    """Values that may be given several times, or with commas."""
+    given = [values] if isinstance(values, str) else values
+    return tuple(dict.fromkeys(part.strip() for value in given for part in value.split(",") if part.strip()))
+
+
+def _devices(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    devices = split(ctx, parameter, value)
+    for device in devices:
+        kind, _, index = device.partition(":")
+        if kind not in ("cpu", "cuda") or (index and not index.isdecimal()):
+            raise click.BadParameter(f"{device!r}: a device is cpu, cuda or cuda:0; several with commas")
+    if not devices:
+        raise click.BadParameter("needs a device, such as cpu or cpu,cuda")
+    return devices
+
+
+def use_configuration(ctx: click.Context, where: str | None) -> None:
+    """Let `pyproject.toml` say what the command line does not.
+
+    Args:
+        ctx: of the group of commands.
+        where: a file; ``none`` for no file; by default the nearest one from the working directory upwards.
+
+    Raises:
+        ConfigurationError: the file cannot be understood, or is named and has no such table.
+    """
+    if where == "none":
+        return
+    chosen = configuration.find(Path.cwd()) if where is None else configuration.given(Path(where))
+    values = {_PARAMETERS.get(key, key): value for key, value in chosen.values.items()}
+    ctx.default_map = {command: values for command in ("report", "verify", "bench")}
+
+
+def chosen_rules(ctx: click.Context) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(selected, ignored) codes or prefixes; what is selected on the command line is not ignored by a file."""
+    selected, ignored = ctx.params["select"], ctx.params["ignore"]
+    asked = ctx.get_parameter_source("select") is ParameterSource.COMMANDLINE
+    from_file = ctx.get_parameter_source("ignore") is ParameterSource.DEFAULT_MAP
+    return selected, () if asked and from_file else ignored
+
+
+device = click.option(
+    "--device", "devices", default="cpu", callback=_devices, show_default=True, help="cpu, cuda, or both: cpu,cuda."
+)
+profile = click.option(
+    "--profile", type=click.Choice(PROFILES), default="ci", show_default=True, help="How many examples."
+)
+seed = click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same cases and findings.")
+budget = click.option(
+    "--budget",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="Seconds of timing per loss.",
+)
+select = click.option(
+    "--select", multiple=True, callback=split, metavar="CODES", help="Only these rules: G01, or G for all of G."
+)
+ignore = click.option("--ignore", multiple=True, callback=split, metavar="CODES", help="Not these rules.")
+implementation = click.option(
+    "--implementation", "implementations", multiple=True, callback=split, metavar="NAME", help="Only this one."
+)
+config = click.option(
+    "--config",
+    metavar="FILE",
+    help="Defaults from [tool.loss-harness] of this file, or `none`; by default of the nearest pyproject.toml.",
+)
+baseline = click.option(
+    "--baseline",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Findings in this file are accepted: shown, but no failure.",
+)
+write_baseline = click.option(
+    "--write-baseline",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Accept every error and warning that is found, in this file.",
+)
+timings = click.option("--timings", is_flag=True, help="Say where the time went, rule by rule.")

@@ -158,7 +158,7 @@ def _curvatures_differ(trial: Trial, tensors: Mapping[str, Tensor]) -> Mismatch 
                 tensors=tensors,
                 code=_second_code(trial),
                 hint="value and gradient are right: the backward is a number, or a function of something saved without a graph",
-                note="" if came.on_graph else "the gradient hangs on no graph",
+                note="" if came.on_graph else "the gradient is a constant to autograd",
             )
     return None
 
@@ -169,7 +169,7 @@ def _second_code(trial: Trial) -> str:
             wrt = [tensors[name] for name in {list(trial.spec.differentiable)!r}]
             first = torch.autograd.grad(total(function(**tensors)), wrt, create_graph=True, materialize_grads=True)
             slope = sum((g * torch.arange(1, g.numel() + 1).double().square().sin().sign().reshape(g.shape)).sum() for g in first)
-            print(torch.autograd.grad(slope, wrt, materialize_grads=True) if slope.requires_grad else "no graph")
+            print(torch.autograd.grad(slope, wrt, materialize_grads=True) if slope.requires_grad else "constant")
     """
 
 

@@ -35,7 +35,7 @@ def unless_required(spec: LossSpec, code: str) -> Severity | None:
 class Curvature:
     """H u at one point along a fixed direction u of +-1, and the gradient there.
 
-    ``on_graph`` says whether the gradient can be differentiated at all; where it cannot, autograd says H u = 0.
+    ``on_graph`` says whether the gradient depends on any input; where it does not, autograd says H u = 0.
     """
 
     tensors: Mapping[str, Tensor]
@@ -60,13 +60,15 @@ def curvature(trial: Trial, tensors: Mapping[str, Tensor]) -> Curvature:
     if not output.requires_grad or not names:
         raise NotApplicable("the output does not depend on the inputs through autograd; see G06")
     wrt = [leaves[name] for name in names]
+    scalar = contract(output)
+    upstream = torch.ones_like(scalar).requires_grad_()  # `once_differentiable` refuses by looking at this one only
     try:
-        first = torch.autograd.grad(contract(output), wrt, create_graph=True, allow_unused=True)
+        first = torch.autograd.grad(scalar, wrt, upstream, create_graph=True, allow_unused=True)
         along = [(g * signs(g)).sum() for g in first if g is not None and g.requires_grad]
-        second = torch.autograd.grad(along, wrt, allow_unused=True) if along else [None] * len(wrt)
+        torch.autograd.backward(along)  # grad() would leave out a node that refuses, as no path from it leads to wrt
     except Exception as error:
         raise Refused(error) from error
-    found = dict(zip(names, zip(first, second, strict=True), strict=True))
+    found = {name: (g, leaves[name].grad) for name, g in zip(names, first, strict=True)}
     gradients = {n: torch.zeros_like(tensors[n]) if g is None else g.detach() for n, (g, _) in found.items()}
     if not bool(output.isfinite().all()) or not all(bool(g.isfinite().all()) for g in gradients.values()):
         raise NotApplicable("the value or gradient is not finite; see G08")
@@ -75,7 +77,7 @@ def curvature(trial: Trial, tensors: Mapping[str, Tensor]) -> Curvature:
         products={n: torch.zeros_like(tensors[n]) if h is None else h.detach() for n, (_, h) in found.items()},
         gradients=gradients,
         slope=sum(float((g * signs(g)).sum()) for g in gradients.values()),
-        on_graph=bool(along),
+        on_graph=any(h is not None for _, h in found.values()),
         tape=tape,
     )
 
@@ -85,8 +87,8 @@ def second_derivative_matches_differences(trial: Trial) -> Mismatch | None:
 
         H u = (g(x + h u) - g(x - h u)) / 2h + O(h^2),   g = dL/dx,  u_i = +-1
 
-    An exception, such as that of `once_differentiable`, is an honest answer; a gradient that hangs on no graph, or a
-    product that is zero or something else, is a silent one.  Elements whose quotients differ between the sides or
+    An exception, such as that of `once_differentiable`, is an honest answer; a gradient that is a constant to
+    autograd, or any other product, is a silent one.  Elements whose quotients differ between the sides or
     between two steps are at a kink and say nothing; a piecewise linear loss has H = 0.
     Source: `torch.autograd.gradgradcheck`; Pearlmutter, Fast exact multiplication by the Hessian, 1994.
     """
@@ -168,7 +170,7 @@ def _quotients(trial: Trial, found: Curvature, step: float) -> tuple[list[dict[s
 def _wrong(
     trial: Trial, found: Curvature, name: str, index: tuple[int, ...], should: float, off: float, allowed: float
 ) -> Mismatch:
-    silent = "the gradient hangs on no graph" if not found.on_graph else ""
+    silent = "the gradient is a constant to autograd" if not found.on_graph else ""
     return Mismatch(
         f"derivative of {element(name, index)} along a direction of +-1",
         describe(float(found.products[name][index])),
@@ -199,7 +201,7 @@ def _code(trial: Trial) -> str:
             print("measured:", ((right - left) / 2e-5).detach())
         leaves, found = gradients(0.0)
         slope = sum((g * sign).sum() for g, sign in zip(found, signs))
-        print("autograd:", torch.autograd.grad(slope, leaves, materialize_grads=True) if slope.requires_grad else "no graph")
+        print("autograd:", torch.autograd.grad(slope, leaves, materialize_grads=True) if slope.requires_grad else "constant")
     """
 
 

@@ -1,4 +1,4 @@
-"""Mutants of the rules that hold a candidate to its reference: E01, E02."""
+"""Mutants of the rules that hold a candidate to its reference: E01, E02, E03, E04."""
 
 from __future__ import annotations
 
@@ -95,6 +95,37 @@ def mean_squared(predictions, labels):
     return ((predictions - labels) ** 2).mean()
 
 
+class _StoredGradient(torch.autograd.Function):
+    """Computes the gradient in forward, where there is no graph."""
+
+    @staticmethod
+    def forward(ctx, predictions, labels):
+        ctx.save_for_backward(2 * (predictions - labels) / predictions.numel())
+        return ((predictions - labels) ** 2).mean()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        return upstream * ctx.saved_tensors[0], None
+
+
+def with_a_stored_gradient(predictions, labels):
+    return _StoredGradient.apply(predictions, labels)
+
+
+def distances_by_differences(predictions, labels):
+    rows = zip(predictions.unbind(), labels.unbind(), strict=True)
+    return sum(((a - b) ** 2).sum() for a, b in rows) / len(predictions)
+
+
+def distances_by_inner_products(predictions, labels):
+    squares = predictions.square().sum(-1) + labels.square().sum(-1)
+    return (squares - 2 * (predictions * labels).sum(-1)).mean()
+
+
+def distances_of_rows(predictions, labels):
+    return (predictions - labels).square().sum(-1).mean()
+
+
 WEIGHTED = {**PAIRWISE, "context": {"weights": TensorSpec("B", domains.positive())}}
 WEIGHTED_SAMPLES = {
     "inputs": {"predictions": TensorSpec("B *rest"), "labels": TensorSpec("B *rest")},
@@ -114,4 +145,14 @@ PAIRS = (
     pair("E01", "another branch off by a hundredth", huber_without_the_half, huber, reference=huber_by_elements),
     pair("E02", "lengths detached", cosine_with_constant_lengths, cosine_of_rows, reference=cosine_by_pairs),
     pair("E02", "backward clipped", with_a_clipped_backward, mean_squared, reference=mean_of_squares),
+    pair("E03", "gradient stored in forward", with_a_stored_gradient, mean_squared, reference=mean_of_squares),
+    pair(
+        "E04",
+        "squares that cancel",
+        distances_by_inner_products,
+        distances_of_rows,
+        severity="warning",
+        aspect="accuracy float32",
+        reference=distances_by_differences,
+    ),
 )

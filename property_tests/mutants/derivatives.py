@@ -1,0 +1,314 @@
+"""Mutants of the rules about derivatives beyond the slope: G02, G03, G04, G05, G07, G10, G11."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
+
+from harness import TensorSpec, domains
+from mutants.pair import PAIRWISE, pair
+
+
+def mean_squared(predictions, labels):
+    return ((predictions - labels) ** 2).mean()
+
+
+class _Scale(torch.autograd.Function):
+    """The identity, whose backward is multiplied elementwise."""
+
+    @staticmethod
+    def forward(ctx, x, factor):
+        ctx.save_for_backward(factor)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        return upstream * ctx.saved_tensors[0], None
+
+
+def _with_factor(predictions, labels, position, factor):
+    factors = torch.ones_like(predictions)
+    if factors.numel():
+        factors.view(-1)[position % factors.numel()] = factor
+    return mean_squared(_Scale.apply(predictions, factors), labels)
+
+
+def one_percent_of_one_element(predictions, labels):
+    return _with_factor(predictions, labels, 1234, 1.01)
+
+
+def identity_with_a_backward(predictions, labels):
+    return _with_factor(predictions, labels, 1234, 1.0)
+
+
+def last_block_without_gradient(predictions, labels):
+    """As a kernel with blocks of 100 elements does that drops the rest."""
+    flat = predictions.reshape(-1)
+    whole = len(flat) - len(flat) % 100 if len(flat) > 100 else len(flat)
+    return mean_squared(torch.cat([flat[:whole], flat[whole:].detach()]), labels.reshape(-1))
+
+
+def hinge(predictions, labels):
+    return (1 - predictions * labels.sign()).clamp(min=0).mean()
+
+
+class _LogCosh(torch.autograd.Function):
+    """log cosh x, whose backward uses what the forward computed without a graph."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(torch.tanh(x))
+        return x.cosh().log()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        return upstream * ctx.saved_tensors[0]
+
+
+class _LogCoshTwice(_LogCosh):
+    """The same from saved inputs, so that it can be differentiated again."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.cosh().log()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        return upstream * ctx.saved_tensors[0].tanh()
+
+
+class _LogCoshOnce(_LogCosh):
+    """The same as `_LogCosh`, and says that it has no second derivative."""
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, upstream):
+        return upstream * ctx.saved_tensors[0]
+
+
+def log_cosh_without_curvature(predictions, labels):
+    return _LogCosh.apply(predictions - labels).mean()
+
+
+def log_cosh_with_curvature(predictions, labels):
+    return _LogCoshTwice.apply(predictions - labels).mean()
+
+
+def log_cosh_once(predictions, labels):
+    return _LogCoshOnce.apply(predictions - labels).mean()
+
+
+def huber(predictions, labels):
+    return F.huber_loss(predictions, labels, delta=0.7)
+
+
+class _Square(torch.autograd.Function):
+    """x squared with both modes written by hand."""
+
+    factor = 2
+
+    @staticmethod
+    def forward(x):
+        return x * x
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx, upstream):
+        return 2 * ctx.saved_tensors[0] * upstream
+
+    @classmethod
+    def jvp(cls, ctx, tangent):
+        return 2 * ctx.saved_tensors[0] * tangent
+
+
+class _SquareHalvedForward(_Square):
+    @classmethod
+    def jvp(cls, ctx, tangent):
+        return ctx.saved_tensors[0] * tangent
+
+
+def squares_with_half_a_jvp(predictions, labels):
+    return _SquareHalvedForward.apply(predictions - labels).mean()
+
+
+def squares_with_a_jvp(predictions, labels):
+    return _Square.apply(predictions - labels).mean()
+
+
+class _Sum(torch.autograd.Function):
+    """sum (p - y)^2 / n, with a backward that the mutants change."""
+
+    @staticmethod
+    def forward(ctx, predictions, labels):
+        ctx.save_for_backward(predictions, labels)
+        return ((predictions - labels) ** 2).mean()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        predictions, labels = ctx.saved_tensors
+        gradient = 2 * (predictions - labels) / predictions.numel()
+        return upstream * gradient, -upstream * gradient
+
+
+class _IgnoresUpstream(_Sum):
+    @staticmethod
+    def backward(ctx, upstream):
+        predictions, labels = ctx.saved_tensors
+        gradient = 2 * (predictions - labels) / predictions.numel()
+        return gradient, -gradient
+
+
+class _WritesIntoSaved(_Sum):
+    @staticmethod
+    def backward(ctx, upstream):
+        predictions, labels = ctx.saved_tensors
+        gradient = predictions.data.sub_(labels).mul_(2 * upstream / predictions.numel())
+        return gradient.clone(), -gradient
+
+
+class _KeepsItsBuffer(_Sum):
+    """Hands out the same memory in every backward."""
+
+    @staticmethod
+    def forward(ctx, predictions, labels):
+        ctx.save_for_backward(predictions, labels)
+        ctx.buffer = torch.zeros_like(predictions)
+        return ((predictions - labels) ** 2).mean()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        predictions, labels = ctx.saved_tensors
+        ctx.buffer += 2 * upstream * (predictions - labels) / predictions.numel()
+        return ctx.buffer, -ctx.buffer.clone()
+
+
+class _FreesWhatItSaved(_Sum):
+    @staticmethod
+    def forward(ctx, predictions, labels):
+        ctx.difference = predictions - labels
+        return ((predictions - labels) ** 2).mean()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        gradient = 2 * upstream * ctx.difference / ctx.difference.numel()
+        del ctx.difference
+        return gradient, -gradient
+
+
+class _AllOrNothing(_Sum):
+    @staticmethod
+    def backward(ctx, upstream):
+        if not all(ctx.needs_input_grad):
+            return None, None
+        return _Sum.backward(ctx, upstream)
+
+
+class _InOrderOfNeed(_Sum):
+    """Returns the gradients that are needed first, whichever input needs them."""
+
+    @staticmethod
+    def backward(ctx, upstream):
+        both = _Sum.backward(ctx, upstream)
+        needed = [g for g, need in zip(both, ctx.needs_input_grad, strict=True) if need]
+        return (*needed, *[None] * (2 - len(needed)))
+
+
+class _AnotherInABatch(_Sum):
+    """Has a branch for a batch of upstream numbers, which loses a sign."""
+
+    @staticmethod
+    def backward(ctx, upstream):
+        predictions, labels = ctx.saved_tensors
+        gradient = 2 * (predictions - labels) / predictions.numel()
+        if torch._C._functorch.is_legacy_batchedtensor(upstream):
+            return upstream.abs() * gradient, -upstream * gradient
+        return upstream * gradient, -upstream * gradient
+
+
+def ignores_upstream(predictions, labels):
+    return _IgnoresUpstream.apply(predictions, labels)
+
+
+def writes_into_saved(predictions, labels):
+    return _WritesIntoSaved.apply(predictions, labels)
+
+
+def keeps_its_buffer(predictions, labels):
+    return _KeepsItsBuffer.apply(predictions, labels)
+
+
+def frees_what_it_saved(predictions, labels):
+    return _FreesWhatItSaved.apply(predictions, labels)
+
+
+def needs_leaves(predictions, labels):
+    if not predictions.is_leaf:
+        return mean_squared(predictions.detach(), labels) + 0 * predictions.sum()
+    return mean_squared(predictions, labels)
+
+
+def all_or_nothing(predictions, labels):
+    return _AllOrNothing.apply(predictions, labels)
+
+
+def in_order_of_need(predictions, labels):
+    return _InOrderOfNeed.apply(predictions, labels)
+
+
+def by_hand(predictions, labels):
+    return _Sum.apply(predictions, labels)
+
+
+def wrong_in_a_batch(predictions, labels):
+    return _AnotherInABatch.apply(predictions, labels)
+
+
+def sparse_rows(embeddings, index):
+    return F.embedding(index, embeddings, sparse=True).square().mean()
+
+
+def dense_rows(embeddings, index):
+    return F.embedding(index, embeddings).square().mean()
+
+
+BOTH = {**PAIRWISE, "differentiable": ("predictions", "labels")}
+ROWS = {"inputs": {"embeddings": TensorSpec("N D"), "index": TensorSpec("B", domains.index("N"))}}
+
+PAIRS = (
+    pair("G02", "one percent of one of many elements", one_percent_of_one_element, identity_with_a_backward),
+    pair("G02", "last block", last_block_without_gradient, mean_squared, says="detach() at derivatives.py"),
+    pair("G02", "kinks of the loss", one_percent_of_one_element, hinge),
+    pair(
+        "G03",
+        "second derivative silently zero",
+        log_cosh_without_curvature,
+        log_cosh_with_curvature,
+        severity="warning",
+    ),
+    pair("G03", "kinks of the gradient", log_cosh_without_curvature, huber, severity="warning"),
+    pair(
+        "G03",
+        "second derivative promised",
+        log_cosh_without_curvature,
+        log_cosh_with_curvature,
+        {**PAIRWISE, "requires": ("G03",)},
+    ),
+    pair("G03", "second derivative refused", log_cosh_once, log_cosh_with_curvature, severity="note", aspect="refused"),
+    pair("G04", "half a jvp", squares_with_half_a_jvp, squares_with_a_jvp, severity="warning", aspect="forward mode"),
+    pair("G04", "no jvp", by_hand, squares_with_a_jvp, severity="note", aspect="unsupported"),
+    pair("G05", "upstream ignored", ignores_upstream, by_hand, BOTH, aspect="scaled"),
+    pair("G05", "saved tensor overwritten", writes_into_saved, by_hand, BOTH, aspect="second backward"),
+    pair("G05", "buffer handed out", keeps_its_buffer, by_hand, BOTH, aspect="second backward"),
+    pair("G05", "leaves only", needs_leaves, mean_squared, aspect="computed inputs"),
+    pair("G05", "saved tensor freed", frees_what_it_saved, by_hand, BOTH, severity="warning", aspect="raises"),
+    pair("G07", "all or nothing", all_or_nothing, by_hand, BOTH, says="with only predictions"),
+    pair("G07", "gradients in order of need", in_order_of_need, by_hand, BOTH, says="with only labels"),
+    pair("G10", "sparse gradient", sparse_rows, dense_rows, ROWS, aspect="layout"),
+    pair("G11", "another gradient in a batch", wrong_in_a_batch, by_hand, BOTH, severity="warning", aspect="batched"),
+)

@@ -24,9 +24,11 @@ from harness.rules import BATTERY, X01, find, select
 from harness.rules.rule import Mismatch, Rule, mismatches
 from harness.rules.trial import Trial, isolated
 from harness.spec import LossSpec
+from harness.suggest import suggestions
 
 SHRINK_ASPECTS = 3  # findings of one rule that are shrunk; further ones keep the case that was drawn
 VALUES_SHOWN = 24
+CASES_OF_SUGGESTIONS = 8
 EXHAUSTIVE_CASES = 2  # cases of a rule on which all special points are enumerated too
 
 
@@ -116,6 +118,7 @@ def verify(
             seconds[code] = seconds.get(code, 0.0) + time.perf_counter() - start
             outcomes.append(outcome)
             findings += found
+        suggested = session.suggestions(planned[-1][0]) if rules is None else ()
     return Verification(
         loss=spec.name,
         profile=profile,
@@ -125,6 +128,7 @@ def verify(
         implementations=tuple(dict.fromkeys(name for name, _ in planned)),
         outcomes=tuple(outcomes),
         findings=attributed(findings),
+        suggestions=suggested,
         seconds=seconds,
     )
 
@@ -182,6 +186,11 @@ class Session:
     def trial(self, implementation: str, case: Case, *, exhaustive: bool = True) -> Trial:
         """A case given to an implementation, on this session's device."""
         return Trial(self.spec, implementation, case, self.cache, self.device, exhaustive)
+
+    def suggestions(self, implementation: str) -> tuple[str, ...]:
+        """Laws that the loss could declare."""
+        cases = self.pool("distinct", "smooth", CASES_OF_SUGGESTIONS)
+        return suggestions([self.trial(implementation, case) for case in cases])
 
     def pool(self, regime: str, mode: str | None, count: int) -> list[Case]:
         """The first ``count`` cases of a regime; the same seed draws the same ones, whichever rule asks first."""

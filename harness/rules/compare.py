@@ -158,7 +158,10 @@ def _relation_at(trial: Trial, other: Function, tensors: Mapping[str, Tensor]) -
         return replace(mismatch, aspect="value")
     if not result.requires_grad or not base.connected or result.ndim:
         return None
-    found = torch.autograd.grad(result, [leaves[n] for n in names], allow_unused=True)
+    try:
+        found = torch.autograd.grad(result, [leaves[n] for n in names], allow_unused=True)
+    except Exception as error:
+        raise LossRaised(error) from error
     theirs = dict(zip(names, found, strict=True))
     mismatch = same_gradients(trial, theirs, base.gradients, tensors, trial.function(tensors), intermediate)
     return None if mismatch is None else replace(mismatch, aspect="gradient")

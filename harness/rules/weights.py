@@ -161,7 +161,7 @@ def nothing_left_has_no_gradient(trials: Sequence[Trial]) -> Iterator[Mismatch]:
         if _is_graph(spec, name):
             asked = True
             yield from _isolated_nodes(trials, name)
-        elif removable(spec, name) == 0 and (_promised(spec, name) or _seen_to_weigh(trials, name)):
+        elif removable(spec, name) == 0 and (_promised(spec, name) or seen_to_weigh(trials, name)):
             asked = True
             yield from _all_zero(trials, name)
     if not asked:
@@ -178,7 +178,7 @@ def _is_graph(spec: LossSpec, name: str) -> bool:
     return "isolated node" in spec.tensors[name].domain.special
 
 
-def _seen_to_weigh(trials: Sequence[Trial], name: str) -> bool:
+def seen_to_weigh(trials: Sequence[Trial], name: str) -> bool:
     """C03's inference; where it finds that the gradient leaks, C03 has said so."""
     seen = [found for trial in trials if (found := try_removal(trial, name)) is not None]
     return len(seen) >= 2 and all(found.value is None and found.gradient is None for found in seen)

@@ -1,0 +1,119 @@
+"""Laws that a loss could declare: those that hold on a few cases, and weights that follow none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from harness import dims, laws
+from harness.errors import NotApplicable
+from harness.evaluation import LossRaised
+from harness.laws import Law
+from harness.rules.laws import CHECKS
+from harness.rules.masking import removable
+from harness.rules.special import pairs, special_cases
+from harness.rules.trial import Trial
+from harness.rules.weights import seen_to_weigh
+from harness.spec import LossSpec
+
+CASES = 3  # a law that holds by chance on three generic cases is rare, and is only suggested
+MOST = 8
+
+
+def suggestions(trials: Sequence[Trial]) -> tuple[str, ...]:
+    """One line for every undeclared law that holds on all of the trials, the most useful first; at most eight.
+
+    What the weights mean comes first, then how the loss reduces, then symmetries.  A law that another one implies is left
+    out: a mean over a symbol does not depend on its order.
+
+    Args:
+        trials: generic cases of one implementation; the first few probe each law, all of them the sign of the loss.
+    """
+    usable = [trial for trial in trials if _is_number(trial)]
+    if len(usable) < 2:
+        return ()
+    few, spec = usable[:CASES], usable[0].spec
+    found = [line for name in _weights(spec) for line in _of_weight(few, name)]
+    for symbol in (*spec.symbols, *spec.variadic):
+        found += _first_that_holds(few, (laws.mean_over(symbol), laws.sum_over(symbol), laws.permutation(symbol)))
+    for first, second in pairs(spec, usable[0].case):
+        found += _first_that_holds(few, (laws.zero_when_equal(first, second),))
+        found += _first_that_holds(few, (laws.symmetric(first, second),))
+    if not _negative_somewhere(usable[0]):
+        found += _first_that_holds(usable, (laws.nonnegative(),))
+    return tuple(found[:MOST])
+
+
+def _negative_somewhere(trial: Trial) -> bool:
+    """At the special points; generic values of a likelihood are often all positive."""
+    for _, case in special_cases(trial.spec, trial.case):
+        moved = trial.at(case)
+        if _is_number(moved) and float(moved.base.output) < 0:
+            return True
+    return False
+
+
+def _is_number(trial: Trial) -> bool:
+    try:
+        return trial.base.finite and trial.base.output.ndim == 0
+    except LossRaised:
+        return False
+
+
+def _weights(spec: LossSpec) -> list[str]:
+    """Context that may weigh: from zero up, a mask, or positive; the batch's labels are no weights."""
+    return [
+        name
+        for name, tensor in spec.context.items()
+        if tensor.domain.weighs or (tensor.domain.scalable and tensor.domain.low > 0)
+    ]
+
+
+def _of_weight(trials: Sequence[Trial], name: str) -> Iterator[str]:
+    spec = trials[0].spec
+    known = {law.code for law in spec.laws if name in law.names}
+    removes = removable(spec, name) == 0 and seen_to_weigh(trials, name)
+    if removes and "L11" not in known:
+        yield _line(laws.zero_weight_removes(name), len(trials))
+    homogeneous = [law for law in (laws.linear_in(name), laws.scale_invariant(name)) if _holds(trials, law)]
+    yield from (_line(law, len(trials)) for law in homogeneous if not known & {"L04", "L05"})
+    copies = laws.repeats(name)
+    if homogeneous and "L12" not in known and len(dims.parse(spec.tensors[name].dims)) == 1 and _holds(trials, copies):
+        yield _line(copies, len(trials))
+    if spec.tensors[name].domain.weighs and not known and not removes and not homogeneous:
+        yield (
+            f"{name} may be weights, but its zeros do not remove, and the loss is neither linear in it nor scale invariant; "
+            f"if it is meant to weigh, declare {laws.zero_weight_removes(name)!r}, {laws.linear_in(name)!r} or "
+            f"{laws.scale_invariant(name)!r} to see where that fails"
+        )
+
+
+def _first_that_holds(trials: Sequence[Trial], alternatives: Sequence[Law]) -> list[str]:
+    """The line for the first law that holds, unless it, or one that implies it, is declared."""
+    for law in alternatives:
+        if any(
+            (known.code, known.names, known.symbols) == (law.code, law.names, law.symbols)
+            for known in trials[0].spec.laws
+        ):
+            return []
+        if _holds(trials, law):
+            return [_line(law, len(trials))]
+    return []
+
+
+def _holds(trials: Sequence[Trial], law: Law) -> bool:
+    """Whether the law's own check finds nothing on any trial, and at least two trials say something."""
+    asked = 0
+    for trial in trials:
+        try:
+            if any(True for _ in CHECKS[law.code](trial, law)):
+                return False
+            asked += 1
+        except NotApplicable:
+            continue
+        except LossRaised:
+            return False
+    return asked >= 2
+
+
+def _line(law: Law, cases: int) -> str:
+    return f"declare {law!r} to keep it checked (it held on {cases} of {cases} cases)"

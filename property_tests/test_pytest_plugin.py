@@ -46,7 +46,7 @@ from my_losses import BAD, GOOD, WAIVED
 
 
 @harness.parametrize_with_checks([GOOD, BAD, WAIVED])
-def test_losses(check):
+def test_project(check):
     check()
 """
 
@@ -54,14 +54,14 @@ def test_losses(check):
 @pytest.fixture
 def project(pytester):
     """A project of its own that has losses and one decorated test."""
-    pytester.makepyfile(my_losses=LOSSES, test_losses=TEST)
+    pytester.makepyfile(my_losses=LOSSES, test_project=TEST)
     pytester.makeini("[pytest]\naddopts = --strict-markers --harness-profile=quick\nfilterwarnings = error\n")
     return pytester
 
 
 def test_ids_are_stable_and_name_spec_implementation_and_rule(project):
     shown = project.runpytest_inprocess("--collect-only", "-q", "-k", "vectorized and E01")
-    shown.stdout.fnmatch_lines(["test_losses.py::test_losses?good-vectorized-E01?"])
+    shown.stdout.fnmatch_lines(["test_project.py::test_project?good-vectorized-E01?"])
     assert "wrong" not in shown.stdout.str()
 
 
@@ -142,14 +142,14 @@ def test_warnings_are_listed_at_the_end_and_notes_are_counted(project):
 
 
 def test_a_test_that_never_calls_its_check_fails(project):
-    project.makepyfile(test_losses=TEST.replace("    check()", "    pass"))
+    project.makepyfile(test_project=TEST.replace("    check()", "    pass"))
     done = project.runpytest_inprocess("-k", "good-vectorized-E01")
     done.assert_outcomes(failed=1)
     done.stdout.fnmatch_lines(["*did not call check(), so nothing was verified*"])
 
 
 def test_a_function_without_the_argument_is_refused(project):
-    project.makepyfile(test_losses=TEST.replace("(check)", "()"))
+    project.makepyfile(test_project=TEST.replace("(check)", "()"))
     done = project.runpytest_inprocess()
     done.assert_outcomes(errors=1)
     done.stdout.fnmatch_lines(["*takes an argument `check`*"])

@@ -14,6 +14,7 @@ from harness.rules import (
     dtypes,
     equivalence,
     gradients,
+    growth,
     history,
     laws,
     leaks,
@@ -51,6 +52,7 @@ BATTERY: tuple[Rule, ...] = (
     *equivalence.RULES,
     *laws.RULES,
     *costs.RULES,
+    *growth.RULES,
 )
 DOCUMENTED: tuple[Rule, ...] = (*BATTERY, X01)  # codes that a finding may have; X01 is found by running, not planned
 

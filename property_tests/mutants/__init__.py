@@ -7,6 +7,7 @@ from mutants import (
     dtypes,
     equivalence,
     gradients,
+    growth,
     history,
     laws,
     overflow,
@@ -32,4 +33,5 @@ PAIRS = (
     *equivalence.PAIRS,
     *laws.PAIRS,
     *costs.PAIRS,
+    *growth.PAIRS,
 )

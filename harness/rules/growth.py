@@ -1,0 +1,277 @@
+"""Rules about what grows faster than the data: P01, P03."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness import dims
+from harness.case import Case
+from harness.dims import Size
+from harness.dispatch import Watch
+from harness.errors import NotApplicable
+from harness.evaluation import LossRaised
+from harness.rules.rule import Mismatch, Rule
+from harness.rules.sizes import filled, growable, resized, uniform
+from harness.rules.trial import Trial
+from harness.spec import LossSpec
+
+CALL_SIZES = (2, 4, 8, 16)  # the last where the first three say neither: a loop may skip what is not in the data
+SYMBOL_SIZES = (16, 32)  # of one symbol, the others at 2: its highest power stands out
+LARGEST_SIZE, ELEMENTS = 32, 1024  # of all symbols together: N^4 elements still fit anywhere
+HALF_A_POWER = 0.5  # exponents are whole numbers; lower orders beside them shift what is measured by less than this
+
+
+class Calls(Watch):
+    """Counts ATen calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+class Storages(Watch):
+    """Records the bytes of the largest storage that an operation makes, those of the inputs apart."""
+
+    def __init__(self, given: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.largest = 0
+        self._given = {_address(tensor) for tensor in given.values()}
+        self._saved: dict[int, torch.UntypedStorage] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        returned = func(*args, **(kwargs or {}))
+        for item in returned if isinstance(returned, (tuple, list)) else (returned,):
+            if isinstance(item, Tensor) and item.layout == torch.strided and _address(item) not in self._given:
+                self.largest = max(self.largest, item.untyped_storage().nbytes())
+        return returned
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        """Keep what the graph saves, so that no later storage has the same address."""
+        if tensor.layout == torch.strided and _address(tensor) not in self._given:
+            self._saved[_address(tensor)] = tensor.untyped_storage()
+        return tensor
+
+    @property
+    def saved(self) -> int:
+        """Bytes that the graph keeps for backward, each storage once."""
+        return sum(storage.nbytes() for storage in self._saved.values())
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else 0
+
+
+def operations_do_not_grow_with_the_data(trials: Sequence[Trial]) -> Iterator[Mismatch]:
+    """The number of operations is the same at every size: the data grow inside the kernels, not around them.
+
+        calls(4 n) - calls(2 n) = calls(2 n) - calls(n) = 0      each symbol by itself
+
+    A kernel may take another path at another size, and a reduction by halves takes one step more when the data double; a
+    loop takes twice as many more at the second doubling as at the first.
+    """
+    for trial in trials[:1]:
+        trial.base  # noqa: B018 - a loss that raises is B01's
+        base = resized(trial.spec, trial.case, uniform(trial.spec, CALL_SIZES[0]))
+        growing = {}
+        for symbol in growable(trial.spec):
+            counts: list[int] = []
+            for size in CALL_SIZES:
+                counts.append(_calls(trial, resized(trial.spec, base, _one(trial.spec, symbol, size))))
+                if len(counts) == 3 and (_doubles(counts) or counts[2] <= counts[1]):
+                    break
+            if _doubles(counts):
+                growing[symbol] = counts
+        if not growing:
+            continue
+        told = [f"{' -> '.join(map(str, counts))} as {symbol} doubles" for symbol, counts in growing.items()]
+        yield Mismatch(
+            "ATen calls in one forward",
+            "; ".join(told),
+            "the same number at every size",
+            severity="note" if trial.is_reference else None,
+            tensors=trial.at(base).tensors(),
+            code=_calls_code(trial, base, next(iter(growing))),
+            hint=f"replace the Python loop over {' and '.join(growing)} by operations on whole tensors",
+        )
+
+
+def _doubles(counts: Sequence[int]) -> bool:
+    """Whether the last doubling of the data added about twice as many calls as the one before."""
+    first, second = counts[-2] - counts[-3], counts[-1] - counts[-2]
+    return first > 0 and second > 1.5 * first
+
+
+def _one(spec: LossSpec, symbol: str, size: int) -> dict[str, Size]:
+    return {symbol: (size,) if symbol in spec.variadic else size}
+
+
+def _calls(trial: Trial, case: Case) -> int:
+    tensors = trial.leaves(trial.at(case).tensors())
+    built, seen = trial.candidate.build(tensors), Calls()
+    with seen:
+        trial.candidate.call(built, tensors)
+    return seen.count
+
+
+def _calls_code(trial: Trial, case: Case, symbol: str) -> str:
+    """Lines that count calls while the tensors are repeated along a symbol."""
+    label = f"{symbol}.0" if symbol in trial.spec.variadic else symbol
+    repeated = []
+    for name, tensor in trial.spec.tensors.items():
+        times = ["times" if axis == label else "1" for axis in dims.axes(tensor.dims, case.sizes)]
+        grown = f"tensors[{name!r}].repeat({', '.join(times)})" if "times" in times else f"tensors[{name!r}]"
+        repeated.append(f"{name!r}: {grown}")
+    return f"""
+        from torch.profiler import profile
+        for times in (1, 2, 4):
+            given = {{{", ".join(repeated)}}}
+            with profile() as seen:
+                loss(**given)
+            print("{symbol} x", times, sum(event.count for event in seen.key_averages() if event.key.startswith("aten::")))
+    """
+
+
+def memory_grows_like_the_data(trials: Sequence[Trial]) -> Iterator[Mismatch]:
+    """What is saved for backward and the largest intermediate grow no faster than they must.
+
+        bytes(2 n) / bytes(n) = 2^e:      e <= e_ref for every symbol,      e <= axes of the largest declared tensor, or 2
+
+    Without a reference, the exponent is that of all symbols growing together: an N x N x D tensor of differences of
+    N x D rows has 3.  A matrix of pairs is common and passes; with a reference that has none, it does not.
+    """
+    for trial in trials[:1]:
+        trial.base  # noqa: B018 - a loss that raises is B01's
+        if not growable(trial.spec):
+            raise NotApplicable("every size is fixed")
+        found = _degree(trial)
+        if (
+            found is None
+            and trial.spec.role(trial.implementation) == "candidate"
+            and len(trial.spec.implementations) > 1
+        ):
+            found = _faster_than_the_reference(trial)
+        if found is not None:
+            yield found
+
+
+def _degree(trial: Trial) -> Mismatch | None:
+    """A tensor with more axes than the data."""
+    spec = trial.spec
+    largest = filled(spec, trial.case, ELEMENTS)
+    size = min(min(_extents(largest, growable(spec))), LARGEST_SIZE) // 2 * 2
+    sizes = (size // 2, size)
+    cases = [resized(spec, trial.case, uniform(spec, n)) for n in sizes]
+    made = [_footprint(trial, case)[0] for case in cases]
+    axes = max(len(case_axes) for case_axes in (dims.axes(t.dims, cases[0].sizes) for t in spec.tensors.values()))
+    exponent = _exponent(made)
+    if exponent <= max(axes, 2) + HALF_A_POWER:
+        return None
+    symbols = " and ".join(growable(spec))
+    return Mismatch(
+        f"the largest intermediate as {symbols} double from {sizes[0]} to {sizes[1]}",
+        f"{made[0]} -> {made[1]} bytes, the power {exponent:.1f}",
+        f"at most the power {max(axes, 2)}, as the largest of the tensors given",
+        aspect="degree",
+        severity="note" if trial.is_reference else None,
+        tensors=trial.tensors(),
+        code=_MEMORY_CODE,
+        hint="contract before the pairs are made: |a - b|^2 = |a|^2 + |b|^2 - 2 a.b by one matrix product, torch.cdist, or blocks of rows",
+    )
+
+
+def _faster_than_the_reference(trial: Trial) -> Mismatch | None:
+    spec = trial.spec
+    reference = trial.of(spec.reference)
+    for symbol in growable(spec):
+        base = resized(spec, trial.case, uniform(spec, 2))
+        cases = [resized(spec, base, _one(spec, symbol, n)) for n in SYMBOL_SIZES]
+        mine = [max(_footprint(trial, case)) for case in cases]
+        if _exponent(mine) <= _declared_power(spec, symbol) + HALF_A_POWER:
+            continue
+        theirs = [max(_footprint(reference, case)) for case in cases]
+        if _exponent(mine) <= _exponent(theirs) + HALF_A_POWER:
+            continue
+        return Mismatch(
+            f"bytes made and saved as {symbol} doubles from {SYMBOL_SIZES[0]} to {SYMBOL_SIZES[1]}",
+            f"{mine[0]} -> {mine[1]}, the power {_exponent(mine):.1f}",
+            f"{theirs[0]} -> {theirs[1]}, the power {_exponent(theirs):.1f}, as in the reference",
+            aspect=f"grows with {symbol}",
+            tensors=trial.tensors(),
+            code=_MEMORY_CODE,
+            hint=f"the reference needs no tensor with {symbol} twice: sum over {symbol} in another order, or in blocks",
+        )
+    return None
+
+
+_MEMORY_CODE = """
+    saved = {}
+    keep = lambda tensor: saved.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss(**tensors)
+    print(sorted((list(tensor.shape) for tensor in saved.values()), key=len))
+"""
+
+
+def _extents(case: Case, symbols: Sequence[str]) -> list[int]:
+    sizes = [case.sizes[symbol] for symbol in symbols]
+    return [n for size in sizes for n in (size if isinstance(size, tuple) else (size,))]
+
+
+def _declared_power(spec: LossSpec, symbol: str) -> int:
+    """How often a symbol stands in one tensor, at most; at least 1, since nothing is wrong with linear growth."""
+    return max([1, *(sum(symbol in dim.symbols for dim in dims.parse(t.dims)) for t in spec.tensors.values())])
+
+
+def _footprint(trial: Trial, case: Case) -> tuple[int, int]:
+    """(bytes of the largest storage made, bytes saved for backward) of one forward."""
+    tensors = trial.leaves(trial.at(case).tensors())
+    built, seen = trial.candidate.build(tensors), Storages(tensors)
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(seen.pack, lambda tensor: tensor), seen:
+            trial.candidate.call(built, tensors)
+    except LossRaised as raised:
+        raise NotApplicable(f"the loss raises under hooks on saved tensors: {raised}") from raised
+    return seen.largest, seen.saved
+
+
+def _exponent(made: Sequence[int]) -> float:
+    return math.log2(max(made[1], 1) / max(made[0], 1))
+
+
+RULES = (
+    Rule(
+        code="P01",
+        title="the number of operations does not grow with the data",
+        group="growth",
+        severity="warning",
+        check_all=operations_do_not_grow_with_the_data,
+        regimes={"distinct": 1},
+        smooth=True,
+        why="A Python loop over samples launches a kernel for each: on a GPU it is hundreds of times slower than one kernel for all.",
+        example="for prediction, label in zip(predictions, labels): total = total + (prediction - label) ** 2",
+        mend="Operate on whole tensors; gather, scatter_add and masks stand for the loop's ifs.",
+        source="PyTorch performance tuning guide.",
+    ),
+    Rule(
+        code="P03",
+        title="memory grows like the data",
+        group="growth",
+        severity="warning",
+        check_all=memory_grows_like_the_data,
+        regimes={"distinct": 1},
+        smooth=True,
+        why="An N x N x D tensor of differences is gigabytes at a batch of a few thousand, where its N x N distances are megabytes.",
+        example="((z[:, None, :] - z[None, :, :]) ** 2).sum(-1)",
+        mend="Contract first: a matrix product, torch.cdist, einsum, or blocks of rows.",
+        source="KeOps, 'Kernel operations on the GPU, with autodiff, without memory overflows', JMLR 22, 2021.",
+    ),
+)

@@ -1,0 +1,88 @@
+"""Mutants of the rules about what grows faster than the data: P01, P03."""
+
+from __future__ import annotations
+
+import torch
+
+from harness import TensorSpec
+from mutants.pair import pair
+
+
+def one_step_per_sample(predictions, labels):
+    total = predictions.new_zeros(())
+    for prediction, label in zip(predictions.unbind(), labels.unbind(), strict=True):
+        total = total + ((prediction - label) ** 2).sum()
+    return total / max(predictions.numel(), 1)
+
+
+def all_samples_at_once(predictions, labels):
+    return ((predictions - labels) ** 2).sum() / max(predictions.numel(), 1)
+
+
+def mean_by_halves(predictions, labels):
+    """A tree of sums: one step more when the data double, which is no loop over them."""
+    errors = ((predictions - labels) ** 2).flatten()
+    count = errors.numel()
+    while errors.numel() > 1:
+        odd = errors[-1:] if errors.numel() % 2 else errors[:0]
+        half = errors.numel() // 2
+        errors = torch.cat([errors[:half] + errors[half : 2 * half], odd])
+    return errors.sum() / max(count, 1)
+
+
+def squares_of_differences(embeddings):
+    return ((embeddings[:, None, :] - embeddings[None, :, :]) ** 2).sum(-1).mean()
+
+
+def differences_by_products(embeddings):
+    squares = embeddings.square().sum(-1)
+    return (squares[:, None] + squares[None, :] - 2 * embeddings @ embeddings.mT).mean()
+
+
+def spread_by_all_pairs(values):
+    return (values[:, None] - values[None, :]).square().sum() / (2 * len(values) ** 2)
+
+
+def spread_around_the_mean(values):
+    return (values - values.mean()).square().mean()
+
+
+def spread_by_a_loop(values):
+    mean = values.mean()
+    return torch.stack([(value - mean) ** 2 for value in values.unbind()]).mean()
+
+
+EMBEDDINGS = {"inputs": {"embeddings": TensorSpec("N D")}}
+VALUES = {"inputs": {"values": TensorSpec("N")}}
+
+PAIRS = (
+    pair("P01", "loop over samples", one_step_per_sample, all_samples_at_once, severity="warning", says="as B doubles"),
+    pair("P01", "loop where halves would do", one_step_per_sample, mean_by_halves, severity="warning"),
+    pair(
+        "P01",
+        "the reference is a loop",
+        one_step_per_sample,
+        all_samples_at_once,
+        severity="warning",
+        reference=one_step_per_sample,
+    ),
+    pair(
+        "P03",
+        "differences of all pairs",
+        squares_of_differences,
+        differences_by_products,
+        EMBEDDINGS,
+        severity="warning",
+        aspect="degree",
+    ),
+    pair(
+        "P03",
+        "pairs where the reference has none",
+        spread_by_all_pairs,
+        spread_around_the_mean,
+        VALUES,
+        severity="warning",
+        aspect="grows with N",
+        reference=spread_by_a_loop,
+    ),
+)

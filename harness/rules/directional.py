@@ -116,8 +116,9 @@ def _in_one_element(trial: Trial, point: _Point, direction: Mapping[str, Tensor]
     name = next(name for name, along in alone.items() if bool(along.any()))
     index = tuple(int(i) for i in alone[name].nonzero()[0])
     analytic, along = float(point.gradients[name][index]), float(alone[name][index])
-    slope = slopes.measure(point.value, point.tensors, name, index, max(1.0, abs(point.scalar)))
-    if slope.reliable and slope.left != slope.right and slope.misses(analytic, abs(gap) / 10) is None:
+    off = abs(gap / along)
+    slope = slopes.measure(point.value, point.tensors, name, index, abs(point.scalar))
+    if abs(slope.left - slope.right) > off and slope.misses(analytic, off / 10) is None:
         return None  # a kink that no generic point is off
     count = sum(g.numel() for g in point.gradients.values())
     cut = f"; the gradient is cut by {', '.join(point.cuts)}" if point.cuts and not trial.spec.detaches else ""
@@ -125,7 +126,7 @@ def _in_one_element(trial: Trial, point: _Point, direction: Mapping[str, Tensor]
         element(name, index),
         describe(analytic),
         describe(analytic + gap / along),
-        abs(gap / along),
+        off,
         point.allowed(tolerance.DIRECTION_STEPS[0]) / abs(along),
         tensors=point.tensors,
         code=slope_code(name, index),

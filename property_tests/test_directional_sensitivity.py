@@ -1,0 +1,130 @@
+"""One percent in one of four thousand elements of a gradient is seen, named, and costs ten evaluations of a right loss."""
+
+import math
+
+import pytest
+import torch
+from torch_losses import SPECS
+
+from harness import LossSpec, TensorSpec, strategies
+from harness.case import Case, Recipe
+from harness.rules.directional import _point, gradient_matches_slopes_along_directions
+from harness.rules.gradients import element
+from harness.rules.trial import Trial
+from harness.tolerance import DIRECTION_STEPS
+
+ROWS, COLUMNS = 50, 80
+STEP = DIRECTION_STEPS[0]
+
+
+class _Scaled(torch.autograd.Function):
+    """The identity, whose backward is off by a factor in one element."""
+
+    @staticmethod
+    def forward(ctx, x, position, factor):
+        ctx.position, ctx.factor = position, factor
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        gradient = upstream.clone()
+        gradient.view(-1)[ctx.position] *= ctx.factor
+        return gradient, None, None
+
+
+class _Counted:
+    """A loss that counts its evaluations, with one wrong element."""
+
+    def __init__(self, loss, position=0, factor=1.0):
+        self.loss, self.position, self.factor, self.calls = loss, position, factor, 0
+
+    def __call__(self, predictions, labels):
+        self.calls += 1
+        return self.loss(_Scaled.apply(predictions, self.position, self.factor), labels)
+
+
+def mean_squared(predictions, labels):
+    return (predictions - labels).square().mean()
+
+
+def mean_absolute(predictions, labels):
+    return (predictions - labels).abs().mean()
+
+
+def hinge(predictions, labels):
+    return (1 - predictions * labels.sign()).clamp(min=0).mean()
+
+
+def contrastive(predictions, labels):
+    similarities = torch.nn.functional.normalize(predictions) @ torch.nn.functional.normalize(labels).mT
+    return torch.nn.functional.cross_entropy(similarities / 0.1, torch.arange(len(predictions)))
+
+
+def of_tiny_weight(predictions, labels):
+    return 1e-6 * mean_squared(predictions, labels)
+
+
+def trial_of(loss, seed):
+    spec = LossSpec(
+        "counted",
+        {"loss": loss},
+        inputs={"predictions": TensorSpec("B C"), "labels": TensorSpec("B C")},
+        output=TensorSpec(""),
+    )
+    recipes = {"predictions": Recipe(seed=2 * seed), "labels": Recipe(seed=2 * seed + 1)}
+    return Trial(spec, "loss", Case("counted", {"B": ROWS, "C": COLUMNS}, recipes, regime="many"))
+
+
+@pytest.mark.parametrize("loss", [mean_squared, mean_absolute, contrastive, of_tiny_weight])
+def test_one_percent_in_one_of_four_thousand_elements_is_found_and_named(loss):
+    for seed in range(10):
+        position = 397 * seed + 11
+        index = (position // COLUMNS, position % COLUMNS)
+        found = gradient_matches_slopes_along_directions(trial_of(_Counted(loss, position, 1.01), seed))
+        assert found is not None, (seed, index)
+        assert found.where == element("predictions", index)
+        assert found.difference == pytest.approx(abs(float(found.should)) / 100, rel=0.05)
+
+
+@pytest.mark.parametrize("loss", [mean_squared, mean_absolute, hinge, contrastive, of_tiny_weight])
+def test_a_right_gradient_of_four_thousand_elements_costs_nine_evaluations(loss):
+    calls = []
+    for seed in range(20):
+        counted = _Counted(loss)
+        assert gradient_matches_slopes_along_directions(trial_of(counted, seed)) is None
+        calls.append(counted.calls)
+    assert sorted(calls)[len(calls) // 2] == 9
+    assert max(calls) <= 30  # a kink between two points costs some more
+
+
+def test_the_disagreement_is_there_after_ten_evaluations():
+    """What comes later confirms it and names the element."""
+    for seed in range(10):
+        counted = _Counted(mean_squared, 123, 1.01)
+        trial = trial_of(counted, seed)
+        point = _point(trial, trial.tensors())
+        gaps = [(point.gap(d, STEP), point.allowed(STEP)) for d in point.directions(trial.generator())]
+        assert counted.calls == 9
+        assert all(abs(gap) > 10 * allowed for gap, allowed in gaps)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_torchs_own_losses_have_no_wrong_element(spec):
+    cases = []
+    strategies.run(
+        strategies.cases(spec, regime="many", mode="smooth"), cases.append, examples=3, start=7, shrink=False
+    )
+    for case in cases:
+        assert gradient_matches_slopes_along_directions(Trial(spec, spec.reference, case)) is None
+
+
+def test_cases_with_many_elements_stay_within_their_limits():
+    for spec in SPECS:
+        cases = []
+        strategies.run(
+            strategies.cases(spec, regime="many", mode="smooth"), cases.append, examples=5, start=3, shrink=False
+        )
+        for case in cases:
+            count = sum(math.prod(case.shape(spec, name)) for name in spec.differentiable)
+            assert 800 <= count <= strategies.MANY_DIFFERENTIABLE
+            assert case.numel(spec) <= strategies.MANY_IN_ALL

@@ -175,6 +175,16 @@ LINKS: tuple[Link, ...] = (
     Link(("B01",), ("B01",), "what raises at declared sizes raises at sizes of one too", _raises_at_one_too),
     Link(("B01",), (*"CDEGLST", "B06"), "the loss raises whatever is asked of it", _raises_alike),
     Link(("B01",), (*_REFERENCE, *_LAWS), "numbers of another shape are not compared", _of_shape),
+    Link(("C02",), ("B06",), "layouts are compared on tensors that the loss has edited", _wrong_number_or_in_place),
+    Link(("C02",), ("G11", "T"), "transforms cannot follow an edit in place", _in_place),
+    Link(("C02",), (*_SLOPES, "G06"), "slopes are measured around a point that the loss has moved"),
+    Link(
+        ("C02",),
+        ("S01", "S03", "C10", *_LAWS),
+        "the second evaluation starts from what the first has left",
+        _at_legal_values,
+    ),
+    Link(("C02",), _REFERENCE, "the loss is that of the edited tensors"),
     Link(
         ("S01",),
         (*_LAWS, *_SLOPES, "B06", *_REFERENCE),
@@ -184,13 +194,6 @@ LINKS: tuple[Link, ...] = (
     Link(("S01",), ("S02",), "the draws that change the number advance the generator", _draws),
     Link(("S02",), (*_SLOPES, "G06", "E02", "E03"), "after the call no graph is recorded any more", _of_grad_mode),
     Link(("S02",), ("D01", "D05"), "tensors made after the call have another dtype", _of_default_dtype),
-    Link(("C02",), ("B06",), "layouts are compared on tensors that the loss has edited", _wrong_number_or_in_place),
-    Link(("C02",), ("G11", "T"), "transforms cannot follow an edit in place", _in_place),
-    Link(("C02",), (*_SLOPES, "G06"), "slopes are measured around a point that the loss has moved"),
-    Link(
-        ("C02",), ("S03", "C10", *_LAWS), "the second evaluation starts from what the first has left", _at_legal_values
-    ),
-    Link(("C02",), _REFERENCE, "the loss is that of the edited tensors"),
     Link(("C01",), ("C01",), "a plain attribute neither moves nor is saved", _of_the_same_attribute),
     Link(
         ("G08",),

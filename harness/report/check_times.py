@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from harness.report.schema import CheckTimeRecord, Report
 from harness.report.text import seconds_text, table
 
+WORTH_A_ROW = 0.01
+
 
 def check_times_text(report: Report) -> str:
-    """A table with one row a rule, the longest first, their sum, and the share of the loss and autograd in it."""
+    """A table of the rules that took longest, the rest, all of them, and the share of the loss and autograd in it."""
     times = [time for loss in report.losses for time in loss.check_times]
     if not times:
         return ""
@@ -18,7 +20,12 @@ def check_times_text(report: Report) -> str:
         by_rule.setdefault(time.rule, []).append(time)
     ordered = sorted(by_rule.items(), key=lambda pair: -sum(time.seconds for time in pair[1]))
     header = ["rule", "time", "evaluations", "in the loss", "in autograd", "watched", "elsewhere"]
-    rows = [header, *(_row(rule, found) for rule, found in ordered), _row("all", times)]
+    total = sum(time.seconds for time in times)
+    long = [(rule, found) for rule, found in ordered if sum(time.seconds for time in found) >= WORTH_A_ROW * total]
+    rest = [time for _, found in ordered[len(long) :] for time in found]
+    rows = [header, *(_row(rule, found) for rule, found in long)]
+    rows += [_row(f"{len(ordered) - len(long)} others", rest)] if rest else []
+    rows.append(_row("all", times))
     return f"{table(rows)}\n{loss_share(times):.0%} of the time is the loss and autograd"
 
 

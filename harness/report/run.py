@@ -21,7 +21,7 @@ from harness.report.baseline import Baseline, dumps, marked, unseen, updated
 from harness.report.schema import CheckTimeRecord, LossRecord, Report, merged, plain
 from harness.report.verdict import assemble
 from harness.report.writer import write_text
-from harness.verify import plan, verify
+from harness.verify import plan, suggested, verify
 
 if TYPE_CHECKING:
     from harness.spec import LossSpec
@@ -126,6 +126,8 @@ class Run:
                     watch(f"{spec.name} / {implementation} / {code}", done, total)
                     self._verify_one(spec, implementation, code, device)
                     done += 1
+            if self.request.codes is None:
+                self._suggest(spec)
             self.seconds[f"verify {spec.name}"] = time.perf_counter() - started
 
     def _verify_one(self, spec: LossSpec, implementation: str, code: str, device: str) -> None:
@@ -148,6 +150,13 @@ class Run:
             record = replace(record, check_times=(spent,))
         self.parts[spec.name].append(record)
         self.failures |= failures
+
+    def _suggest(self, spec: LossSpec) -> None:
+        """What the latest implementation could declare, on the first device that is here."""
+        device = next(device for device in self.request.devices if device not in self.absent)
+        profile, seed = self.request.profile, self.request.seed
+        found = suggested(spec, self.chosen[spec.name][-1], profile=profile, device=device, seed=seed)
+        self.parts[spec.name].append(replace(records.empty(spec, self.chosen[spec.name]), suggestions=found))
 
     def benchmark(self, watch: Watch = _unwatched) -> None:
         """Time what is right: an implementation with errors is not ranked, and nothing is ranked against one."""

@@ -115,7 +115,10 @@ def totals_text(report: Report) -> str:
     severities = [
         plural(sum(len(causes(loss, severity)) for loss in report.losses), severity) for severity in SEVERITIES
     ]
-    more = {"that follow": sum(bool(f.follows) for f in found), "accepted": sum(f.accepted for f in found)}
+    more = {
+        "that follow": sum(bool(f.follows) and not f.accepted for f in found),
+        "accepted": sum(f.accepted for f in found),
+    }
     severities += [f"{count} {what}" for what, count in more.items() if count]
     statuses = [outcome.status for loss in report.losses for outcome in loss.outcomes]
     counts = [f"{statuses.count(status)} {status}" for status in STATUSES if status in statuses]

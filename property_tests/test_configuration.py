@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import pytest
+
+from harness import configuration
+from harness.configuration import Configuration, ConfigurationError, find
+from harness.errors import HarnessError
+from harness.verify import PROFILES
+
+
+def write(folder, table, header="[tool.loss-harness]"):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pyproject.toml").write_text(f"{header}\n{table}\n")
+    return folder / "pyproject.toml"
+
+
+def test_every_option_can_have_a_default(tmp_path):
+    file = write(
+        tmp_path,
+        'select = ["G", "C02"]\nignore = "B03, P"\nprofile = "quick"\nseed = 7\ndevice = ["cpu", "cuda"]\nbudget = 5',
+    )
+    assert find(tmp_path) == Configuration(
+        file,
+        {
+            "select": ("G", "C02"),
+            "ignore": ("B03", "P"),
+            "profile": "quick",
+            "seed": 7,
+            "device": "cpu,cuda",
+            "budget": 5.0,
+        },
+    )
+
+
+def test_the_nearest_file_with_a_table_counts(tmp_path):
+    outer = write(tmp_path, "seed = 1")
+    write(tmp_path / "inner", "line-length = 100", header="[tool.ruff]")
+    assert find(tmp_path / "inner" / "deep").file == outer
+    inner = write(tmp_path / "inner", "seed = 2")
+    assert find(tmp_path / "inner" / "deep") == Configuration(inner, {"seed": 2})
+
+
+def test_a_project_without_a_table_has_chosen_nothing(tmp_path):
+    write(tmp_path, "", header="[project]")
+    assert configuration.read(tmp_path / "pyproject.toml") is None
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("profil = 'ci'", r"unknown key 'profil'; did you mean 'profile'\?; it may have select, ignore"),
+        ("profile = 'thorogh'", r"profile = 'thorogh' came, but should be one of quick, ci.*did you mean 'thorough'"),
+        ("profile = 3", r"profile = 3 came, but should be one of"),
+        ("seed = true", r"seed = True came, but should be a whole number"),
+        ("seed = 1.5", r"seed = 1.5 came, but should be a whole number"),
+        ("budget = 0", r"budget = 0 came, but should be a positive number of seconds"),
+        ("budget = inf", r"budget = inf came"),
+        ("select = [1]", r"select = \[1\] came, but should be codes or prefixes"),
+        ("device = []", r"device = \[\] came, but should be cpu, cuda or both"),
+        ("seed = ", r"cannot be read as TOML"),
+    ],
+)
+def test_what_cannot_be_understood_names_the_file_and_what_is_allowed(tmp_path, table, message):
+    file = write(tmp_path, table)
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        find(tmp_path)
+    assert str(caught.value).startswith(f"{file}: ")
+    assert isinstance(caught.value, HarnessError)
+
+
+def test_a_tool_that_is_no_table_is_refused(tmp_path):
+    write(tmp_path, "loss-harness = 3", header="[tool]")
+    with pytest.raises(ConfigurationError, match=r"tool.loss-harness = 3 came, but should be a table"):
+        find(tmp_path)
+
+
+def test_a_file_that_is_asked_for_must_have_a_table(tmp_path):
+    file = write(tmp_path, "", header="[project]")
+    with pytest.raises(ConfigurationError, match="has no table"):
+        configuration.given(file)
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        configuration.given(Path("nowhere.toml"))
+
+
+def test_the_profiles_are_those_of_the_verification():
+    assert tuple(PROFILES) == configuration.PROFILES

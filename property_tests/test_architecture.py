@@ -20,13 +20,13 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             *("errors", "dims", "points", "domain", "domains", "laws", "annotations", "declared", "spec", "case"),
             *("tolerance", "locate", "results"),
         ),
-        "surroundings": ("environment", "dispatch"),
+        "surroundings": ("environment", "dispatch", "meter"),
     },
     {"generate": ("strategies",), "evaluate": ("evaluation",)},
-    {"check": ("rules", "reproduce"), "measure": ("timing",)},
+    {"check": ("rules", "reproduce", "suggest"), "measure": ("timing",)},
     {"run": ("verify", "causes", "replay", "benchmark", "execution")},
     {"report": ("report",)},
-    {"face": ("cli", "pytest_plugin")},
+    {"face": ("cli", "pytest_plugin", "options", "configuration")},
 )
 PLACE = {
     module: (floor, group)

@@ -38,7 +38,7 @@ class Candidate:
         self.implementation = spec.implementations[name]
         self.is_class = inspect.isclass(self.implementation)
         constructor = construct_parameters(self.implementation)
-        self.constructed = tuple(n for n in spec.tensors if n in constructor) if self.is_class else ()
+        self.constructed = tuple(n for n in spec.context if n in constructor) if self.is_class else ()
         self.constructor_options = {k: v for k, v in spec.options.items() if k in constructor}
         call = call_function(self.implementation)
         accepted = signatures.parameters(call)

@@ -19,7 +19,7 @@ from rich.table import Table
 
 import losses
 from harness import Finding, LossSpec, verify
-from property_tests import torch_losses
+from property_tests import torch_losses, torch_modules
 
 
 @dataclass
@@ -59,7 +59,7 @@ def main(seeds: int, profile: str, only: str) -> None:
     torch.set_num_threads(1)
     console = Console()
     table = Table("loss", "examples", "seconds per seed", "errors", "warnings (rule: seeds)")
-    specs = [spec for spec in (*torch_losses.SPECS, *losses.SPECS) if only in spec.name]
+    specs = [spec for spec in (*torch_losses.SPECS, *torch_modules.SPECS, *losses.SPECS) if only in spec.name]
     results = []
     for found in tally(specs, range(seeds), profile):
         results.append(found)

@@ -220,3 +220,13 @@ def test_a_spec_knows_where_it_was_declared() -> None:
 def test_error_inputs_are_kept() -> None:
     item = ErrorInput("short labels", lambda tensors: {"y": tensors["y"][:1]})
     assert declare(error_inputs=(item,)).error_inputs == (item,)
+
+
+def test_an_input_that_shares_its_name_with_a_constructor_option_goes_to_the_call() -> None:
+    spec = LossSpec(
+        "poisson",
+        {"poisson": nn.PoissonNLLLoss},
+        inputs={"log_input": TensorSpec("B"), "target": TensorSpec("B", domains.nonnegative())},
+    )
+    candidate = Candidate(spec, "poisson")
+    assert (candidate.constructed, candidate.called) == ((), ("log_input", "target"))

@@ -192,7 +192,7 @@ def _verify_text(made: Report, verbose: bool, *, plain: bool) -> str:
             notes=verbose,
         ),
         text.reasons_text(made, ("crashed", "timed out", "waived", "skipped") if verbose else ("crashed", "timed out")),
-        text.suggestions_text(made) if verbose else "",
+        text.suggestions_text(made),
         "\n".join(text.printable(note) for note in made.notes),
         check_times_text(made),
         text.counts_text(made),

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from harness import strategies
+from harness import strategies, suggest
 from harness.case import Case
 from harness.causes import attributed
 from harness.errors import HarnessError, NotApplicable, nearest
@@ -24,7 +24,6 @@ from harness.rules import BATTERY, X01, find, select
 from harness.rules.rule import Mismatch, Rule, mismatches
 from harness.rules.trial import Trial, isolated
 from harness.spec import LossSpec
-from harness.suggest import suggestions
 
 SHRINK_ASPECTS = 3  # findings of one rule that are shrunk; further ones keep the case that was drawn
 VALUES_SHOWN = 24
@@ -118,7 +117,9 @@ def verify(
             seconds[code] = seconds.get(code, 0.0) + time.perf_counter() - start
             outcomes.append(outcome)
             findings += found
-        suggested = session.suggestions(planned[-1][0]) if rules is None else ()
+    suggestions = (
+        () if rules is not None else suggested(spec, planned[-1][0], profile=profile, device=device, seed=seed)
+    )
     return Verification(
         loss=spec.name,
         profile=profile,
@@ -128,9 +129,28 @@ def verify(
         implementations=tuple(dict.fromkeys(name for name, _ in planned)),
         outcomes=tuple(outcomes),
         findings=attributed(findings),
-        suggestions=suggested,
+        suggestions=suggestions,
         seconds=seconds,
     )
+
+
+def suggested(
+    spec: LossSpec, implementation: str, *, profile: str = "ci", device: str = "cpu", seed: int = 0
+) -> tuple[str, ...]:
+    """Laws that the loss could declare, one line each; see `harness.suggest`.
+
+    Args:
+        spec: the declaration.
+        implementation: the one to look at.
+        profile: as for `verify`, with which it shares cases and evaluations.
+        device: where the tensors are.
+        seed: the same seed gives the same cases.
+    """
+    session = _session(spec, profile, seed, device)
+    with warnings.catch_warnings(), isolated():
+        warnings.simplefilter("ignore")
+        cases = session.pool("distinct", "smooth", CASES_OF_SUGGESTIONS)
+        return suggest.suggestions([session.trial(implementation, case) for case in cases])
 
 
 _LATEST: list[Session] = []
@@ -186,11 +206,6 @@ class Session:
     def trial(self, implementation: str, case: Case, *, exhaustive: bool = True) -> Trial:
         """A case given to an implementation, on this session's device."""
         return Trial(self.spec, implementation, case, self.cache, self.device, exhaustive)
-
-    def suggestions(self, implementation: str) -> tuple[str, ...]:
-        """Laws that the loss could declare."""
-        cases = self.pool("distinct", "smooth", CASES_OF_SUGGESTIONS)
-        return suggestions([self.trial(implementation, case) for case in cases])
 
     def pool(self, regime: str, mode: str | None, count: int) -> list[Case]:
         """The first ``count`` cases of a regime; the same seed draws the same ones, whichever rule asks first."""

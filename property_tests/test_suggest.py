@@ -106,3 +106,15 @@ def test_backward_that_raises_is_no_crash():
             raise ValueError("no backward")
 
     assert suggested(lambda predictions, labels: Raises.apply(predictions).sum()) == ()
+
+
+def test_the_report_shows_them_unless_rules_are_chosen():
+    from harness.report.run import Request, Run
+
+    spec = LossSpec("loss", {"loss": mean_squared}, **PAIRWISE)
+    whole, chosen = Run([spec], Request(profile="quick")), Run([spec], Request(profile="quick", codes=("C02",)))
+    whole.plans = chosen.plans
+    for run in (whole, chosen):
+        run.verify()
+    assert whole.report().losses[0].suggestions == suggested(mean_squared)
+    assert chosen.report().losses[0].suggestions == ()

@@ -244,7 +244,7 @@ def _check_signature(spec: LossSpec, label: str) -> None:
             )
     for where, wanted in (("its constructor", constructor), ("its call", called)):
         for name, parameter in wanted.items():
-            given = name in spec.options or name in spec.tensors
+            given = name in spec.options or name in (spec.context if where == "its constructor" else spec.tensors)
             taken = where == "its call" and name in constructor and name in spec.context
             if parameter.default is inspect.Parameter.empty and (not given or taken):
                 reason = "which its constructor has taken" if given and taken else "which nothing declares"

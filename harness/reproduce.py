@@ -28,7 +28,7 @@ def script(spec: LossSpec, implementation: str, mismatch: Mismatch) -> str:
     parts.append(_importing(spec, implementation, "implementation"))
     parts.append(_tensors(spec, mismatch.tensors))
     parts.append(_functions(spec, implementation, "loss", "implementation"))
-    code = textwrap.dedent(mismatch.code).strip()
+    code = textwrap.dedent(mismatch.code).strip() or f"# {mismatch.sentence}\nprint(loss(**tensors))"
     if "reference" in code:
         parts.append(_importing(spec, spec.reference, "reference_implementation"))
         parts.append(_functions(spec, spec.reference, "reference", "reference_implementation"))
@@ -65,8 +65,9 @@ def _import_from(module: str, file: str | None, name: str, alias: str) -> str:
     if file is None or (found is not None and found.name == module.partition(".")[0] and _on_path(file, module)):
         return f"from {module} import {name} as {alias}"
     return (
-        f"import importlib.util\n\nfound = importlib.util.spec_from_file_location({Path(file).stem!r}, {_short(file)!r})\n"
-        f"module = importlib.util.module_from_spec(found)\nfound.loader.exec_module(module)\n{alias} = module.{name}"
+        f"import importlib.util\nimport sys\n\nfound = importlib.util.spec_from_file_location('loss_under_test', {_short(file)!r})\n"
+        f"module = importlib.util.module_from_spec(found)\nsys.modules[found.name] = module  # pickle looks classes up there\n"
+        f"found.loader.exec_module(module)\n{alias} = module.{name}"
     )
 
 
@@ -113,6 +114,8 @@ def _values(tensor: Tensor) -> str:
             return "math.nan"
         if math.isinf(value):
             return "math.inf" if value > 0 else "-math.inf"
+        if value == 0:
+            return "-0." if math.copysign(1, value) < 0 else "0."
         return repr(int(value)) + "." if value == int(value) and abs(value) < 1e15 else _shortest(value, tensor.dtype)
     return repr(value)
 

@@ -2,6 +2,7 @@
 
 import pytest
 from mutants import PAIRS
+from mutants.pair import verified
 
 from harness import verify
 from harness.results import Status
@@ -10,7 +11,7 @@ from harness.rules import BATTERY
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.name)
 def test_the_rule_catches_the_mutant(pair):
-    found = verify(pair.mutant, profile=pair.profile, rules=[pair.code], implementations=["candidate"])
+    found = verified(pair)
     fitting = [
         f
         for f in found.findings

@@ -123,7 +123,7 @@ def _kept(trial: Trial, kept: Sequence[str], alive: int, train: bool) -> Mismatc
         tensors=trial.tensors(),
         code=_KEPT
         if trial.candidate.is_module
-        else "loss(**tensors)      # what it saves for backward stays in memory",
+        else "print(loss(**tensors))      # what it saves for backward stays in memory",
         hint=f"self.{kept[0].split('[')[0]} = value.detach()"
         if kept
         else "store value.detach(), not value, where it outlives the call",

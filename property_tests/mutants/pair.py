@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness import LossSpec, TensorSpec
+from harness import LossSpec, TensorSpec, Verification, verify
 
 PAIRWISE: Mapping[str, Any] = {
     "inputs": {"predictions": TensorSpec("B C"), "labels": TensorSpec("B C")},
@@ -41,6 +42,12 @@ class Pair:
     @property
     def name(self) -> str:
         return f"{self.code}-{self.defect.replace(' ', '_')}"
+
+
+@functools.cache
+def verified(row: Pair) -> Verification:
+    """What the rule says of the mutant; once for all tests of a session."""
+    return verify(row.mutant, profile=row.profile, rules=[row.code], implementations=["candidate"])
 
 
 def pair(

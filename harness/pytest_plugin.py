@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
+from harness import configuration
+from harness.configuration import PROFILES
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -139,9 +141,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--harness-profile",
         dest="harness_profile",
-        choices=("quick", "ci", "thorough"),
-        default="ci",
-        help="how many examples each check runs (default: ci)",
+        choices=PROFILES,
+        default=None,
+        help="how many examples each check runs (default: that of [tool.loss-harness] in pyproject.toml, else ci)",
     )
     group.addoption(
         "--harness-report",
@@ -159,7 +161,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Collect results in the process that reports, not in the workers of pytest-xdist."""
+    """Take the project's profile, and collect results in the process that reports, not in the workers of pytest-xdist."""
+    if config.getoption("harness_profile") is None:
+        try:
+            chosen = configuration.find(config.rootpath)
+        except HarnessError as error:
+            raise pytest.UsageError(str(error)) from error
+        config.option.harness_profile = chosen.values.get("profile", "ci")
     if hasattr(config, "workerinput"):
         return
     if config.getoption("harness_report") is not None:

@@ -122,6 +122,9 @@ def test_the_version_is_shown():
         (["replay", "list.json"], "holds a list, but should hold an object"),
         (["replay", "empty.json"], "cannot replay empty.json: "),
         (["nonsense"], "No such command 'nonsense'"),
+        (["verify", "mine.py", "--baseline", "nothing.json"], "nothing.json"),
+        (["verify", "mine.py", "--baseline", "list.json"], "list.json: not a baseline"),
+        (["--config", "nothing.toml", "verify", "mine.py"], "nothing.toml: cannot be read"),
     ],
 )
 def test_what_cannot_be_understood_is_a_message_and_exit_code_2(place, args, message):
@@ -256,6 +259,95 @@ def test_a_bug_of_the_tool_is_not_taken_for_a_finding(place, monkeypatch, capsys
     assert "RuntimeError: a bug" in capsys.readouterr().err
 
 
+# ---- configuration -------------------------------------------------------------------------------------------------------
+
+
+def configure(place, text):
+    (place / "pyproject.toml").write_text(f"[tool.loss-harness]\n{text}\n")
+
+
+def outcomes(*args):
+    done = run(*args, "--format", "json")
+    made = schema.loads(done.stdout)
+    return made, {o.rule for loss in made.losses for o in loss.outcomes}
+
+
+def test_pyproject_says_what_the_command_line_does_not(place, monkeypatch):
+    configure(place, 'select = ["B01", "E01"]\nignore = "E"\nprofile = "quick"\nseed = 3')
+    (place / "deep").mkdir()
+    monkeypatch.chdir(place / "deep")
+    made, checked = outcomes("verify", "../mine.py:GOOD")
+    assert (made.profile, made.seed, checked) == ("quick", 3, {"B01"})
+
+
+def test_the_command_line_wins(place):
+    configure(place, 'select = ["B01"]\nignore = ["E"]\nprofile = "thorough"\nseed = 3')
+    made, checked = outcomes("verify", "mine.py:GOOD", "--select", "E01", "--profile", "quick", "--seed", "0")
+    assert (made.profile, made.seed, checked) == ("quick", 0, {"E01"})
+
+
+def test_a_configuration_can_be_named_or_left_out(place):
+    configure(place, "profile = 'nonsense'")
+    (place / "other.toml").write_text("[tool.loss-harness]\nprofile = 'quick'\n")
+    assert outcomes("--config", "other.toml", "verify", "mine.py:GOOD", "--select", "B01")[0].profile == "quick"
+    made, _ = outcomes("--config", "none", "verify", "mine.py:GOOD", "--select", "B01")
+    assert made.profile == "ci"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("profle = 'ci'", "did you mean 'profile'?"),
+        ("select = ['G99']", "'G99' selects no rule"),
+        ("device = 'tpu'", "tpu"),
+    ],
+)
+def test_a_configuration_that_cannot_be_understood_is_exit_code_2(place, text, message):
+    configure(place, text)
+    done = run("verify", "mine.py")
+    assert done.exit_code == 2, done.output
+    assert message in done.stderr
+
+
+# ---- baseline and timings ------------------------------------------------------------------------------------------------
+
+
+def test_old_code_is_accepted_once_and_guarded_from_then_on(place):
+    assert verify("mine.py").exit_code == 1
+    assert verify("mine.py", "--write-baseline", "accepted.json").exit_code == 0
+    done = verify("mine.py", "--baseline", "accepted.json")
+    assert done.exit_code == 0, done.output
+    assert "1 accepted\n  bad / wrong / E01 " in done.stdout
+    (place / "later.py").write_text(LOSS.replace("((predictions - labels) ** 2).mean() * 1.5", "predictions[:2].sum()"))
+    worse = run("verify", "later.py", "--profile", "quick", "--select", "E01,C07", "--baseline", "accepted.json")
+    assert "accepted" in worse.stdout
+    assert "bad / wrong / C07 " in worse.stdout
+
+
+def test_a_baseline_that_is_no_longer_needed_shrinks(place):
+    verify("mine.py", "--write-baseline", "accepted.json")
+    (place / "mended.py").write_text(LOSS.replace(" * 1.5", ""))
+    done = verify("mended.py", "--baseline", "accepted.json")
+    assert done.exit_code == 0
+    assert "accepted, but no longer found: bad / wrong / E01" in done.stdout
+    verify("mended.py", "--write-baseline", "accepted.json")
+    assert json.loads(Path("accepted.json").read_text())["accepted"] == []
+
+
+def test_an_interrupted_run_writes_no_baseline(place, monkeypatch):
+    _interrupt_after(monkeypatch, 2)
+    verify("mine.py", "--write-baseline", "accepted.json")
+    assert not Path("accepted.json").exists()
+
+
+def test_timings_are_shown_and_stored(place):
+    assert "of the time is the loss and autograd" in verify("mine.py:GOOD", "--timings").stdout
+    (loss,) = schema.loads(verify("mine.py:GOOD", "--timings", "--format", "json").stdout).losses
+    assert len(loss.check_times) == len(loss.outcomes)
+    assert all(0 <= t.loss_seconds + t.autograd_seconds + t.watched_seconds <= t.seconds for t in loss.check_times)
+    assert schema.loads(verify("mine.py:GOOD", "--format", "json").stdout).losses[0].check_times == ()
+
+
 # ---- report and bench ----------------------------------------------------------------------------------------------------
 
 
@@ -319,10 +411,10 @@ def test_bench_times_and_nothing_else(place, form, expected):
 
 
 def test_every_rule_is_listed_and_explained():
-    from harness.rules import BATTERY
+    from harness.rules import DOCUMENTED
 
     listed = run("rules").stdout
-    for rule in BATTERY:
+    for rule in DOCUMENTED:
         assert rule.code in listed
         assert rule.title in listed
         explained = run("explain", rule.code)

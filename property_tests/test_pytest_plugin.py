@@ -141,6 +141,20 @@ def test_warnings_are_listed_at_the_end_and_notes_are_counted(project):
     project.runpytest_subprocess("-k", "good-naive-B01").stdout.fnmatch_lines(["1 note not shown; -v shows them*"])
 
 
+def test_the_project_chooses_the_profile_and_the_command_line_wins(project):
+    project.makeini("[pytest]\nfilterwarnings = error\n")
+    (project.path / "pyproject.toml").write_text("[tool.loss-harness]\nprofile = 'thorough'\n")
+    shown = 'def pytest_report_header(config):\n    return f"profile={config.option.harness_profile}"\n'
+    project.makeconftest(shown)
+    project.runpytest_subprocess("--collect-only").stdout.fnmatch_lines(["profile=thorough"])
+    project.runpytest_subprocess("--collect-only", "--harness-profile=quick").stdout.fnmatch_lines(["profile=quick"])
+    (project.path / "pyproject.toml").write_text("[tool.loss-harness]\nprofile = 'thorogh'\n")
+    refused = project.runpytest_subprocess("--collect-only")
+    assert refused.ret == pytest.ExitCode.USAGE_ERROR
+    refused.stderr.fnmatch_lines(["ERROR: *pyproject.toml: *did you mean 'thorough'*"])
+    project.runpytest_subprocess("--collect-only", "--harness-profile=ci").stdout.fnmatch_lines(["profile=ci"])
+
+
 def test_a_test_that_never_calls_its_check_fails(project):
     project.makepyfile(test_project=TEST.replace("    check()", "    pass"))
     done = project.runpytest_inprocess("-k", "good-vectorized-E01")

@@ -49,7 +49,8 @@ def _forward_differs(trial: Trial, tensors: Mapping[str, Tensor]) -> Mismatch | 
     should = sum(float((gradients[name] * u).sum()) for name, u in along.items())
     size = sum(float((gradients[name] * u).abs().sum()) for name, u in along.items())
     with forward_ad.dual_level():
-        duals = {n: forward_ad.make_dual(tensors[n].detach().clone(), u) for n, u in along.items()}
+        leaves = trial.leaves({name: tensor.clone() for name, tensor in tensors.items()})
+        duals = {n: forward_ad.make_dual(leaves[n], u) for n, u in along.items()}
         output = trial.output({**tensors, **duals})
         try:
             tangent = forward_ad.unpack_dual(contract(output)).tangent
@@ -81,7 +82,7 @@ def _forward_code(trial: Trial) -> str:
         along = [torch.randn(g.shape, dtype=g.dtype) for g in gradients]
         print("reverse:", sum((g * u).sum() for g, u in zip(gradients, along)).item())
         with forward_ad.dual_level():
-            duals = {{n: forward_ad.make_dual(tensors[n].detach(), u) for n, u in zip(names, along)}}
+            duals = {{n: forward_ad.make_dual(tensors[n], u) for n, u in zip(names, along)}}
             print("forward:", forward_ad.unpack_dual(total(loss(**{{**tensors, **duals}}))).tangent)
     """
 

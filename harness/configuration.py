@@ -13,7 +13,6 @@ The names are those of the options, which win.  Reading this imports no torch.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +70,8 @@ def read(file: Path) -> Configuration | None:
     Raises:
         ConfigurationError: the file cannot be read, or has an unknown key or a value of another type.
     """
+    import tomllib  # not at the top: `--help` and the pytest plugin start without it
+
     try:
         data = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -121,6 +121,12 @@ def _twice(trial: Trial) -> Iterator[Mismatch]:
         yield _used(trial, off, "after a second backward, which wrote over it", "overwritten", shown)
 
 
+_OF_COMPUTED = (
+    "do not ask whether an input is a leaf, write into it, or set its requires_grad: predictions are never leaves"
+)
+_IN_BACKWARD = "in a custom backward: multiply by grad_output, never write into saved tensors or a buffer that is kept"
+
+
 def _used(trial: Trial, found: Mismatch, what: str, aspect: str, shown: str) -> Mismatch:
     code = """
         value = total(loss(**tensors))
@@ -140,7 +146,7 @@ def _used(trial: Trial, found: Mismatch, what: str, aspect: str, shown: str) -> 
         severity=found.severity,
         tensors=trial.tensors(),
         code=f"{code.rstrip()}\n        " + shown.replace("\n", "\n        "),
-        hint="in a custom backward: multiply by grad_output, never write into saved tensors or a buffer that is kept",
+        hint=_OF_COMPUTED if aspect == "computed inputs" else _IN_BACKWARD,
     )
 
 

@@ -121,22 +121,21 @@ def _kept(trial: Trial, kept: Sequence[str], alive: int, train: bool) -> Mismatc
         "freed with the output",
         aspect="graph kept",
         tensors=trial.tensors(),
-        code=_KEPT
-        if trial.candidate.is_module
-        else "print(loss(**tensors))      # what it saves for backward stays in memory",
+        code=_kept_code(train) if kept else "print(loss(**tensors))      # what it saves for backward stays in memory",
         hint=f"self.{kept[0].split('[')[0]} = value.detach()"
         if kept
         else "store value.detach(), not value, where it outlives the call",
-        note="the graph and all it saved stay in memory until the next call, and deepcopy of the module fails",
+        note=f"it stays in memory until the next call{', and deepcopy of the module fails' if kept else ''}",
     )
 
 
-_KEPT = """
-    module = build(**tensors)
-    call(module, **{n: t * 1 if t.requires_grad else t for n, t in tensors.items()})
-    held = {**vars(module), **dict(module.named_buffers())}
-    print({name: value for name, value in held.items() if getattr(value, "requires_grad", False)})
-"""
+def _kept_code(train: bool) -> str:
+    return f"""
+        module = build(**tensors).train({train})
+        call(module, **{{n: t * 1 if t.requires_grad else t for n, t in tensors.items()}})
+        held = {{**vars(module), **dict(module.named_buffers())}}
+        print({{name: value for name, value in held.items() if getattr(value, "requires_grad", False)}})
+    """
 
 
 def _second_step(trial: Trial, built: Any, train: bool) -> Iterator[Mismatch]:

@@ -111,7 +111,13 @@ def _refusal(trial: Trial, refused: Refused) -> Mismatch:
         aspect="refused",
         severity=unless_required(trial.spec, "G03"),
         tensors=trial.tensors(),
-        code=_code(trial),
+        code=f"""
+        value = total(loss(**tensors))
+        upstream = torch.ones_like(value, requires_grad=True)
+        wrt = [tensors[name] for name in {list(trial.spec.differentiable)!r}]
+        first = torch.autograd.grad(value, wrt, upstream, create_graph=True, allow_unused=True)
+        sum(g.sum() for g in first if g is not None).backward()
+        """,
         hint="write the backward with differentiable operations, if gradient penalties or Hessians are wanted",
     )
 

@@ -54,12 +54,19 @@ class Intermediates(Watch):
         returned = func(*args, **(kwargs or {}))
         for item in returned if isinstance(returned, (tuple, list)) else (returned,):
             if isinstance(item, Tensor) and item.is_floating_point() and item.layout == torch.strided and item.numel():
-                finite = torch.nan_to_num(item.detach().abs().double(), nan=0.0, posinf=0.0)
-                # masked_fill(-inf or finfo.min) is a marker, not a number that is computed with
-                finite = finite[finite < torch.finfo(item.dtype).max]
-                if finite.numel():
-                    self.largest = max(self.largest, float(finite.max()))
+                self.largest = max(self.largest, _largest_finite(item.detach()))
         return returned
+
+
+def _largest_finite(values: Tensor) -> float:
+    # masked_fill(-inf or finfo.min) is a marker, not a number that is computed with
+    limit = torch.finfo(values.dtype).max
+    low, high = (abs(float(extreme)) for extreme in torch.aminmax(values))  # both NaN where any element is
+    if low < limit and high < limit:
+        return max(low, high)
+    finite = torch.nan_to_num(values.abs().double(), nan=0.0, posinf=0.0)
+    finite = finite[finite < limit]
+    return float(finite.max()) if finite.numel() else 0.0
 
 
 class Trial:
@@ -89,7 +96,10 @@ class Trial:
         self.cache: dict[Any, Any] = {} if cache is None else cache
         self.device = device
         self.exhaustive = exhaustive
-        self.candidate = Candidate(spec, implementation)
+        key = ("candidate", implementation)
+        if key not in self.cache:
+            self.cache[key] = Candidate(spec, implementation)
+        self.candidate: Candidate = self.cache[key]
         self.is_reference = spec.role(implementation) == "reference"
 
     def of(self, implementation: str) -> Trial:
@@ -102,7 +112,15 @@ class Trial:
 
     def tensors(self, dtype: torch.dtype = torch.float64, *, layouts: bool = False) -> dict[str, Tensor]:
         """Fresh tensors of the case."""
-        return self.case.materialize(self.spec, dtype=dtype, device=self.device, layouts=layouts)
+        if layouts:
+            return self.case.materialize(self.spec, dtype=dtype, device=self.device, layouts=True)
+        key = ("tensors", self.case.key)
+        if key not in self.cache:
+            self.cache[key] = self.case.materialize(self.spec, dtype=torch.float64, device=self.device)
+        made: dict[str, Tensor] = self.cache[key]
+        declared = self.spec.tensors
+        wanted = {name: declared[name].domain.dtype(dtype, declared[name].dtype) for name in made}
+        return {name: tensor.to(wanted[name], copy=True) for name, tensor in made.items()}  # a loss may edit them
 
     def generator(self, salt: int = 0) -> torch.Generator:
         """A local generator that depends on nothing but the case."""

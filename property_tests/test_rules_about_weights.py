@@ -1,0 +1,170 @@
+"""What the rules about weights and shared contexts rightly say nothing about, and where a law is checked."""
+
+import pytest
+import torch
+from mutants.laws import WEIGHTED, mean_squared, weights_applied, weights_normalised
+from mutants.pair import PAIRWISE
+
+from harness import LossSpec, TensorSpec, domains, laws, verify
+from harness.results import Status
+
+RULES = ["C04", "C05", "C06", "C07", "C08", "C09", "C10", "C11", "S03"]
+
+
+def schedule(predictions, labels, steps, rates):
+    """The rate at a step is the product of all rates before it, so that their order has a meaning."""
+    kept = (1 - rates).cumprod(0)[steps]
+    return (kept.unsqueeze(-1) * (predictions - labels) ** 2).mean()
+
+
+def neighbours_against_all(embeddings, adjacency):
+    """Every node is a negative of every other, an isolated one too."""
+    scores = (embeddings @ embeddings.mT).log_softmax(-1)
+    return -(adjacency * scores).sum()
+
+
+def same_group_attracts(embeddings, groups):
+    together = groups.unsqueeze(0) == groups.unsqueeze(1)
+    return ((embeddings.unsqueeze(0) - embeddings.unsqueeze(1)).square().sum(-1) * together).mean()
+
+
+def tempered(logits, labels, temperature):
+    scores = (logits / (1 + temperature)).log_softmax(-1)
+    return -scores.gather(-1, labels.unsqueeze(-1)).mean()
+
+
+def mean_of_rows(predictions, labels, mask):
+    """A weighted mean of each row, so that an empty row counts as zero in the mean over rows."""
+    rows = (mask * (predictions - labels) ** 2).sum(-1) / mask.sum(-1).clamp(min=1e-12)
+    return rows.mean()
+
+
+def looked_up(predictions, labels, indices, weights):
+    chosen = weights[indices]
+    return (chosen.unsqueeze(-1) * (predictions - labels) ** 2).sum() / chosen.sum().clamp(min=1e-12)
+
+
+class PrecomputedTable(torch.nn.Module):
+    def __init__(self, weights):
+        super().__init__()
+        self.register_buffer("weights", weights)
+        self.by_width = {}
+
+    def forward(self, predictions, labels):
+        width = predictions.shape[-1]
+        if width not in self.by_width:
+            self.by_width[width] = torch.linspace(1, 2, width, dtype=torch.float64)
+        error = self.by_width[width].to(predictions) * (predictions - labels) ** 2
+        return (self.weights.unsqueeze(-1) * error).mean()
+
+
+HONEST = {
+    "schedule": (
+        schedule,
+        {
+            "inputs": {**PAIRWISE["inputs"], "steps": TensorSpec("B", domains.index("T"))},
+            "context": {"rates": TensorSpec("T", domains.interval(0.01, 0.5))},
+        },
+    ),
+    "neighbours": (
+        neighbours_against_all,
+        {
+            "inputs": {"embeddings": TensorSpec("N D")},
+            "context": {"adjacency": TensorSpec("N N", domains.adjacency())},
+        },
+    ),
+    "groups": (
+        same_group_attracts,
+        {"inputs": {"embeddings": TensorSpec("B D"), "groups": TensorSpec("B", domains.index("G"))}},
+    ),
+    "temperature": (
+        tempered,
+        {
+            "inputs": {"logits": TensorSpec("B C", domains.logits()), "labels": TensorSpec("B", domains.index("C"))},
+            "context": {"temperature": TensorSpec("", domains.nonnegative())},
+        },
+    ),
+    "rows": (
+        mean_of_rows,
+        {
+            **PAIRWISE,
+            "context": {"mask": TensorSpec("B C", domains.nonnegative())},
+            "laws": (laws.zero_weight_removes("mask"), laws.scale_invariant("mask")),
+        },
+    ),
+    "lookup": (
+        looked_up,
+        {
+            "inputs": {**PAIRWISE["inputs"], "indices": TensorSpec("B", domains.index("N"))},
+            "context": {"weights": TensorSpec("N", domains.nonnegative())},
+            "laws": (laws.scale_invariant("weights"),),
+        },
+    ),
+    "table": (PrecomputedTable, WEIGHTED),
+}
+
+
+@pytest.mark.parametrize("name", HONEST)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_an_honest_loss_gets_no_error_and_no_warning(name, seed):
+    loss, declared = HONEST[name]
+    found = verify(LossSpec(name, {"loss": loss}, **declared), rules=RULES, seed=seed)
+    assert [f.message for f in found.findings if f.severity != "note"] == []
+    assert found.counts["crashed"] == 0
+
+
+def test_a_node_that_is_only_a_negative_is_a_note():
+    loss, declared = HONEST["neighbours"]
+    (finding,) = verify(LossSpec("neighbours", {"loss": loss}, **declared), rules=["C08"]).findings
+    assert finding.severity == "note"
+    assert "laws.zero_weight_removes('adjacency')" in finding.message
+
+
+def outcomes(spec, *rules):
+    return {o.rule: (o.status, o.reason) for o in verify(spec, profile="quick", rules=rules).outcomes}
+
+
+def test_a_law_of_the_context_is_checked_once():
+    declared = {
+        **WEIGHTED,
+        "laws": (laws.linear_in("weights"), laws.reduces_to(mean_squared, weights=1.0), laws.linear_in("labels")),
+    }
+    found = outcomes(LossSpec("loss", {"loss": weights_applied}, **declared), "L04", "L10", "C05", "C06")
+    assert found["C05"] == found["C06"] == (Status.PASSED, "")
+    assert found["L10"] == (Status.INAPPLICABLE, "checked as C06")
+    assert found["L04"][0] is Status.FAILED  # the law of the labels is not about the context
+
+
+@pytest.mark.parametrize(
+    ("law", "code", "taken_by"),
+    [
+        (laws.repeats("weights"), "L12", "C04"),
+        (laws.scale_invariant("weights"), "L05", "C05"),
+    ],
+)
+def test_a_law_of_weights_is_inapplicable_where_another_rule_checks_it(law, code, taken_by):
+    spec = LossSpec("loss", {"loss": weights_normalised}, **{**WEIGHTED, "laws": (law,)})
+    found = outcomes(spec, code, taken_by)
+    assert found[code] == (Status.INAPPLICABLE, f"checked as {taken_by}")
+    assert found[taken_by][0] is Status.PASSED
+
+
+def test_zero_weight_removes_needs_a_domain_with_zeros():
+    positive = {**WEIGHTED, "context": {"weights": TensorSpec("B", domains.positive())}}
+    spec = LossSpec("loss", {"loss": weights_applied}, **{**positive, "laws": (laws.zero_weight_removes("weights"),)})
+    status, reason = outcomes(spec, "L11")["L11"]
+    assert status is Status.INAPPLICABLE
+    assert "weights" in reason
+
+
+def test_caches_are_put_back_as_they_were():
+    kept = {"a": 1}
+
+    def loss(predictions, labels):
+        kept.setdefault(tuple(labels.shape), labels.shape[0])
+        return mean_squared(predictions, labels)
+
+    before = dict(kept)
+    found = verify(LossSpec("loss", {"loss": loss}, **PAIRWISE), profile="quick", rules=["S03"])
+    assert [f.message for f in found.findings] == []
+    assert kept == before

@@ -146,8 +146,8 @@ def relation(trial: Trial, other: Function, tensors: Mapping[str, Tensor], what:
 
 
 def _relation_at(trial: Trial, other: Function, tensors: Mapping[str, Tensor]) -> Mismatch | None:
-    base = trial.run(tensors)
-    leaves = trial.leaves(tensors)
+    base = trial.run({name: tensor.clone() for name, tensor in tensors.items()})  # the loss may edit them
+    leaves = trial.leaves({name: tensor.clone() for name, tensor in tensors.items()})
     result = other(leaves)
     names = [n for n in trial.spec.differentiable if leaves[n].numel()]
     if not bool(base.output.isfinite().all()):

@@ -15,7 +15,7 @@ from harness.rules.broadcasting import first_line
 from harness.rules.context import loose_tensors
 from harness.rules.gradients import needs_differentiable
 from harness.rules.rule import Mismatch, Rule
-from harness.rules.trial import Trial, contract, describe
+from harness.rules.trial import Trial, checked, contract, describe
 
 
 def nothing_leaks(trials: Sequence[Trial]) -> Iterator[Mismatch]:
@@ -98,10 +98,7 @@ def _forward(trial: Trial, built: Any, tensors: Mapping[str, Tensor]) -> Tensor:
     """The loss of inputs that a network has computed."""
     leaves = trial.leaves(tensors)
     inputs = {name: leaf * 1 if leaf.requires_grad else leaf for name, leaf in leaves.items()}
-    output = trial.candidate.call(built, inputs)
-    if not isinstance(output, Tensor):
-        raise LossRaised(TypeError(f"it returned a {type(output).__name__}, but should return a tensor"))
-    return contract(output)
+    return contract(checked(trial.candidate.call(built, inputs), inputs))
 
 
 def _attributes(built: Any) -> dict[str, Tensor]:

@@ -153,7 +153,8 @@ def _largest_fitting(trial: Trial, exact: Mapping[str, Tensor], names: Sequence[
         seen = Magnitudes(elements)
         output = trial.output(_scaled(exact, names, exponent), mode=seen)
         given = max(float(exact[name].abs().max()) for name in names) * 2.0**exponent
-        largest = max(seen.largest, given, float(output.abs().max())) * MARGIN
+        returned = float(output.abs().max()) if output.numel() else 0.0
+        largest = max(seen.largest, given, returned) * MARGIN
         return math.isfinite(largest) and largest <= torch.finfo(torch.float16).max
 
     if not fits(0):

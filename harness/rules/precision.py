@@ -161,6 +161,8 @@ def autocast_changes_only_the_precision(trial: Trial) -> Iterator[Mismatch]:
         )
         return
     dtypes = [n for n, g in run.gradients.items() if g is not None and g.dtype != torch.float32]
+    if not exact.output.numel():
+        return
     off = (
         float((run.output.double() - exact.output).abs().max()) if run.output.shape == exact.output.shape else math.inf
     )

@@ -7,12 +7,14 @@ from collections.abc import Iterable
 from harness.errors import HarnessError, nearest
 from harness.rules import (
     broadcasting,
+    compiling,
     context,
     costs,
     derivatives,
     directional,
     dtypes,
     equivalence,
+    faking,
     gradients,
     growth,
     history,
@@ -26,6 +28,7 @@ from harness.rules import (
     shapes,
     sharing,
     state,
+    transforms,
     weights,
 )
 from harness.rules.crashes import X01
@@ -53,6 +56,9 @@ BATTERY: tuple[Rule, ...] = (
     *laws.RULES,
     *costs.RULES,
     *growth.RULES,
+    *transforms.RULES,
+    *faking.RULES,
+    *compiling.RULES,
 )
 DOCUMENTED: tuple[Rule, ...] = (*BATTERY, X01)  # codes that a finding may have; X01 is found by running, not planned
 

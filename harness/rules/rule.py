@@ -75,6 +75,7 @@ class Rule:
         applies: from the spec and the implementation's name to the reason why the rule says nothing about it, or ``None``.
         regimes: which cases it looks at, and how many of each at most.
         smooth: whether it needs generic values, without ties and special points.
+        compiles: whether it loads torch's compiler, which takes seconds once in a process; profiles may leave it out.
         per_case: evaluations of the loss in one trial, in words.
         why: what goes wrong in practice.
         example: the defect as code.
@@ -95,6 +96,7 @@ class Rule:
     check_all: CheckAll | None = None
     applies: Callable[[LossSpec, str], str | None] = lambda spec, name: None
     smooth: bool | None = None
+    compiles: bool = False
 
     @property
     def statement(self) -> str:

@@ -17,6 +17,7 @@ from mutants import (
     shapes,
     sharing,
     state,
+    transforms,
     weights,
 )
 
@@ -38,4 +39,5 @@ PAIRS = (
     *laws.PAIRS,
     *costs.PAIRS,
     *growth.PAIRS,
+    *transforms.PAIRS,
 )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from harness import rules
 from harness.benchmark import benchmark
 from harness.environment import describe
 from harness.errors import HarnessError, nearest
-from harness.meter import Meter, metered
+from harness.meter import metered
 from harness.report import records
 from harness.report.baseline import Baseline, dumps, marked, unseen, updated
 from harness.report.schema import CheckTimeRecord, LossRecord, Report, merged, plain
@@ -134,8 +134,7 @@ class Run:
         if device in self.absent:
             self.parts[spec.name].append(records.skipped(spec, implementation, code, device, self.absent[device]))
             return
-        started = time.perf_counter()
-        with metered() if self.request.is_metered else nullcontext() as meter:
+        with self._timed(spec, implementation, code, device):
             verification = verify(
                 spec,
                 profile=self.request.profile,
@@ -144,18 +143,30 @@ class Run:
                 device=device,
                 seed=self.request.seed,
             )
-        record, failures = records.from_verification(spec, verification)
-        if meter is not None:
-            spent = _check_time(implementation, code, device, time.perf_counter() - started, meter)
-            record = replace(record, check_times=(spent,))
+            record, failures = records.from_verification(spec, verification)
         self.parts[spec.name].append(record)
         self.failures |= failures
+
+    @contextmanager
+    def _timed(self, spec: LossSpec, implementation: str, code: str, device: str) -> Iterator[None]:
+        """Record where the time of the block goes, where that is asked for."""
+        if not self.request.is_metered:
+            yield
+            return
+        started = time.perf_counter()
+        with metered() as meter:
+            yield
+        inside = (meter.evaluations, meter.loss_seconds, meter.autograd_seconds, meter.watched_seconds)
+        spent = CheckTimeRecord(implementation, code, device, time.perf_counter() - started, *inside)
+        self.parts[spec.name].append(replace(records.empty(spec, [implementation]), check_times=(spent,)))
 
     def _suggest(self, spec: LossSpec) -> None:
         """What the latest implementation could declare, on the first device that is here."""
         device = next(device for device in self.request.devices if device not in self.absent)
         profile, seed = self.request.profile, self.request.seed
-        found = suggested(spec, self.chosen[spec.name][-1], profile=profile, device=device, seed=seed)
+        latest = self.chosen[spec.name][-1]
+        with self._timed(spec, latest, "suggestions", device):
+            found = suggested(spec, latest, profile=profile, device=device, seed=seed)
         self.parts[spec.name].append(replace(records.empty(spec, self.chosen[spec.name]), suggestions=found))
 
     def benchmark(self, watch: Watch = _unwatched) -> None:
@@ -243,11 +254,6 @@ class Run:
         import pandas as pd
 
         return str(pd.concat(self.frames, ignore_index=True).to_csv(index=False))
-
-
-def _check_time(implementation: str, rule: str, device: str, seconds: float, meter: Meter) -> CheckTimeRecord:
-    inside = (meter.evaluations, meter.loss_seconds, meter.autograd_seconds, meter.watched_seconds)
-    return CheckTimeRecord(implementation, rule, device, seconds, *inside)
 
 
 def _chosen_implementations(specs: Sequence[LossSpec], asked: Sequence[str] | None) -> dict[str, tuple[str, ...]]:

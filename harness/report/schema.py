@@ -106,7 +106,7 @@ class FindingRecord:
 
 @dataclass(frozen=True)
 class CheckTimeRecord:
-    """Where the time of one check went.
+    """Where the time of one check went; ``rule`` is its code, or ``suggestions``.
 
     ``seconds`` is all of it, ``loss_seconds`` the part inside the user's loss (constructor and forward), ``autograd_seconds``
     the part inside the backward pass, ``watched_seconds`` evaluations under a mode that looks at every operation;

@@ -67,7 +67,9 @@ def test_planned_is_the_sum_of_the_counts_for_every_filter(rules, ignore, implem
     assert [(o.implementation, o.rule) for o in found.outcomes] == list(asked)
 
 
-@pytest.mark.parametrize("loss", [checks_shapes, *rough_losses.FAILING[:6]], ids=lambda loss: loss.__name__)
+@pytest.mark.parametrize(
+    "loss", [checks_shapes, rough_losses.raises, rough_losses.returns_a_tuple], ids=lambda loss: loss.__name__
+)
 def test_the_whole_battery_is_planned_whatever_becomes_of_it(loss):
     found = verify(spec(loss), profile="quick")
     assert [o.rule for o in found.outcomes] == CODES
@@ -96,8 +98,8 @@ def test_a_thorough_profile_runs_more_examples_than_a_quick_one():
 def test_a_loss_without_a_finding_is_ok_and_every_outcome_says_why():
     found = verify(spec(checks_shapes), profile="quick")
     assert found.ok
-    assert found.findings == ()
-    assert all(o.reason or o.status is Status.PASSED for o in found.outcomes)
+    assert {f.severity for f in found.findings} <= {"note"}
+    assert all(o.reason or o.status in (Status.PASSED, Status.FAILED) for o in found.outcomes)
 
 
 # --- waivers and requirements
@@ -152,11 +154,11 @@ def test_an_unknown_required_rule_is_refused():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"rules": ["G1"]}, "did you mean 'G01'"),
+        ({"rules": ["GO1"]}, "did you mean 'G[01]1'"),
         ({"rules": ["B01", "zzz"]}, "loss-harness rules"),
         ({"rules": "B01"}, r"rules=\['B01'\]"),
         ({"rules": []}, "no rule is left"),
-        ({"ignore": ["G1"]}, "did you mean 'G01'"),
+        ({"ignore": ["GO1"]}, "did you mean 'G[01]1'"),
         ({"ignore": sorted({code[0] for code in CODES})}, "no rule is left"),
         ({"implementations": ["doubld"]}, "did you mean 'doubled'"),
         ({"implementations": "doubled"}, r"implementations=\['doubled'\]"),
@@ -305,6 +307,9 @@ def weighted(predictions, labels, weights):
     return (weights.view(-1, 1) * (predictions.float() - labels) ** 2).sum() / weights.sum()
 
 
+SEVERAL = ["B03", "B04", "C01", "C03", "D02", "D05", "G01", "G08", "L", "S"]
+
+
 def weighted_spec():
     return spec(
         weighted,
@@ -314,16 +319,16 @@ def weighted_spec():
 
 
 def test_the_same_seed_gives_the_same_verification_in_one_process():
-    first = verify(weighted_spec(), profile="quick", seed=3)
+    first = verify(weighted_spec(), profile="quick", rules=SEVERAL, seed=3)
     verify(spec(mean_squared), profile="quick", rules=["B01"])  # what is kept of the first call is thrown away
-    second = verify(weighted_spec(), profile="quick", seed=3)
+    second = verify(weighted_spec(), profile="quick", rules=SEVERAL, seed=3)
     assert len(first.findings) >= 5
     assert as_json(first) == as_json(second)
     assert first == second
 
 
 def test_a_rule_finds_the_same_alone_and_among_others():
-    together = verify(weighted_spec(), profile="quick", seed=3)
+    together = verify(weighted_spec(), profile="quick", rules=SEVERAL, seed=3)
     alone = verify(weighted_spec(), profile="quick", seed=3, rules=["D05"])
     assert [f for f in together.findings if f.rule == "D05"] == list(alone.findings)
     assert alone.findings
@@ -340,13 +345,13 @@ import sys
 import torch
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
-from test_verify import as_json, verify, weighted_spec
-print(as_json(verify(weighted_spec(), profile="quick", seed=3)))
+from test_verify import SEVERAL, as_json, verify, weighted_spec
+print(as_json(verify(weighted_spec(), profile="quick", rules=SEVERAL, seed=3)))
 """
 
 
 def test_the_same_seed_gives_the_same_verification_in_a_fresh_process_with_another_hash_seed():
-    here = as_json(verify(weighted_spec(), profile="quick", seed=3))
+    here = as_json(verify(weighted_spec(), profile="quick", rules=SEVERAL, seed=3))
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(HERE)],
         capture_output=True,

@@ -184,9 +184,9 @@ class TakesTwice(nn.Module):
 
 
 def test_a_tensor_that_both_constructor_and_call_need_is_refused() -> None:
-    with pytest.raises(DeclarationError, match="its call .* needs 'y', which its constructor has taken"):
+    with pytest.raises(DeclarationError, match=r"its call .* needs 'y', which its constructor has taken"):
         declare(implementations={"only": TakesTwice}, inputs={"p": TensorSpec("B C")}, context={"y": TensorSpec("B C")})
-    with pytest.raises(DeclarationError, match="its constructor .* needs 'y', which nothing declares"):
+    with pytest.raises(DeclarationError, match=r"its constructor .* needs 'y', which nothing declares"):
         declare(implementations={"only": TakesTwice})
 
 

@@ -1,0 +1,83 @@
+"""Whether a mutant can be told from the original at all, by probes that share nothing with the rules of the harness.
+
+Every probe is a question with an answer of tensors and words: value, gradient, second derivative, dtype, what was
+modified, what was raised.  A mutant is *equivalent* if every answer is the original's, up to a few units of rounding; it
+is *invalid* if it raises on every legal input, which any call would show.  All that a caller can do within the
+declaration counts, and calls that it does not allow count by the error they raise.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from harness import LossSpec
+
+from .answers import Answer, Question, alike
+from .probes import questions
+from .subjects import Subject
+
+LEGAL_CALLS = 8  # a mutant that raises on the first so many legal inputs is taken to raise on all
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of the comparison: ``different`` with the question that shows it, ``equivalent``, or ``invalid``."""
+
+    kind: str
+    reason: str
+
+
+class Comparison:
+    """Compares mutants with one original, whose answers are kept."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self.questions: tuple[Question, ...] = tuple(questions(subject.spec))
+        self.original: dict[str, Answer] = {}
+        self.spec = subject.declared(loss=subject.original.load())
+
+    def verdict(self, mutant: Any) -> Verdict:
+        """Compare a mutant, question by question, up to the first difference."""
+        spec = self.subject.declared(loss=mutant)
+        first: str | None = None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            legal = [question for question in self.questions if question.legal]
+            raised = [ask(question, spec).get("raised") for question in legal[:LEGAL_CALLS]]
+            if all(raised):
+                return Verdict("invalid", f"raises on every legal input: {raised[0]}")
+            for question in self.questions:
+                if question.name not in self.original:
+                    self.original[question.name] = ask(question, self.spec)
+                if not alike(self.original[question.name], ask(question, spec)):
+                    first = question.name
+                    break
+        if first is not None:
+            return Verdict("different", first)
+        return Verdict("equivalent", f"the same on {len(self.questions)} questions")
+
+
+def ask(question: Question, spec: LossSpec) -> Answer:
+    """The answer of a loss; what it raises is part of the answer."""
+    torch.manual_seed(20_240_301)
+    before = torch.get_rng_state()
+    try:
+        answer = dict(question.put(spec))
+    except Exception as error:
+        answer = {"raised": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
+    touched = [
+        name
+        for name, changed in (
+            ("generator", not torch.equal(before, torch.get_rng_state())),
+            ("grad mode", not torch.is_grad_enabled()),
+            ("default dtype", torch.get_default_dtype() != torch.float32),
+        )
+        if changed
+    ]
+    torch.set_grad_enabled(True)
+    torch.set_default_dtype(torch.float32)
+    return {**answer, "touched": ", ".join(touched)}

@@ -1,0 +1,120 @@
+"""The mutation operators do what they say, originals are clean, and a sample of mutants is caught."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+from mutation.equivalence import Comparison
+from mutation.mutants import Mutant, diff, mutants, selected
+from mutation.operators import OPERATORS
+from mutation.program import program
+from mutation.score import originally, result, results, share
+from mutation.subjects import SUBJECTS, find
+from mutation.table import score_line
+
+from losses import DynamicWeightedLoss
+
+
+@functools.cache
+def all_mutants() -> tuple[Mutant, ...]:
+    return tuple(mutant for subject in SUBJECTS for mutant in mutants(subject))
+
+
+@pytest.mark.parametrize("operator", OPERATORS, ids=lambda operator: operator.name)
+def test_an_operator_says_its_mistake_and_changes_some_loss(operator):
+    assert operator.sentence.endswith(".")
+    assert any(mutant.operator == operator.name for mutant in all_mutants())
+
+
+def test_operators_have_names_of_their_own():
+    assert len({operator.name for operator in OPERATORS}) == len(OPERATORS)
+
+
+def test_no_two_mutants_of_a_loss_are_one_text():
+    for subject in SUBJECTS:
+        texts = [mutant.program.text for mutant in mutants(subject)]
+        assert len(set(texts)) == len(texts)
+        assert subject.original.text not in texts
+
+
+def test_a_mutant_differs_from_its_original_in_the_lines_that_it_shows():
+    for mutant in all_mutants():
+        assert mutant.diff == diff(find(mutant.loss).original.text, mutant.program.text)
+        assert 1 <= len(mutant.diff) <= 12, mutant.name
+
+
+def test_mutants_are_made_in_the_same_order_every_time():
+    subject = find("contrastive")
+    assert [m.name for m in mutants(subject)] == [m.name for m in mutants(subject)]
+
+
+def test_a_program_is_the_loss_with_all_that_it_uses_from_its_package():
+    loaded = program(DynamicWeightedLoss).load()
+    assert loaded is not DynamicWeightedLoss
+    weights, ones = torch.tensor([1.0, 3.0]), torch.ones(2)
+    assert loaded(weights)(ones, torch.zeros(2)) == DynamicWeightedLoss(weights)(ones, torch.zeros(2)) == 2
+    with pytest.raises(ValueError, match="labels has shape"):
+        loaded(weights)(ones, torch.zeros(2, 1))
+
+
+def test_few_mutants_of_an_operator_are_spread_over_its_places():
+    chosen = [m.number for m in selected(find("dynamic_weighted"), 2) if m.operator == "detach"]
+    every = [m.number for m in mutants(find("dynamic_weighted")) if m.operator == "detach"]
+    assert len(chosen) == 2
+    assert chosen[0] <= len(every) // 2 < chosen[1]
+
+
+@pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.name)
+def test_an_unmutated_loss_has_no_error_and_no_warning(subject):
+    with_reference, alone = originally(subject.name)
+    assert not with_reference.found | alone.found
+    assert not with_reference.crashed + alone.crashed
+
+
+def chosen(name: str) -> Mutant:
+    return next(mutant for mutant in all_mutants() if mutant.name == name)
+
+
+def test_a_loss_is_equivalent_to_itself_and_to_a_harmless_rewriting():
+    comparison = Comparison(find("masked_mean_squared_error"))
+    original = find("masked_mean_squared_error").original.load()
+    assert comparison.verdict(original).kind == "equivalent"
+
+    def squares_the_negative(predictions, labels, mask):
+        return original(labels - 0.0, predictions, mask)
+
+    def one_part_in_a_million(predictions, labels, mask):
+        return original(predictions, labels, mask) * (1 + 1e-6)
+
+    assert comparison.verdict(squares_the_negative).kind == "equivalent"
+    assert comparison.verdict(one_part_in_a_million).kind == "different"
+
+
+def test_a_mutant_that_raises_on_every_legal_input_is_invalid_and_not_scored():
+    def refuses(predictions, labels, mask):
+        raise ValueError("no")
+
+    verdict = Comparison(find("masked_mean_squared_error")).verdict(refuses)
+    assert (verdict.kind, "no" in verdict.reason) == ("invalid", True)
+
+
+SAMPLE = (
+    "contrastive/scale-gradient/1",
+    "weighted_huber/invert-mask/1",
+    "center_loss/buffer-to-attribute/1",
+    "distillation/swap-axis/1",
+)
+
+
+def test_a_sample_of_mutants_is_caught_with_the_reference_beside_them():
+    found = list(results([chosen(name) for name in SAMPLE], workers=1))
+    assert [r.mutant.name for r in found if not r.with_reference] == []
+    assert share(found) == 1
+    assert score_line(found).startswith("caught with the reference 100.0%")
+
+
+def test_the_same_mutant_has_the_same_result_twice():
+    mutant = chosen("cosine_distance/flip-sign/1")
+    assert result(mutant) == result(mutant)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from harness.rules.rule import Mismatch, Rule
 from harness.rules.trial import Run, Trial, describe
 from harness.spec import LossSpec
 
+OTHER_VALUES = "other values"
 SIZES_CHANGED = 3  # symbols of which a second call has one position more, one at a time
 
 Buffers = list[tuple[nn.Module, dict[str, Tensor | None]]]
@@ -40,7 +41,7 @@ def history_does_not_matter(trial: Trial) -> Iterator[Mismatch]:
     for call in _calls(trial):
         with emptied(kept):
             try:
-                fresh.append((call, call.trial.run(call.trial.tensors())))
+                fresh.append((call, call.trial.run(call.tensors())))
             except LossRaised:
                 continue  # B01 says so
     with emptied(kept):
@@ -54,13 +55,19 @@ class _Call:
 
     text: str
     trial: Trial
+    held: list[Mapping[str, Tensor]] = field(default_factory=list)
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Fresh tensors that stay alive, so that no later one gets their address by chance."""
+        self.held.append(self.trial.tensors())
+        return self.held[-1]
 
 
 def _calls(trial: Trial) -> Iterator[_Call]:
     """The case itself, the same sizes with other values, and one position more along each of a few symbols."""
     yield _Call("the same input", trial)
     kept = set(trial.candidate.constructed)
-    yield _Call("other values", trial.at(_redrawn(trial.case, trial.case.sizes, kept)))
+    yield _Call(OTHER_VALUES, trial.at(_redrawn(trial.case, trial.case.sizes, kept)))
     pinned = {symbol for name in kept for symbol in _symbols(trial.spec, name)} | set(trial.spec.fixed_sizes)
     longer = [(symbol, one_more) for symbol, size in trial.case.sizes.items() if (one_more := _one_more(size)) != size]
     for symbol, size in [pair for pair in longer if pair[0] not in pinned][:SIZES_CHANGED]:
@@ -94,15 +101,32 @@ def _after_each_other(trial: Trial, fresh: Sequence[tuple[_Call, Run]]) -> Itera
     built = trial.candidate.build(trial.tensors())
     buffers = _buffers(built)
     for position, (call, should) in enumerate((*fresh, fresh[0])):
-        found = _compared(call.trial, built, should)
+        found = _compared(call, built, should)
         if found is None:
             continue
-        carried = bool(buffers) and _agrees_with(buffers, call.trial, built, should)
+        carried = bool(buffers) and _agrees_with(buffers, call, built, should)
         if position and not (carried and trial.spec.stateful):
-            yield _reported(trial, call, found, "an earlier call", carried)
+            last = call if call.trial is not trial else fresh[min(1, len(fresh) - 1)][0]
+            how = "an earlier call" if call.trial is not trial else call.text
+            yield _reported(trial, call, found, how, last.trial, carried)
         return
+    yield from _overwritten(trial, built, fresh)
     if trial.candidate.constructed:
         yield from _another_instance(trial, built, fresh[0][1])
+
+
+def _overwritten(trial: Trial, built: Callable[..., Any], fresh: Sequence[tuple[_Call, Run]]) -> Iterator[Mismatch]:
+    """Other values written into the same tensors, as loaders with buffers do: what is kept by address is stale."""
+    for call, should in fresh:
+        if call.text != OTHER_VALUES:
+            continue
+        tensors, others = dict(fresh[0][0].tensors()), call.tensors()
+        trial.run(tensors, built=built)
+        for name in trial.candidate.called:
+            tensors[name].copy_(others[name])
+        found = _compared(call, built, should, tensors)
+        if found is not None:
+            yield _reported(trial, call, found, "the same tensors", call.trial)
 
 
 def _another_instance(trial: Trial, built: Callable[..., Any], should: Run) -> Iterator[Mismatch]:
@@ -112,14 +136,17 @@ def _another_instance(trial: Trial, built: Callable[..., Any], should: Run) -> I
         other.run(other.tensors())
     except LossRaised:
         return
-    found = _compared(trial, built, should)
+    call = _Call("the same input", trial)
+    found = _compared(call, built, should)
     if found is not None:
-        yield _reported(trial, _Call("other values", other), found, "another instance was built and called", False)
+        yield _reported(trial, call, found, "another instance", other)
 
 
-def _compared(trial: Trial, built: Callable[..., Any], should: Run) -> Mismatch | None:
+def _compared(
+    call: _Call, built: Callable[..., Any], should: Run, tensors: Mapping[str, Tensor] | None = None
+) -> Mismatch | None:
     """What a used instance gives against what a fresh one gave."""
-    tensors = trial.tensors()
+    trial, tensors = call.trial, call.tensors() if tensors is None else tensors
     try:
         came = trial.run(tensors, built=built)
     except LossRaised as raised:
@@ -138,27 +165,31 @@ def _identical(came: Run, should: Run) -> bool:
     return same(came.output, should.output) and all(same(g, should.gradients[n]) for n, g in came.gradients.items())
 
 
-def _reported(trial: Trial, call: _Call, found: Mismatch, after: str, carried: bool) -> Mismatch:
-    second = call.trial.tensors()
-    literals = ", ".join(f"{n!r}: torch.tensor({t.tolist()}, dtype={t.dtype})" for n, t in second.items())
-    run = "loss(**tensors)\n" if call.trial is not trial else "loss(**other)\nloss(**tensors)\n"
-    shown = "other" if call.trial is not trial else "tensors"
-    code = f"from math import inf, nan\nother = {{{literals}}}\n{run}print(loss(**{shown}))"
-    if trial.candidate.is_class:
-        calls = "call(built, **tensors)\nprint('used: ', call(built, **other))\nprint('fresh:', loss(**{**tensors, **other}))"
-        if call.trial is trial:
-            calls = "for _ in range(2):\n    print(call(built, **tensors))"
-        elif after != "an earlier call":
-            calls = "print(call(built, **tensors))\nloss(**other)\nprint(call(built, **tensors))"
-        code = f"from math import inf, nan\nother = {{{literals}}}\nbuilt = build(**tensors)\n{calls}"
+_CODE = {
+    "the same input": "print({first})\n{second}\nprint({first})",
+    "an earlier call": "{first}\nprint({second})",
+    "the same tensors": "{first}\nfor name, values in other.items():\n    tensors[name].detach().copy_(values)\nprint({first})",
+    "another instance": "print({first})\nloss(**other)\nprint({first})",
+}
+
+
+def _reported(trial: Trial, call: _Call, found: Mismatch, how: str, other: Trial, carried: bool = False) -> Mismatch:
+    literals = ", ".join(f"{n!r}: torch.tensor({t.tolist()}, dtype={t.dtype})" for n, t in other.tensors().items())
+    calls = "call(built, **{})" if trial.candidate.is_class else "loss(**{})"
+    code = _CODE[how].format(first=calls.format("tensors"), second=calls.format("other"))
+    built = "built = build(**tensors)\n" if trial.candidate.is_class else ""
+    after = {"another instance": "another instance was built and called", "the same input": "an earlier call"}.get(
+        how, how
+    )
+    between = "in" if how == "the same tensors" else "after"
     return replace(
         found,
-        where=f"{found.where} with {call.text} after {after}",
+        where=f"{found.where} with {call.text} {between} {after}",
         should=f"{found.should}, as on a first call",
         aspect="buffers" if carried else "history",
         severity="note" if carried else None,
         tensors=trial.tensors(),
-        code=code,
+        code=f"from math import inf, nan\nother = {{{literals}}}\n{built}{code}",
         hint=(
             "if a registered buffer is meant to carry it, declare LossSpec(stateful=True)"
             if carried
@@ -199,11 +230,11 @@ def _buffers(built: Callable[..., Any]) -> Buffers:
     return [(part, buffers) for part, buffers in saved if buffers]
 
 
-def _agrees_with(buffers: Buffers, trial: Trial, built: Callable[..., Any], should: Run) -> bool:
+def _agrees_with(buffers: Buffers, call: _Call, built: Callable[..., Any], should: Run) -> bool:
     """Whether the instance agrees again once its buffers are as they were."""
     for part, saved in buffers:
         part._buffers.update({n: None if b is None else b.clone() for n, b in saved.items()})
-    return _compared(trial, built, should) is None
+    return _compared(call, built, should) is None
 
 
 RULES = (

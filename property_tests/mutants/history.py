@@ -73,6 +73,21 @@ def weights_of_the_size(predictions, labels):
     return (_SCALES_BY_SIZE[rows].to(predictions).unsqueeze(-1) * (predictions - labels) ** 2).mean()
 
 
+_SHARES = {}
+
+
+def shares_by_address(predictions, labels, weights):
+    """A buffer that is filled anew keeps its address."""
+    key = (weights.data_ptr(), len(weights))
+    if key not in _SHARES:
+        _SHARES[key] = (weights, weights / weights.sum())
+    return masked(predictions, labels, _SHARES[key][1].unsqueeze(-1))
+
+
+def shares_each_time(predictions, labels, weights):
+    return masked(predictions, labels, (weights / weights.sum()).unsqueeze(-1))
+
+
 def range_of_the_first_labels(predictions, labels):
     global _RANGE
     if _RANGE is None:
@@ -146,6 +161,7 @@ PAIRS = (
     pair("S03", "positions of the first batch", PositionsOfTheFirstBatch, PositionsOfEverySize, says="with C ="),
     pair("S03", "scale of the first labels", scale_of_the_first_labels, weights_of_the_size, says="other values"),
     pair("S03", "range of the first labels", range_of_the_first_labels, range_of_these_labels, says="other values"),
+    pair("S03", "shares by address", shares_by_address, shares_each_time, WEIGHTED, says="in the same tensors"),
     pair("S03", "running mean", running_mean, written_down),
     pair(
         "S03",

@@ -223,7 +223,7 @@ class Session:
             def collect(case: Case) -> None:
                 drawn.setdefault(case.key, case)
 
-            wanted = max(count, math.ceil(8 * self.profile.share))
+            wanted = max(count, self._needed(regime, mode))
             strategies.run(
                 strategies.cases(self.spec, regime=regime, mode=mode),
                 collect,
@@ -233,6 +233,11 @@ class Session:
             )
             self.pools[key] = list(drawn.values())
         return self.pools[key][:count]
+
+    def _needed(self, regime: str, mode: str | None) -> int:
+        """The most cases that any rule takes from a pool, so that who asks first does not change what is drawn."""
+        counts = (rule.regimes.get(regime, 0) for rule in BATTERY if ("smooth" if rule.smooth else None) == mode)
+        return math.ceil(max(counts, default=0) * self.profile.share)
 
     def _start(self, *key: object) -> int:
         """A seed that depends on the loss, what is drawn and the user's seed, and on nothing else."""

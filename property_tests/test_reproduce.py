@@ -64,7 +64,7 @@ def shows(finding, result):
     """Whether the run shows the defect: it raises what the loss raised, or prints."""
     raised = finding.evidence["came"].partition(":")[0]
     if result["error"]:
-        return result["error"].strip().splitlines()[-1].partition(":")[0].endswith(raised)
+        return any(line.partition(":")[0].endswith(raised) for line in result["error"].splitlines())
     return bool(result["out"].strip())
 
 

@@ -198,7 +198,7 @@ def with_one_element(base, position, factor):
 # Below 1e-4 of the numbers that were met on the way, a hundredth of a slope is no more than their rounding may be.
 @pytest.mark.parametrize("base", [base for base in BASES if "tiny" not in base])
 def test_a_percent_in_one_element_is_found(base):
-    for position in (0, 1, 5):
+    for position in (0, 5):
         assert ("error", "") in found_by_g01(with_one_element(base, position, 1.01)), position
 
 

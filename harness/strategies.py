@@ -144,7 +144,17 @@ def _sizes(spec: LossSpec, regime: str) -> Callable[[Callable[[SearchStrategy[An
         return {**sizes, **{symbol: (draw(nearly),) for symbol in variadic}, **spec.fixed_sizes}
 
     drawn_by = {"distinct": distinct, "large": distinct, "coincident": coincident, "unit": unit, "many": many}
-    return drawn_by.get(regime, loose)
+    chosen = drawn_by.get(regime, loose)
+    if not any(dim.expression is not None for text in all_dims for dim in dims.parse(text)):
+        return chosen
+
+    def with_room(draw: Callable[[SearchStrategy[Any]], Any]) -> dict[str, Size]:
+        """The drawn sizes, raised where a computed axis such as ``M-N`` would have no element."""
+        sizes = chosen(draw)
+        start = {symbol: size for symbol, size in sizes.items() if isinstance(size, int)}
+        return {**sizes, **dims.least_sizes(all_dims, start=start, fixed=spec.fixed_sizes)}
+
+    return with_room
 
 
 def _widest(spec: LossSpec, lower: Mapping[str, int], variadic: Sequence[str]) -> int:

@@ -1,8 +1,8 @@
 import json
 import os
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -82,9 +82,11 @@ def test_help_and_the_plugin_import_no_torch():
 
 def test_help_is_fast():
     def seconds():
-        started = time.perf_counter()
+        """Of the processor, so that a busy machine is no slower."""
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert python("-m", "harness.cli", "--help").returncode == 0
-        return time.perf_counter() - started
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     assert min(seconds() for _ in range(3)) <= 0.3
 
@@ -352,7 +354,7 @@ def test_timings_are_shown_and_stored(place):
 
 
 def make_report(*args):
-    return run("report", *args, "--profile", "quick", "--budget", "4", "--out", "out")
+    return run("report", *args, "--profile", "quick", "--budget", "12", "--out", "out")
 
 
 def test_a_report_says_the_verdict_and_writes_the_folder(place):

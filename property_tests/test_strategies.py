@@ -349,3 +349,13 @@ def test_cases_are_drawn_and_made_at_the_promised_rate(benchmark, spec, least):
     slower = min(1.0, max(bare) / BARE_ON_A_QUIET_MACHINE)
     benchmark.extra_info.update(cases_per_second=max(rates), bare_draws_per_second=max(bare))
     assert max(rates) >= slower * least
+
+
+@pytest.mark.parametrize("regime", REGIMES)
+def test_a_computed_axis_always_has_an_element(regime):
+    spec = LossSpec(
+        "band", {"band": lambda x, y: x.sum() + y.sum()}, inputs={"x": TensorSpec("M-N"), "y": TensorSpec("M N")}
+    )
+    seen = []
+    run(cases(spec, regime=regime), seen.append, examples=30, start=0, shrink=False)
+    assert all(case.sizes["M"] > case.sizes["N"] for case in seen)

@@ -334,7 +334,8 @@ def _raises_at(trial: Trial, point: str, raised: LossRaised) -> Mismatch:
 def _nothing_counted(trial: Trial, *, partly: bool = False) -> bool:
     """Whether the trouble goes away when the tensors that count nothing in some slice count everything."""
     tensors = trial.tensors()
-    if not any(counts_nothing(t.domain, tensors[n], partly=partly) for n, t in trial.spec.tensors.items()):
+    counting = {n: t.domain for n, t in trial.spec.tensors.items() if n not in trial.spec.differentiable}
+    if not any(counts_nothing(domain, tensors[name], partly=partly) for name, domain in counting.items()):
         return False
     try:
         return trial.run(with_everything_counted(trial.spec, tensors, partly=partly)).finite

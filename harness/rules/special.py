@@ -69,7 +69,7 @@ def with_everything_counted(
     """The tensors, with those that count nothing in some slice replaced by ones that count everything."""
     counted = dict(tensors)
     for name, tensor in spec.tensors.items():
-        if counts_nothing(tensor.domain, tensors[name], partly=partly):
+        if name not in spec.differentiable and counts_nothing(tensor.domain, tensors[name], partly=partly):
             zero_counts = tensor.domain.ignore is not None or tensor.domain.nan
             counted[name] = tensors[name].new_full(tensors[name].shape, 0 if zero_counts else 1)
     return counted

@@ -20,7 +20,8 @@ from harness.evaluation import LossRaised
 from harness.rules.broadcasting import first_line
 from harness.rules.compare import same_gradients, same_output
 from harness.rules.rule import Mismatch, Rule
-from harness.rules.sizes import batch_symbol, resized
+from harness.rules.sizes import batch_symbol, repeated_code, resized
+from harness.rules.transforms import dense
 from harness.rules.trial import Trial, contract
 from harness.spec import LossSpec
 
@@ -94,7 +95,7 @@ def _compiled_differs(trial: Trial, compiled: Compiled, symbol: str) -> Mismatch
     candidate = trial.candidate
     try:
         returned = compiled(candidate.build(leaves), {n: leaves[n] for n in candidate.called}, candidate.call_options)
-        output = returned if trial.spec.select is None else trial.spec.select(returned)
+        output = dense(returned if trial.spec.select is None else trial.spec.select(returned))
         gradients: Sequence[Tensor | None] = [None] * len(names)
         if output.requires_grad:
             gradients = torch.autograd.grad(contract(output), [leaves[n] for n in names], allow_unused=True)
@@ -149,7 +150,16 @@ def _another_graph(trial: Trial, symbol: str, graphs: Sequence[int]) -> Mismatch
         aspect="recompiled",
         severity="note",
         tensors=trial.tensors(),
-        code=_CODE,
+        code=f"""
+            graphs = []
+            def backend(graph, inputs):
+                graphs.append(graph)
+                return graph.forward
+            compiled = torch.compile(loss, backend=backend)
+            for times in (1, 2, 3):
+                compiled(**{repeated_code(trial.spec, trial.case, symbol)})
+                print("{symbol} x", times, len(graphs), "graphs")
+        """,
         hint=f"a loop over {symbol}, or its size as a Python number, makes a new graph for every size of a batch",
     )
 

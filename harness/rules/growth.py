@@ -16,7 +16,7 @@ from harness.dispatch import Watch
 from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.rules.rule import Mismatch, Rule
-from harness.rules.sizes import filled, growable, resized, uniform
+from harness.rules.sizes import filled, growable, repeated_code, resized, uniform
 from harness.rules.trial import Trial
 from harness.spec import LossSpec
 
@@ -124,16 +124,10 @@ def _calls(trial: Trial, case: Case) -> int:
 
 def _calls_code(trial: Trial, case: Case, symbol: str) -> str:
     """Lines that count calls while the tensors are repeated along a symbol."""
-    label = f"{symbol}.0" if symbol in trial.spec.variadic else symbol
-    repeated = []
-    for name, tensor in trial.spec.tensors.items():
-        times = ["times" if axis == label else "1" for axis in dims.axes(tensor.dims, case.sizes)]
-        grown = f"tensors[{name!r}].repeat({', '.join(times)})" if "times" in times else f"tensors[{name!r}]"
-        repeated.append(f"{name!r}: {grown}")
     return f"""
         from torch.profiler import profile
         for times in (1, 2, 4):
-            given = {{{", ".join(repeated)}}}
+            given = {repeated_code(trial.spec, case, symbol)}
             with profile() as seen:
                 loss(**given)
             print("{symbol} x", times, sum(event.count for event in seen.key_averages() if event.key.startswith("aten::")))

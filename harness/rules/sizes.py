@@ -67,3 +67,14 @@ def batch_symbol(spec: LossSpec) -> str:
         if first and first[0].symbol is not None and first[0].symbol not in spec.fixed_sizes:
             return first[0].symbol
     raise NotApplicable("no batch axis of free size is declared")
+
+
+def repeated_code(spec: LossSpec, case: Case, symbol: str) -> str:
+    """Code of a dict of the ``tensors``, each repeated ``times`` times along a symbol."""
+    label = f"{symbol}.0" if symbol in spec.variadic else symbol
+    parts = []
+    for name, tensor in spec.tensors.items():
+        counts = ["times" if axis == label else "1" for axis in dims.axes(tensor.dims, case.sizes)]
+        grown = f".repeat({', '.join(counts)})" if "times" in counts else ""
+        parts.append(f"{name!r}: tensors[{name!r}]{grown}")
+    return f"{{{', '.join(parts)}}}"

@@ -28,6 +28,11 @@ def gap(trial: Trial) -> Severity | None:
     return "note" if trial.is_reference else None
 
 
+def dense(output: Tensor) -> Tensor:
+    """The output as `Trial.output` gives it: sparse ones made dense."""
+    return output if output.layout == torch.strided else output.to_dense()
+
+
 def transforms_give_the_same(trials: Sequence[Trial]) -> Iterator[Mismatch]:
     """`torch.func.grad` gives autograd's gradient, and `torch.func.vmap` over a batch of inputs the loop's values.
 
@@ -49,7 +54,7 @@ def _functional_gradient(trial: Trial) -> Mismatch | None:
 
     def value(*leaves: Tensor) -> Tensor:
         given = {**tensors, **dict(zip(names, leaves, strict=True))}
-        return contract(trial.candidate.call(built or trial.candidate.build(given), given))
+        return contract(dense(trial.candidate.call(built or trial.candidate.build(given), given)))
 
     leaves = ", ".join(f"{name!r}" for name in names)
     code = f"""
@@ -91,7 +96,7 @@ def _batched(trial: Trial) -> Mismatch | None:
     built = trial.candidate.build(tensors)
 
     def one(*inputs: Tensor) -> Any:
-        return trial.candidate.call(built, {**tensors, **dict(zip(called, inputs, strict=True))})
+        return dense(trial.candidate.call(built, {**tensors, **dict(zip(called, inputs, strict=True))}))
 
     stacked = [torch.stack([given[name] for given in drawn]) for name in called]
     shown = dict(zip(called, stacked, strict=True))
@@ -99,8 +104,10 @@ def _batched(trial: Trial) -> Mismatch | None:
     code = f"""
         names = [{listed}]
         one = lambda *inputs: loss(**{{**tensors, **dict(zip(names, inputs))}})
-        stacked = [torch.stack([tensors[n].detach()] * {BATCH}) for n in names]
-        print(loss(**tensors), torch.func.vmap(one)(*stacked))
+        scaled = lambda t, k: t.detach() * (1 - k / 10) if t.is_floating_point() else t
+        draws = [[scaled(tensors[n], k) for n in names] for k in range({BATCH})]
+        print(torch.stack([one(*draw) for draw in draws]))
+        print(torch.func.vmap(one)(*[torch.stack(drawn) for drawn in zip(*draws)]))
     """
     where = f"torch.func.vmap(loss) over {BATCH} draws of {' and '.join(shown)}"
     try:

@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 ASV := cd asv_benchmarks && ../$(BIN)/asv
 
 .DEFAULT_GOAL := report
-.PHONY: install report test check bench asv asv-continuous clean help
+.PHONY: install report test check bench mutation asv asv-continuous clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /: /'
@@ -36,6 +36,9 @@ check: $(INSTALLED)  ## format, lint, types
 
 bench: $(INSTALLED)  ## time the reference losses without verifying them
 	$(BIN)/loss-harness bench losses $(ARGS)
+
+mutation: $(INSTALLED)  ## which mutants of correct losses the rules catch (ARGS="--quick", ARGS="--loss contrastive --all")
+	OMP_NUM_THREADS=1 $(BIN)/python -m property_tests.mutation $(ARGS)
 
 asv: $(INSTALLED)  ## a quick run of asv over HEAD
 	$(ASV) machine --yes >/dev/null

@@ -17,7 +17,7 @@ from .subjects import SUBJECTS
 from .table import show
 
 # At most so many mutants of one operator and loss: with more, the run no longer fits in ten minutes on two cores.
-MOST = 2
+MOST = 1
 QUICK_EVERY = 16  # --quick takes every so many-th of them
 
 # Below this part caught with the reference the battery has lost a rule: the run that set it caught FLOOR_MEASURED, and the

@@ -51,13 +51,14 @@ def mutants(subject: Subject) -> tuple[Mutant, ...]:
         for where, site, around in sites(subject):
             for new in operator.rewrite(site):
                 changed_statement = ast.fix_missing_locations(replaced(around, site.node, new))
-                text = "".join(texts.values()).replace(texts[id(around)], text_of([changed_statement]))
+                old, fresh = texts[id(around)], text_of([changed_statement])
+                text = original.text.replace(old, fresh)
                 if text in seen:
                     continue
                 seen.add(text)
                 counts[operator.name] = number = counts.get(operator.name, 0) + 1
                 changed = Program(original.entry, text)
-                made.append(Mutant(subject.name, operator.name, number, where, changed, diff(original.text, text)))
+                made.append(Mutant(subject.name, operator.name, number, where, changed, diff(old, fresh)))
     return tuple(made)
 
 

@@ -48,7 +48,8 @@ def masked_mean_squared_error(predictions: Tensor, labels: Tensor, mask: Tensor)
     _check_same_shape(predictions, labels)
     _check_same_shape(predictions, mask)
     errors = (predictions - labels).masked_fill(~mask, 0).square()
-    return errors.sum() / mask.sum().clamp(min=1)
+    wide = torch.promote_types(errors.dtype, torch.float32)
+    return (errors.sum(dtype=wide) / mask.sum().clamp(min=1)).to(errors.dtype)
 
 
 def contrastive(anchors: Tensor, positives: Tensor) -> Tensor:
@@ -108,25 +109,23 @@ def cosine_distance(predictions: Tensor, labels: Tensor) -> Tensor:
 
 
 class PairwiseDistance(nn.Module):
-    """Stress: Σ_{i<j} (|e_i - e_j| - d_ij)² / pairs, embeddings e ``N D``, target distances d ``N N`` > 0."""
+    """Mean over pairs (|e_i - e_j| - d_p)², embeddings e ``N D``, pairs p = (i, j) as indices ``P``, target distances d ``P`` > 0."""
 
     distances: Tensor
 
     def __init__(self, distances: Tensor) -> None:
         super().__init__()
-        _check_axes(distances, 2)
+        _check_axes(distances, 1)
         self.register_buffer("distances", distances.detach().clone())
 
-    def forward(self, embeddings: Tensor) -> Tensor:
+    def forward(self, embeddings: Tensor, first: Tensor, second: Tensor) -> Tensor:
         _check_axes(embeddings, 2)
-        if tuple(self.distances.shape) != (embeddings.shape[0], embeddings.shape[0]):
-            raise ValueError(f"{list(self.distances.shape)} distances for embeddings {list(embeddings.shape)}")
-        squared = (embeddings[:, None, :] - embeddings[None, :, :]).square().sum(-1)
+        _check_length(first, self.distances.shape[0])
+        _check_length(second, self.distances.shape[0])
+        squared = (embeddings.index_select(0, first) - embeddings.index_select(0, second)).square().sum(-1)
         same = squared == 0
         distance = squared.masked_fill(same, 1).sqrt().masked_fill(same, 0)
-        stress = (distance - self.distances.to(embeddings.dtype)).square().triu(1)
-        count = embeddings.shape[0] * (embeddings.shape[0] - 1) / 2
-        return stress.sum() / max(count, 1)
+        return (distance - self.distances.to(embeddings.dtype)).square().mean()
 
 
 class CenterLoss(nn.Module):
@@ -235,10 +234,20 @@ SPECS = (
     LossSpec(
         "pairwise_distance",
         {"plain": PairwiseDistance},
-        inputs={"embeddings": TensorSpec("N D")},
-        context={"distances": TensorSpec("N N", domains.positive())},
+        inputs={
+            "embeddings": TensorSpec("N D"),
+            "first": TensorSpec("P", domains.index("N")),
+            "second": TensorSpec("P", domains.index("N")),
+        },
+        context={"distances": TensorSpec("P", domains.positive())},
         output=SCALAR,
-        laws=(laws.nonnegative(), laws.permutation("D"), laws.translation_invariant("embeddings")),
+        laws=(
+            laws.nonnegative(),
+            laws.mean_over("P"),
+            laws.permutation("D"),
+            laws.symmetric("first", "second"),
+            laws.translation_invariant("embeddings"),
+        ),
     ),
     LossSpec(
         "center_loss",

@@ -97,17 +97,20 @@ def _fake(trial: Trial, tensors: Mapping[str, Tensor], device: str, watch: Torch
         fake = {n: torch.empty(t.shape, dtype=t.dtype, device=device) for n, t in tensors.items()}
         given = trial.leaves(fake) if device == "cpu" else fake
         built: Any = candidate.build(given) if kept is None else kept
-        if isinstance(built, nn.Module) and candidate.is_class:
-            built = _moved(built, device)
+        if isinstance(built, nn.Module) and candidate.is_class and device != "cpu":
+            _move(built, device)
         output: Tensor = candidate.call(built, given)
     return output
 
 
-def _moved(module: nn.Module, device: str) -> nn.Module:
-    try:
-        return module.to(device)
-    except Exception as error:
-        raise LossRaised(error) from error
+def _move(module: nn.Module, device: str) -> None:
+    """What ``module.to(device)`` moves; the method itself cannot swap fake parameters."""
+    for part in module.modules():
+        for name, buffer in part._buffers.items():
+            part._buffers[name] = None if buffer is None else buffer.to(device)
+        for name, parameter in part._parameters.items():
+            if parameter is not None:
+                part._parameters[name] = nn.Parameter(parameter.detach().to(device), parameter.requires_grad)
 
 
 def _holds_real_tensors(trial: Trial) -> bool:

@@ -39,6 +39,7 @@ class Result:
         reason: why it is not scored, or the first question whose answer shows that it is another loss.
         with_reference: rules that catch it with the reference beside it and all laws.
         alone: rules that catch it with nothing declared but its tensors.
+        noted: rules that only say a note about it.
         crashed: rules that crashed on it.
     """
 
@@ -47,24 +48,27 @@ class Result:
     reason: str
     with_reference: tuple[str, ...] = ()
     alone: tuple[str, ...] = ()
+    noted: tuple[str, ...] = ()
     crashed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Verified:
-    """Findings of severity error or warning of one verification, and the rules that crashed."""
+    """Findings of severity error or warning of one verification, its notes, and the rules that crashed."""
 
     found: frozenset[Signature]
+    noted: frozenset[Signature]
     crashed: tuple[str, ...]
 
 
 def verified(spec: LossSpec, profile: str = PROFILE) -> Verified:
     """Verify the implementation called ``mutant`` of a declaration."""
     verification = verify(spec, profile=profile, implementations=["mutant"])
-    serious = (f for f in verification.findings if f.severity != "note")
     broken = (Status.CRASHED, Status.TIMED_OUT)
+    signatures = [((f.rule, str(f.evidence.get("aspect", ""))), f.severity == "note") for f in verification.findings]
     return Verified(
-        frozenset((f.rule, str(f.evidence.get("aspect", ""))) for f in serious),
+        frozenset(signature for signature, note in signatures if not note),
+        frozenset(signature for signature, note in signatures if note),
         tuple(o.rule for o in verification.outcomes if o.status in broken),
     )
 
@@ -101,11 +105,14 @@ def result(mutant: Mutant) -> Result:
 def _verify(mutant: Mutant, subject: Subject, loss: Any, reason: str) -> Result:
     before = originally(mutant.loss)
     after = verified(subject.with_reference(loss)), verified(subject.alone(loss))
-    caught = [
-        tuple(sorted({rule for rule, _ in now.found - then.found})) for now, then in zip(after, before, strict=True)
-    ]
+    caught = [_rules(now.found - then.found) for now, then in zip(after, before, strict=True)]
+    noted = _rules(signature for now, then in zip(after, before, strict=True) for signature in now.noted - then.noted)
     crashed = tuple(sorted({rule for now in after for rule in now.crashed}))
-    return Result(mutant, "scored", reason, caught[0], caught[1], crashed)
+    return Result(mutant, "scored", reason, caught[0], caught[1], noted, crashed)
+
+
+def _rules(signatures: Iterable[Signature]) -> tuple[str, ...]:
+    return tuple(sorted({rule for rule, _ in signatures}))
 
 
 def _batch(mutants: Sequence[Mutant]) -> list[Result]:

@@ -73,6 +73,8 @@ def _print_survivors(scored: Sequence[Result], console: Console) -> None:
     console.print(f"\n{len(survivors)} survive with the reference beside them", markup=False)
     for survivor in survivors:
         mutant = survivor.mutant
-        console.print(f"{mutant.name} in {mutant.function}; another answer to: {survivor.reason}", markup=False)
+        noted = f"; noted by {', '.join(survivor.noted)}" if survivor.noted else ""
+        shown = f"{mutant.name} in {mutant.function}; another answer to: {survivor.reason}{noted}"
+        console.print(shown, markup=False)
         for line in mutant.diff:
             console.print(f"    {line}", markup=False, highlight=False)

@@ -122,6 +122,8 @@ def _overwritten(trial: Trial, built: Callable[..., Any], fresh: Sequence[tuple[
             continue
         tensors, others = dict(fresh[0][0].tensors()), call.tensors()
         trial.run(tensors, built=built)
+        if any(tensors[name].shape != others[name].shape for name in tensors):
+            return  # the loss has resized what it was given; C02 says so
         for name in trial.candidate.called:
             tensors[name].copy_(others[name])
         found = _compared(call, built, should, tensors)

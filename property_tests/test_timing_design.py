@@ -45,7 +45,7 @@ def test_the_order_is_random_fair_and_the_same_for_the_same_seed():
 
 def test_everyone_gets_a_round_and_the_quick_leave_their_time_to_the_slow():
     assert affordable({"quick": 0.002, "slow": 0.5}, 10, 3.0) == {"quick": 10, "slow": 5}
-    assert affordable({"quick": 0.002, "slow": 5.0}, 10, 3.0) == {"quick": 1, "slow": 1}
+    assert affordable({"quick": 0.002, "slow": 5.0}, 10, 3.0) == {"quick": 10, "slow": 1}
     assert affordable({"quick": 0.002, "slow": 0.01}, 10, 3.0) == {"quick": 10, "slow": 10}
 
 

@@ -92,13 +92,21 @@ def order(names: Sequence[str], generator: random.Random) -> list[str]:
 
 
 def affordable(block_s: Mapping[str, float], rounds: int, seconds: float) -> dict[str, int]:
-    """Rounds for everyone: one each, then equal parts of the time, where what the quick leave over goes to the slow."""
-    seconds -= sum(block_s.values())
-    planned = {}
-    for position, name in enumerate(sorted(block_s, key=lambda name: block_s[name])):
-        part = seconds / (len(block_s) - position)
+    """Rounds for everyone: one each, then equal parts of the time, where what the quick leave over goes to the slow.
+
+    Time is kept for the single rounds of the slow only as far as these take half of it; who does not fit gets what is left
+    in the end.  Otherwise one loop on the largest input would leave a single round to everybody.
+    """
+    ordered = sorted(block_s, key=lambda name: block_s[name])
+    fitting = [
+        name for position, name in enumerate(ordered) if sum(block_s[n] for n in ordered[: position + 1]) <= seconds / 2
+    ]
+    seconds -= sum(block_s[name] for name in fitting)
+    planned = dict.fromkeys(ordered, 1)
+    for position, name in enumerate(fitting):
+        part = seconds / (len(fitting) - position)
         more = max(0, min(rounds - 1, int(part / block_s[name])))
-        planned[name] = 1 + more
+        planned[name] += more
         seconds -= more * block_s[name]
     return planned
 

@@ -3,7 +3,8 @@
 Every probe is a question with an answer of tensors and words: value, gradient, second derivative, dtype, what was
 modified, what was raised.  A mutant is *equivalent* if every answer is the original's, up to a few units of rounding; it
 is *invalid* if it raises on every legal input, which any call would show.  All that a caller can do within the
-declaration counts, and calls that it does not allow count by the error they raise.
+declaration counts.  Of calls that it does not allow only this counts: whether they are refused, in whatever words, and
+what an original answers that does not refuse them and has a finite number for them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from harness import LossSpec
 
@@ -53,12 +55,19 @@ class Comparison:
             for question in self.questions:
                 if question.name not in self.original:
                     self.original[question.name] = ask(question, self.spec)
-                if not alike(self.original[question.name], ask(question, spec)):
+                if not _same(question, self.original[question.name], ask(question, spec)):
                     first = question.name
                     break
         if first is not None:
             return Verdict("different", first)
         return Verdict("equivalent", f"the same on {len(self.questions)} questions")
+
+
+def _same(question: Question, original: Answer, mutant: Answer) -> bool:
+    refused = "raised" in original and "raised" in mutant
+    output = original.get("output")
+    nowhere = isinstance(output, Tensor) and not bool(output.isfinite().all())
+    return (not question.legal and (refused or nowhere)) or alike(original, mutant)
 
 
 def ask(question: Question, spec: LossSpec) -> Answer:

@@ -93,8 +93,9 @@ def _shapes(spec: LossSpec) -> Iterator[Question]:
 
 def _dtypes(spec: LossSpec) -> Iterator[Question]:
     """Dtypes and layouts that a tensor may come in although the others have another."""
-    for tensor in spec.tensors:
-        for dtype in (*DTYPES, torch.int64, torch.int32, torch.uint8, torch.bool):
+    for tensor, declared in spec.tensors.items():
+        whole = (torch.int64, torch.int32, torch.uint8, torch.bool) if declared.domain.whole else ()
+        for dtype in (*DTYPES, *whole):
             for mode in ("smooth", "lattice"):
 
                 def recast(spec: LossSpec, tensor: str = tensor, dtype: Any = dtype, mode: str = mode) -> Tensors:
@@ -102,7 +103,7 @@ def _dtypes(spec: LossSpec) -> Iterator[Question]:
                     return {**tensors, tensor: tensors[tensor].to(dtype)}
 
                 yield _evaluated(f"{tensor} in {dtype}, {mode}", recast, legal=False)
-    for tensor in spec.context:
+    for tensor in (name for name, declared in spec.context.items() if declared.domain.square):
         for layout in (torch.sparse_coo, torch.sparse_csr):
             yield _evaluated(
                 f"{tensor} {layout}",

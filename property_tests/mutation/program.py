@@ -10,7 +10,7 @@ import linecache
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from types import ModuleType
 from typing import Any
 
@@ -114,10 +114,12 @@ class _Collector:
                 self.imports.add(f"{origin}import {original}" + (f" as {name}" if name != original else ""))
 
 
+@cache
 def _source(module: str) -> ast.Module:
     return ast.parse(inspect.getsource(importlib.import_module(module)))
 
 
+@cache
 def _top_level(module: str) -> dict[str, ast.stmt]:
     found: dict[str, ast.stmt] = {}
     for statement in _source(module).body:
@@ -129,6 +131,7 @@ def _top_level(module: str) -> dict[str, ast.stmt]:
     return found
 
 
+@cache
 def _imported(module: str) -> dict[str, tuple[str | None, str]]:
     """Name -> (module it comes from, its name there); a module itself comes from none."""
     found: dict[str, tuple[str | None, str]] = {}

@@ -19,7 +19,7 @@ Prepared = Callable[[Mapping[str, Tensor]], Tensor]
 class LossRaised(Exception):
     """The user's loss raised on a case; ``error`` is what it raised."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         super().__init__(f"{type(error).__name__}: {error}")
         self.error = error
 
@@ -64,7 +64,7 @@ class Candidate:
             try:
                 given = {n: tensors[n] for n in self.constructed}
                 built = meter.construction(self.implementation, **given, **self.constructor_options)
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # a loss that exits has failed, and must not end the run
                 raise LossRaised(error) from error
         elif isinstance(self.implementation, nn.Module):
             built = copy.deepcopy(self.implementation)
@@ -83,7 +83,7 @@ class Candidate:
         try:
             returned = meter.evaluation(built, **{n: tensors[n] for n in self.called}, **self.call_options)
             return returned if self.spec.select is None else self.spec.select(returned)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a loss that exits has failed, and must not end the run
             raise LossRaised(error) from error
 
     def prepare(self, tensors: Mapping[str, Tensor], *, train: bool = False) -> Prepared:

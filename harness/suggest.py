@@ -74,7 +74,8 @@ def _of_weight(trials: Sequence[Trial], name: str) -> Iterator[str]:
     removes = removable(spec, name) == 0 and seen_to_weigh(trials, name)
     if removes and "L11" not in known:
         yield _line(laws.zero_weight_removes(name), len(trials))
-    homogeneous = [law for law in (laws.linear_in(name), laws.scale_invariant(name)) if _holds(trials, law)]
+    scaled = (laws.linear_in(name), laws.scale_invariant(name)) if spec.tensors[name].domain.kind == "float" else ()
+    homogeneous = [law for law in scaled if _holds(trials, law)]
     yield from (_line(law, len(trials)) for law in homogeneous if not known & {"L04", "L05"})
     copies = laws.repeats(name)
     if homogeneous and "L12" not in known and len(dims.parse(spec.tensors[name].dims)) == 1 and _holds(trials, copies):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import io
 import math
 import time
 import warnings
@@ -113,7 +115,11 @@ def verify(
     outcomes: list[Outcome] = []
     findings: list[Finding] = []
     seconds: dict[str, float] = {}
-    with warnings.catch_warnings(), isolated():
+    with (
+        warnings.catch_warnings(),
+        isolated(),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):  # hundreds of calls may print
         warnings.simplefilter("ignore")
         for implementation, code in planned:
             rule = next(r for r in BATTERY if r.code == code)
@@ -152,7 +158,7 @@ def suggested(
         seed: the same seed gives the same cases.
     """
     session = _session(spec, profile, seed, device)
-    with warnings.catch_warnings(), isolated():
+    with warnings.catch_warnings(), isolated(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         cases = session.pool("distinct", "smooth", CASES_OF_SUGGESTIONS)
         return suggest.suggestions([session.trial(implementation, case) for case in cases])

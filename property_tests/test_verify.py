@@ -390,3 +390,42 @@ def test_a_finding_shows_the_smallest_input_that_has_it():
     assert finding.case.sizes == {"B": 1, "C": 3}
     assert "B=1, C=3" in finding.message
     assert len({v for r in finding.case.tensors.values() for v in r.values}) <= 2
+
+
+def _exits(p, y):
+    print("on its way out")
+    raise SystemExit(0)
+
+
+def test_a_loss_that_exits_ends_nothing_but_itself_and_its_prints_go_nowhere(capsys):
+    declared = {"p": TensorSpec("B"), "y": TensorSpec("B")}
+    found = verify(LossSpec("exits", {"exits": _exits}, inputs=declared, output=TensorSpec("")), profile="quick")
+    assert any(f.rule == "B01" and "SystemExit" in f.message for f in found.findings)
+    assert capsys.readouterr().out == ""
+
+
+def _first_dropped(p, y):
+    return ((p - y)[:, 1:] ** 2).sum()
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 5, 6])
+def test_a_permutation_moves_the_first_element(size):
+    declared = {"p": TensorSpec("B T"), "y": TensorSpec("B T")}
+    spec = LossSpec(
+        "tail", {"tail": _first_dropped}, inputs=declared, fixed_sizes={"T": size}, laws=(laws.permutation("T"),)
+    )
+    assert [f.rule for f in verify(spec, profile="quick", rules=["L03"]).findings] == ["L03"]
+
+
+def _naive_log_softmax(p, y):
+    return -(p - p.exp().sum(1, keepdim=True).log()).gather(1, y[:, None]).mean()
+
+
+def test_logits_that_saturate_are_asked_in_float32_too():
+    declared = {"p": TensorSpec("B C", domains.logits()), "y": TensorSpec("B", domains.index("C"))}
+    naive, stable = (
+        verify(LossSpec("nll", {"nll": loss}, inputs=declared, output=TensorSpec("")), rules=["D02"])
+        for loss in (_naive_log_softmax, lambda p, y: torch.nn.functional.cross_entropy(p, y))
+    )
+    assert [f.evidence["aspect"] for f in naive.findings if f.severity == "error"] == ["finite float32"]
+    assert stable.ok

@@ -179,7 +179,9 @@ def _untimed(loss: LossRecord, implementation: str) -> list[str]:
         f"it failed when timed on {m.device} at {size_text(m.sizes)} ({m.pass_name}): {m.reason}" for m in failed
     ]
     if loss.reference and not any(c.implementation == implementation for c in loss.comparisons):
-        skipped = [m for m in loss.measurements if m.status != "measured" and m.reason]
+        mine = [m for m in loss.measurements if m.implementation == implementation]
+        theirs = [m for m in loss.measurements if m.implementation == loss.reference]
+        skipped = [m for m in (*mine, *theirs) if m.status != "measured" and m.reason]
         reasons.append(f"its speed is unknown{': ' + skipped[0].reason if skipped else ', nothing was timed'}")
     return list(dict.fromkeys(reasons))
 

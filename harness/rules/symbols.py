@@ -52,9 +52,9 @@ def permuted(trial: Trial, tensors: Mapping[str, Tensor], symbol: str) -> dict[s
     count = size if isinstance(size, int) else (size[0] if size else 0)
     if count < 2:
         raise NotApplicable(f"{symbol} has fewer than two positions")
-    order = torch.arange(count).roll(1)
-    if count > 2:
-        order[[0, 1]] = order[[1, 0]]  # neither a rotation nor a reflection
+    order = torch.arange(count).roll(1)  # no position stays: an error at the first or last one must show
+    if count > 3:
+        order[[0, 2]] = order[[2, 0]]  # nor is it a rotation or a reflection, under which a cyclic loss stays the same
     result = selected(trial, tensors, symbol, order)
     place = torch.argsort(order)
     for name, tensor in trial.spec.tensors.items():

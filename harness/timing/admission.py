@@ -211,6 +211,6 @@ def _show(value: Tensor) -> str:
     return f"{float(value):.6g}" if value.numel() == 1 else f"of shape {list(value.shape)}"
 
 
-def _text(error: Exception) -> str:
+def _text(error: BaseException) -> str:
     cause = error.error if isinstance(error, LossRaised) else error
     return f"{type(cause).__name__}: {(str(cause).splitlines() or [''])[0]}"

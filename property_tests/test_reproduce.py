@@ -18,6 +18,7 @@ from harness import LossSpec, TensorSpec, domains, verify
 from harness.locate import load_specs
 from harness.reproduce import literal, script
 from harness.rules.rule import Mismatch
+from harness.rules.trial import describe
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -133,6 +134,37 @@ def test_every_reproduction_of_a_mutant_runs_as_printed(caught):
     results = run_each({name: f.reproduction for name, f in runnable.items()}, path=[ROOT, HERE])
     for name, finding in runnable.items():
         assert shows(finding, results[name]), (name, finding.evidence, results[name], finding.reproduction)
+
+
+BOTH = {pair.code for pair in PAIRS if pair.code[0] == "L" or pair.code in {"B04", "C04", "C05", "C06"}} - {
+    "L08",
+    "L09",
+    "L11",
+}
+
+
+def test_the_reproduction_of_a_law_prints_what_came_and_what_should_have(caught):
+    by_value = {
+        name: finding
+        for name, finding in caught.items()
+        if finding.rule in BOTH and finding.evidence["where"].startswith("loss ")
+    }
+    assert {f.rule for f in by_value.values()} >= {"B04", "C04", "C05", "C06", "L01", "L02", "L03", "L04", "L05", "L13"}
+    results = run_each({name: f.reproduction for name, f in by_value.items()}, path=[ROOT, HERE])
+    for name, finding in by_value.items():
+        came, should = (float(line.partition(":")[2]) for line in results[name]["out"].splitlines())
+        assert describe(came) == finding.evidence["came"], (name, finding.reproduction)
+        assert describe(should) == finding.evidence["should"], (name, finding.reproduction)
+
+
+def test_the_reproduction_of_a_gradient_that_breaks_a_law_prints_both_gradients(caught):
+    (finding,) = (f for name, f in caught.items() if name.startswith("L05-scale_of_the_gradient"))
+    (result,) = run_each({"only": finding.reproduction}, path=[ROOT, HERE]).values()
+    came, should = (
+        eval(line.partition(":")[2], {"tensor": torch.tensor, "torch": torch}) for line in result["out"].splitlines()
+    )
+    assert describe(came["embeddings"][0, 0].item()) == finding.evidence["came"]
+    assert describe(should["embeddings"][0, 0].item()) == finding.evidence["should"]
 
 
 # --- without the harness

@@ -14,10 +14,11 @@ from harness import dims
 from harness.case import LAYOUTS, Case, lay_out
 from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
+from harness.rules import sides
 from harness.rules.compare import same_gradients, same_output
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.symbols import permuted, symbol_axes
-from harness.rules.trial import Trial
+from harness.rules.trial import Trial, WrongReturn
 from harness.spec import LossSpec
 
 
@@ -49,15 +50,7 @@ def declared_shapes_are_accepted(trial: Trial) -> Iterator[Mismatch]:
     except LossRaised as raised:
         if unit_symbols(trial.spec, trial.case):
             raise NotApplicable("the loss raises on a size of one; see B05") from raised
-        yield Mismatch(
-            "loss",
-            first_line(raised.error),
-            "a number",
-            aspect="raises",
-            tensors=tensors,
-            code="print(loss(**tensors))",
-            hint="if these shapes are not legal, narrow them: fixed_sizes={'B': 4}, or computed dims such as 'N+1'",
-        )
+        yield _raised(raised.error, tensors)
         return
     spec = trial.spec
     if spec.output is None:
@@ -76,6 +69,27 @@ def declared_shapes_are_accepted(trial: Trial) -> Iterator[Mismatch]:
             code="print(loss(**tensors).shape)",
             hint=f"if the loss is meant to return this, declare output=TensorSpec(...) instead of {spec.output.dims!r}",
         )
+
+
+def _raised(error: BaseException, tensors: Mapping[str, Tensor]) -> Mismatch:
+    """What the loss raised on declared shapes, with the hint that fits what it says."""
+    came, should, hint = (
+        first_line(error),
+        "a number",
+        "mend the loss, or narrow the declaration if the input is not legal",
+    )
+    text = str(error)
+    if isinstance(error, WrongReturn):
+        came, should, hint = error.came, error.should, error.mend
+    elif re.search(r"in-?place operation", text):
+        hint = "use the out-of-place operation: x = x + y instead of x += y, x.clamp(...) instead of x.clamp_(...)"
+    elif isinstance(error, (RuntimeError, ValueError)) and re.search(r"\b(shapes?|sizes?|dimensions?)\b", text):
+        hint = (
+            "take sizes from the tensors; if these shapes are not legal, narrow the dims: fixed_sizes={'B': 4}, "
+            "a computed size such as 'N+1', or one symbol for two sizes that must be equal"
+        )
+    code = "print(loss(**tensors))"
+    return Mismatch("loss", came, should, aspect="raises", tensors=tensors, code=code, hint=hint)
 
 
 @dataclass(frozen=True)
@@ -232,7 +246,9 @@ def _permutation_changes(trial: Trial, symbol: str) -> Mismatch | None:
         where=f"loss with {symbol} permuted in all tensors, at coincident sizes ({sizes})",
         aspect=symbol,
         tensors=tensors,
-        code=f"print('before:', loss(**tensors), ' with {symbol} permuted:', {mismatch.came})",
+        code=sides.compared(
+            sides.permutation(trial, tensors, symbol), replace(mismatch, aspect="value"), [], base.output.ndim
+        ),
         hint="a tensor is applied along the wrong axis where sizes are equal; index its axis explicitly, e.g. w.view(-1, *[1] * (x.ndim - 1))",
     )
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from harness import tolerance
 from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
-from harness.rules import slopes
+from harness.rules import sides, slopes
 from harness.rules.rule import Mismatch
 from harness.rules.trial import Trial, describe
 
@@ -126,7 +126,9 @@ def _both_are_subgradients(
     )
 
 
-def relation(trial: Trial, other: Function, tensors: Mapping[str, Tensor], what: str) -> Iterator[Mismatch]:
+def relation(
+    trial: Trial, other: Function, tensors: Mapping[str, Tensor], what: str, other_code: Callable[[], str] = str
+) -> Iterator[Mismatch]:
     """The loss and ``other`` are the same function of the tensors, in value and in gradient.
 
     Args:
@@ -134,6 +136,8 @@ def relation(trial: Trial, other: Function, tensors: Mapping[str, Tensor], what:
         other: another way to the same number; differentiable, called with leaves.
         tensors: the point.
         what: names the other side in messages.
+        other_code: gives the lines that define ``other(tensors)`` in plain PyTorch (`harness.rules.sides`), for the
+            reproduction; by default none.
 
     Raises:
         NotApplicable: either side is not finite here (G08 says so) or raises.
@@ -142,7 +146,10 @@ def relation(trial: Trial, other: Function, tensors: Mapping[str, Tensor], what:
     if found is not None and found.aspect == "gradient" and _relation_at(trial, other, trial.nudged(tensors)) is None:
         return  # at a tie of several kinks autograd's choice may depend on the order of the elements
     if found is not None:
-        yield replace(found, where=f"{found.where} {what}", tensors=tensors)
+        names = [name for name in trial.spec.differentiable if tensors[name].numel()]
+        again = {name: tensor.clone() for name, tensor in tensors.items()}
+        code = sides.compared(other_code(), found, names, trial.run(again, wrt=()).output.ndim)
+        yield replace(found, where=f"{found.where} {what}", tensors=tensors, code=code)
 
 
 def _relation_at(trial: Trial, other: Function, tensors: Mapping[str, Tensor]) -> Mismatch | None:

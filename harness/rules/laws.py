@@ -17,6 +17,7 @@ from torch import Tensor
 from harness import tolerance
 from harness.errors import NotApplicable
 from harness.laws import Law
+from harness.rules import sides
 from harness.rules.compare import relation
 from harness.rules.masking import removable
 from harness.rules.removal import removal
@@ -99,7 +100,8 @@ def _sum_over(trial: Trial, law: Law) -> Iterator[Mismatch]:
 def _over(trial: Trial, law: Law, *, mean: bool) -> Iterator[Mismatch]:
     _scalar(trial)
     tensors, symbol = trial.tensors(), law.symbols[0]
-    if not sliced(trial, tensors, symbol):
+    count = len(sliced(trial, tensors, symbol))
+    if not count:
         raise NotApplicable(f"{symbol} is empty")
 
     def other(leaves: Mapping[str, Tensor]) -> Tensor:
@@ -107,7 +109,13 @@ def _over(trial: Trial, law: Law, *, mean: bool) -> Iterator[Mismatch]:
         total: Tensor = reduce(add, parts)
         return total / len(parts) if mean else total
 
-    yield from relation(trial, other, tensors, f"as the {'mean' if mean else 'sum'} over {symbol}")
+    yield from relation(
+        trial,
+        other,
+        tensors,
+        f"as the {'mean' if mean else 'sum'} over {symbol}",
+        lambda: sides.slices(trial, symbol, count, mean=mean),
+    )
 
 
 def _permutation(trial: Trial, law: Law) -> Iterator[Mismatch]:
@@ -122,6 +130,7 @@ def _permutation(trial: Trial, law: Law) -> Iterator[Mismatch]:
         lambda leaves: trial.output(permuted(trial, leaves, symbol)),
         trial.tensors(),
         f"after permuting {symbol}",
+        lambda: sides.permutation(trial, trial.tensors(), symbol),
     )
 
 
@@ -144,7 +153,9 @@ def _linear_in(trial: Trial, law: Law) -> Iterator[Mismatch]:
         first = {**leaves, name: (leaves[name] - b * other) / a}
         return a * trial.output(first) + b * trial.output({**leaves, name: other})
 
-    yield from relation(trial, combined, tensors, f"by linearity in {name}")
+    yield from relation(
+        trial, combined, tensors, f"by linearity in {name}", lambda: sides.combination(name, other, a, b)
+    )
 
 
 def _scale_invariant(trial: Trial, law: Law) -> Iterator[Mismatch]:
@@ -158,6 +169,7 @@ def _scale_invariant(trial: Trial, law: Law) -> Iterator[Mismatch]:
         lambda leaves: trial.output({**leaves, name: leaves[name] * FACTOR}),
         trial.tensors(),
         f"after multiplying {name} by {FACTOR}",
+        lambda: sides.replaced({name: f"tensors[{name!r}] * {FACTOR}"}),
     )
 
 
@@ -171,6 +183,7 @@ def _translation_invariant(trial: Trial, law: Law) -> Iterator[Mismatch]:
         lambda leaves: trial.output({**leaves, **{name: leaves[name] + SHIFT for name in law.names}}),
         trial.tensors(),
         f"after adding {SHIFT} to {', '.join(law.names)}",
+        lambda: sides.replaced({name: f"tensors[{name!r}] + {SHIFT}" for name in law.names}),
     )
 
 
@@ -188,7 +201,8 @@ def _symmetric(trial: Trial, law: Law) -> Iterator[Mismatch]:
     def other(leaves: Mapping[str, Tensor]) -> Tensor:
         return trial.output({name: leaves[swapped.get(name, name)] for name in leaves})
 
-    yield from relation(trial, other, tensors, f"with {first} and {second} exchanged")
+    code = sides.replaced({name: f"tensors[{swapped[name]!r}]" for name in law.names})
+    yield from relation(trial, other, tensors, f"with {first} and {second} exchanged", lambda: code)
 
 
 def _nonnegative(trial: Trial, law: Law) -> Iterator[Mismatch]:
@@ -207,7 +221,7 @@ def _nonnegative(trial: Trial, law: Law) -> Iterator[Mismatch]:
             -lowest,
             0.0,
             tensors=trial.tensors(),
-            code="print(loss(**tensors))",
+            code="print('came:', loss(**tensors).min().item())\nprint('should be: >= 0')",
             aspect="value",
         )
 
@@ -228,7 +242,14 @@ def _zero_when_equal(trial: Trial, law: Law) -> Iterator[Mismatch]:
     if not largest <= tolerance.same(0.0, condition, intermediate):
         where = f"loss with {first} = {second}"
         yield Mismatch(
-            where, describe(largest), "0", largest, 0.0, tensors=tensors, code="print(loss(**tensors))", aspect="value"
+            where,
+            describe(largest),
+            "0",
+            largest,
+            0.0,
+            tensors=tensors,
+            code="print('came:', loss(**tensors).abs().max().item())\nprint('should be: 0')",
+            aspect="value",
         )
 
 
@@ -249,7 +270,8 @@ def _reduces_to(trial: Trial, law: Law) -> Iterator[Mismatch]:
         result: Tensor = function(**given)
         return result
 
-    yield from relation(trial, other, tensors, f"of {getattr(function, '__name__', 'the known loss')}")
+    name = getattr(function, "__name__", "the known loss")
+    yield from relation(trial, other, tensors, f"of {name}", lambda: sides.known(function, constant))
 
 
 def _repeats(trial: Trial, law: Law) -> Iterator[Mismatch]:
@@ -272,7 +294,13 @@ def _repeats(trial: Trial, law: Law) -> Iterator[Mismatch]:
         copies = selected(trial, leaves, symbols[0], index)
         return trial.output({**copies, name: torch.ones_like(copies[name])})
 
-    yield from relation(trial, other, tensors, f"with each slice repeated {name} times")
+    yield from relation(
+        trial,
+        other,
+        tensors,
+        f"with each slice repeated {name} times",
+        lambda: sides.repeated(trial, name, symbols[0], index),
+    )
 
 
 def _inert(trial: Trial, law: Law) -> Iterator[Mismatch]:
@@ -291,6 +319,7 @@ def _inert(trial: Trial, law: Law) -> Iterator[Mismatch]:
         lambda leaves: trial.output({**leaves, name: changed}),
         tensors,
         f"after changing {name}, which is declared inert",
+        lambda: sides.replaced({name: sides.literal(changed)}),
     )
 
 

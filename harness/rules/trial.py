@@ -246,6 +246,32 @@ class Trial:
         return value
 
 
+class WrongReturn(TypeError):
+    """A loss returned what is no floating tensor on the device of its inputs.
+
+    Args:
+        came: what it returned, in a few words.
+        should: what it should return.
+        mend: how to get there.
+    """
+
+    def __init__(self, came: str, should: str, mend: str) -> None:
+        super().__init__(f"it returned {came}, but should return {should}; {mend}")
+        self.came, self.should, self.mend = came, should, mend
+
+
+def _kind(output: Any) -> str:
+    kind = type(output).__name__
+    return "None" if output is None else f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"
+
+
+def _picking(output: Any) -> str:
+    if output is None or isinstance(output, (bool, int, float)):
+        return "return the tensor itself; .item() and float(...) leave the graph"
+    picked = "['loss']" if isinstance(output, Mapping) else "[0]" if isinstance(output, (tuple, list)) else ".loss"
+    return f"say which part is the loss: LossSpec(select=lambda returned: returned{picked})"
+
+
 def checked(output: Any, tensors: Mapping[str, Tensor]) -> Tensor:
     """What a loss returned, as a dense tensor.
 
@@ -253,14 +279,15 @@ def checked(output: Any, tensors: Mapping[str, Tensor]) -> Tensor:
         LossRaised: it is no floating tensor on the device of the tensors.
     """
     if not isinstance(output, Tensor):
-        what = f"it returned a {type(output).__name__}"
-        raise LossRaised(TypeError(f"{what}, but should return a tensor; pick it with LossSpec(select=...)"))
+        raise LossRaised(WrongReturn(_kind(output), "a tensor", _picking(output)))
     if not output.is_floating_point():
-        raise LossRaised(TypeError(f"it returned a tensor of {output.dtype}, but should return a floating one"))
+        mend = "compute it in floating point; a count or an argmax has no gradient"
+        raise LossRaised(WrongReturn(f"a tensor of {output.dtype}", "a floating tensor", mend))
     devices = {tensor.device.type for tensor in tensors.values()}
     if output.device.type not in devices:
         where = " and ".join(sorted(devices))
-        raise LossRaised(TypeError(f"it returned a tensor on {output.device.type}, but its inputs are on {where}"))
+        mend = "make new tensors on the device of the inputs: torch.zeros(..., device=x.device)"
+        raise LossRaised(WrongReturn(f"a tensor on {output.device.type}", f"a tensor on {where}", mend))
     return output.to_dense() if output.layout != torch.strided else output
 
 

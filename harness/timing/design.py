@@ -171,7 +171,7 @@ class _Race:
         for name, contestant in self.heat.contestants.items():
             left = until - time.perf_counter()
             if contestant.seconds > left:
-                reason = f"one call takes about {contestant.seconds:.2g} s, but {max(left, 0):.2g} s were left for it"
+                reason = f"one call takes about {contestant.seconds:.2g} s, but {max(left, 0):.2g} s were left for it; slower calls had the rest, a larger budget times both"
                 self._drop(name, "skipped", reason)
                 continue
             try:

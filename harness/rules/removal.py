@@ -11,6 +11,7 @@ from torch import Tensor
 
 from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
+from harness.rules import sides
 from harness.rules.compare import same_output
 from harness.rules.masking import aligned, removable, with_some_removed
 from harness.rules.rule import Mismatch, Rule
@@ -97,7 +98,7 @@ def try_removal(trial: Trial, name: str) -> Removal | None:
             mismatch,
             where=f"loss after changing only what {name} removes",
             tensors=tensors,
-            code=_removal_code(name, where),
+            code=_removal_code(name, where, changed),
         )
     gradient: Mismatch | None = None
     for other, mask in where.items():
@@ -114,14 +115,12 @@ def try_removal(trial: Trial, name: str) -> Removal | None:
     return Removal(trial, tensors, where, mismatch, gradient)
 
 
-def _removal_code(name: str, where: Mapping[str, Tensor]) -> str:
-    lines = ["print(loss(**tensors))"]
-    for other, mask in where.items():
-        lines.append(f"removed = torch.tensor({mask.tolist()})")
-        lines.append(
-            f"tensors[{other!r}] = torch.where(removed, tensors[{other!r}].flip(0), tensors[{other!r}]).detach()"
-        )
-    return "\n".join([*lines, f"print(loss(**tensors))      # only what {name} removes has changed"])
+def _removal_code(name: str, where: Mapping[str, Tensor], changed: Mapping[str, Tensor]) -> str:
+    other = sides.replaced({other: sides.literal(changed[other]) for other in where})
+    return (
+        f"{other}      # only what {name} removes has changed\n\n\n"
+        "print('came:', other(tensors).tolist())\nprint('should be:', loss(**tensors).tolist())"
+    )
 
 
 def _other_values(trial: Trial, name: str, tensor: Tensor, mask: Tensor) -> Tensor:

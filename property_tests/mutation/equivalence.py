@@ -60,7 +60,7 @@ class Comparison:
                     break
         if first is not None:
             return Verdict("different", first)
-        return Verdict("equivalent", f"the same on {len(self.questions)} questions")
+        return Verdict("equivalent", "the same answer to every question")
 
 
 def _same(question: Question, original: Answer, mutant: Answer) -> bool:

@@ -25,6 +25,8 @@ from .subjects import Subject, find
 PROFILE = "mutation"
 UNSHRUNK = {PROFILE: replace(PROFILES["ci"], shrinks=0)}
 
+CRASH = "X01"  # a rule that crashes has caught nothing; the crash is shown
+
 BATCH = 6  # mutants of one loss in a task: the original's answers are kept from one to the next
 
 Signature = tuple[str, str]  # rule and aspect of a finding of severity error or warning
@@ -67,7 +69,8 @@ def verified(spec: LossSpec, profile: str = PROFILE) -> Verified:
     with patch.dict(PROFILES, UNSHRUNK):
         verification = verify(spec, profile=profile, implementations=["mutant"])
     broken = (Status.CRASHED, Status.TIMED_OUT)
-    signatures = [((f.rule, str(f.evidence.get("aspect", ""))), f.severity == "note") for f in verification.findings]
+    findings = [f for f in verification.findings if f.rule != CRASH]
+    signatures = [((f.rule, str(f.evidence.get("aspect", ""))), f.severity == "note") for f in findings]
     return Verified(
         frozenset(signature for signature, note in signatures if not note),
         frozenset(signature for signature, note in signatures if note),

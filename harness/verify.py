@@ -285,6 +285,8 @@ class Session:
                     reasons.append("the loss raises on every case, see B01")
             except NotApplicable as reason:
                 reasons.append(str(reason))
+            except LossRaised as raised:
+                reasons.append(f"the loss raises at other sizes or values, see B01 ({raised})")
         return ran, found, reasons
 
     def _findings(self, implementation: str, rule: Rule, found: Sequence[tuple[Trial, Mismatch]]) -> list[Finding]:

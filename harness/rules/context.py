@@ -148,7 +148,10 @@ def _copies(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
     leaves = trial.leaves(tensors)
     output = trial.candidate.call(module, leaves)
     if isinstance(output, Tensor) and output.requires_grad:
-        contract(output).backward()
+        try:
+            contract(output).backward()
+        except RuntimeError as error:  # a graph of an earlier call, say
+            raise LossRaised(error) from error
     try:
         copy.deepcopy(module)
     except Exception as error:

@@ -54,7 +54,9 @@ def permuted(trial: Trial, tensors: Mapping[str, Tensor], symbol: str) -> dict[s
         raise NotApplicable(f"{symbol} has fewer than two positions")
     order = torch.arange(count).roll(1)  # no position stays: an error at the first or last one must show
     if count == 4:
-        order = torch.tensor([1, 3, 0, 2])  # nor is it a rotation or a reflection, under which a cyclic loss stays the same
+        order = torch.tensor(
+            [1, 3, 0, 2]
+        )  # nor is it a rotation or a reflection, under which a cyclic loss stays the same
     elif count > 4:
         order[[0, 2]] = order[[2, 0]]
     result = selected(trial, tensors, symbol, order)

@@ -13,8 +13,6 @@ from harness import annotations as signatures
 from harness import meter
 from harness.spec import LossSpec, call_function, construct_parameters
 
-Prepared = Callable[[Mapping[str, Tensor]], Tensor]
-
 
 class LossRaised(Exception):
     """The user's loss raised on a case; ``error`` is what it raised."""
@@ -85,15 +83,6 @@ class Candidate:
             return returned if self.spec.select is None else self.spec.select(returned)
         except (Exception, SystemExit) as error:  # a loss that exits has failed, and must not end the run
             raise LossRaised(error) from error
-
-    def prepare(self, tensors: Mapping[str, Tensor], *, train: bool = False) -> Prepared:
-        """Build once; the result may be called many times with tensors of the same names (for timing).
-
-        Raises:
-            LossRaised: the constructor raised; a call of the result may raise it too.
-        """
-        built = self.build(tensors, train=train)
-        return lambda given: self.call(built, given)
 
     def __call__(self, tensors: Mapping[str, Tensor], *, train: bool = False) -> Tensor:
         """Build a fresh instance and call it once."""

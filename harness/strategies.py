@@ -24,7 +24,6 @@ from harness.errors import DeclarationError, nearest
 from harness.spec import LossSpec
 
 EXACT_ELEMENTS = 64  # larger tensors are made from a seed: a byte for each element would slow the draw
-ELEMENT_LIMIT = 4096
 MANY_DIFFERENTIABLE = 4096  # elements of the differentiable inputs together
 MANY_IN_ALL = 4 * MANY_DIFFERENTIABLE
 MANY_ALONG_AN_AXIS = 1024  # a pairwise loss makes a square of it

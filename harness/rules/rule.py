@@ -76,7 +76,6 @@ class Rule:
         regimes: which cases it looks at, and how many of each at most.
         smooth: whether it needs generic values, without ties and special points.
         compiles: whether it loads torch's compiler, which takes seconds once in a process; profiles may leave it out.
-        per_case: evaluations of the loss in one trial, in words.
         why: what goes wrong in practice.
         example: the defect as code.
         mend: how to mend it.

@@ -26,7 +26,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
     {"check": ("rules", "reproduce", "suggest"), "measure": ("timing",)},
     {"run": ("verify", "causes", "replay", "measurement", "benchmark", "calibrate", "scaling", "execution", "paired")},
     {"report": ("report",)},
-    {"face": ("cli", "pytest_plugin", "pytest_paired", "pytest_speed", "options", "configuration")},
+    {"face": ("cli", "commands", "pytest_plugin", "pytest_paired", "pytest_speed", "options", "configuration")},
 )
 PLACE = {
     module: (floor, group)

@@ -1,0 +1,18 @@
+"""The commands of `loss-harness`, one file each, in the order of use.
+
+Nothing here imports torch before a command runs, so that `--help` is fast.
+"""
+
+from __future__ import annotations
+
+import click
+
+from harness.commands.bench import bench
+from harness.commands.calibrate import calibrate
+from harness.commands.diff import diff
+from harness.commands.replay import replay
+from harness.commands.report import report
+from harness.commands.rules import explain, list_rules
+from harness.commands.verify import verify
+
+COMMANDS: tuple[click.Command, ...] = (report, verify, bench, calibrate, diff, replay, list_rules, explain)

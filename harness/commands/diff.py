@@ -1,0 +1,46 @@
+"""`loss-harness diff`: two reports side by side."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from harness import options
+from harness.commands import exits, running
+
+
+@click.command()
+@click.argument("old", type=click.Path(exists=True, path_type=Path))
+@click.argument("new", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--allow", multiple=True, callback=options.split, metavar="COST=PERCENT", help="May grow so far: peak_bytes=5."
+)
+@click.option("--loss", "losses", multiple=True, callback=options.split, metavar="NAME", help="Only this loss.")
+@click.option("--format", "form", type=click.Choice(["text", "markdown", "json"]), default="text", show_default=True)
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write there, not to the terminal.")
+@click.option("--verbose", "-v", is_flag=True, help="Also what fell, every time, and what only one of them has.")
+def diff(
+    old: Path,
+    new: Path,
+    allow: tuple[str, ...],
+    losses: tuple[str, ...],
+    form: str,
+    output: Path | None,
+    verbose: bool,
+) -> None:
+    """Compare two reports: exact costs must not grow, nothing may break; times are evidence.
+
+    OLD and NEW are report folders, report.json files, or files of `loss-harness bench --save`.
+    """
+    from harness.report import diff as differences
+    from harness.report import diff_text
+
+    before, after = (differences.only(differences.read(path), losses) for path in (old, new))
+    found = differences.compare(before, after, allowed=differences.allowances(allow, before, after))
+    if form == "json":
+        running.emit(found.to_json(), output)
+    else:
+        running.emit((diff_text.text if form == "text" else diff_text.markdown)(found, verbose=verbose), output)
+    sys.exit(exits.CLEAN if found.ok else exits.FINDINGS)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from harness import cli
+from harness.commands.verify import FAILURES
 from harness.report import schema
 
 LOSS = """
@@ -155,7 +155,7 @@ def test_a_right_loss_is_clean(place):
     done = verify("mine.py:GOOD")
     assert done.exit_code == 0, done.output
     assert "0 errors" in done.stdout.splitlines()[-1]
-    assert not Path(cli.FAILURES).exists()
+    assert not Path(FAILURES).exists()
 
 
 def test_a_wrong_loss_is_found_and_can_be_repeated_as_printed(place):
@@ -172,7 +172,7 @@ def test_a_wrong_loss_is_found_and_can_be_repeated_as_printed(place):
 
 def test_a_mended_loss_replays_as_fixed(place):
     verify("mine.py:BAD")
-    failure = next(Path(cli.FAILURES).glob("bad-E01-*.json"))
+    failure = next(Path(FAILURES).glob("bad-E01-*.json"))
     (place / "mine.py").write_text(LOSS.replace(" * 1.5", ""))
     done = python("-m", "harness.cli", "replay", str(failure))
     assert done.returncode == 0, done.stderr

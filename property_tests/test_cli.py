@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from harness import cli
 from harness.commands.verify import FAILURES
 from harness.report import schema
 

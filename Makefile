@@ -11,10 +11,12 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 COMPARE := .venv-compare
 COMPARED := $(COMPARE)/.installed
+SURVEY := .venv-survey
+SURVEYED := $(SURVEY)/.installed
 ASV := cd asv_benchmarks && LOSS_HARNESS_ASV_PROFILE=$(PROFILE) ../$(BIN)/asv
 
 .DEFAULT_GOAL := report
-.PHONY: install report test speed check bench mutation compare asv asv-continuous asv-times asv-compare asv-publish asv-preview clean help
+.PHONY: install report test speed check bench mutation compare survey asv asv-continuous asv-times asv-compare asv-publish asv-preview clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /: /'
@@ -59,6 +61,16 @@ $(COMPARED): $(INSTALLED) property_tests/comparison/constraints.txt
 compare: $(COMPARED)  ## the losses beside their usual forms and third-party packages: reports/latest/losses (ARGS="--only focal")
 	OMP_NUM_THREADS=1 $(COMPARE)/bin/python -m property_tests.comparison --out reports/latest/losses $(ARGS)
 
+$(SURVEYED): $(INSTALLED) property_tests/survey/constraints.txt
+	test -x $(SURVEY)/bin/python || $(BIN)/python -m venv $(SURVEY)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$($(SURVEY)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/host.pth"
+	$(SURVEY)/bin/python -m pip install --quiet --constraint constraints.txt --constraint property_tests/survey/constraints.txt --editable '.[survey]'
+	@touch $@
+
+# It looks at other people's code and is no gate: findings (exit code 1) are its result, anything else is a failure.
+survey: $(SURVEYED)  ## verify the losses of well-known packages: reports/latest/survey (ARGS="--profile ci")
+	OMP_NUM_THREADS=1 $(SURVEY)/bin/loss-harness report harness.catalogs --profile quick --costs-only --out reports/latest/survey $(ARGS) || test $$? -eq 1
+
 asv: $(INSTALLED)  ## asv over HEAD (PROFILE=fast|regular|large)
 	$(ASV) machine --yes >/dev/null
 	$(ASV) run $(ARGS) 'HEAD^!'
@@ -83,4 +95,4 @@ asv-preview: asv-publish  ## serve those pages to this machine alone (PORT=8080)
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory asv_benchmarks/.asv/html $(PORT)
 
 clean:  ## remove the environment and everything that was made, but no report
-	rm -rf .venv .venv-compare build dist asv_benchmarks/.asv .mypy_cache .ruff_cache .hypothesis .loss-harness
+	rm -rf .venv .venv-compare .venv-survey build dist asv_benchmarks/.asv .mypy_cache .ruff_cache .hypothesis .loss-harness

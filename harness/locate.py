@@ -91,6 +91,8 @@ def _import_module(name: str, target: str) -> ModuleType:
                 f"target {target!r}: no module {name!r} in {here} or among the installed packages"
             ) from error
         raise TargetError(_broken(target, error)) from error
+    except TargetError as error:  # the module itself says what it lacks, such as a package
+        raise TargetError(f"target {target!r}: {error}") from error
     except (Exception, SystemExit) as error:
         raise TargetError(_broken(target, error)) from error
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import harness
+
 HARNESS = Path(__file__).parent.parent / "harness"
 
 # From the ground up: a module may import its own group and those of lower floors.  Groups of one floor, such as check and
@@ -27,6 +29,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
     {"run": ("verify", "causes", "replay", "measurement", "benchmark", "calibrate", "scaling", "execution", "paired")},
     {"report": ("report",)},
     {"face": ("cli", "commands", "pytest_plugin", "pytest_paired", "pytest_speed", "options", "configuration")},
+    {"catalogs": ("catalogs",)},
 )
 PLACE = {
     module: (floor, group)
@@ -73,7 +76,12 @@ def violations(root: Path) -> list[str]:
                 found.append(f"{here}: only annotations.py reads jaxtyping")
             elif top == "harness" and rest:
                 other = rest.partition(".")[0]
-                if other not in PLACE:
+                if group == "catalogs":
+                    if other not in {"catalogs", "domains", "laws"} and rest not in harness.__all__:
+                        found.append(
+                            f"{here}: catalogs import {name}, but only what users can: from harness import ..."
+                        )
+                elif other not in PLACE:
                     found.append(
                         f"{here}: {name} comes from the facade or from no floor; import the module that has it"
                     )
@@ -104,6 +112,12 @@ def test_every_floor_stands() -> None:
         ("case.py", "from jaxtyping import Float", "case.py:1: only annotations.py reads jaxtyping"),
         ("rules/laws.py", "from .rule import Rule", "rules/laws.py:1: relative import .rule.Rule"),
         ("verify.py", "from harness import LossSpec", "comes from the facade or from no floor"),
+        (
+            "catalogs/kornia.py",
+            "from harness.spec import LossSpec",
+            "catalogs/kornia.py:1: catalogs import harness.spec",
+        ),
+        ("verify.py", "from harness.catalogs import SPECS", "verify.py:1: run imports catalogs"),
         ("novelty.py", "", "novelty.py: harness.novelty has no floor"),
     ],
 )
@@ -118,6 +132,10 @@ def test_a_planted_violation_is_seen(tmp_path: Path, file: str, line: str, seen:
 def test_what_is_allowed_is_silent(tmp_path: Path) -> None:
     (tmp_path / "annotations.py").write_text("import jaxtyping\nfrom harness.domains import Domain\n")
     (tmp_path / "cli.py").write_text("import harness\nfrom harness.report import text\nimport torch\n")
+    (tmp_path / "catalogs").mkdir()
+    (tmp_path / "catalogs" / "kornia.py").write_text(
+        "from harness import LossSpec, laws\nfrom harness.catalogs import require\n"
+    )
     assert violations(tmp_path) == []
 
 

@@ -241,7 +241,7 @@ class _Results:
         folder = self.config.getoption("harness_report")
         if folder is None or not self.payloads:
             return
-        from harness.environment import describe
+        from harness.environment import describe, now
         from harness.report.schema import plain
         from harness.report.verdict import assemble
         from harness.report.writer import write_report
@@ -254,9 +254,11 @@ class _Results:
             devices=["cpu"],
             environment={"cpu": plain(describe("cpu"))},
             seconds={},
+            made=now(),
+            command="pytest",
         )
         failures = {name: failure for payload in self.payloads for name, failure in payload["failures"].items()}
-        write_report(self.config.invocation_params.dir / folder, report, failures, command="pytest")
+        write_report(self.config.invocation_params.dir / folder, report, failures)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if not self.payloads:

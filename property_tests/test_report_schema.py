@@ -31,9 +31,29 @@ def test_a_report_is_valid_json_whatever_the_evidence_holds():
 def test_another_schema_version_is_refused_with_both_versions(version):
     data = json.loads(schema.dumps(examples.report())) | {"schema": version}
     with pytest.raises(
-        schema.ReportError, match=rf"schema {version!r} came, but .* reads schema {schema.SCHEMA_VERSION}"
+        schema.ReportError, match=rf"schema {version!r} came, but .* reads schema 3 and {schema.SCHEMA_VERSION}"
     ):
         schema.loads(json.dumps(data))
+
+
+def test_a_report_of_the_version_before_is_read_without_what_it_did_not_know():
+    report = examples.report()
+    older = json.loads(schema.dumps(report)) | {"schema": 3}
+    del older["made"], older["command"]
+    for loss in older["losses"]:
+        del loss["sources"], loss["description"]
+        for verdict in loss["verdicts"]:
+            del verdict["sentence"], verdict["scope"], verdict["settle"]
+    read = schema.loads(json.dumps(older))
+    assert (read.schema, read.made, read.command) == (schema.SCHEMA_VERSION, "", "")
+    assert [v.verdict for v in read.losses[0].verdicts] == [v.verdict for v in report.losses[0].verdicts]
+    assert read.losses[0].outcomes == report.losses[0].outcomes
+
+
+@pytest.mark.parametrize("losses", [None, 3, [3], [{}]])
+def test_a_broken_report_of_the_version_before_is_refused(losses):
+    with pytest.raises(schema.ReportError, match="not a report of schema 3"):
+        schema.loads(json.dumps({"schema": 3, "losses": losses}))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "nonsense"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,11 +45,10 @@ def report(ctx: click.Context, /, targets: tuple[str, ...], out: Path, timings: 
     request = running.request(ctx)
     run = Run(running.load(targets or ("losses",)), request)
     writer.check_folder(out)
-    command = shlex.join(["loss-harness", *sys.argv[1:]])
 
     def show(made: Report) -> None:
         folder = writer.folder_for(out, made)
-        writer.write_report(folder, made, run.failures, timings=run.timings, command=command)
+        writer.write_report(folder, made, run.failures, timings=run.timings)
         parts = [text.verdicts_text(made, running.styled), self_check_sentence(made.environment.get("calibration"))]
         parts.append(check_times_text(made) if timings else "")
         click.echo("\n\n".join(part for part in parts if part))

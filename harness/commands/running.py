@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -52,6 +53,7 @@ def request(ctx: click.Context) -> Request:
         sweep=given.get("sweep") or {},
         densities=given.get("densities") or ({},),
         compiled=given.get("compiled", False),
+        command=shlex.join(["loss-harness", *sys.argv[1:]]),
         **{name: given[name] for name in ("passes", "dtypes", "caches", "clocks") if given.get(name)},
     )
 

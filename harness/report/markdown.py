@@ -53,12 +53,11 @@ def _cell(text: str) -> str:
     return "<br>".join(escaped(line) for line in text.splitlines())
 
 
-def render(report: Report, *, command: str = "", folder: str = ".") -> str:
+def render(report: Report, *, folder: str = ".") -> str:
     """The text of `report.md`.
 
     Args:
         report: what to show.
-        command: how the report was made, shown as the last section.
         folder: where the `failures` folder lies, as a person would write it after `loss-harness replay`.
     """
     verdicts = [["loss", "implementation", "verdict", "reasons"]]
@@ -84,7 +83,6 @@ def render(report: Report, *, command: str = "", folder: str = ".") -> str:
         environment=[["setting", "value"], *_flat(plain(settings))],
         self_check=self_check_sentence(report.environment.get("calibration")),
         severities=SEVERITIES,
-        command=command,
         folder=folder,
     )
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"

@@ -22,6 +22,7 @@ from harness.report.schema import (
     in_order,
     plain,
 )
+from harness.report.sources import described, located
 from harness.rules import DOCUMENTED
 from harness.scaling import Crossover, Growth, crossovers, growths
 
@@ -46,7 +47,14 @@ def target(spec: LossSpec) -> str:
 def empty(spec: LossSpec, implementations: Sequence[str] | None = None) -> LossRecord:
     """The record of a loss of which nothing is known yet."""
     chosen = tuple(spec.implementations) if implementations is None else tuple(implementations)
-    return LossRecord(spec.name, target(spec), spec.reference if len(spec.implementations) > 1 else "", chosen)
+    return LossRecord(
+        spec.name,
+        target(spec),
+        spec.reference if len(spec.implementations) > 1 else "",
+        chosen,
+        description=described(spec),
+        sources=located(spec),
+    )
 
 
 def skipped(spec: LossSpec, implementation: str, code: str, device: str, reason: str) -> LossRecord:

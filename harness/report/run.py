@@ -14,7 +14,7 @@ import torch
 from harness import rules
 from harness.benchmark import benchmark
 from harness.calibrate import SHORT_PAIRS, calibrate
-from harness.environment import describe
+from harness.environment import describe, now
 from harness.errors import HarnessError, nearest
 from harness.meter import metered
 from harness.report import records
@@ -52,6 +52,7 @@ class Request:
         is_timed: whether to time; else exact costs alone are taken.
         sizes: what to measure at; what a loss declares where ``None``.
         sweep: for each symbol, the sizes that it takes while the others have the first of ``sizes``.
+        command: the command line that asks for it, as the report will show it.
         densities: see `harness.benchmark.benchmark`, as for ``passes``, ``dtypes`` (by name), ``caches``, ``clocks`` and ``compiled``.
     """
 
@@ -72,6 +73,7 @@ class Request:
     caches: tuple[Cache, ...] | None = None
     clocks: tuple[ClockName, ...] | None = None
     compiled: bool = False
+    command: str = ""
 
 
 def selected_codes(select: Sequence[str], ignore: Sequence[str]) -> tuple[str, ...] | None:
@@ -278,6 +280,8 @@ class Run:
             devices=self.request.devices,
             environment=self.environment,
             seconds=self.seconds,
+            made=now(),
+            command=self.request.command,
         )
         gone = [f"accepted, but no longer found: {e.text}" for e in unseen(self.request.baseline, made)]
         return replace(made, notes=(*made.notes, *gone))

@@ -18,8 +18,11 @@ Every record here is frozen, made of JSON types and readable without torch; rend
         crossovers[]   where one implementation overtakes another
         verdicts[]     one an implementation
         missing        one sentence on what did not run; empty where everything did
+        description    first paragraph of the docstring of the loss
+        sources[]      file and line of each implementation, and of the declaration
       notes[]          what holds for all losses
       seconds          how long each part took, by name
+      made, command    when (UTC, ISO 8601) and with which command line
 """
 
 from __future__ import annotations
@@ -35,8 +38,12 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from harness.errors import HarnessError
+from harness.report.measured import ComparisonRecord as ComparisonRecord
+from harness.report.measured import CrossoverRecord as CrossoverRecord
+from harness.report.measured import GrowthRecord as GrowthRecord
+from harness.report.measured import MeasurementRecord as MeasurementRecord
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 STATUSES = ("passed", "failed", "waived", "skipped", "inapplicable", "crashed", "timed out")
 SEVERITIES = ("error", "warning", "note")
 CRASHED = "X01"  # code of the finding that a rule could not be checked; it says nothing on whether the loss is right
@@ -126,114 +133,33 @@ class CheckTimeRecord:
 
 
 @dataclass(frozen=True)
-class MeasurementRecord:
-    """Seconds per call of one implementation at one size, raw, with costs that do not drift.
-
-    ``process`` says in which process each round ran; ``calls_per_block`` of how many calls each round's time is the mean.
-    ``costs`` are the exact costs of one call by the names of `harness.timing.costs.Costs`, empty where unknown.
-    ``bound_bytes`` is the least that a pass must move, as the loss declares it.
-    ``estimated_seconds`` is what a call that was too slow to be measured would take, by its growth at smaller sizes.
-    """
-
-    implementation: str
-    device: str
-    dtype: str
-    sizes: dict[str, Any]
-    pass_name: str
-    status: str
-    reason: str
-    seconds_per_call: tuple[float, ...]
-    process: tuple[int, ...]
-    calls_per_block: int
-    costs: dict[str, Any] = field(default_factory=dict)
-    cache: str = "warm"
-    clock: str = "wall"
-    densities: dict[str, Any] = field(default_factory=dict)
-    compile_seconds: float | None = None
-    estimated_seconds: float | None = None
-    bound_bytes: int | None = None
-
-    @property
-    def median_seconds(self) -> float | None:
-        """Median of the raw times, or ``None`` where nothing was measured."""
-        if not self.seconds_per_call:
-            return None
-        ordered = sorted(self.seconds_per_call)
-        middle = len(ordered) // 2
-        return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
-
-
-@dataclass(frozen=True)
-class ComparisonRecord:
-    """Speedup over the reference at one size: above 1 is faster; ``low`` and ``high`` bound it with 95 % confidence."""
-
-    implementation: str
-    reference: str
-    device: str
-    dtype: str
-    sizes: dict[str, Any]
-    pass_name: str
-    speedup: float | None
-    low: float | None
-    high: float | None
-    verdict: str
-    rounds: int
-    reason: str
-    cache: str = "warm"
-    clock: str = "wall"
-    densities: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class GrowthRecord:
-    """``cost`` of an implementation grows as ``along ** exponent``, with its 95 % interval (unknown below three sizes).
-
-    ``cost`` is ``seconds`` or the name of an exact cost; ``along`` a symbol, ``density(NAME)``, or ``elements`` of all tensors;
-    ``fixed`` is what stayed the same, ``last_exponent`` the slope between the two largest sizes.
-    """
-
-    implementation: str
-    device: str
-    dtype: str
-    pass_name: str
-    cache: str
-    clock: str
-    cost: str
-    along: str
-    fixed: dict[str, Any]
-    sizes: tuple[float, ...]
-    costs: tuple[float, ...]
-    exponent: float
-    low: float | None
-    high: float | None
-    last_exponent: float
-
-
-@dataclass(frozen=True)
-class CrossoverRecord:
-    """``overtaking`` is slower at ``below`` and faster at ``above`` than ``overtaken``, both settled; ``estimate`` between."""
-
-    overtaking: str
-    overtaken: str
-    device: str
-    dtype: str
-    pass_name: str
-    cache: str
-    clock: str
-    along: str
-    fixed: dict[str, Any]
-    below: float
-    above: float
-    estimate: float
-
-
-@dataclass(frozen=True)
 class VerdictRecord:
-    """Adopt, adopt with caveats, do not adopt, inconclusive, or reference; each reason is one sentence."""
+    """Adopt, adopt with caveats, do not adopt, inconclusive, or reference.
+
+    ``sentence`` says it in one sentence, ``reasons`` each in one, the decisive ones first; ``scope`` at which devices, dtypes
+    and sizes it holds and where the order changes; ``settle`` what to mend, declare or measure next, empty where nothing is open.
+    """
 
     implementation: str
     verdict: str
     reasons: tuple[str, ...]
+    sentence: str = ""
+    scope: tuple[str, ...] = ()
+    settle: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SourceRecord:
+    """Where an implementation is defined; ``implementation`` is empty for the declaration itself.
+
+    ``file`` has forward slashes and is relative to the working directory where ``is_local``, else to the folder from which
+    Python imports it, so that no report names a folder of the machine.
+    """
+
+    implementation: str
+    file: str
+    line: int
+    is_local: bool
 
 
 @dataclass(frozen=True)
@@ -255,6 +181,14 @@ class LossRecord:
     verdicts: tuple[VerdictRecord, ...] = ()
     notes: tuple[str, ...] = ()
     missing: str = ""
+    description: str = ""
+    sources: tuple[SourceRecord, ...] = ()
+
+    def source(self, implementation: str) -> SourceRecord | None:
+        """Where a reader looks first: the implementation, or the declaration where only that one is the user's own."""
+        mine = [s for s in self.sources if s.implementation == implementation]
+        declared = [s for s in self.sources if not s.implementation]
+        return next((s for s in (*mine, *declared) if s.is_local), next(iter((*mine, *declared)), None))
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -297,6 +231,8 @@ class Report:
     losses: tuple[LossRecord, ...]
     notes: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
+    made: str = ""
+    command: str = ""
 
     @property
     def ok(self) -> bool:
@@ -386,12 +322,28 @@ def loads(text: str) -> Report:
     if not isinstance(data, Mapping):
         raise ReportError(f"not a report: a JSON {type(data).__name__} came, but a report is an object")
     version = data.get("schema")
-    if version != SCHEMA_VERSION:
+    if version == 3:
+        data = _from_3(data)
+    elif version != SCHEMA_VERSION:
         raise ReportError(
-            f"a report of schema {version!r} came, but this version of loss-harness reads schema {SCHEMA_VERSION}; "
+            f"a report of schema {version!r} came, but this version of loss-harness reads schema 3 and {SCHEMA_VERSION}; "
             f"make the report anew, or read it with the version that wrote it ({data.get('tool', 'unknown')})"
         )
     return _record(Report, data, "report")
+
+
+def _from_3(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A report of schema 3, which knew neither when it was made nor where the losses are; that stays unknown."""
+    try:
+        losses = [
+            {"description": "", "sources": []}
+            | loss
+            | {"verdicts": [{"sentence": "", "scope": [], "settle": []} | verdict for verdict in loss["verdicts"]]}
+            for loss in data["losses"]
+        ]
+    except (KeyError, TypeError) as error:
+        raise ReportError(f"not a report of schema 3: {error!r} in its losses") from error
+    return {"made": "", "command": ""} | dict(data) | {"schema": SCHEMA_VERSION, "losses": losses}
 
 
 def _record(cls: type[R], data: Any, where: str) -> R:

@@ -48,6 +48,8 @@ def assemble(
     environment: Mapping[str, Any],
     seconds: Mapping[str, float],
     notes: Sequence[str] = (),
+    made: str = "",
+    command: str = "",
 ) -> Report:
     """A report of this version of the tool, with its verdicts."""
     return Report(
@@ -60,6 +62,8 @@ def assemble(
         losses=tuple(judged(loss) for loss in losses),
         notes=tuple(notes),
         seconds=dict(seconds),
+        made=made,
+        command=command,
     )
 
 

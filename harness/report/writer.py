@@ -48,7 +48,6 @@ def write_report(
     failures: Mapping[str, Mapping[str, Any]],
     *,
     timings: str | None = None,
-    command: str = "",
 ) -> list[Path]:
     """Write report.json, report.md, failures/*.json and, where something was timed, timings.csv.
 
@@ -65,7 +64,7 @@ def write_report(
     texts = {f"{FAILURES}/{name}": _json(failure) for name, failure in failures.items()}
     if timings is not None:
         texts["timings.csv"] = timings
-    texts["report.md"] = markdown.render(report, command=command, folder=folder.as_posix())
+    texts["report.md"] = markdown.render(report, folder=folder.as_posix())
     texts["report.json"] = dumps(report)
     stale = _written_before(folder) - set(texts)
     try:

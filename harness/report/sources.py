@@ -1,0 +1,73 @@
+"""Where losses are defined and what they say of themselves, for reports that point at a line."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.report.schema import SourceRecord
+
+if TYPE_CHECKING:
+    from harness.spec import LossSpec
+
+
+def located(spec: LossSpec) -> tuple[SourceRecord, ...]:
+    """The declaration and every implementation whose source can be found, in that order."""
+    found = [_record("", spec.source.file, spec.source.line)]
+    for name, implementation in spec.implementations.items():
+        place = _place(implementation)
+        found += [] if place is None else [_record(name, *place)]
+    return tuple(found)
+
+
+def described(spec: LossSpec) -> str:
+    """First paragraph of the docstring of the first implementation that has one, in one line; empty where none has."""
+    for implementation in (*reversed(spec.implementations.values()),):
+        defined = _defined(implementation)
+        text = inspect.cleandoc(getattr(defined, "__doc__", None) or "") if _has_source(defined) else ""
+        if text:
+            return " ".join(text.partition("\n\n")[0].split())
+    return ""
+
+
+def _defined(implementation: Callable[..., Any]) -> Any:
+    """The class or function that a reader would open."""
+    while isinstance(implementation, functools.partial):
+        implementation = implementation.func
+    unwrapped = inspect.unwrap(implementation)
+    if inspect.isclass(unwrapped) or inspect.isroutine(unwrapped):
+        return unwrapped
+    return type(unwrapped)
+
+
+def _has_source(defined: Any) -> bool:
+    return inspect.isclass(defined) or inspect.isfunction(defined) or inspect.ismethod(defined)
+
+
+def _place(implementation: Callable[..., Any]) -> tuple[str, int] | None:
+    defined = _defined(implementation)
+    try:
+        file = inspect.getsourcefile(defined)
+        _, line = inspect.getsourcelines(defined)
+    except (OSError, TypeError):
+        return None  # a builtin, or code that no file holds
+    return None if file is None else (file, max(line, 1))
+
+
+def _record(implementation: str, file: str, line: int) -> SourceRecord:
+    path, here = Path(file), Path.cwd()
+    if not any(path.is_relative_to(folder) for folder in _installed()) and path.is_relative_to(here):
+        return SourceRecord(implementation, path.relative_to(here).as_posix(), line, is_local=True)
+    roots = [folder for folder in (*_installed(), *map(Path, sys.path)) if path.is_relative_to(folder)]
+    deepest = max(roots, key=lambda folder: len(folder.parts), default=path.parent)
+    return SourceRecord(implementation, path.relative_to(deepest).as_posix(), line, is_local=False)
+
+
+def _installed() -> Iterator[Path]:
+    for name in ("purelib", "platlib", "stdlib"):
+        yield Path(sysconfig.get_path(name))

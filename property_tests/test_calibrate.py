@@ -8,7 +8,8 @@ import torch
 from harness import HarnessError, calibrate, cli
 from harness.benchmark import Comparison
 from harness.calibrate import GROUP, SLOWDOWNS, SPEC, UNITS, Calibration, Level
-from harness.report.self_check import calibration_text, self_check_sentence
+from harness.report.calibration import calibration_text
+from harness.report.self_check import self_check_sentence
 from harness.timing.costs import count
 
 

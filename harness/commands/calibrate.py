@@ -32,7 +32,8 @@ def calibrate(
     alarms are significantly more than 1 %.
     """
     from harness import calibrate as calibration
-    from harness.report import self_check, writer
+    from harness.report import writer
+    from harness.report.calibration import calibration_text
 
     if len(devices) != 1:
         raise click.BadParameter(f"{','.join(devices)}: one device at a time", param_hint="--device")
@@ -41,5 +42,5 @@ def calibrate(
     as_json = json.dumps(made.to_json(), indent=2) + "\n"
     if save is not None:
         writer.write_text(save, as_json)
-    running.emit(as_json if form == "json" else self_check.calibration_text(made), None)
+    running.emit(as_json if form == "json" else calibration_text(made), None)
     sys.exit(exits.CLEAN if made.ok else exits.FINDINGS)

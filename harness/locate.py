@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import nn
 
+from harness.declaration import Declaration
 from harness.errors import DeclarationError, TargetError, nearest
 from harness.spec import LossSpec, Source
 
@@ -42,9 +43,68 @@ def load_specs(targets: Iterable[str]) -> list[LossSpec]:
     return specs
 
 
-def _load(target: str) -> list[LossSpec]:
+def load_declared(declaration: Declaration) -> LossSpec:
+    """The spec of a loss that is declared beside it, on the command line.
+
+    Raises:
+        TargetError: the target, or the reference's, names no single loss.
+        DeclarationError: the declaration cannot be read or contradicts the loss.
+    """
+    name, loss = _one_loss(declaration.target)
+    reference = _one_loss(declaration.reference)[1] if declaration.reference else None
+    spec = declaration.spec(name, loss, reference)
+    spec.source = _source(loss) or spec.source
+    spec.target = declaration.as_target
+    return spec
+
+
+def _one_loss(target: str) -> tuple[str, Any]:
+    found = losses_of(target)
+    if len(found) > 1:
+        choices = "".join(f"\n    {_split(target)[0]}:{name}" for name in found)
+        raise TargetError(f"target {target!r} holds {len(found)} losses; write one of{choices}")
+    ((name, loss),) = found.items()
+    return name, loss
+
+
+def losses_of(target: str) -> dict[str, Any]:
+    """Losses by name, declared or not: the attribute that the target names, else every public function and module class.
+
+    Raises:
+        TargetError: nothing there, or something that is no loss.
+    """
+    module, place, attribute = _module_of(target)
+    if attribute is None:
+        found = {name: value for name, value in vars(module).items() if _is_own_loss(module, name, value)}
+        if not found:
+            raise TargetError(f"target {target!r} holds no loss: no public function and no subclass of torch.nn.Module")
+        return found
+    if not hasattr(module, attribute):
+        raise TargetError(f"target {target!r}: {place} has no {attribute!r}{nearest(attribute, vars(module))}")
+    value = getattr(module, attribute)
+    if isinstance(value, LossSpec):
+        raise TargetError(f"target {target!r} is a LossSpec, which declares itself; run it as it is")
+    if not callable(value):
+        raise TargetError(f"target {target!r} is {type(value).__name__}, but should be a loss: a function or a class")
+    return {attribute: value}
+
+
+def _is_own_loss(module: ModuleType, name: str, value: Any) -> bool:
+    if name.startswith("_") or getattr(value, "__module__", None) != module.__name__:
+        return False
+    return inspect.isfunction(value) or (inspect.isclass(value) and issubclass(value, nn.Module))
+
+
+def _module_of(target: str) -> tuple[ModuleType, str, str | None]:
     place, attribute = _split(target)
     module = _import_file(Path(place), target) if _is_file(place) else _import_module(place, target)
+    return module, place, attribute
+
+
+def _load(target: str) -> list[LossSpec]:
+    if target.startswith("{"):
+        return [load_declared(Declaration.from_target(target))]
+    module, place, attribute = _module_of(target)
     if attribute is None:
         found = _everything(module, target)
     else:
@@ -179,10 +239,7 @@ def _everything(module: ModuleType, target: str) -> list[LossSpec]:
         return specs
     problems: dict[str, str] = {}
     for name, value in vars(module).items():
-        if name.startswith("_") or getattr(value, "__module__", None) != module.__name__:
-            continue
-        is_loss = inspect.isfunction(value) or (inspect.isclass(value) and issubclass(value, nn.Module))
-        if is_loss:
+        if _is_own_loss(module, name, value):
             try:
                 specs.append(_zero_config(value, name))
             except DeclarationError as error:
@@ -221,9 +278,14 @@ def _specs_in(value: Any, target: str, attribute: str) -> list[LossSpec]:
 
 def _zero_config(loss: Any, name: str) -> LossSpec:
     spec = LossSpec(name=name, implementations={name: loss})
+    spec.source = _source(loss) or spec.source
+    return spec
+
+
+def _source(loss: Any) -> Source | None:
+    """Where a loss is written; ``None`` for a builtin."""
     try:
         file, (_, line) = inspect.getsourcefile(loss), inspect.getsourcelines(loss)
     except (OSError, TypeError):
-        return spec
-    spec.source = Source(str(file), loss.__module__, line)
-    return spec
+        return None
+    return Source(str(file), loss.__module__, line)

@@ -239,3 +239,38 @@ def timed(command: Callable[..., Any]) -> Callable[..., Any]:
 
 costs_only = click.option("--costs-only", is_flag=True, help="Take exact costs, which do not drift; time nothing.")
 timings = click.option("--timings", is_flag=True, help="Say where the time went, rule by rule.")
+
+
+_DECLARED = (
+    click.option(
+        "--inputs",
+        metavar="TENSORS",
+        help="For a loss that declares nothing: 'predictions: B C logits; labels: B index(C)', each name: DIMS [DOMAIN] [DTYPE].",
+    ),
+    click.option(
+        "--context", metavar="TENSORS", help="Tensors that exist before training, likewise: 'weight: C positive'."
+    ),
+    click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="A constant: reduction=sum; may be given several times.",
+    ),
+    click.option("--returns", metavar="TENSOR", help="What the loss returns: 'B'; '' for one number."),
+    click.option(
+        "--law",
+        "laws",
+        multiple=True,
+        metavar="LAW",
+        help="A law to check: 'permutation(B)'; may be given several times.",
+    ),
+    click.option("--reference", metavar="TARGET", help="A second implementation, to which the loss is held."),
+)
+
+
+def declared(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that declare a loss which declares nothing itself."""
+    for option in reversed(_DECLARED):
+        command = option(command)
+    return command

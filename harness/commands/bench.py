@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness import options
-from harness.commands import running
+from harness.commands import loading, running
 
 if TYPE_CHECKING:
     from harness.report.schema import Report
@@ -28,13 +28,14 @@ if TYPE_CHECKING:
 @click.option(
     "--save", type=click.Path(path_type=Path, dir_okay=False), help="Write the results there, for `loss-harness diff`."
 )
+@options.declared
 @click.pass_context
 def bench(ctx: click.Context, /, targets: tuple[str, ...], form: str, save: Path | None, **_: Any) -> None:
     """Time losses without checking that they are right."""
     from harness.report import schema, timings, writer
     from harness.report.run import Run
 
-    run = Run(running.load(targets), running.request(ctx))
+    run = Run(loading.load(targets, ctx), running.request(ctx))
     if save is not None:
         writer.check_folder(save.parent)
 

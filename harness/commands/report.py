@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness import options
-from harness.commands import running
+from harness.commands import loading, running
 
 if TYPE_CHECKING:
     from harness.report.schema import Report
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 @options.select
 @options.ignore
 @options.timings
+@options.declared
 @click.pass_context
 def report(ctx: click.Context, /, targets: tuple[str, ...], out: Path, timings: bool, **_: Any) -> None:
     """Verify and time losses, and say whether to adopt them.
@@ -43,7 +44,7 @@ def report(ctx: click.Context, /, targets: tuple[str, ...], out: Path, timings: 
     from harness.report.self_check import self_check_sentence
 
     request = running.request(ctx)
-    run = Run(running.load(targets or ("losses",)), request)
+    run = Run(loading.load(targets or ("losses",), ctx), request)
     writer.check_folder(out)
 
     def show(made: Report) -> None:

@@ -17,7 +17,6 @@ from harness.commands import exits
 if TYPE_CHECKING:
     from harness.report.run import Request, Run, Watch
     from harness.report.schema import Report
-    from harness.spec import LossSpec
 
 COLORS = {
     "error": "red",
@@ -56,13 +55,6 @@ def request(ctx: click.Context) -> Request:
         command=shlex.join(["loss-harness", *sys.argv[1:]]),
         **{name: given[name] for name in ("passes", "dtypes", "caches", "clocks") if given.get(name)},
     )
-
-
-def load(targets: Sequence[str]) -> list[LossSpec]:
-    """The specs that the targets name."""
-    from harness.locate import load_specs
-
-    return load_specs(targets)
 
 
 @contextmanager

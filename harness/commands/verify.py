@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness import options
-from harness.commands import running
+from harness.commands import loading, running
 
 if TYPE_CHECKING:
     from harness.report.run import Watch
@@ -33,6 +33,7 @@ FAILURES = ".loss-harness/failures"
     "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write there instead of to the terminal."
 )
 @click.option("--verbose", "-v", is_flag=True, help="Also notes, reasons, and code that reproduces each finding.")
+@options.declared
 @click.pass_context
 def verify(
     ctx: click.Context,
@@ -49,7 +50,7 @@ def verify(
     from harness.report.run import Run
 
     request = running.request(ctx)
-    run = Run(running.load(targets), request)
+    run = Run(loading.load(targets, ctx), request)
 
     def show(made: Report) -> None:
         writer.write_failures(Path(FAILURES), run.failures)

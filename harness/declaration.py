@@ -1,0 +1,98 @@
+"""`Declaration`: a loss that declares nothing itself, declared on the command line, and the TARGET that carries all of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from harness import annotations as signatures
+from harness import inline
+from harness.errors import DeclarationError
+from harness.spec import LossSpec
+
+ON_THE_COMMAND_LINE = (
+    'On the command line a tensor of the batch is --inputs "name: B", one that exists before training --context '
+    '"name: B", and a constant --set name=value'
+)
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What the options `--inputs`, `--context`, `--set`, `--returns`, `--law` and `--reference` say of a loss.
+
+    Args:
+        target: the loss, ``package.module:Name`` or ``path/file.py:Name``.
+        inputs: tensors of the batch, in the grammar of `harness.inline`.
+        context: tensors that exist before training, likewise.
+        output: what the loss returns, one tensor without a name; ``None`` says nothing, the empty text is a scalar.
+        options: constants, each ``name=value``.
+        laws: each as ``permutation(B)``.
+        reference: target of a second implementation, which the loss is held to.
+    """
+
+    target: str
+    inputs: str
+    context: str = ""
+    output: str | None = None
+    options: tuple[str, ...] = ()
+    laws: tuple[str, ...] = ()
+    reference: str = ""
+
+    @property
+    def as_target(self) -> str:
+        """One text that `harness.locate.load_specs` makes the same spec of, in any process."""
+        return json.dumps({key: value for key, value in asdict(self).items() if value not in ("", None, [], ())})
+
+    @staticmethod
+    def from_target(text: str) -> Declaration:
+        """The declaration that `as_target` wrote.
+
+        Raises:
+            DeclarationError: another text.
+        """
+        known = {field.name for field in fields(Declaration)}
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise DeclarationError(f"target {text!r} is not JSON: {error}") from error
+        if not isinstance(data, Mapping) or not {"target", "inputs"} <= set(data) <= known:
+            raise DeclarationError(
+                f"target {text!r} came, but should be an object with target, inputs and some of {sorted(known)}"
+            )
+        read: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+        return Declaration(**read)
+
+    def spec(self, name: str, loss: Callable[..., Any], reference: Callable[..., Any] | None = None) -> LossSpec:
+        """The spec of the loss; the reference, where there is one, is its first implementation.
+
+        Raises:
+            DeclarationError: a text that cannot be read, or one that contradicts the loss.
+        """
+        implementations = {name: loss} if reference is None else {"reference": reference, name: loss}
+        inputs = inline.tensors(self.inputs)
+        context = inline.tensors(self.context) if self.context.strip() else None
+        output = None if self.output is None else inline.tensor(self.output)
+        options = inline.options(self.options)
+        laws = [inline.law(law) for law in self.laws]
+        for implementation in implementations.values():
+            _check_keywords(name, implementation, [*inputs, *(context or {})])
+        try:
+            return LossSpec(
+                name, implementations, inputs=inputs, context=context, output=output, options=options, laws=laws
+            )
+        except DeclarationError as error:
+            raise DeclarationError(f"{error}\n{ON_THE_COMMAND_LINE}") from error
+
+
+def _check_keywords(name: str, loss: Callable[..., Any], tensors: Sequence[str]) -> None:
+    positional = signatures.positional_only(signatures.call_function(loss))
+    taken = [parameter for parameter in positional if parameter in tensors]
+    if taken:
+        called = ", ".join(positional)
+        raise DeclarationError(
+            f"loss {name!r}: parameter {taken[0]!r} can be given by position only, but tensors are passed by keyword; "
+            f"write a file that wraps it, and name that file instead:\n"
+            f"    def {name}_by_keyword({called}): return {name}({called})"
+        )

@@ -1,0 +1,151 @@
+"""The report as one HTML file that a browser opens from disk, made from the records alone; see `page` for what it may load."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from harness.report import plots, view
+from harness.report.page import anchor, page
+from harness.report.schema import SEVERITIES, STATUSES, LossRecord, Report, plain
+from harness.report.self_check import self_check_sentence
+from harness.report.speed import place_of, speedup_text
+from harness.report.text import totals_text
+from harness.report.timings import crossover_text, growth_table, timing_table
+
+# What fits in an attachment and opens at once on a phone.
+MOST_BYTES = 1_500_000
+
+# Above these a text is cut; the whole one stands in report.json.
+LONGEST_NAME, LONGEST_TEXT = 120, 6000
+
+# Columns of the table of costs: what compares stands in the plot above it.
+_COMPARED = ("speedup", "95 % interval")
+
+
+@dataclass(frozen=True)
+class Detail:
+    """How much of a report its page shows.
+
+    Args:
+        code: severities whose findings stand with the code that reproduces them.
+        inputs: severities whose findings stand with their smallest input.
+        reasons: whether every rule that did not pass stands with the reason.
+        plots: whether scaling plots and tables of costs stand there.
+        left_out: what the others have more, for the reader.
+    """
+
+    code: Sequence[str] = SEVERITIES
+    inputs: Sequence[str] = SEVERITIES
+    reasons: bool = True
+    plots: bool = True
+    left_out: str = ""
+
+
+# From everything to what decides; the first that fits is taken.
+DETAILS = (
+    Detail(),
+    Detail(code=("error", "warning"), left_out="the code that reproduces notes"),
+    Detail(
+        code=("error",),
+        inputs=("error", "warning"),
+        left_out="the code that reproduces warnings and notes, and the inputs of notes",
+    ),
+    Detail(
+        code=("error",),
+        inputs=("error",),
+        reasons=False,
+        left_out="code and inputs of warnings and notes, and why rules were not checked",
+    ),
+    Detail(
+        code=(),
+        inputs=("error",),
+        reasons=False,
+        plots=False,
+        left_out="the code that reproduces findings, inputs of warnings and notes, why rules were not checked, scaling "
+        "plots and tables of costs",
+    ),
+)
+
+
+def render(report: Report, *, folder: str = ".", most_bytes: int = MOST_BYTES) -> str:
+    """The text of `report.html`.
+
+    Args:
+        report: what to show.
+        folder: where the `failures` folder lies, as a person would write it after `loss-harness replay`.
+        most_bytes: where everything would take more, less is shown, and the page says what is left out.
+    """
+    text = ""
+    for detail in DETAILS:
+        text = _page(report, folder, detail)
+        if len(text.encode()) <= most_bytes:
+            break
+    return text
+
+
+def _page(report: Report, folder: str, detail: Detail) -> str:
+    settings = {key: value for key, value in report.environment.items() if key != "calibration"}
+    return page(
+        "report.html.jinja",
+        styles=("report.css",),
+        scripts=("report.js",),
+        report=report,
+        headline=view.headline(report),
+        totals=totals_text(report),
+        verdicts=view.verdict_counts(report),
+        ranks={verdict: rank for rank, verdict in enumerate(view.WORST_FIRST)},
+        rows=view.rows(report),
+        rules=view.rules_found(report),
+        losses=[_loss(loss, folder) for loss in report.losses],
+        environment=[["setting", "value"], *view.flat(plain(settings))],
+        seconds=[[name, f"{seconds:.1f} s"] for name, seconds in report.seconds.items()],
+        self_check=self_check_sentence(report.environment.get("calibration")),
+        detail=detail,
+        severities=SEVERITIES,
+        statuses=STATUSES,
+        sentence=view.sentence,
+        anchor=anchor,
+        plots=plots,
+        place=lambda comparison: ", ".join(reversed(place_of(comparison))),
+        size=lambda comparison: place_of(comparison)[1],
+        speedup=speedup_text,
+        short=partial(clipped, most=LONGEST_NAME),
+        text=clipped,
+    )
+
+
+def clipped(text: str, most: int = LONGEST_TEXT) -> str:
+    """Text that is cut where it is too long to be read; what is cut off stands in report.json."""
+    if len(text) <= most:
+        return text
+    return f"{text[:most]}… ({len(text) - most:,} more characters in report.json)"
+
+
+def _loss(loss: LossRecord, folder: str) -> dict[str, Any]:
+    """What the template of one loss shows."""
+    costs, notes = timing_table([loss])
+    return {
+        "record": loss,
+        "anchor": anchor("loss", loss.name),
+        "verdict_words": list(dict.fromkeys(v.verdict for v in loss.verdicts)),
+        "checks": view.checks(loss),
+        "groups": view.groups_of(loss),
+        "not_passed": view.not_passed(loss),
+        "findings": {severity: view.findings(loss, severity, folder) for severity in SEVERITIES},
+        "accepted": [finding for finding in loss.findings if finding.accepted],
+        "forest": plots.forest(loss),
+        "panels": plots.panels(loss),
+        "series": plots.series_numbers(loss),
+        "costs": _without(costs, ("loss", *_COMPARED)),
+        "cost_notes": notes,
+        "growths": _without(growth_table([loss]), ("loss",)),
+        "crossovers": [crossover_text(crossover) for crossover in loss.crossovers],
+    }
+
+
+def _without(table: Sequence[Sequence[str]], columns: Sequence[str]) -> list[list[str]]:
+    kept = [number for number, name in enumerate(table[0]) if name not in columns]
+    return [[row[number] for number in kept] for row in table]

@@ -1,0 +1,256 @@
+"""What the HTML report shows of each loss, made from the records: rows, counts and findings, ready for the templates."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.report.page import anchor
+from harness.report.schema import (
+    ADOPT,
+    CAVEATS,
+    DO_NOT_ADOPT,
+    INCONCLUSIVE,
+    REFERENCE,
+    SEVERITIES,
+    ComparisonRecord,
+    FindingRecord,
+    LossRecord,
+    Report,
+    VerdictRecord,
+)
+from harness.report.speed import main_comparisons, place_of
+from harness.report.text import causes, plural, reasons
+
+WORST_FIRST = (DO_NOT_ADOPT, INCONCLUSIVE, CAVEATS, ADOPT, REFERENCE)
+
+# By the letter of a rule's code, in the order in which the rules are explained.
+GROUPS = {
+    "G": "gradients",
+    "B": "shapes",
+    "D": "dtypes",
+    "C": "context",
+    "L": "laws",
+    "S": "state",
+    "E": "equivalence",
+    "T": "transforms",
+    "P": "costs",
+    "X": "crashes",
+}
+_NOT_PASSED = ("crashed", "timed out", "waived", "skipped", "inapplicable")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the overview: an implementation of a loss.
+
+    ``memory`` is its peak memory over the reference's, at the call for which the reference takes most.
+    """
+
+    loss: str
+    anchor: str
+    verdict: VerdictRecord
+    counts: Mapping[str, int]
+    rules: tuple[str, ...]
+    worst: ComparisonRecord | None
+    best: ComparisonRecord | None
+    memory: float | None
+    memory_at: str
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence."""
+        return sentence(self.verdict)
+
+
+def sentence(verdict: VerdictRecord) -> str:
+    """The verdict in one sentence: its own, or its first reason where an older version wrote none."""
+    return verdict.sentence or next(iter(verdict.reasons), "")
+
+
+def rows(report: Report) -> list[Row]:
+    """The overview, in the order of the losses."""
+    return [_row(loss, verdict) for loss in report.losses for verdict in loss.verdicts]
+
+
+def _row(loss: LossRecord, verdict: VerdictRecord) -> Row:
+    name = verdict.implementation
+    groups = [(f, after) for severity in SEVERITIES for f, after in causes(loss, severity) if f.implementation == name]
+    known = [c for c in main_comparisons(loss) if c.implementation == name and c.speedup is not None]
+    ordered = sorted(known, key=lambda c: c.speedup or 0.0)
+    memory, memory_at = _memory(loss, name)
+    return Row(
+        loss=loss.name,
+        anchor=anchor("loss", loss.name),
+        verdict=verdict,
+        counts={severity: sum(f.severity == severity for f, _ in groups) for severity in SEVERITIES},
+        rules=tuple(sorted({f.rule for f in loss.findings if f.implementation == name})),
+        worst=ordered[0] if ordered else None,
+        best=ordered[-1] if ordered else None,
+        memory=memory,
+        memory_at=memory_at,
+    )
+
+
+def _memory(loss: LossRecord, implementation: str) -> tuple[float | None, str]:
+    """Peak memory over the reference's where the reference takes most, and where that is."""
+    peaks = {
+        (m.implementation, place_of(m)): m.costs["peak_bytes"] for m in loss.measurements if m.costs.get("peak_bytes")
+    }
+    mine = {place: peak for (name, place), peak in peaks.items() if name == implementation}
+    shared = {place: peaks[loss.reference, place] for place in mine if (loss.reference, place) in peaks}
+    if implementation == loss.reference or not shared:
+        return None, ""
+    place = max(shared, key=lambda each: shared[each])
+    return mine[place] / shared[place], f"{place[1]}, {place[0]}"
+
+
+def verdict_counts(report: Report) -> dict[str, int]:
+    """How many implementations have each verdict, the worst first."""
+    found = Counter(verdict.verdict for loss in report.losses for verdict in loss.verdicts)
+    return {verdict: found.get(verdict, 0) for verdict in WORST_FIRST}
+
+
+def headline(report: Report) -> str:
+    """The whole report in one sentence."""
+    counts = verdict_counts(report)
+    judged = sum(counts.values()) - counts[REFERENCE]
+    wrong = sum(loss.is_wrong(loss.reference) for loss in report.losses if loss.reference)
+    if not judged:
+        return "No implementation was judged" if not wrong else f"{plural(wrong, 'reference')} must be mended"
+    if not counts[DO_NOT_ADOPT] and not counts[INCONCLUSIVE]:
+        first = _of(counts[ADOPT] + counts[CAVEATS], judged, "can be adopted")
+        more = [_caveats(counts[CAVEATS], judged)] if counts[CAVEATS] else []
+    else:
+        parts = (
+            (counts[DO_NOT_ADOPT], "must not be adopted"),
+            (counts[INCONCLUSIVE], "cannot be judged yet"),
+            (counts[ADOPT] + counts[CAVEATS], "can be adopted"),
+        )
+        first, *more = (
+            _of(n, judged, what) if position == 0 else f"{n} {what}"
+            for position, (n, what) in enumerate((n, what) for n, what in parts if n)
+        )
+    more += [f"{plural(wrong, 'reference')} must be mended"] if wrong else []
+    return ", ".join([first, *more])
+
+
+def _of(count: int, judged: int, what: str) -> str:
+    if judged == 1:
+        return f"The implementation {what}"
+    return f"All {judged} implementations {what}" if count == judged else f"{count} of {judged} implementations {what}"
+
+
+def _caveats(count: int, judged: int) -> str:
+    return "with caveats" if count == judged else f"{count} of them with caveats"
+
+
+@dataclass(frozen=True)
+class FindingView:
+    """A finding in its parts: what came and should have come, the smallest input, what else is known, how to mend it."""
+
+    record: FindingRecord
+    anchor: str
+    followers: tuple[FindingRecord, ...]
+    statement: str
+    smallest_input: str
+    note: str
+    replay: str
+
+
+def findings(loss: LossRecord, severity: str, folder: str) -> list[FindingView]:
+    """Findings of a severity that follow from no other and are not accepted, with what follows from them."""
+    views = []
+    for finding, followers in causes(loss, severity):
+        statement, smallest_input, note = _parts(finding)
+        views.append(
+            FindingView(
+                record=finding,
+                anchor=anchor("finding", loss.name, finding.implementation, finding.rule, finding.failure),
+                followers=followers,
+                statement=statement,
+                smallest_input=smallest_input,
+                note=note,
+                replay=replay(finding, folder),
+            )
+        )
+    return views
+
+
+def replay(finding: FindingRecord, folder: str) -> str:
+    """The command that runs a stored failure again; empty where none was stored."""
+    return f"loss-harness replay {shlex.quote(f'{folder}/failures/{finding.failure}')}" if finding.failure else ""
+
+
+def _parts(finding: FindingRecord) -> tuple[str, str, str]:
+    """The message before the line of its input, that line, and what stands after it, without the way to mend it."""
+    body = finding.body.replace(f"to mend: {finding.hint}", "") if finding.hint else finding.body
+    sizes = (finding.case or {}).get("sizes") or {}
+    lines = body.splitlines()
+    starts = tuple(f"{name}=" for name in sizes)
+    at = next((number for number, line in enumerate(lines) if number and starts and line.startswith(starts)), None)
+    if at is None:
+        return body.strip(), "", ""
+    return "\n".join(lines[:at]).strip(), lines[at], "\n".join(lines[at + 1 :]).strip()
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What became of the rules for one implementation on one device: statuses counted, in all and by group."""
+
+    implementation: str
+    device: str
+    planned: int
+    examples: int
+    groups: Mapping[str, Mapping[str, int]]
+
+
+def checks(loss: LossRecord) -> list[Checks]:
+    """One row an implementation and device; their numbers add up to what was planned."""
+    made = []
+    for name in loss.implementations:
+        for device in loss.devices:
+            mine = [o for o in loss.outcomes if (o.implementation, o.device) == (name, device)]
+            groups = {
+                group: dict(Counter(o.status for o in mine if _group(o.rule) == group)) for group in groups_of(loss)
+            }
+            made.append(Checks(name, device, len(mine), sum(o.examples for o in mine), groups))
+    return made
+
+
+def groups_of(loss: LossRecord) -> list[str]:
+    """The groups of rules that were planned, in order."""
+    found = {_group(outcome.rule) for outcome in loss.outcomes}
+    return [group for group in (*GROUPS.values(), "other") if group in found]
+
+
+def _group(rule: str) -> str:
+    return GROUPS.get(rule[:1], "other")
+
+
+def not_passed(loss: LossRecord) -> list[list[str]]:
+    """Rows of what neither passed nor failed and why: the same for several implementations is one row."""
+    made: list[list[str]] = []
+    for status in _NOT_PASSED:
+        shared: dict[tuple[str, str, str], list[str]] = {}
+        for (implementation, device, reason), codes in reasons(loss, status).items():
+            shared.setdefault((", ".join(codes), device, reason), []).append(implementation)
+        made += [[codes, ", ".join(names), device, status, why] for (codes, device, why), names in shared.items()]
+    return made
+
+
+def rules_found(report: Report) -> dict[str, str]:
+    """Code -> title of every rule that found something."""
+    found = {finding.rule: finding.title for loss in report.losses for finding in loss.findings}
+    return dict(sorted(found.items()))
+
+
+def flat(value: object, prefix: str = "") -> list[Sequence[str]]:
+    """Nested settings as rows of a name with dots and a value."""
+    if isinstance(value, dict):
+        return [row for key, item in value.items() for row in flat(item, f"{prefix}.{key}" if prefix else str(key))]
+    if isinstance(value, list):
+        return [[prefix, ", ".join(map(str, value)) or "none"]]
+    return [[prefix, "unknown" if value is None else str(value)]]

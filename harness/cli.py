@@ -14,7 +14,7 @@ import click
 
 import harness
 from harness import options
-from harness.commands import COMMANDS
+from harness.commands import COMMANDS, colors, interrupts
 from harness.commands.exits import BUG, CLEAN, INTERRUPTED, USAGE, Refused
 from harness.errors import HarnessError
 
@@ -35,14 +35,16 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(harness.__version__, prog_name="loss-harness")
 @options.config
+@options.color
 @click.pass_context
-def cli(ctx: click.Context, config: str | None) -> None:
+def cli(ctx: click.Context, config: str | None, color: str) -> None:
     """Verify and benchmark a custom PyTorch loss before you adopt it.
 
     TARGET is package.module, package.module:Name, path/file.py or path/file.py:Name.  Options may have defaults in
     pyproject.toml, under [tool.loss-harness]: select, ignore, profile, seed, device, budget, pass, dtype, cache, clock, compile.
     """
     options.use_configuration(ctx, config)
+    colors.choose(ctx, color)
 
 
 for command in COMMANDS:
@@ -52,7 +54,8 @@ for command in COMMANDS:
 def main() -> None:
     """Entry point of `loss-harness`."""
     try:
-        code = cli.main(prog_name="loss-harness", standalone_mode=False)
+        with interrupts.handled():
+            code = cli.main(prog_name="loss-harness", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(USAGE)

@@ -103,6 +103,13 @@ config = click.option(
     metavar="FILE",
     help="Defaults from [tool.loss-harness] of this file, or `none`; by default of the nearest pyproject.toml.",
 )
+color = click.option(
+    "--color",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="auto: on a terminal, unless NO_COLOR says no or FORCE_COLOR yes.",
+)
 baseline = click.option(
     "--baseline",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from harness import options
-from harness.commands import exits, running
+from harness.commands import exits, progress, running
 
 
 @click.command()
@@ -37,7 +37,7 @@ def calibrate(
 
     if len(devices) != 1:
         raise click.BadParameter(f"{','.join(devices)}: one device at a time", param_hint="--device")
-    with running.progress() as watch:
+    with progress.counting("comparison") as watch:
         made = calibration.calibrate(pairs, rounds=rounds, budget_s=budget, device=devices[0], seed=seed, watch=watch)
     as_json = json.dumps(made.to_json(), indent=2) + "\n"
     if save is not None:

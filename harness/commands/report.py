@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness import options
-from harness.commands import loading, running
+from harness.commands import colors, loading, running
 
 if TYPE_CHECKING:
     from harness.report.schema import Report
@@ -50,7 +50,7 @@ def report(ctx: click.Context, /, targets: tuple[str, ...], out: Path, timings: 
     def show(made: Report) -> None:
         folder = writer.folder_for(out, made)
         writer.write_report(folder, made, run.failures, timings=run.timings)
-        parts = [text.verdicts_text(made, running.styled), self_check_sentence(made.environment.get("calibration"))]
+        parts = [text.verdicts_text(made, colors.styled), self_check_sentence(made.environment.get("calibration"))]
         parts.append(check_times_text(made) if timings else "")
         click.echo("\n\n".join(part for part in parts if part))
         click.echo(f"\nwritten: {folder / 'report.md'}, {folder / 'report.json'}")

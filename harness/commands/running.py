@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from harness import options
-from harness.commands import exits
+from harness.commands import exits, progress
+from harness.commands.colors import styled as styled
 
 if TYPE_CHECKING:
-    from harness.report.run import Request, Run, Watch
+    from harness.report.observer import Observer
+    from harness.report.run import Request, Run
     from harness.report.schema import Report
-
-COLORS = {
-    "error": "red",
-    "warning": "yellow",
-    "note": "cyan",
-    "adopt": "green",
-    "adopt with caveats": "yellow",
-    "do not adopt": "red",
-    "inconclusive": "yellow",
-}
 
 
 def request(ctx: click.Context) -> Request:
@@ -57,26 +48,6 @@ def request(ctx: click.Context) -> Request:
     )
 
 
-@contextmanager
-def progress() -> Iterator[Watch]:
-    """What is under way, on a terminal; nothing in a pipe."""
-    if not sys.stderr.isatty():
-        yield lambda text, done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("")
-        yield lambda text, done, total: progress.update(task, description=text, completed=done, total=total)
-
-
-def styled(text: str, what: str) -> str:
-    """Text in the colour of what it is."""
-    return click.style(text, fg=COLORS.get(what), bold=True)  # click.echo drops styles in a pipe
-
-
 def emit(text: str, output: Path | None) -> None:
     """Write to a file, else to the terminal."""
     from harness.report import writer
@@ -87,12 +58,25 @@ def emit(text: str, output: Path | None) -> None:
         writer.write_text(output, text)
 
 
-def complete(run: Run, steps: Sequence[Callable[[Watch], None]], show: Callable[[Report], None]) -> None:
-    """Run the steps, show the results and exit; what is done is shown after an interrupt or an error too."""
+def complete(
+    run: Run, steps: Sequence[Callable[[Observer], None]], show: Callable[[Report], str | None], *, quiet: bool = False
+) -> None:
+    """Run the steps, show the results and exit; what is done is shown after an interrupt or an error too.
+
+    Args:
+        run: the run.
+        steps: of it, in their order.
+        show: shows or writes a report, and may return where it lies.
+        quiet: no progress.
+    """
     try:
-        with progress() as watch:
-            for step in steps:
-                step(watch)
+        with progress.observing(quiet=quiet) as observer:
+            observer.expect([step for phase in steps for step in run.planned(phase)])
+            for phase in steps:
+                phase(observer)
+    except KeyboardInterrupt:
+        _show_what_is_done(run, show)
+        sys.exit(exits.INTERRUPTED)
     except BaseException:
         if run.has_results:
             show(run.report())
@@ -100,3 +84,19 @@ def complete(run: Run, steps: Sequence[Callable[[Watch], None]], show: Callable[
     made = run.report()
     show(made)
     sys.exit(exits.CLEAN if made.ok else exits.FINDINGS)
+
+
+def _show_what_is_done(run: Run, show: Callable[[Report], str | None]) -> None:
+    if not run.has_results:
+        click.echo("interrupted before anything was known; nothing is written", err=True)
+        return
+    click.echo("interrupted; showing what is done (once more to end at once)", err=True)
+    from harness.report import text
+
+    made = run.report()
+    place = show(made)
+    missing = [f"  {text.printable(loss.name)}: {loss.missing}" for loss in made.losses if loss.missing]
+    where = f"a partial report is in {place}" if place else "what is shown is partial"
+    click.echo(
+        "\n".join([f"interrupted: {where}; it lacks" if missing else f"interrupted: {where}", *missing]), err=True
+    )

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness import options
-from harness.commands import loading, running
+from harness.commands import colors, loading, running
 
 if TYPE_CHECKING:
-    from harness.report.run import Watch
+    from harness.report.observer import Observer
     from harness.report.schema import Report
 
 FAILURES = ".loss-harness/failures"
@@ -58,7 +58,7 @@ def verify(
             schema.dumps(made) if form == "json" else _verify_text(made, verbose, plain=output is not None), output
         )
 
-    def accept(_: Watch) -> None:
+    def accept(_: Observer) -> None:
         if write_baseline is not None:
             run.accept(write_baseline)
 
@@ -74,7 +74,7 @@ def _verify_text(made: Report, verbose: bool, *, plain: bool) -> str:
             made,
             folder=FAILURES,
             verbose=verbose,
-            style=text.unstyled if plain else running.styled,
+            style=text.unstyled if plain else colors.styled,
             notes=verbose,
         ),
         text.reasons_text(made, ("crashed", "timed out", "waived", "skipped") if verbose else ("crashed", "timed out")),

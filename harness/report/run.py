@@ -13,12 +13,13 @@ import torch
 
 from harness import rules
 from harness.benchmark import benchmark
-from harness.calibrate import SHORT_PAIRS, calibrate
+from harness.calibrate import GROUP_S, SHORT_PAIRS, calibrate
 from harness.environment import describe, now
 from harness.errors import HarnessError, nearest
 from harness.meter import metered
 from harness.report import records
 from harness.report.baseline import Baseline, dumps, marked, unseen, updated
+from harness.report.observer import Observer, Step
 from harness.report.schema import CheckTimeRecord, LossRecord, Report, merged, plain
 from harness.report.verdict import assemble
 from harness.report.writer import write_text
@@ -29,11 +30,7 @@ if TYPE_CHECKING:
     from harness.spec import LossSpec
     from harness.timing.workload import Cache, ClockName, Pass
 
-Watch = Callable[[str, int, int], None]  # what is under way, how many steps are done, of how many
-
-
-def _unwatched(text: str, done: int, total: int) -> None:
-    pass
+_UNSEEN = Observer()
 
 
 @dataclass(frozen=True)
@@ -133,18 +130,42 @@ class Run:
         self.untimed: set[str] = set()
         self.refused: dict[str, HarnessError] = {}
 
-    def verify(self, watch: Watch = _unwatched) -> None:
+    def planned(self, phase: Callable[[Observer], None]) -> list[Step]:
+        """The steps of ``verify``, ``calibrate`` or ``benchmark`` of this run; none of anything else."""
+        if phase == self.verify:
+            pairs = [
+                (spec, *pair) for spec in self.specs for _ in self.request.devices for pair in self.plans[spec.name]
+            ]
+            return [self._check(*pair) for pair in pairs]
+        if phase == self.benchmark:
+            return [self._timing(spec) for spec in self.specs]
+        return [self._calibration] if phase == self.calibrate and self.request.is_timed else []
+
+    def _check(self, spec: LossSpec, implementation: str, code: str) -> Step:
+        return Step(code, f"{spec.name} / {implementation} / {code}")
+
+    def _timing(self, spec: LossSpec) -> Step:
+        what = "timing" if self.request.is_timed else "counting"
+        count = len(self.chosen[spec.name])
+        text = f"{what} {spec.name}, {count} implementation{'s' if count > 1 else ''}"
+        return Step(what, text, self.request.budget_s if self.request.is_timed else None)
+
+    @property
+    def _calibration(self) -> Step:
+        return Step("calibration", "timing the harness against itself", min(self.request.budget_s, GROUP_S))
+
+    def verify(self, observer: Observer = _UNSEEN) -> None:
         """Run every planned implementation x rule on every device."""
         self.is_verified = True
-        total = sum(len(pairs) for pairs in self.plans.values()) * len(self.request.devices)
-        done = 0
         for spec in self.specs:
             started = time.perf_counter()
             for device in self.request.devices:
                 for implementation, code in self.plans[spec.name]:
-                    watch(f"{spec.name} / {implementation} / {code}", done, total)
+                    observer.begin(self._check(spec, implementation, code))
                     self._verify_one(spec, implementation, code, device)
-                    done += 1
+                    for finding in marked(self.parts[spec.name][-1], self.request.baseline).findings:
+                        if not finding.accepted:
+                            observer.found(spec.name, finding)
             if self.request.codes is None:
                 self._suggest(spec)
             self.seconds[f"verify {spec.name}"] = time.perf_counter() - started
@@ -188,25 +209,25 @@ class Run:
             found = suggested(spec, latest, profile=profile, device=device, seed=seed)
         self.parts[spec.name].append(replace(records.empty(spec, self.chosen[spec.name]), suggestions=found))
 
-    def benchmark(self, watch: Watch = _unwatched) -> None:
+    def benchmark(self, observer: Observer = _UNSEEN) -> None:
         """Time what is right: an implementation with errors is not ranked, and nothing is ranked against one."""
         self.untimed = {spec.name for spec in self.specs}
-        for position, spec in enumerate(self.specs):
-            watch(f"timing {spec.name}", position, len(self.specs))
+        for spec in self.specs:
+            observer.begin(self._timing(spec))
             started = time.perf_counter()
             self.parts[spec.name] += self._benchmark_one(spec)
             self.untimed.discard(spec.name)
             self.seconds[f"benchmark {spec.name}"] = time.perf_counter() - started
         self._refuse_if_nobody_can()
 
-    def calibrate(self, watch: Watch = _unwatched) -> None:
+    def calibrate(self, observer: Observer = _UNSEEN) -> None:
         """Time a function against itself, on the first device that is here: what the machine scatters by just now.
 
         It takes no longer than one loss may; where that is too short, the report says so.
         """
         if not self.request.is_timed:
             return
-        watch("timing the harness against itself", 0, 1)
+        observer.begin(self._calibration)
         started = time.perf_counter()
         device = next(device for device in self.request.devices if device not in self.absent)
         try:

@@ -21,6 +21,8 @@ from harness.timing.design import Heat, Samples
 from harness.timing.variants import eager_name
 from harness.timing.worker import MARK, fingerprint, read_samples
 
+_running: set[subprocess.Popen[str]] = set()
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -95,6 +97,9 @@ def time_in_fresh_process(
         "seed": seed,
         "started": time.time(),
     }
+    killed = False
+    is_compiled = any(eager_name(spec.implementations, name) for heat in heats for name in heat.contestants)
+    grace_s = GRACE_S + (COMPILER_S if is_compiled else 0.0)
     started = subprocess.Popen(
         [sys.executable, "-m", "harness.timing.worker"],
         stdin=subprocess.PIPE,
@@ -105,9 +110,7 @@ def time_in_fresh_process(
         encoding="utf-8",
         errors="replace",
     )
-    killed = False
-    is_compiled = any(eager_name(spec.implementations, name) for heat in heats for name in heat.contestants)
-    grace_s = GRACE_S + (COMPILER_S if is_compiled else 0.0)
+    _running.add(started)
     try:
         stdout, stderr = started.communicate(json.dumps(job), timeout=left_s + grace_s)
     except subprocess.TimeoutExpired:
@@ -118,7 +121,15 @@ def time_in_fresh_process(
         started.kill()
         started.wait()
         raise
+    finally:
+        _running.discard(started)
     return _read(stdout, _how_it_ended(started.returncode, stderr, killed, left_s, grace_s))
+
+
+def kill_all() -> None:
+    """Kill whoever times just now; for a process that is about to end without unwinding."""
+    for process in list(_running):
+        process.kill()
 
 
 def _environment() -> dict[str, str]:

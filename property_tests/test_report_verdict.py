@@ -2,7 +2,7 @@ import pytest
 import report_examples as examples
 from report_examples import comparison, finding, measurement, outcome
 
-from harness.report import verdict
+from harness.report import speed, verdict
 
 
 def judge(implementation="vectorized", **changes):
@@ -162,7 +162,7 @@ def test_every_implementation_gets_a_verdict():
     [({"N": 8, "D": 2}, "N=8, D=2"), ({"rest": [2, 3]}, "rest=2×3"), ({"rest": []}, "rest=()"), ({}, "scalar")],
 )
 def test_sizes_read_as_a_person_writes_them(sizes, text):
-    assert verdict.size_text(sizes) == text
+    assert speed.size_text(sizes) == text
 
 
 COMPILED = "vectorized (compiled)"

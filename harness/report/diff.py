@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.errors import HarnessError, nearest
 from harness.report.schema import ComparisonRecord, LossRecord, MeasurementRecord, Report, ReportError, loads, plain
-from harness.report.verdict import main_comparisons, place_of
+from harness.report.speed import main_comparisons, place_of
 
 # What must be equal for exact costs to be comparable: torch chooses the calls, the machine and the device its kernels.
 _COSTS_REST_ON = ("torch", "machine", "default_dtype")

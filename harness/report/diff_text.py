@@ -9,7 +9,7 @@ from harness.report.markdown import escaped
 from harness.report.markdown import table as markdown_table
 from harness.report.schema import ComparisonRecord
 from harness.report.text import plural, printable, seconds_text, table
-from harness.report.verdict import speedup_text
+from harness.report.speed import speedup_text
 
 # What a median of an unpaired run moves by on a machine that does other things too; below it a line says nothing.
 TOLD_FROM = 1.1

@@ -46,6 +46,12 @@ from harness.report.measured import MeasurementRecord as MeasurementRecord
 SCHEMA_VERSION = 4
 STATUSES = ("passed", "failed", "waived", "skipped", "inapplicable", "crashed", "timed out")
 SEVERITIES = ("error", "warning", "note")
+ADOPT = "adopt"
+CAVEATS = "adopt with caveats"
+DO_NOT_ADOPT = "do not adopt"
+INCONCLUSIVE = "inconclusive"
+REFERENCE = "reference"
+VERDICTS = (ADOPT, CAVEATS, DO_NOT_ADOPT, INCONCLUSIVE, REFERENCE)
 CRASHED = "X01"  # code of the finding that a rule could not be checked; it says nothing on whether the loss is right
 
 R = TypeVar("R")
@@ -146,6 +152,9 @@ class VerdictRecord:
     sentence: str = ""
     scope: tuple[str, ...] = ()
     settle: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_one_of("verdict", self.verdict, VERDICTS)
 
 
 @dataclass(frozen=True)

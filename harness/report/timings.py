@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.report.schema import CrossoverRecord, GrowthRecord, LossRecord, MeasurementRecord, Report
 from harness.report.text import printable, seconds_text, table
-from harness.report.verdict import main_comparisons, place_of, setting_text, size_text, speedup_text
+from harness.report.speed import main_comparisons, place_of, setting_text, size_text, speedup_text
 
 _COST_TEXT = {
     "seconds": "time",

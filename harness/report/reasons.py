@@ -1,0 +1,113 @@
+"""Why an implementation gets its verdict: what was found, what did not run, what could not be timed; one sentence each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.causes import grouped
+from harness.report.schema import CRASHED, LossRecord, OutcomeRecord
+from harness.report.speed import listed, setting_text, size_text
+
+_RAN = ("passed", "failed", "waived", "crashed", "timed out")
+
+
+def about(loss: LossRecord, implementation: str, severity: str, verb: str) -> list[str]:
+    """One sentence a rule; what follows from another finding is only named beside it."""
+    reasons: dict[str, str] = {}
+    groups = grouped(loss.of(implementation))
+    causes = [
+        (finding, followers)
+        for finding, followers in groups
+        if finding.severity == severity and finding.rule != CRASHED and not finding.accepted
+    ]
+    for finding, _ in causes:
+        alike = [(f, followers) for f, followers in causes if f.rule == finding.rule]
+        first = next(iter(finding.body.splitlines()), "").strip()
+        first += f" (and {len(alike) - 1} more)" if len(alike) > 1 else ""
+        codes = sorted({f.rule for _, followers in alike for f in followers})
+        first += f"; {listed(codes)} {'follows' if len(codes) == 1 else 'follow'}" if codes else ""
+        where = listed(list(dict.fromkeys(f.device for f, _ in alike)))
+        reasons.setdefault(finding.rule, f"{finding.rule} {finding.title} {verb} on {where}: {first}")
+    return list(reasons.values())
+
+
+def accepted(loss: LossRecord, implementation: str) -> list[str]:
+    """What fails and stands in the baseline."""
+    found = [f for f in loss.of(implementation) if f.accepted]
+    return list(dict.fromkeys(f"{f.rule} {f.title} fails and is accepted by the baseline" for f in found))
+
+
+def outcomes(loss: LossRecord, implementation: str, *statuses: str) -> list[OutcomeRecord]:
+    """Outcomes of one implementation that ended with one of the statuses."""
+    return [o for o in loss.outcomes if o.implementation == implementation and o.status in statuses]
+
+
+def broken(loss: LossRecord, implementation: str) -> list[str]:
+    """Rules that crashed or timed out."""
+    found = outcomes(loss, implementation, "crashed", "timed out")
+    return [f"{o.rule} {o.status} on {o.device}{': ' + o.reason if o.reason else ''}" for o in found]
+
+
+def blind(loss: LossRecord, implementation: str) -> list[str]:
+    """An empty run looks clean; it must never read as a pass."""
+    if outcomes(loss, implementation, *_RAN):
+        return []
+    return [f"no rule ran{_why_not(outcomes(loss, implementation, 'skipped', 'inapplicable'))}"]
+
+
+def idle_devices(loss: LossRecord, implementation: str) -> list[str]:
+    """Devices on which nothing ran, and why."""
+    ran = {outcome.device for outcome in outcomes(loss, implementation, *_RAN)}
+    idle = [device for device in loss.devices if device not in ran]
+    return [
+        f"no rule ran on {device}"
+        + _why_not([o for o in outcomes(loss, implementation, "skipped", "inapplicable") if o.device == device])
+        for device in idle
+    ]
+
+
+def _why_not(outcomes: Sequence[OutcomeRecord]) -> str:
+    reasons = list(dict.fromkeys(outcome.reason for outcome in outcomes if outcome.reason))
+    return f": {reasons[0]}" if len(reasons) == 1 else ""
+
+
+def waived(loss: LossRecord, implementation: str) -> list[str]:
+    """What fails and is waived by the declaration."""
+    return list(
+        dict.fromkeys(
+            f"{o.rule} fails and is waived: {o.reason}" if o.reason else f"{o.rule} fails and is waived"
+            for o in outcomes(loss, implementation, "waived")
+        )
+    )
+
+
+def rules_passed(loss: LossRecord, implementation: str) -> list[str]:
+    """How many rules passed on each device."""
+    passed = outcomes(loss, implementation, "passed")
+    return [
+        f"{count} {'rule' if count == 1 else 'rules'} passed on {device}"
+        for device in loss.devices
+        if (count := sum(outcome.device == device for outcome in passed))
+    ]
+
+
+def unmeasured(loss: LossRecord, implementation: str) -> list[str]:
+    """Whether it failed wherever it was to be timed."""
+    mine = [m for m in loss.measurements if m.implementation == implementation]
+    if mine and all(measurement.status == "failed" for measurement in mine):
+        return [f"it failed at every size that was to be timed: {mine[0].reason}"]
+    return []
+
+
+def untimed(loss: LossRecord, implementation: str) -> list[str]:
+    """Where it failed when timed, and whether its speed is unknown."""
+    failed = [m for m in loss.measurements if m.implementation == implementation and m.status == "failed"]
+    reasons = [
+        f"it failed when timed on {setting_text(m)} at {size_text(m.sizes, m.densities)}: {m.reason}" for m in failed
+    ]
+    if loss.reference and not any(c.implementation == implementation for c in loss.comparisons):
+        mine = [m for m in loss.measurements if m.implementation == implementation]
+        theirs = [m for m in loss.measurements if m.implementation == loss.reference]
+        skipped = [m for m in (*mine, *theirs) if m.status != "measured" and m.reason]
+        reasons.append(f"its speed is unknown{': ' + skipped[0].reason if skipped else ', nothing was timed'}")
+    return list(dict.fromkeys(reasons))

@@ -1,9 +1,11 @@
 """One percent in one of four thousand elements of a gradient is seen, named, and costs ten evaluations of a right loss."""
 
+import functools
 import math
 
 import pytest
 import torch
+from torch.overrides import handle_torch_function, has_torch_function
 from torch_losses import SPECS
 
 from harness import LossSpec, TensorSpec, strategies
@@ -95,6 +97,36 @@ def test_a_right_gradient_of_four_thousand_elements_costs_nine_evaluations(loss)
         calls.append(counted.calls)
     assert sorted(calls)[len(calls) // 2] == 9
     assert max(calls) <= 30  # a kink between two points costs some more
+
+
+def through_torch_function(predictions, labels, scale=1.0, *, passed_on):
+    """A loss that can be overridden, as those of torch.nn.functional are; without ``passed_on`` the scale is lost on the way."""
+    if has_torch_function((predictions, labels)):
+        function = functools.partial(through_torch_function, passed_on=passed_on)
+        kept = {"scale": scale} if passed_on else {}
+        return handle_torch_function(function, (predictions, labels), predictions, labels, **kept)
+    return scale * mean_squared(predictions, labels)
+
+
+def test_a_loss_that_is_another_function_in_a_mode_is_not_said_to_have_a_wrong_gradient():
+    loss = functools.partial(through_torch_function, scale=3.0, passed_on=False)
+    found = gradient_matches_slopes_along_directions(trial_of(loss, 0))
+    assert found is not None
+    assert found.severity == "warning"
+    assert found.where == "loss inside a TorchFunctionMode that changes nothing"
+    assert float(found.should) == pytest.approx(3 * float(found.came), rel=1e-3)
+
+
+def test_a_wrong_gradient_is_seen_in_a_loss_that_is_another_function_in_a_mode_too():
+    loss = functools.partial(through_torch_function, scale=3.0, passed_on=False)
+    found = gradient_matches_slopes_along_directions(trial_of(_Counted(loss, 123, 1.01), 0))
+    assert found is not None
+    assert found.where == element("predictions", (123 // COLUMNS, 123 % COLUMNS))
+
+
+def test_a_loss_that_passes_its_arguments_on_is_right_in_a_mode():
+    loss = functools.partial(through_torch_function, scale=3.0, passed_on=True)
+    assert gradient_matches_slopes_along_directions(trial_of(loss, 0)) is None
 
 
 def test_the_disagreement_is_there_after_ten_evaluations():

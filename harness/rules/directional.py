@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from harness.dispatch import Watch
 from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.rules import slopes
+from harness.rules.compare import same_output
 from harness.rules.detach import DetachTape
 from harness.rules.gradients import element, interior, loss_value, needs_differentiable, slope_code
 from harness.rules.rule import Mismatch, Rule
@@ -102,9 +103,56 @@ def gradient_matches_slopes_along_directions(trial: Trial) -> Mismatch | None:
     tensors = interior(trial)
     if _disagreement(_point(trial, tensors), trial.generator(21)) is None:
         return None
-    point = _point(trial, trial.nudged(tensors))
+    nudged = trial.nudged(tensors)
+    point = _point(trial, nudged)
     direction = _disagreement(point, trial.generator(22))
-    return None if direction is None else _in_one_element(trial, point, direction)
+    if direction is None:
+        return None
+    changed = _changed_by_a_mode(trial, nudged)
+    if changed is not None:  # then the gradient above was one of another function
+        point = _point(trial, nudged, watched=False)
+        direction = _disagreement(point, trial.generator(22))
+        return changed if direction is None else _in_one_element(trial, point, direction)
+    return _in_one_element(trial, point, direction)
+
+
+def _changed_by_a_mode(trial: Trial, tensors: dict[str, Tensor]) -> Mismatch | None:
+    """Another value where torch's functions are overridden by what changes nothing.
+
+    A function that passes its arguments on wrongly there computes something else for everyone who uses such a mode or a
+    subclass of Tensor, and while this rule looks for stop-gradients; it says nothing of the gradient.
+    """
+    plain, again = trial.run(tensors, wrt=()), trial.run(tensors, wrt=())
+    if same_output(again.output, plain.output, *trial.scale) is not None:
+        return None  # random, see S01
+    mismatch = same_output(trial.run(tensors, wrt=(), mode=DetachTape()).output, plain.output, *trial.scale)
+    if mismatch is None:
+        return None
+    return replace(
+        mismatch,
+        where=f"{mismatch.where} inside a TorchFunctionMode that changes nothing",
+        aspect="function mode",
+        severity="warning",
+        tensors=tensors,
+        code=_CODE_OF_A_MODE,
+        hint="a function called here loses an argument on its way through __torch_function__; call it without that argument, "
+        "or write out what it computes",
+    )
+
+
+_CODE_OF_A_MODE = """
+from torch.overrides import TorchFunctionMode
+
+
+class Unchanged(TorchFunctionMode):
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        return function(*args, **(kwargs or {}))
+
+
+print("plain:", loss(**tensors))
+with Unchanged():
+    print("in a mode that changes nothing:", loss(**tensors))
+"""
 
 
 def _in_one_element(trial: Trial, point: _Point, direction: Mapping[str, Tensor]) -> Mismatch | None:
@@ -135,11 +183,11 @@ def _in_one_element(trial: Trial, point: _Point, direction: Mapping[str, Tensor]
     )
 
 
-def _point(trial: Trial, tensors: dict[str, Tensor]) -> _Point:
+def _point(trial: Trial, tensors: dict[str, Tensor], *, watched: bool = True) -> _Point:
     names = [name for name in trial.spec.differentiable if tensors[name].numel()]
     tape = DetachTape()
     try:
-        base = trial.run(tensors, mode=_both(_Impatient(), tape))
+        base = trial.run(tensors, mode=_both(_Impatient(), tape) if watched else _Impatient())
     except LossRaised as raised:
         if isinstance(raised.error, TooManyOperations):
             many = f"one forward has more than {OPERATIONS} operations at these sizes; see G01 for small ones"

@@ -28,6 +28,7 @@ from harness.catalogs.torch_nn.classification import (
 from harness.catalogs.torch_nn.metric import (
     COSINE_EMBEDDING,
     COSINE_EMBEDDING_MARGIN,
+    COSINE_EMBEDDING_NEAR_ZERO,
     COSINE_SIMILARITY,
     HINGE_EMBEDDING,
     MARGIN_RANKING,
@@ -83,6 +84,7 @@ __all__ = [
     "BCE_WEIGHTED_ELEMENTS",
     "COSINE_EMBEDDING",
     "COSINE_EMBEDDING_MARGIN",
+    "COSINE_EMBEDDING_NEAR_ZERO",
     "COSINE_SIMILARITY",
     "CROSS_ENTROPY",
     "CROSS_ENTROPY_GRID",

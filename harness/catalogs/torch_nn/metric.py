@@ -158,9 +158,21 @@ COSINE_EMBEDDING = LossSpec(
     inputs=_PAIR,
     output=SCALAR,
     differentiable=("input1", "input2"),
-    laws=(laws.symmetric("input1", "input2"), laws.nonnegative(), laws.permutation("D"), *SAMPLEWISE),
+    laws=(
+        laws.symmetric("input1", "input2"),
+        laws.scale_invariant("input1"),
+        laws.scale_invariant("input2"),
+        laws.nonnegative(),
+        laws.permutation("D"),
+        *SAMPLEWISE,
+    ),
 )
 COSINE_EMBEDDING_MARGIN = COSINE_EMBEDDING.replace(name="nn.CosineEmbeddingLoss-margin", options={"margin": 0.3})
+# Near zero, where the epsilon of torch's cosine shows.
+_NEAR_ZERO = TensorSpec("B D", domains.interval(-1e-5, 1e-5))
+COSINE_EMBEDDING_NEAR_ZERO = COSINE_EMBEDDING.replace(
+    name="nn.CosineEmbeddingLoss-near_zero", inputs={**_PAIR, "input1": _NEAR_ZERO, "input2": _NEAR_ZERO}
+)
 MARGIN_RANKING = LossSpec(
     "nn.MarginRankingLoss",
     {"formula": margin_ranking, "torch": nn.MarginRankingLoss},
@@ -252,6 +264,7 @@ SPECS = (
     HINGE_EMBEDDING,
     COSINE_EMBEDDING,
     COSINE_EMBEDDING_MARGIN,
+    COSINE_EMBEDDING_NEAR_ZERO,
     MARGIN_RANKING,
     MARGIN_RANKING_MARGIN,
     MULTI_MARGIN,

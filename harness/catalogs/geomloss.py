@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness import LossSpec, TensorSpec, domains, laws
 from harness.catalogs import require
@@ -48,16 +48,34 @@ def energy(x: Tensor, y: Tensor) -> Tensor:
     return kernel_norm(x, y, torch.neg)
 
 
+class SamplesLoss(nn.Module):
+    """`geomloss.SamplesLoss` on tensors in memory; the package's own takes its tensors by position alone.
+
+    Args:
+        loss: which distance.
+        blur: σ of the kernel, or ε = σ² of the entropy.
+        reach: how far mass is moved before it is cheaper to destroy it; all of it where ``None``.
+    """
+
+    def __init__(self, loss: str, blur: float, reach: float | None = None) -> None:
+        super().__init__()
+        self.distance = package.SamplesLoss(loss, blur=blur, reach=reach, backend="tensorized")
+
+    def forward(self, x: Tensor, y: Tensor) -> Any:
+        """The distance between x [N, D] and y [M, D]."""
+        return self.distance(x, y)
+
+
 def spec(kind: str, formula: Callable[..., Any] | None, *further: Law, **options: object) -> LossSpec:
     """One kind of `SamplesLoss` between clouds of points in the unit cube, all points of one weight."""
-    own: Mapping[str, Callable[..., Any]] = {"geomloss": package.SamplesLoss}
+    own: Mapping[str, Callable[..., Any]] = {"geomloss": SamplesLoss}
     return LossSpec(
         f"geomloss.SamplesLoss-{kind}",
         own if formula is None else {"formula": formula, **own},
         inputs={"x": TensorSpec("N D", UNIT), "y": TensorSpec("M D", UNIT)},
         output=TensorSpec(""),
         differentiable=("x", "y"),
-        options={"loss": kind.partition("-")[0], "blur": BLUR, "backend": "tensorized", **options},
+        options={"loss": kind.partition("-")[0], "blur": BLUR, **options},
         laws=(laws.nonnegative(), laws.permutation("N"), laws.permutation("M"), laws.permutation("D"), *further),
     )
 

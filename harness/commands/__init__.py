@@ -13,6 +13,7 @@ from harness.commands.diff import diff
 from harness.commands.replay import replay
 from harness.commands.report import report
 from harness.commands.rules import explain, list_rules
+from harness.commands.show import show
 from harness.commands.verify import verify
 
-COMMANDS: tuple[click.Command, ...] = (report, verify, bench, calibrate, diff, replay, list_rules, explain)
+COMMANDS: tuple[click.Command, ...] = (report, verify, bench, calibrate, show, diff, replay, list_rules, explain)

@@ -22,6 +22,7 @@ class Presentation:
     Args:
         failures: folder of the failure files, as a person would write it after `loss-harness replay`; empty for none.
         verbose: also notes, reasons, and code that reproduces each finding.
+        quiet: of a text, only errors and crashes.
         has_verdicts: whether a text begins with the verdicts.
         style: of words on a terminal.
         against: an earlier report, whose differences a Markdown summary tells.
@@ -30,6 +31,7 @@ class Presentation:
 
     failures: str = ""
     verbose: bool = False
+    quiet: bool = False
     has_verdicts: bool = False
     style: Style | None = None
     against: Report | None = None
@@ -51,14 +53,18 @@ def _text(report: Report, how: Presentation) -> str:
     from harness.report import text
     from harness.report.check_times import check_times_text
 
+    if how.quiet:
+        errors = text.errors_text(report, folder=how.failures, style=how.style or text.unstyled)
+        return f"{errors}\n" if errors else ""
     statuses = ("crashed", "timed out", "waived", "skipped") if how.verbose else ("crashed", "timed out")
     style = how.style or text.unstyled
     parts = [
-        text.verdicts_text(report, style) if how.has_verdicts else "",
+        text.verdicts_text(report, style, verbose=how.verbose) if how.has_verdicts else "",
         text.findings_text(report, folder=how.failures, verbose=how.verbose, style=style, notes=how.verbose),
         text.reasons_text(report, statuses),
         text.suggestions_text(report),
         "\n".join(text.printable(note) for note in report.notes),
+        text.missing_text(report),
         check_times_text(report),
         text.counts_text(report),
         text.totals_text(report),
@@ -96,6 +102,14 @@ def _markdown(report: Report, how: Presentation) -> str:
     return summary.render(report, against=how.against, whole=how.whole)
 
 
+def _html(report: Report, how: Presentation) -> str:
+    from pathlib import PurePosixPath
+
+    from harness.report import html
+
+    return html.render(report, folder=PurePosixPath(how.failures).parent.as_posix())
+
+
 FORMATS: Mapping[str, Renderer] = {
     "text": _text,
     "json": _json,
@@ -103,4 +117,5 @@ FORMATS: Mapping[str, Renderer] = {
     "sarif": _sarif,
     "github": _github,
     "markdown": _markdown,
+    "html": _html,
 }

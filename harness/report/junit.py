@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 from harness.report.places import place
 from harness.report.rule_texts import heading
-from harness.report.schema import CRASHED, FindingRecord, LossRecord, OutcomeRecord, Report
+from harness.report.schema import CRASHED, CheckTimeRecord, FindingRecord, LossRecord, OutcomeRecord, Report
 from harness.report.speed import setting_text, size_text
 from harness.report.text import finding_text, printable
 
@@ -106,8 +106,8 @@ def _case(loss: LossRecord, outcome: OutcomeRecord) -> Element:
     return case
 
 
-def _key(record: object) -> tuple[str, str, str]:
-    return tuple(getattr(record, name) for name in ("implementation", "rule", "device"))  # type: ignore[return-value]
+def _key(record: OutcomeRecord | CheckTimeRecord) -> tuple[str, str, str]:
+    return record.implementation, record.rule, record.device
 
 
 def _about(finding: FindingRecord) -> tuple[str, str, str]:

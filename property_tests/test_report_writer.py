@@ -20,7 +20,7 @@ def names(folder):
 def test_the_folder_holds_the_report_the_timings_and_the_failures(tmp_path):
     folder = tmp_path / "a" / "b"
     made, paths = write(folder)
-    assert names(folder) == ["failures", f"failures/{NAME}", "report.json", "report.md", "timings.csv"]
+    assert names(folder) == ["failures", f"failures/{NAME}", "report.html", "report.json", "report.md", "timings.csv"]
     assert paths[-1] == folder / "report.json"
     assert schema.loads((folder / "report.json").read_text()) == made
     assert json.loads((folder / "failures" / NAME).read_text()) == {"schema": 1}
@@ -31,7 +31,7 @@ def test_a_new_report_removes_what_the_old_one_left_and_nothing_else(tmp_path):
     (tmp_path / "failures" / "mine.json").write_text("{}")
     (tmp_path / "notes.txt").write_text("mine")
     write(tmp_path, found=False, timings=None)
-    assert names(tmp_path) == ["failures", "failures/mine.json", "notes.txt", "report.json", "report.md"]
+    assert names(tmp_path) == ["failures", "failures/mine.json", "notes.txt", "report.html", "report.json", "report.md"]
 
 
 def test_results_stay_as_they_were_where_the_new_ones_cannot_be_written(tmp_path, monkeypatch):

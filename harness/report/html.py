@@ -34,6 +34,7 @@ class Detail:
         inputs: severities whose findings stand with their smallest input.
         reasons: whether every rule that did not pass stands with the reason.
         plots: whether scaling plots and tables of costs stand there.
+        findings: severities whose findings stand one by one; others are counted.
         left_out: what the others have more, for the reader.
     """
 
@@ -41,6 +42,7 @@ class Detail:
     inputs: Sequence[str] = SEVERITIES
     reasons: bool = True
     plots: bool = True
+    findings: Sequence[str] = SEVERITIES
     left_out: str = ""
 
 
@@ -67,6 +69,15 @@ DETAILS = (
         left_out="the code that reproduces findings, inputs of warnings and notes, why rules were not checked, scaling "
         "plots and tables of costs",
     ),
+    Detail(
+        code=(),
+        inputs=(),
+        reasons=False,
+        plots=False,
+        findings=("error",),
+        left_out="code, inputs, warnings and notes of the losses, why rules were not checked, scaling plots and tables of "
+        "costs",
+    ),
 )
 
 
@@ -76,7 +87,8 @@ def render(report: Report, *, folder: str = ".", most_bytes: int = MOST_BYTES) -
     Args:
         report: what to show.
         folder: where the `failures` folder lies, as a person would write it after `loss-harness replay`.
-        most_bytes: where everything would take more, less is shown, and the page says what is left out.
+        most_bytes: where everything would take more, less is shown, and the page says what is left out; verdicts, checks,
+            speedups and errors always stand there.
     """
     text = ""
     for detail in DETAILS:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from harness.report.schema import ComparisonRecord, GrowthRecord, LossRecord
@@ -30,6 +31,7 @@ SERIES = 6
 
 _PLOTTED = {"seconds": "time per call", "peak_bytes": "peak memory"}
 _MOST_TICKS = 6
+_LABEL_WIDTH = 34
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,14 @@ def _panel(
         for name, found in points.items()
         if found
     )
-    return Panel(title, along, x.ticks(count_text), y.ticks(shown, base), curves)
+    return Panel(title, along, _size_ticks(x, sorted({size for size, _ in every})), y.ticks(shown, base), curves)
+
+
+def _size_ticks(axis: LogAxis, sizes: Sequence[float]) -> tuple[Tick, ...]:
+    """The measured sizes themselves where their labels have room, else round numbers."""
+    ticks = tuple(Tick(axis.at(size), count_text(size)) for size in sizes)
+    apart = min((b.position - a.position for a, b in pairwise(ticks)), default=math.inf)
+    return ticks if apart >= _LABEL_WIDTH else axis.ticks(count_text)
 
 
 def _bytes_text(value: float) -> str:

@@ -15,9 +15,11 @@ from harness.report.schema import (
     INCONCLUSIVE,
     REFERENCE,
     SEVERITIES,
+    STATUSES,
     ComparisonRecord,
     FindingRecord,
     LossRecord,
+    OutcomeRecord,
     Report,
     VerdictRecord,
 )
@@ -198,7 +200,10 @@ def _parts(finding: FindingRecord) -> tuple[str, str, str]:
 
 @dataclass(frozen=True)
 class Checks:
-    """What became of the rules for one implementation on one device: statuses counted, in all and by group."""
+    """What became of the rules for one implementation on one device, counted by group.
+
+    A rule that failed counts under the severity of its gravest finding, or as accepted where the baseline has it.
+    """
 
     implementation: str
     device: str
@@ -214,10 +219,27 @@ def checks(loss: LossRecord) -> list[Checks]:
         for device in loss.devices:
             mine = [o for o in loss.outcomes if (o.implementation, o.device) == (name, device)]
             groups = {
-                group: dict(Counter(o.status for o in mine if _group(o.rule) == group)) for group in groups_of(loss)
+                group: _in_order(Counter(_became(loss, o) for o in mine if _group(o.rule) == group))
+                for group in groups_of(loss)
             }
             made.append(Checks(name, device, len(mine), sum(o.examples for o in mine), groups))
     return made
+
+
+_BECAME = ("passed", "error", "warning", "note", "accepted", *STATUSES[1:])
+
+
+def _in_order(counts: Mapping[str, int]) -> dict[str, int]:
+    return {word: counts[word] for word in _BECAME if word in counts}
+
+
+def _became(loss: LossRecord, outcome: OutcomeRecord) -> str:
+    if outcome.status != "failed":
+        return outcome.status
+    place = (outcome.implementation, outcome.rule, outcome.device)
+    found = [f for f in loss.findings if (f.implementation, f.rule, f.device) == place]
+    grave = [severity for severity in SEVERITIES if any(f.severity == severity and not f.accepted for f in found)]
+    return grave[0] if grave else "accepted" if found else outcome.status
 
 
 def groups_of(loss: LossRecord) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.report import markdown
+from harness.report import html, markdown
 from harness.report.schema import Report, ReportError, dumps, loads
 
 FAILURES = "failures"
@@ -49,7 +49,7 @@ def write_report(
     *,
     timings: str | None = None,
 ) -> list[Path]:
-    """Write report.json, report.md, failures/*.json and, where something was timed, timings.csv.
+    """Write report.json, report.md, report.html, failures/*.json and, where something was timed, timings.csv.
 
     Nothing in the folder changes before everything is written beside its place.  What an earlier report left there and
     this one does not have is removed; files that no report wrote stay.
@@ -65,6 +65,7 @@ def write_report(
     if timings is not None:
         texts["timings.csv"] = timings
     texts["report.md"] = markdown.render(report, folder=folder.as_posix())
+    texts["report.html"] = html.render(report, folder=folder.as_posix())
     texts["report.json"] = dumps(report)
     stale = _written_before(folder) - set(texts)
     try:

@@ -18,6 +18,8 @@ from harness.spec import LossSpec
 CASES = 3  # a law that holds by chance on three generic cases is rare, and is only suggested
 MOST = 8
 
+Found = tuple[Law, int] | str  # a law and on how many cases it held, or what else there is to say of a weight
+
 
 def suggestions(trials: Sequence[Trial]) -> tuple[str, ...]:
     """One line for every undeclared law that holds on all of the trials, the most useful first; at most eight.
@@ -28,11 +30,21 @@ def suggestions(trials: Sequence[Trial]) -> tuple[str, ...]:
     Args:
         trials: generic cases of one implementation; the first few probe each law, all of them the sign of the loss.
     """
+    found = _found(trials)
+    return tuple(item if isinstance(item, str) else _line(*item) for item in found[:MOST])
+
+
+def laws_that_hold(trials: Sequence[Trial]) -> tuple[Law, ...]:
+    """Every undeclared law that holds on all of the trials, as `suggestions` has them."""
+    return tuple(item[0] for item in _found(trials) if not isinstance(item, str))
+
+
+def _found(trials: Sequence[Trial]) -> list[Found]:
     usable = [trial for trial in trials if _is_number(trial)]
     if len(usable) < 2:
-        return ()
+        return []
     few, spec = usable[:CASES], usable[0].spec
-    found = [line for name in _weights(spec) for line in _of_weight(few, name)]
+    found = [item for name in _weights(spec) for item in _of_weight(few, name)]
     for symbol in (*spec.symbols, *spec.variadic):
         found += _first_that_holds(few, (laws.mean_over(symbol), laws.sum_over(symbol), laws.permutation(symbol)))
     for first, second in pairs(spec, usable[0].case):
@@ -40,7 +52,7 @@ def suggestions(trials: Sequence[Trial]) -> tuple[str, ...]:
         found += _first_that_holds(few, (laws.symmetric(first, second),))
     if not _negative_somewhere(usable[0]):
         found += _first_that_holds(usable, (laws.nonnegative(),))
-    return tuple(found[:MOST])
+    return found
 
 
 def _negative_somewhere(trial: Trial) -> bool:
@@ -68,18 +80,18 @@ def _weights(spec: LossSpec) -> list[str]:
     ]
 
 
-def _of_weight(trials: Sequence[Trial], name: str) -> Iterator[str]:
+def _of_weight(trials: Sequence[Trial], name: str) -> Iterator[Found]:
     spec = trials[0].spec
     known = {law.code for law in spec.laws if name in law.names}
     removes = removable(spec, name) == 0 and seen_to_weigh(trials, name)
     if removes and "L11" not in known:
-        yield _line(laws.zero_weight_removes(name), len(trials))
+        yield laws.zero_weight_removes(name), len(trials)
     scaled = (laws.linear_in(name), laws.scale_invariant(name)) if spec.tensors[name].domain.kind == "float" else ()
     homogeneous = [law for law in scaled if _holds(trials, law)]
-    yield from (_line(law, len(trials)) for law in homogeneous if not known & {"L04", "L05"})
+    yield from ((law, len(trials)) for law in homogeneous if not known & {"L04", "L05"})
     copies = laws.repeats(name)
     if homogeneous and "L12" not in known and len(dims.parse(spec.tensors[name].dims)) == 1 and _holds(trials, copies):
-        yield _line(copies, len(trials))
+        yield copies, len(trials)
     if spec.tensors[name].domain.weighs and not known and not removes and not homogeneous:
         yield (
             f"{name} may be weights, but its zeros do not remove, and the loss is neither linear in it nor scale invariant; "
@@ -88,8 +100,8 @@ def _of_weight(trials: Sequence[Trial], name: str) -> Iterator[str]:
         )
 
 
-def _first_that_holds(trials: Sequence[Trial], alternatives: Sequence[Law]) -> list[str]:
-    """The line for the first law that holds, unless it, or one that implies it, is declared."""
+def _first_that_holds(trials: Sequence[Trial], alternatives: Sequence[Law]) -> list[Found]:
+    """The first law that holds, unless it, or one that implies it, is declared."""
     for law in alternatives:
         if any(
             (known.code, known.names, known.symbols) == (law.code, law.names, law.symbols)
@@ -97,7 +109,7 @@ def _first_that_holds(trials: Sequence[Trial], alternatives: Sequence[Law]) -> l
         ):
             return []
         if _holds(trials, law):
-            return [_line(law, len(trials))]
+            return [(law, len(trials))]
     return []
 
 

@@ -9,9 +9,9 @@ import io
 import math
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -20,12 +20,15 @@ from harness.case import Case
 from harness.causes import attributed
 from harness.errors import HarnessError, NotApplicable, nearest
 from harness.evaluation import LossRaised
+from harness.laws import Law
 from harness.reproduce import literal, script
 from harness.results import Finding, Outcome, Severity, Status, Verification
 from harness.rules import BATTERY, X01, find, select
 from harness.rules.rule import Mismatch, Rule, mismatches
 from harness.rules.trial import Trial, isolated
 from harness.spec import LossSpec
+
+T = TypeVar("T")
 
 SHRINK_ASPECTS = 3  # findings of one rule that are shrunk; further ones keep the case that was drawn
 VALUES_SHOWN = 24
@@ -157,11 +160,24 @@ def suggested(
         device: where the tensors are.
         seed: the same seed gives the same cases.
     """
+    return _of_smooth_cases(suggest.suggestions, spec, implementation, profile, device, seed)
+
+
+def laws_that_hold(
+    spec: LossSpec, implementation: str, *, profile: str = "ci", device: str = "cpu", seed: int = 0
+) -> tuple[Law, ...]:
+    """The laws among `suggested`, as data."""
+    return _of_smooth_cases(suggest.laws_that_hold, spec, implementation, profile, device, seed)
+
+
+def _of_smooth_cases(
+    ask: Callable[[Sequence[Trial]], T], spec: LossSpec, implementation: str, profile: str, device: str, seed: int
+) -> T:
     session = _session(spec, profile, seed, device)
     with warnings.catch_warnings(), isolated(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         cases = session.pool("distinct", "smooth", CASES_OF_SUGGESTIONS)
-        return suggest.suggestions([session.trial(implementation, case) for case in cases])
+        return ask([session.trial(implementation, case) for case in cases])
 
 
 _LATEST: list[Session] = []

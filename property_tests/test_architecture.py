@@ -26,9 +26,33 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
     },
     {"generate": ("strategies",), "evaluate": ("evaluation",)},
     {"check": ("rules", "reproduce", "suggest"), "measure": ("timing",)},
-    {"run": ("verify", "causes", "replay", "measurement", "benchmark", "calibrate", "scaling", "execution", "paired")},
+    {
+        "run": (
+            "verify",
+            "causes",
+            "replay",
+            "measurement",
+            "benchmark",
+            "calibrate",
+            "scaling",
+            "execution",
+            "paired",
+            "starting",
+        )
+    },
     {"report": ("report",)},
-    {"face": ("cli", "commands", "pytest_plugin", "pytest_paired", "pytest_speed", "options", "configuration")},
+    {
+        "face": (
+            "cli",
+            "commands",
+            "pytest_plugin",
+            "pytest_paired",
+            "pytest_speed",
+            "options",
+            "configuration",
+            "completing",
+        )
+    },
     {"catalogs": ("catalogs",)},
 )
 PLACE = {

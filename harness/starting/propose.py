@@ -1,0 +1,170 @@
+"""From a loss to a `Proposal`: search for a reading, hold it to drawn cases, and try optional tensors and laws."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from harness import laws
+from harness.errors import DeclarationError
+from harness.laws import Law
+from harness.spec import LossSpec, TensorSpec
+from harness.starting import knowledge
+from harness.starting.calls import SIZES, falls_below_zero, sizes_of
+from harness.starting.knowledge import Guess
+from harness.starting.parameters import Parameter, parameters_of
+from harness.starting.proposal import Decision, Proposal
+from harness.starting.search import Outcome, Reading, Running, is_context, look_at, search, spec_of
+from harness.verify import laws_that_hold, verify
+
+MOST_CHECKED = 6  # readings that are held to drawn cases before the first one is proposed as it is
+RUNS = ("B01",)
+ERRORS_SHOWN = 3
+
+Loss = Callable[..., Any]
+
+
+class UnproposableError(DeclarationError):
+    """No reading of a loss's parameters runs; the message says what it raised and what to write."""
+
+
+def propose(name: str, loss: Loss, *, with_laws: bool = True) -> Proposal:
+    """What a loss may declare.
+
+    Args:
+        name: of the loss.
+        loss: a function, a module or a class; it is called many times on small tensors.
+        with_laws: whether to try laws too.
+
+    Raises:
+        UnproposableError: no reading runs.
+        DeclarationError: its signature or annotations cannot be used.
+    """
+    everything = parameters_of(loss)
+    needed, outcome = _needed(name, loss, everything)
+    if not outcome.running:
+        raise UnproposableError(_unproposable(name, everything, outcome.errors))
+    best, notes = _that_holds(name, loss, needed, outcome)
+    spec = spec_of(name, loss, needed, best.reading)
+    differentiable = tuple(n for n in spec.differentiable if n in best.seen.gradients)
+    output = _output(spec, best.seen.shape)
+    more = {"output": None if output is None else TensorSpec(output), "select": best.seen.select}
+    spec = spec_of(name, loss, needed, best.reading, differentiable=differentiable, **more)
+    options = [p for p in everything if p.optional and p.is_tensor and p.name not in best.reading]
+    return Proposal(
+        name=name,
+        decisions=tuple(_decision(parameter, best.reading[parameter.name], outcome) for parameter in needed),
+        left_out=tuple(found for p in options for found in _optional(name, loss, needed, best.reading, p)),
+        fixed_sizes=dict(spec.fixed_sizes),
+        differentiable=differentiable,
+        output=output,
+        select=best.seen.select,
+        laws=tuple(_laws(spec)) if with_laws else (),
+        notes=notes,
+        trials=outcome.trials,
+    )
+
+
+def _needed(name: str, loss: Loss, everything: Sequence[Parameter]) -> tuple[list[Parameter], Outcome]:
+    """The parameters to give, and what was found: those without a default, and one more where nothing runs without it."""
+    required = [parameter for parameter in everything if not parameter.optional]
+    outcome = search(name, loss, required) if required else Outcome((), 0, Counter())
+    if outcome.running:
+        return required, outcome
+    trials, errors = outcome.trials, outcome.errors
+    for extra in everything:
+        if extra.optional and extra.is_tensor:
+            needed = [parameter for parameter in everything if parameter in required or parameter is extra]
+            found = search(name, loss, needed)
+            trials += found.trials
+            if found.running:
+                return needed, Outcome(found.running, trials, found.errors)
+    return required, Outcome((), trials, errors)
+
+
+def _that_holds(
+    name: str, loss: Loss, needed: Sequence[Parameter], outcome: Outcome
+) -> tuple[Running, tuple[str, ...]]:
+    """The first reading that runs on all drawn cases too, at unit, equal and larger sizes."""
+    first = ""
+    for running in outcome.running[:MOST_CHECKED]:
+        spec = spec_of(name, loss, needed, running.reading, select=running.seen.select)
+        found = [f for f in verify(spec, profile="quick", rules=RUNS).findings if f.severity == "error"]
+        if not found:
+            return running, ()
+        first = first or found[0].message
+    return outcome.running[0], (f"it raises on some sizes or values that this declaration allows:\n{first}",)
+
+
+def _decision(parameter: Parameter, guess: Guess, outcome: Outcome) -> Decision:
+    confidence, why = guess.confidence, guess.why
+    usual = min(parameter.guesses, key=lambda g: g.cost)
+    if confidence == "guessed" and guess.dims is not None and (guess.dims, guess.domain) != (usual.dims, usual.domain):
+        confidence, why = "tried", f"{usual.dims} {usual.domain}, which is more usual, did not run as well"
+    elif confidence == "guessed" and guess.dims is not None:
+        confidence, why = "tried", f"it runs so, and {why}"
+    if guess.dims is None:
+        return Decision(parameter.name, "option", repr(guess.value), confidence, why)
+    return _tensor(parameter, guess, confidence, why)
+
+
+def _tensor(parameter: Parameter, guess: Guess, confidence: knowledge.Confidence, why: str) -> Decision:
+    plain = "" if guess.domain == "real" else guess.domain
+    text = " ".join(part for part in (str(guess.dims), plain) if part)
+    place: Any = "context" if is_context(parameter) else "input"
+    return Decision(parameter.name, place, text, confidence, why, guess.dims, guess.domain)
+
+
+def _optional(name: str, loss: Loss, needed: Sequence[Parameter], reading: Reading, extra: Parameter) -> list[Decision]:
+    """The first reading of an optional tensor under which the loss runs, where there is one."""
+    for guess in extra.guesses:
+        if guess.dims is None:
+            continue
+        tried = {**reading, extra.name: guess}
+        if not look_at(name, loss, [*needed, extra], tried).error:
+            return [_tensor(extra, guess, "tried", f"optional, and it runs so; {guess.why}")]
+    return []
+
+
+def _output(spec: LossSpec, shape: tuple[int, ...]) -> str | None:
+    """The dims of an output, by the sizes that its axes had; ``None`` where a size is no symbol's."""
+    sizes = sizes_of(spec, SIZES[0])
+    known = {size: symbol for symbol, size in sizes.items() if isinstance(size, int)}
+    known |= {size[0]: f"*{symbol}" for symbol, size in sizes.items() if isinstance(size, tuple) and len(size) == 1}
+    axes = [known.get(extent) for extent in shape]
+    return None if None in axes else " ".join(str(axis) for axis in axes)
+
+
+def _laws(spec: LossSpec) -> list[str]:
+    """Laws that hold on all drawn cases, special points among them."""
+    further = [laws.translation_invariant(n) for n in spec.differentiable]
+    further += [laws.scale_invariant(n) for n in spec.differentiable if spec.inputs[n].domain.scalable]
+    candidates = [*laws_that_hold(spec, spec.reference, profile="quick"), *further]
+    return [_text(law) for law in candidates if _holds(spec, law)]
+
+
+def _holds(spec: LossSpec, law: Law) -> bool:
+    if law.code == laws.nonnegative().code and falls_below_zero(spec):
+        return False
+    try:
+        found = verify(spec.replace(laws=(law,)), profile="ci", rules=[law.code])
+    except DeclarationError:
+        return False
+    ran = sum(outcome.examples for outcome in found.outcomes)
+    return ran > 0 and not any(finding.severity != "note" for finding in found.findings)
+
+
+def _text(law: Law) -> str:
+    return law.text.replace("'", "")
+
+
+def _unproposable(name: str, everything: Sequence[Parameter], errors: Counter[str]) -> str:
+    said = "".join(f"\n    {error}   ({count} times)" for error, count in errors.most_common(ERRORS_SHOWN))
+    tensors = [p.name for p in everything if not p.optional and not knowledge.is_constant_name(p.name)]
+    shown = ", ".join(f'"{tensor}": TensorSpec("B D")' for tensor in tensors)
+    return (
+        f"{name}: no shapes and values were found on which it runs; calls ended with{said or ' nothing: it takes no tensor'}\n"
+        f"write what it takes yourself, dims in the grammar of jaxtyping and values from harness.domains:\n"
+        f'    SPEC = LossSpec("{name}", {{"{name}": {name}}}, inputs={{{shown}}})'
+    )

@@ -1,0 +1,45 @@
+"""Samplers for tensors that no domain of `harness.domains` makes; a proposed file holds their source as it stands here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Generator, Tensor
+
+from harness import domains
+from harness.domain import Make
+from harness.spec import TensorSpec
+
+
+def positive_definite(shape: tuple[int, ...], generator: Generator, dtype: torch.dtype) -> Tensor:
+    """Symmetric positive definite matrices: A Aᵀ / n + I."""
+    root = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return (root @ root.mT / shape[-1] + torch.eye(shape[-1], dtype=torch.float64)).to(dtype)
+
+
+def log_probabilities(shape: tuple[int, ...], generator: Generator, dtype: torch.dtype) -> Tensor:
+    """Logarithms of probabilities that sum to one along the last axis."""
+    return torch.randn(shape, generator=generator, dtype=torch.float64).log_softmax(-1).to(dtype)
+
+
+def distinct_classes(shape: tuple[int, ...], generator: Generator, dtype: torch.dtype) -> Tensor:
+    """In each row some distinct classes, then -1."""
+    labels = torch.rand(shape, generator=generator).argsort(-1)
+    kept = torch.arange(shape[-1]) < max(shape[-1] // 2, 1)
+    return torch.where(kept, labels, -1).to(dtype)
+
+
+SAMPLERS: Mapping[str, tuple[Make, torch.dtype | None]] = {
+    "positive_definite": (positive_definite, None),
+    "log_probabilities": (log_probabilities, None),
+    "distinct_classes": (distinct_classes, torch.int64),
+}
+
+
+def tensor_spec(dims: str, domain: str) -> TensorSpec | None:
+    """A tensor whose values a sampler of this module makes; ``None`` where there is none of that name."""
+    if domain not in SAMPLERS:
+        return None
+    make, dtype = SAMPLERS[domain]
+    return TensorSpec(dims, domains.custom(make), dtype)

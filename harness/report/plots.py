@@ -66,7 +66,10 @@ class LogAxis:
         return round(self.start + part * (self.end - self.start), 1)
 
     def ticks(self, label: Format, base: int = 10) -> tuple[Tick, ...]:
-        """Powers of the base, every so many that few are left; of ten with 2 and 5 between where there are hardly any."""
+        """Powers of the base, every so many that few are left; of ten with 2 and 5 between where there are hardly any.
+
+        An axis so short that none lies on it has its two ends.
+        """
         first = math.ceil(math.log(self.low, base) - 1e-9)
         last = math.floor(math.log(self.high, base) + 1e-9)
         step = max(1, math.ceil((last - first + 1) / _MOST_TICKS))
@@ -75,7 +78,7 @@ class LogAxis:
             around = range(first - 1, last + 2)
             every = [factor * 10.0**power for power in around for factor in (1, 2, 5)]
             values = [value for value in every if self.low * (1 - 1e-9) <= value <= self.high * (1 + 1e-9)]
-        return tuple(Tick(self.at(value), label(value)) for value in values)
+        return tuple(Tick(self.at(value), label(value)) for value in values or (self.low, self.high))
 
 
 def log_axis(values: Sequence[float], start: float, end: float) -> LogAxis:

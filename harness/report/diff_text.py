@@ -8,8 +8,8 @@ from harness.report.diff import CostChange, Difference, TimeChange
 from harness.report.markdown import escaped
 from harness.report.markdown import table as markdown_table
 from harness.report.schema import ComparisonRecord
-from harness.report.text import plural, printable, seconds_text, table
 from harness.report.speed import speedup_text
+from harness.report.text import plural, printable, seconds_text, table
 
 # What a median of an unpaired run moves by on a machine that does other things too; below it a line says nothing.
 TOLD_FROM = 1.1
@@ -22,15 +22,15 @@ def text(difference: Difference, *, verbose: bool = False) -> str:
         difference: what changed.
         verbose: also what shrank or was added, and every time.
     """
-    parts = [_section(title, rows, table, printable) for title, rows in _parts(difference, verbose)]
-    return "\n\n".join([*parts, *map(printable, _remarks(difference, verbose)), summary(difference)]) + "\n"
+    sections = [_section(title, rows, table, printable) for title, rows in parts(difference, verbose)]
+    return "\n\n".join([*sections, *map(printable, remarks(difference, verbose)), summary(difference)]) + "\n"
 
 
 def markdown(difference: Difference, *, verbose: bool = False) -> str:
     """The difference for a pull request, the summary first."""
     head = f"**{escaped(summary(difference))}**"
-    parts = [_section(f"### {title}\n", rows, markdown_table, escaped) for title, rows in _parts(difference, verbose)]
-    return "\n\n".join([head, *parts, *map(escaped, _remarks(difference, verbose))]) + "\n"
+    sections = [_section(f"### {title}\n", rows, markdown_table, escaped) for title, rows in parts(difference, verbose)]
+    return "\n\n".join([head, *sections, *map(escaped, remarks(difference, verbose))]) + "\n"
 
 
 def summary(difference: Difference) -> str:
@@ -61,7 +61,7 @@ def _section(
     return f"{title}\n{in_table(rows)}"
 
 
-def _parts(difference: Difference, verbose: bool) -> Iterator[tuple[str, list[list[str]]]]:
+def parts(difference: Difference, verbose: bool) -> Iterator[tuple[str, list[list[str]]]]:
     """Title and rows of each part that has something to say; rows of one cell are a list."""
     where = ["loss", "implementation", "setting", "size"]
     if difference.broken:
@@ -85,7 +85,8 @@ def _parts(difference: Difference, verbose: bool) -> Iterator[tuple[str, list[li
             yield title, [[place] for place in places]
 
 
-def _remarks(difference: Difference, verbose: bool) -> Iterator[str]:
+def remarks(difference: Difference, verbose: bool) -> Iterator[str]:
+    """What else a reader must know, one sentence each."""
     if difference.times_apart:
         yield f"times are not compared: {difference.times_apart}"
     if not verbose and (difference.gone or difference.added):
@@ -100,9 +101,19 @@ def _is_worth_telling(change: TimeChange) -> bool:
     return change.is_shifted and max(ratio, 1 / ratio) > TOLD_FROM
 
 
+def cost_change_text(change: CostChange) -> str:
+    """One cost that changed, in a sentence."""
+    _, implementation, setting, size = change.place
+    grew = "grew" if change.new > change.old else "fell"
+    return f"{implementation}: {change.metric} {grew} from {change.old} to {change.new} ({_part(change)}) at {size}, {setting}"
+
+
 def _cost_row(change: CostChange) -> list[str]:
-    part = f"{(change.new - change.old) / change.old:+.2%}" if change.old else "from nothing"
-    return [*change.place, change.metric, str(change.old), str(change.new), part]
+    return [*change.place, change.metric, str(change.old), str(change.new), _part(change)]
+
+
+def _part(change: CostChange) -> str:
+    return f"{(change.new - change.old) / change.old:+.2%}" if change.old else "from nothing"
 
 
 def _time_row(change: TimeChange) -> list[str]:

@@ -14,9 +14,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
-from urllib.parse import quote
 
-from harness.report.places import place
+from harness.report.places import place, uri
 from harness.report.rule_texts import rule_text
 from harness.report.schema import FindingRecord, LossRecord, Report, plain
 from harness.report.text import printable
@@ -148,19 +147,10 @@ def _location(loss: LossRecord, finding: FindingRecord) -> dict[str, Any]:
     source = place(loss, finding.implementation)
     if source is not None:
         located["physicalLocation"] = {
-            "artifactLocation": {"uri": _uri(source.file), "uriBaseId": PROJECT if source.is_local else IMPORTED},
+            "artifactLocation": {"uri": uri(source.file), "uriBaseId": PROJECT if source.is_local else IMPORTED},
             "region": {"startLine": source.line},
         }
     return located
-
-
-def _uri(file: str) -> str:
-    return quote(file.encode("utf-8", "surrogateescape" if _is_undecodable(file) else "backslashreplace"), safe="/")
-
-
-def _is_undecodable(file: str) -> bool:
-    """Whether the name holds bytes of the file system that are no UTF-8, which Python writes as U+DC80 to U+DCFF."""
-    return bool(re.search("[\udc80-\udcff]", file)) and not re.search("[\ud800-\udc7f\udd00-\udfff]", file)
 
 
 def _fingerprint(loss: LossRecord, finding: FindingRecord) -> str:

@@ -8,7 +8,24 @@ from markdown_it import MarkdownIt
 
 from harness.report import formats, summary
 
-TAGS = {"h3", "p", "table", "thead", "tbody", "tr", "th", "td", "details", "summary", "pre", "code", "strong", "sub"}
+TAGS = {
+    "h3",
+    "p",
+    "table",
+    "thead",
+    "tbody",
+    "tr",
+    "th",
+    "td",
+    "details",
+    "summary",
+    "pre",
+    "code",
+    "strong",
+    "sub",
+    "ul",
+    "li",
+}
 WRONG = examples.finding(message="graph_distance / wrong / G01\n  slope = 1, but should be 2\n  N=2")
 
 
@@ -65,6 +82,12 @@ def test_an_error_is_closed_with_its_smallest_input_and_the_code_that_shows_it()
     assert "<details><summary>error: graph_distance / vectorized / G01 gradient" in shown
     assert "N=2, D=2, adjacency=[[0, 1], [1, 0]]" in shown
     assert "```python\nimport torch\n\nprint(torch.ones(2))\n```" in shown
+
+
+def test_warnings_are_a_closed_list_without_code():
+    shown = summary.render(examples.report(examples.loss(findings=(examples.finding("warning"),))))
+    assert "<details><summary>1 warning</summary>\n\n- graph_distance / vectorized / G01 gradient" in shown
+    assert "```" not in shown
 
 
 def test_what_is_accepted_and_what_is_only_a_note_has_no_details():

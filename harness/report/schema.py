@@ -35,6 +35,7 @@ import types
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from harness.errors import HarnessError
@@ -358,12 +359,18 @@ def _from_3(data: Mapping[str, Any]) -> dict[str, Any]:
 def _record(cls: type[R], data: Any, where: str) -> R:
     if not isinstance(data, Mapping):
         raise ReportError(f"{where} is {type(data).__name__}, but should be an object")
-    names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
-    missing = [name for name in names if name not in data]
+    kinds = _kinds(cls)
+    missing = [name for name in kinds if name not in data]
     if missing:
         raise ReportError(f"{where} lacks {missing}; a report is the report.json that loss-harness wrote")
+    return cls(**{name: _value(kind, data[name], f"{where}.{name}") for name, kind in kinds.items()})
+
+
+@lru_cache(maxsize=32)
+def _kinds(cls: type[Any]) -> Mapping[str, Any]:
+    """Field -> type; read once, since a report may hold thousands of records."""
     hints = get_type_hints(cls)
-    return cls(**{name: _value(hints[name], data[name], f"{where}.{name}") for name in names})
+    return {f.name: hints[f.name] for f in fields(cls)}
 
 
 def _value(kind: Any, data: Any, where: str) -> Any:
@@ -376,6 +383,8 @@ def _value(kind: Any, data: Any, where: str) -> Any:
         if not isinstance(data, list):
             raise ReportError(f"{where} is {type(data).__name__}, but should be an array")
         item = get_args(kind)[0]
+        if all(type(entry) is item for entry in data):  # raw times are most of a report
+            return tuple(data)
         return tuple(_value(item, entry, f"{where}[{position}]") for position, entry in enumerate(data))
     if hasattr(kind, "__dataclass_fields__"):
         return _record(kind, data, where)

@@ -17,7 +17,6 @@ from harness.report.schema import (
     DO_NOT_ADOPT,
     INCONCLUSIVE,
     REFERENCE,
-    SEVERITIES,
     FindingRecord,
     LossRecord,
     Report,
@@ -27,7 +26,8 @@ from harness.report.text import causes, place_text, plural, totals_text
 
 LIMIT = 65_536  # characters of a comment on GitHub
 ROWS = 20
-WORDS = 240  # characters of a cell that says why
+WORDS = 240  # characters of a cell that says why, and of a line about a warning
+WARNINGS = 50
 # One finding must not take the place of all others; the reproduction stands in the report.
 LONGEST = 6_000
 _URGENT = (DO_NOT_ADOPT, INCONCLUSIVE, CAVEATS, ADOPT, REFERENCE)
@@ -45,7 +45,9 @@ def render(report: Report, *, against: Report | None = None, whole: str = "", li
     foot = _foot(report, whole)
     parts = [_head(report), _table(report), *_notes(report)]
     parts += [] if against is None else [_changes(against, report)]
-    details = [_detail(finding, followers) for finding, followers in _found(report)]
+    details = [_detail(*found) for found in _found(report, "error")]
+    warned = list(_found(report, "warning"))
+    details += [_brief(warned)] if warned else []
     return _fitted(parts, details, foot, limit)
 
 
@@ -98,15 +100,12 @@ def _is_plain(loss: LossRecord, verdict: VerdictRecord) -> bool:
 
 def _row(loss: LossRecord, verdict: VerdictRecord) -> tuple[str, ...]:
     why = verdict.sentence or next(iter(verdict.reasons), "")
-    why = why if len(why) <= WORDS else f"{why[:WORDS]}…"
-    return loss.name, verdict.implementation, verdict.verdict, why
+    return loss.name, verdict.implementation, verdict.verdict, _clipped(why)
 
 
-def _found(report: Report) -> Iterator[tuple[FindingRecord, tuple[FindingRecord, ...]]]:
-    """Errors of all losses, then warnings; notes stand in the report."""
-    for severity in SEVERITIES[:2]:
-        for loss in report.losses:
-            yield from causes(loss, severity)
+def _found(report: Report, severity: str) -> Iterator[tuple[FindingRecord, tuple[FindingRecord, ...]]]:
+    for loss in report.losses:
+        yield from causes(loss, severity)
 
 
 def _detail(finding: FindingRecord, followers: Sequence[FindingRecord]) -> str:
@@ -119,6 +118,21 @@ def _detail(finding: FindingRecord, followers: Sequence[FindingRecord]) -> str:
     parts += [f"Follows: {', '.join(_quiet(place_text(follower)) for follower in followers[:10])}"] if followers else []
     title = f"{finding.severity}: {_quiet(_short(finding.header))}"
     return "\n\n".join([f"<details><summary>{title}</summary>", *parts, "</details>"])
+
+
+def _brief(found: Sequence[tuple[FindingRecord, tuple[FindingRecord, ...]]]) -> str:
+    """Warnings in a closed list, a line each; how to repeat them stands in the report."""
+    lines = []
+    for finding, _ in found[:WARNINGS]:
+        said = next(iter(finding.body.strip().splitlines()), "")
+        lines.append(f"- {_quiet(_clipped(finding.header))}: {_quiet(_clipped(said))}")
+    more = [f"- and {len(found) - WARNINGS} more"] if len(found) > WARNINGS else []
+    title = plural(len(found), "warning")
+    return "\n".join([f"<details><summary>{title}</summary>", "", *lines, *more, "", "</details>"])
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= WORDS else f"{text[:WORDS]}…"
 
 
 def _short(text: str) -> str:

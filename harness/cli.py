@@ -1,4 +1,4 @@
-"""The command line: `loss-harness report | verify | bench | calibrate | diff | replay | rules | explain`.
+"""The command line: `loss-harness report | verify | bench | ...`; the commands are in `harness.commands`.
 
 Exit codes: 0 clean, 1 a finding of severity error (or a crash or timeout of the loss), 2 usage, 3 a bug of the tool,
 130 interrupted.  Nothing here imports torch before a command runs, so that `--help` is fast.
@@ -6,6 +6,7 @@ Exit codes: 0 clean, 1 a finding of severity error (or a crash or timeout of the
 
 from __future__ import annotations
 
+import platform
 import sys
 import traceback
 from typing import Any
@@ -32,19 +33,34 @@ class _Group(click.Group):
             raise Refused(str(error)) from error
 
 
+def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    from importlib import metadata
+
+    try:
+        torch = metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        torch = "not installed"
+    click.echo(f"loss-harness {harness.__version__}, torch {torch}, Python {platform.python_version()}")
+    ctx.exit()
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(harness.__version__, prog_name="loss-harness")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show versions."
+)
 @options.config
 @options.color
 @click.pass_context
-def cli(ctx: click.Context, config: str | None, color: str) -> None:
+def cli(ctx: click.Context, /, config: str | None, **_: Any) -> None:
     """Verify and benchmark a custom PyTorch loss before you adopt it.
 
-    TARGET is package.module, package.module:Name, path/file.py or path/file.py:Name.  Options may have defaults in
-    pyproject.toml, under [tool.loss-harness]: select, ignore, profile, seed, device, budget, pass, dtype, cache, clock, compile.
+    TARGET is package.module, package.module:Name, path/file.py or path/file.py:Name.  TARGETs and options that stay the same
+    can stand in pyproject.toml: in [tool.loss-harness], or in [tool.loss-harness.verify] for one command.
     """
     options.use_configuration(ctx, config)
-    colors.choose(ctx, color)
+    colors.choose(ctx, ctx.params["color"])
 
 
 for command in COMMANDS:

@@ -1,6 +1,10 @@
 """Defaults of the command line and the pytest plugin, from `pyproject.toml`.
 
     [tool.loss-harness]
+    targets = ["losses", "more/losses.py:SPECS"]   # so that `loss-harness verify` needs none; files seen from here
+    baseline = "accepted.json"
+    quiet = true                 # or verbose
+    color = "auto"               # auto, always or never
     select = ["G", "C02"]        # codes or prefixes; a string with commas does as well
     ignore = ["B03"]
     profile = "ci"               # quick, ci or thorough
@@ -13,11 +17,18 @@
     clock = "events,graph"       # some of wall, events and graph; by default those of the device
     compile = true               # time each under torch.compile too
 
-The names are those of the options, which win.  Reading this imports no torch.
+    [tool.loss-harness.report]   # for one command alone, over what stands above
+    out = "reports/latest"
+
+    [tool.loss-harness.verify]
+    format = "github"
+
+The names are those of the options, which win.  Paths are seen from the folder of the file.  Reading this imports no torch.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,16 +48,32 @@ TIMED = {
 }
 
 
+_TIMING = ("device", "budget", "seed", "pass", "dtype", "cache", "clock", "compile")
+_CHECKING = ("profile", "seed", "device", "select", "ignore")
+_SAID = ("quiet", "verbose")
+# What each command may be told in a table of its own; what stands above goes to every command that knows it.
+COMMANDS: Mapping[str, tuple[str, ...]] = {
+    "report": ("targets", *dict.fromkeys((*_CHECKING, *_TIMING)), "out", *_SAID),
+    "verify": ("targets", *_CHECKING, "baseline", "format", *_SAID),
+    "bench": ("targets", *_TIMING, "format", *_SAID),
+    "diff": ("format", *_SAID),
+}
+
+
 class ConfigurationError(HarnessError, ValueError):
     """A configuration that cannot be understood."""
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """What a project has chosen: ``values`` by the names of the options, from ``file``; empty where it has chosen nothing."""
+    """What a project has chosen, from ``file``; empty where it has chosen nothing.
+
+    ``values`` are by the names of the options, and ``commands`` are those of one command alone.
+    """
 
     file: Path | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
+    commands: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def find(start: Path) -> Configuration:
@@ -94,20 +121,51 @@ def read(file: Path) -> Configuration | None:
         return None
     if not isinstance(table, Mapping):
         raise ConfigurationError(f"{file}: tool.{TABLE} = {table!r} came, but should be a table: [tool.{TABLE}]")
-    return Configuration(file, {key: _value(file, key, value) for key, value in table.items()})
+    commands = {key: value for key, value in table.items() if key in COMMANDS and isinstance(value, Mapping)}
+    return Configuration(
+        file,
+        {key: _value(file, TABLE, key, value) for key, value in table.items() if key not in commands},
+        {name: _of_command(file, name, values) for name, values in commands.items()},
+    )
 
 
-def _value(file: Path, key: str, value: object) -> Any:
-    if key not in _KEYS:
-        raise ConfigurationError(
-            f"{file}: [tool.{TABLE}] has an unknown key {key!r}{nearest(key, _KEYS)}; it may have {', '.join(_KEYS)}"
-        )
+def _of_command(file: Path, command: str, values: Mapping[str, object]) -> dict[str, Any]:
+    return {key: _value(file, f"{TABLE}.{command}", key, value) for key, value in values.items()}
+
+
+def _value(file: Path, table: str, key: str, value: object) -> Any:
+    command = table.partition(".")[2]
+    known = COMMANDS[command] if command else tuple(key for key in _KEYS if key not in _OF_ONE)
+    if key not in known:
+        raise ConfigurationError(f"{file}: [tool.{table}] has an unknown key {key!r}{_where(key, command, known)}")
     understand, should = _KEYS[key]
     understood = understand(value)
     if understood is None:
         near = nearest(value, PROFILES) if key == "profile" and isinstance(value, str) else ""
-        raise ConfigurationError(f"{file}: [tool.{TABLE}] {key} = {value!r} came, but should be {should}{near}")
-    return understood
+        raise ConfigurationError(f"{file}: [tool.{table}] {key} = {value!r} came, but should be {should}{near}")
+    return _from(file.parent, key, understood)
+
+
+def _where(key: str, command: str, known: Sequence[str]) -> str:
+    """Where a key that is unknown here belongs, or what may stand here."""
+    others = [name for name, keys in COMMANDS.items() if key in keys]
+    if others and not command:
+        return f"; it belongs to a command, such as [tool.{TABLE}.{others[0]}]"
+    tables = "" if command else f", and the tables {', '.join(f'[tool.{TABLE}.{name}]' for name in COMMANDS)}"
+    return f"{nearest(key, [*known, *([] if command else COMMANDS)])}; it may have {', '.join(known)}{tables}"
+
+
+def _from(folder: Path, key: str, value: Any) -> Any:
+    """A path as it is seen from the working directory."""
+    if key in ("baseline", "out"):
+        return _seen(folder, value)
+    if key == "targets":
+        return tuple(_seen(folder, name) if "/" in name or ".py" in name else name for name in value)
+    return value
+
+
+def _seen(folder: Path, path: str) -> str:
+    return path if folder.absolute() == Path.cwd() else os.path.relpath(folder.absolute() / path)
 
 
 def _names(value: object) -> tuple[str, ...] | None:
@@ -144,13 +202,34 @@ def _some_of(known: Sequence[str]) -> Callable[[object], str | None]:
     return understand
 
 
+def _flag(value: object) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _one_of(*known: str) -> Callable[[object], str | None]:
+    return lambda value: value if isinstance(value, str) and value in known else None
+
+
+# What means another thing to each command, so that it stands in a table of the command alone.
+_OF_ONE = ("format", "out")
 _KEYS: Mapping[str, tuple[Callable[[object], Any], str]] = {
+    "targets": (_names, 'TARGETs, such as ["losses", "more/losses.py:SPECS"]'),
     "select": (_names, 'codes or prefixes, such as ["G", "C02"]'),
     "ignore": (_names, 'codes or prefixes, such as ["B03"]'),
     "profile": (_profile, f"one of {', '.join(PROFILES)}"),
     "seed": (_seed, "a whole number"),
     "device": (_device, 'cpu, cuda or both: "cpu,cuda"'),
     "budget": (_budget, "a positive number of seconds"),
-    "compile": (lambda value: value if isinstance(value, bool) else None, "true or false"),
+    "compile": (_flag, "true or false"),
+    "baseline": (_text, 'a file, such as "accepted.json"'),
+    "out": (_text, 'a folder, such as "reports/latest"'),
+    "format": (_text, 'a format of the command, such as "json"'),
+    "quiet": (_flag, "true or false"),
+    "verbose": (_flag, "true or false"),
+    "color": (_one_of("auto", "always", "never"), "one of auto, always, never"),
     **{key: (_some_of(known), f"some of {', '.join(known)}") for key, known in TIMED.items()},
 }

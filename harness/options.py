@@ -5,6 +5,7 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,18 +14,19 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from harness import configuration
+from harness import completing, configuration
 from harness.configuration import PROFILES, TIMED
 from harness.errors import nearest
 
 # The parameter of an option, where its name differs.
-_PARAMETERS = {
+PARAMETERS = {
     "device": "devices",
     "pass": "passes",
     "dtype": "dtypes",
     "cache": "caches",
     "clock": "clocks",
     "compile": "compiled",
+    "format": "form",
 }
 
 
@@ -58,8 +60,15 @@ def use_configuration(ctx: click.Context, where: str | None) -> None:
     if where == "none":
         return
     chosen = configuration.find(Path.cwd()) if where is None else configuration.given(Path(where))
-    values = {_PARAMETERS.get(key, key): value for key, value in chosen.values.items()}
-    ctx.default_map = {command: values for command in ("report", "verify", "bench")}
+    ctx.default_map = {name: _defaults(name, chosen) for name in configuration.COMMANDS}
+    if ctx.get_parameter_source("color") is ParameterSource.DEFAULT:
+        ctx.params["color"] = chosen.values.get("color", ctx.params["color"])
+
+
+def _defaults(command: str, chosen: configuration.Configuration) -> dict[str, Any]:
+    """Parameter -> value of one command, those of its own table over those for all."""
+    values = {**chosen.values, **chosen.commands.get(command, {})}
+    return {PARAMETERS.get(key, key): value for key, value in values.items() if key != "color"}
 
 
 def chosen_rules(ctx: click.Context) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -92,9 +101,16 @@ budget = click.option(
     help="Seconds of timing per loss; loading the compiler for --compile, a single kernel and pure Python are not cut short.",
 )
 select = click.option(
-    "--select", multiple=True, callback=split, metavar="CODES", help="Only these rules: G01, or G for all of G."
+    "--select",
+    multiple=True,
+    callback=split,
+    shell_complete=completing.codes,
+    metavar="CODES",
+    help="Only these rules: G01, or G for all of G.",
 )
-ignore = click.option("--ignore", multiple=True, callback=split, metavar="CODES", help="Not these rules.")
+ignore = click.option(
+    "--ignore", multiple=True, callback=split, shell_complete=completing.codes, metavar="CODES", help="Not these rules."
+)
 implementation = click.option(
     "--implementation", "implementations", multiple=True, callback=split, metavar="NAME", help="Only this one."
 )
@@ -110,6 +126,47 @@ color = click.option(
     show_default=True,
     help="auto: on a terminal, unless NO_COLOR says no or FORCE_COLOR yes.",
 )
+_QUIET = click.option("--quiet", "-q", is_flag=True, help="Only errors and crashes, and no progress.")
+_VERBOSE = click.option(
+    "--verbose", "-v", is_flag=True, help="Also notes, every reason, and code that reproduces each finding."
+)
+
+
+def loudness(command: Callable[..., Any]) -> Callable[..., Any]:
+    """How much is said; what is asked for on the command line counts more than the other in a file."""
+
+    @functools.wraps(command)
+    def settled(*args: Any, quiet: bool, verbose: bool, **given: Any) -> Any:
+        ctx = click.get_current_context()
+        asked = [n for n in ("quiet", "verbose") if ctx.get_parameter_source(n) is ParameterSource.COMMANDLINE]
+        if quiet and verbose and len(asked) != 1:
+            raise click.UsageError("--quiet and --verbose came, but should be one of them", ctx)
+        if quiet and verbose:
+            quiet, verbose = asked == ["quiet"], asked == ["verbose"]
+        return command(*args, quiet=quiet, verbose=verbose, **given)
+
+    return _QUIET(_VERBOSE(settled))
+
+
+def targets(required: bool) -> Callable[[Any], Any]:
+    """TARGETs; where none is given, those of the configuration.
+
+    Args:
+        required: whether there must be some.
+    """
+    metavar = "TARGET..." if required else "[TARGET]..."
+
+    def given(ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+        chosen = value or tuple(ctx.lookup_default("targets") or ())
+        if required and not chosen:
+            raise click.MissingParameter(
+                "Name one, or write `targets` in [tool.loss-harness] of pyproject.toml.", ctx=ctx, param=parameter
+            )
+        return chosen
+
+    return click.argument("targets", metavar=metavar, nargs=-1, callback=given, shell_complete=completing.files)
+
+
 baseline = click.option(
     "--baseline",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -219,7 +276,7 @@ def _some_of(what: str, default: str | None, text: str) -> Callable[[Any], Any]:
 
     metavar = ",".join(known)
     return click.option(
-        f"--{what}", _PARAMETERS[what], default=default, callback=chosen, metavar=metavar, show_default=True, help=text
+        f"--{what}", PARAMETERS[what], default=default, callback=chosen, metavar=metavar, show_default=True, help=text
     )
 
 

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import configuration
+from harness import configuration, options
+from harness.commands import COMMANDS
 from harness.configuration import Configuration, ConfigurationError, find
 from harness.errors import HarnessError
 from harness.timing import workload
@@ -64,7 +65,21 @@ def test_a_project_without_a_table_has_chosen_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("profil = 'ci'", r"unknown key 'profil'; did you mean 'profile'\?; it may have select, ignore"),
+        ("profil = 'ci'", r"unknown key 'profil'; did you mean 'profile'\?; it may have targets, select, ignore"),
+        ("format = 'json'", r"unknown key 'format'; it belongs to a command, such as \[tool.loss-harness.verify\]"),
+        ("[tool.loss-harness.verfy]", r"unknown key 'verfy'; did you mean 'verify'\?"),
+        (
+            "[tool.loss-harness.verify]\nformt = 'json'",
+            r"\[tool.loss-harness.verify\] has an unknown key 'formt'; did you mean 'format'",
+        ),
+        (
+            "[tool.loss-harness.diff]\nseed = 1",
+            r"\[tool.loss-harness.diff\] has an unknown key 'seed'; it may have format",
+        ),
+        ("verify = 3", r"unknown key 'verify'"),
+        ("color = 'red'", r"color = 'red' came, but should be one of auto, always, never"),
+        ("targets = 3", r"targets = 3 came, but should be TARGETs"),
+        ("baseline = ''", r"baseline = '' came, but should be a file"),
         ("profile = 'thorogh'", r"profile = 'thorogh' came, but should be one of quick, ci.*did you mean 'thorough'"),
         ("profile = 3", r"profile = 3 came, but should be one of"),
         ("seed = true", r"seed = True came, but should be a whole number"),
@@ -103,3 +118,30 @@ def test_a_file_that_is_asked_for_must_have_a_table(tmp_path):
 
 def test_the_profiles_are_those_of_the_verification():
     assert tuple(PROFILES) == configuration.PROFILES
+
+
+def test_a_table_of_a_command_stands_beside_what_is_for_all(tmp_path):
+    write(tmp_path, 'quiet = true\n[tool.loss-harness.verify]\nquiet = false\nformat = "json"')
+    chosen = find(tmp_path)
+    assert chosen.values == {"quiet": True}
+    assert chosen.commands == {"verify": {"quiet": False, "format": "json"}}
+
+
+def test_paths_are_seen_from_the_folder_of_the_file(tmp_path, monkeypatch):
+    write(
+        tmp_path,
+        'targets = ["losses", "mine.py:SPEC", "deep/other.py"]\nbaseline = "accepted.json"\n'
+        '[tool.loss-harness.report]\nout = "out"',
+    )
+    (tmp_path / "deep").mkdir()
+    monkeypatch.chdir(tmp_path / "deep")
+    chosen = find(Path.cwd())
+    assert chosen.values["targets"] == ("losses", "../mine.py:SPEC", "other.py")
+    assert (chosen.values["baseline"], chosen.commands["report"]["out"]) == ("../accepted.json", "../out")
+
+
+def test_every_key_of_a_command_is_an_option_of_it():
+    parameters = {command.name: {p.name for p in command.params} for command in COMMANDS}
+    for name, keys in configuration.COMMANDS.items():
+        assert {options.PARAMETERS.get(key, key) for key in keys} <= parameters[name]
+    assert parameters["verify"] > {"targets"}

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import report_examples as examples
 
@@ -48,9 +50,9 @@ def test_the_table_of_counts_adds_up():
         outcomes=(examples.outcome(), examples.outcome(rule="B01", status="failed"), examples.outcome("naive"))
     )
     header, *rows = [line.split() for line in text.counts_text(examples.report(record)).splitlines()]
-    assert header[:4] == ["loss", "implementation", "device", "planned"]
+    assert header == ["loss", "implementation", "device", "planned", "passed", "failed", "examples"]
     by_name = {row[1]: list(map(int, row[3:])) for row in rows}
-    assert by_name == {"naive": [1, 1, 0, 0, 0, 0, 0, 0, 12], "vectorized": [2, 1, 1, 0, 0, 0, 0, 0, 24]}
+    assert by_name == {"naive": [1, 1, 0, 12], "vectorized": [2, 1, 1, 24]}
 
 
 def test_the_last_line_says_what_became_of_everything_planned():
@@ -71,13 +73,30 @@ def test_rules_with_one_reason_share_a_line():
     assert text.reasons_text(made, ["crashed"]) == ""
 
 
-def test_verdicts_stand_with_their_reasons():
-    shown = text.verdicts_text(examples.report())
-    assert shown.splitlines()[:3] == [
-        "graph_distance / naive: reference",
-        "  1 rule passed on cpu",
-        "graph_distance / vectorized: adopt",
-    ]
+def test_verdicts_stand_below_their_loss_in_one_sentence_each():
+    heading, reference, adopted, _, total = text.verdicts_text(examples.report()).splitlines()
+    assert heading == "graph_distance"
+    assert re.fullmatch(r"  naive       reference  The reference, .*\.", reference)
+    assert re.fullmatch(r"  vectorized  adopt      Adopt it: .*\.", adopted)
+    assert total == "1 loss: 1 adopt"
+
+
+def test_verbose_verdicts_have_reasons_scope_and_next_steps():
+    lines = text.verdicts_text(examples.report(), verbose=True).splitlines()
+    assert "  - 1 rule passed on cpu" in lines
+    assert any(line.startswith("  - holds: checked on cpu") for line in lines)
+
+
+def test_what_is_quiet_says_errors_crashes_and_what_is_missing_alone():
+    found = (examples.finding("warning"), examples.finding("error"))
+    crash = examples.outcome(status="crashed", reason="RuntimeError: no")
+    record = examples.loss(findings=found, outcomes=(crash,), missing="interrupted: 1 of 9 planned checks ran")
+    shown = text.errors_text(examples.report(record))
+    assert shown.startswith("1 error\n\ngraph_distance / vectorized / G01 ")
+    assert "warning" not in shown
+    assert "crashed / cpu: RuntimeError: no" in shown
+    assert shown.endswith("graph_distance: interrupted: 1 of 9 planned checks ran")
+    assert text.errors_text(examples.report()) == ""
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import click
 
 from harness.commands.bench import bench
 from harness.commands.calibrate import calibrate
+from harness.commands.completion import completion
 from harness.commands.diff import diff
 from harness.commands.replay import replay
 from harness.commands.report import report
@@ -16,4 +17,15 @@ from harness.commands.rules import explain, list_rules
 from harness.commands.show import show
 from harness.commands.verify import verify
 
-COMMANDS: tuple[click.Command, ...] = (report, verify, bench, calibrate, show, diff, replay, list_rules, explain)
+COMMANDS: tuple[click.Command, ...] = (
+    report,
+    verify,
+    bench,
+    calibrate,
+    show,
+    diff,
+    replay,
+    list_rules,
+    explain,
+    completion,
+)

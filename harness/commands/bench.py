@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness import options
-from harness.commands import loading, running
+from harness.commands import colors, loading, running
 
 if TYPE_CHECKING:
     from harness.report.schema import Report
 
 
 @click.command()
-@click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
+@options.targets(required=True)
 @options.device
 @options.budget
 @options.seed
@@ -24,27 +24,50 @@ if TYPE_CHECKING:
 @options.sweep
 @options.density
 @options.costs_only
+@options.loudness
 @click.option("--format", "form", type=click.Choice(["text", "json", "csv"]), default="text", show_default=True)
 @click.option(
     "--save", type=click.Path(path_type=Path, dir_okay=False), help="Write the results there, for `loss-harness diff`."
 )
 @options.declared
 @click.pass_context
-def bench(ctx: click.Context, /, targets: tuple[str, ...], form: str, save: Path | None, **_: Any) -> None:
+def bench(
+    ctx: click.Context,
+    /,
+    targets: tuple[str, ...],
+    form: str,
+    save: Path | None,
+    quiet: bool,
+    verbose: bool,
+    **_: Any,
+) -> None:
     """Time losses without checking that they are right."""
-    from harness.report import schema, timings, writer
+    from harness.report import schema, writer
     from harness.report.run import Run
 
     run = Run(loading.load(targets, ctx), running.request(ctx))
     if save is not None:
         writer.check_folder(save.parent)
 
-    def show(made: Report) -> None:
+    def show(made: Report) -> str | None:
         if save is not None:
             writer.write_text(save, schema.dumps(made))
         if form == "json":
             running.emit(schema.dumps(made), None)
         else:
-            running.emit((run.timings or "") if form == "csv" else timings.timings_text(made) + "\n", None)
+            running.emit((run.timings or "") if form == "csv" else _text(made, quiet, verbose), None)
+        return None if save is None else save.as_posix()
 
-    running.complete(run, [run.benchmark], show)
+    running.complete(run, [run.benchmark], show, quiet=quiet)
+
+
+def _text(made: Report, quiet: bool, verbose: bool) -> str:
+    from harness.report import text, timings
+
+    if quiet:
+        parts = [text.errors_text(made, style=colors.styled)]
+    else:
+        notes = [text.printable(f"{loss.name}: {note}") for loss in made.losses for note in loss.notes if verbose]
+        parts = [timings.timings_text(made), "\n".join(notes), text.missing_text(made)]
+    shown = [part for part in parts if part]
+    return "\n\n".join(shown) + "\n" if shown else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -20,7 +21,7 @@ from harness.commands import exits, running
 @click.option("--loss", "losses", multiple=True, callback=options.split, metavar="NAME", help="Only this loss.")
 @click.option("--format", "form", type=click.Choice(["text", "markdown", "json"]), default="text", show_default=True)
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write there, not to the terminal.")
-@click.option("--verbose", "-v", is_flag=True, help="Also what fell, every time, and what only one of them has.")
+@options.loudness
 def diff(
     old: Path,
     new: Path,
@@ -28,6 +29,7 @@ def diff(
     losses: tuple[str, ...],
     form: str,
     output: Path | None,
+    quiet: bool,
     verbose: bool,
 ) -> None:
     """Compare two reports: exact costs must not grow, nothing may break; times are evidence.
@@ -41,6 +43,9 @@ def diff(
     found = differences.compare(before, after, allowed=differences.allowances(allow, before, after))
     if form == "json":
         running.emit(found.to_json(), output)
+    elif quiet and form == "text":
+        failed = replace(found, times=(), times_apart="", gone=(), added=())
+        running.emit("" if found.ok else diff_text.text(failed), output)
     else:
         running.emit((diff_text.text if form == "text" else diff_text.markdown)(found, verbose=verbose), output)
     sys.exit(exits.CLEAN if found.ok else exits.FINDINGS)

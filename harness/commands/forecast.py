@@ -9,6 +9,9 @@ from collections.abc import Callable, Sequence
 
 from harness.report.observer import Step
 
+# Checks after which their mean says anything at all.
+_TELLING = 5
+
 
 class Forecast:
     """What is done and left of planned steps.
@@ -23,6 +26,7 @@ class Forecast:
         self._begun_at = self._step_at = clock()
         self._left = Counter(steps)
         self._spent: dict[str, list[float]] = {}
+        self._unbounded = list(dict.fromkeys(step.kind for step in steps if step.budget_s is None))
         self.total = len(steps)
         self.step: Step | None = None
 
@@ -46,42 +50,35 @@ class Forecast:
 
     @property
     def left_s(self) -> float:
-        """Seconds until everything is done; kinds of which none has ended yet count nothing, see `is_complete`."""
+        """Seconds until everything is done; a kind of which none has ended yet counts as the mean of all that have."""
         ahead = sum(count * self._seconds(step) for step, count in list(self._left.items()) if count > 0)
         now = max(0.0, self._seconds(self.step) - (self._clock() - self._step_at)) if self.step is not None else 0.0
         return ahead + now
 
     @property
     def fraction(self) -> float:
-        """The part that is done: of the time where that is known, else of the steps."""
-        elapsed, left = self.elapsed_s, self.left_s
-        by_steps = self.done / self.total if self.total else 0.0
-        return elapsed / (elapsed + left) if self.is_complete and elapsed + left > 0 else by_steps
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the time of every step that is left is known, so that no kind counts nothing."""
-        ahead = [step for step, count in list(self._left.items()) if count > 0]
-        return all(step.budget_s is not None or step.kind in self._spent for step in ahead)
-
-    @property
-    def is_bounded(self) -> bool:
-        """Whether all that is left has a budget, which it may need in part only."""
-        ahead = [step for step, count in list(self._left.items()) if count > 0]
-        return all(step.budget_s is not None for step in (*ahead, *([self.step] if self.step else [])))
+        """The part of the time that is done."""
+        elapsed = self.elapsed_s
+        return elapsed / (elapsed + self.left_s) if self.done else 0.0
 
     @property
     def text(self) -> str:
-        """The time left in words, as far as it is known."""
-        left = self.left_s
-        if not self.is_complete:
-            return f"at least {duration(left)} left" if left >= 1 else ""
-        return f"{'at most' if self.is_bounded else 'about'} {duration(left)} left"
+        """The time left in words that say how well it is known; empty while nothing is."""
+        ahead = [step for step, count in list(self._left.items()) if count > 0]
+        now = [self.step] if self.step is not None else []
+        if all(step.budget_s is not None for step in (*ahead, *now)):
+            how = "at most"  # a budget may be needed in part only
+        elif self.done < _TELLING:
+            return ""
+        else:
+            is_known = all(step.budget_s is not None or step.kind in self._spent for step in ahead)
+            how = "about" if is_known else "roughly"
+        return f"{how} {duration(max(self.left_s, 1))} left"
 
     def _seconds(self, step: Step) -> float:
         if step.budget_s is not None:
             return step.budget_s
-        spent = self._spent.get(step.kind)
+        spent = self._spent.get(step.kind) or [s for kind in self._unbounded for s in self._spent.get(kind, ())]
         return sum(spent) / len(spent) if spent else 0.0
 
 

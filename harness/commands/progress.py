@@ -50,17 +50,22 @@ class Display(Interruptible):
         super().begin(step)
         self.forecast.begin(step)
 
-    def found(self, loss: str, finding: FindingRecord) -> None:
-        """One line above the bar: severity, place and title; a note can wait for the report."""
+    def found(self, loss: str, findings: Sequence[FindingRecord]) -> None:
+        """One line above the bar: severity, place and title of the first; a note can wait for the report."""
         from rich.text import Text
 
         from harness.report.text import place_text, printable
 
-        if finding.severity == "note":
+        first = findings[0]
+        if first.severity == "note":
             return
-        place = f"{loss} / {printable(finding.implementation)} / {place_text(finding)}".replace("\n", " ")
-        line = Text(f"{finding.severity:7}", style=f"bold {colors.COLORS[finding.severity]}")
-        line.append(f"  {printable(place)}", style="default not bold")
+        told = sum(finding.severity != "note" for finding in findings)
+        more = f" and {told - 1} more" if told > 1 else ""
+        place = f"{loss} / {first.implementation} / {place_text(first)}"
+        line = Text(f"{first.severity:7}", style=f"bold {colors.COLORS[first.severity]}")
+        line.append(f"  {printable(place)}".replace("\n", " "), style="default not bold")
+        line.truncate(self.console.width - len(more), overflow="ellipsis")
+        line.append(more)
         self.console.print(line, no_wrap=True, overflow="ellipsis", crop=True)
 
     def render(self) -> RenderableType:

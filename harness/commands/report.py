@@ -9,13 +9,15 @@ import click
 
 from harness import options
 from harness.commands import colors, loading, running
+from harness.commands import output as forms
 
 if TYPE_CHECKING:
+    from harness.report.formats import Presentation
     from harness.report.schema import Report
 
 
 @click.command()
-@click.argument("targets", metavar="[TARGET]...", nargs=-1)
+@options.targets(required=False)
 @options.device
 @click.option(
     "--out",
@@ -31,28 +33,75 @@ if TYPE_CHECKING:
 @options.select
 @options.ignore
 @options.timings
+@options.loudness
+@forms.options
 @options.declared
 @click.pass_context
-def report(ctx: click.Context, /, targets: tuple[str, ...], out: Path, timings: bool, **_: Any) -> None:
+def report(
+    ctx: click.Context,
+    /,
+    targets: tuple[str, ...],
+    out: Path,
+    timings: bool,
+    quiet: bool,
+    verbose: bool,
+    form: str,
+    output: Path | None,
+    written: forms.Written,
+    **_: Any,
+) -> None:
     """Verify and time losses, and say whether to adopt them.
 
     TARGET defaults to `losses`.  Writes report.json, report.md, timings.csv and failures/ to the folder.
     """
-    from harness.report import text, writer
-    from harness.report.check_times import check_times_text
+    from harness.report import writer
+    from harness.report.formats import Presentation
     from harness.report.run import Run
-    from harness.report.self_check import self_check_sentence
 
     request = running.request(ctx)
     run = Run(loading.load(targets or ("losses",), ctx), request)
     writer.check_folder(out)
+    forms.check(output, written)
 
-    def show(made: Report) -> None:
+    def show(made: Report) -> str:
         folder = writer.folder_for(out, made)
         writer.write_report(folder, made, run.failures, timings=run.timings)
-        parts = [text.verdicts_text(made, colors.styled), self_check_sentence(made.environment.get("calibration"))]
-        parts.append(check_times_text(made) if timings else "")
-        click.echo("\n\n".join(part for part in parts if part))
-        click.echo(f"\nwritten: {folder / 'report.md'}, {folder / 'report.json'}")
+        how = Presentation(
+            failures=(folder / writer.FAILURES).as_posix(),
+            verbose=verbose,
+            quiet=quiet,
+            has_verdicts=True,
+            style=colors.styled,
+            whole=(folder / "report.md").as_posix(),
+        )
+        if form != "text" or output is not None:
+            forms.emit(made, how, form, output, written)
+        else:
+            forms.write(made, how, written)
+            running.emit(_summary(made, how), None)
+        return folder.as_posix()
 
-    running.complete(run, [run.verify, run.calibrate, run.benchmark], show)
+    running.complete(run, [run.verify, run.calibrate, run.benchmark], show, quiet=quiet)
+
+
+def _summary(made: Report, how: Presentation) -> str:
+    """The verdicts, with -v the findings too, and where the rest stands."""
+    from harness.report import text
+    from harness.report.check_times import check_times_text
+    from harness.report.self_check import self_check_sentence
+
+    style, folder = how.style or text.unstyled, how.failures
+    if how.quiet:
+        errors = text.errors_text(made, folder=folder, style=style)
+        return f"{errors}\n" if errors else ""
+    parts = [
+        text.verdicts_text(made, style, verbose=how.verbose),
+        text.findings_text(made, folder=folder, verbose=True, style=style) if how.verbose else "",
+        text.reasons_text(
+            made, ("crashed", "timed out", "waived", "skipped") if how.verbose else ("crashed", "timed out")
+        ),
+        self_check_sentence(made.environment.get("calibration")) if how.verbose else "",
+        check_times_text(made),
+        f"written: {how.whole}, and report.json beside it",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness import options
-from harness.commands import exits, progress
+from harness.commands import exits, progress, wrapping
 from harness.commands.colors import styled as styled
 
 if TYPE_CHECKING:
@@ -52,10 +53,12 @@ def emit(text: str, output: Path | None) -> None:
     """Write to a file, else to the terminal."""
     from harness.report import writer
 
-    if output is None:
-        click.echo(text, nl=False)
-    else:
+    if output is not None:
         writer.write_text(output, text)
+    elif sys.stdout.isatty():
+        click.echo(wrapping.wrapped(text, shutil.get_terminal_size().columns), nl=False)
+    else:
+        click.echo(text, nl=False)
 
 
 def complete(

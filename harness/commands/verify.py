@@ -9,6 +9,7 @@ import click
 
 from harness import options
 from harness.commands import colors, loading, running
+from harness.commands import output as out
 
 if TYPE_CHECKING:
     from harness.report.observer import Observer
@@ -18,7 +19,7 @@ FAILURES = ".loss-harness/failures"
 
 
 @click.command()
-@click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
+@options.targets(required=True)
 @options.profile
 @options.seed
 @options.device
@@ -28,11 +29,8 @@ FAILURES = ".loss-harness/failures"
 @options.baseline
 @options.write_baseline
 @options.timings
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option(
-    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write there instead of to the terminal."
-)
-@click.option("--verbose", "-v", is_flag=True, help="Also notes, reasons, and code that reproduces each finding.")
+@out.options
+@options.loudness
 @options.declared
 @click.pass_context
 def verify(
@@ -42,46 +40,28 @@ def verify(
     write_baseline: Path | None,
     form: str,
     output: Path | None,
+    written: out.Written,
+    quiet: bool,
     verbose: bool,
     **_: Any,
 ) -> None:
     """Check that losses are right."""
-    from harness.report import schema, writer
+    from harness.report import writer
+    from harness.report.formats import Presentation
     from harness.report.run import Run
 
     request = running.request(ctx)
     run = Run(loading.load(targets, ctx), request)
+    out.check(output, written)
 
-    def show(made: Report) -> None:
+    def show(made: Report) -> str | None:
         writer.write_failures(Path(FAILURES), run.failures)
-        running.emit(
-            schema.dumps(made) if form == "json" else _verify_text(made, verbose, plain=output is not None), output
-        )
+        how = Presentation(failures=FAILURES, verbose=verbose, quiet=quiet, style=colors.styled)
+        out.emit(made, how, form, output, written)
+        return None if output is None else output.as_posix()
 
     def accept(_: Observer) -> None:
         if write_baseline is not None:
             run.accept(write_baseline)
 
-    running.complete(run, [run.verify, accept], show)
-
-
-def _verify_text(made: Report, verbose: bool, *, plain: bool) -> str:
-    from harness.report import text
-    from harness.report.check_times import check_times_text
-
-    parts = [
-        text.findings_text(
-            made,
-            folder=FAILURES,
-            verbose=verbose,
-            style=text.unstyled if plain else colors.styled,
-            notes=verbose,
-        ),
-        text.reasons_text(made, ("crashed", "timed out", "waived", "skipped") if verbose else ("crashed", "timed out")),
-        text.suggestions_text(made),
-        "\n".join(text.printable(note) for note in made.notes),
-        check_times_text(made),
-        text.counts_text(made),
-        text.totals_text(made),
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    running.complete(run, [run.verify, accept], show, quiet=quiet)

@@ -34,5 +34,5 @@ class Observer:
     def begin(self, step: Step) -> None:
         """A step begins; the one before it has ended."""
 
-    def found(self, loss: str, finding: FindingRecord) -> None:
-        """A step found something about a loss that no baseline accepts."""
+    def found(self, loss: str, findings: Sequence[FindingRecord]) -> None:
+        """What a step found about a loss and no baseline accepts, errors first; never nothing."""

@@ -163,9 +163,9 @@ class Run:
                 for implementation, code in self.plans[spec.name]:
                     observer.begin(self._check(spec, implementation, code))
                     self._verify_one(spec, implementation, code, device)
-                    for finding in marked(self.parts[spec.name][-1], self.request.baseline).findings:
-                        if not finding.accepted:
-                            observer.found(spec.name, finding)
+                    found = marked(self.parts[spec.name][-1], self.request.baseline).findings
+                    if new := [finding for finding in found if not finding.accepted]:
+                        observer.found(spec.name, new)
             if self.request.codes is None:
                 self._suggest(spec)
             self.seconds[f"verify {spec.name}"] = time.perf_counter() - started

@@ -7,12 +7,18 @@ from collections.abc import Callable, Sequence
 
 from harness.causes import grouped
 from harness.report.schema import (
+    ADOPT,
+    CAVEATS,
+    DO_NOT_ADOPT,
+    INCONCLUSIVE,
     SEVERITIES,
     STATUSES,
     FindingRecord,
     LossRecord,
     Report,
 )
+
+_GIVEN = (ADOPT, CAVEATS, INCONCLUSIVE, DO_NOT_ADOPT)
 
 Style = Callable[[str, str], str]  # (text, what it is) -> the text in that style
 
@@ -90,13 +96,38 @@ def causes(loss: LossRecord, severity: str) -> list[tuple[FindingRecord, tuple[F
 
 
 def counts_text(report: Report) -> str:
-    """The table of outcomes, one row an implementation and device: planned is the sum of the rest."""
+    """The table of outcomes, one row an implementation and device: planned is the sum of the rest.
+
+    A status that nothing ended with has no column.
+    """
     rows = [["loss", "implementation", "device", "planned", *STATUSES, "examples"]]
     for loss in report.losses:
         for implementation in loss.implementations:
             for device in loss.devices:
                 rows.append(counts_row(loss, implementation, device))
-    return table(rows)
+    kept = [c for c, name in enumerate(rows[0]) if name not in STATUSES or any(row[c] != "0" for row in rows[1:])]
+    return table([[row[column] for column in kept] for row in rows])
+
+
+def missing_text(report: Report) -> str:
+    """What did not run, one line a loss."""
+    return "\n".join(printable(f"{loss.name}: {loss.missing}") for loss in report.losses if loss.missing)
+
+
+def errors_text(report: Report, *, folder: str = "", style: Style = unstyled) -> str:
+    """Errors, crashes and what failed when timed, and nothing where there is none of them."""
+    errors = [group for loss in report.losses for group in causes(loss, "error")]
+    blocks = [style(plural(len(errors), "error"), "error")] if errors else []
+    for finding, followers in errors:
+        blocks.append(finding_text(finding, [f for f in followers if f.severity == "error"], folder=folder))
+    failed = [
+        printable(f"{loss.name} / {m.implementation} failed when timed on {m.device}: {m.reason}")
+        for loss in report.losses
+        for m in loss.measurements
+        if m.status == "failed"
+    ]
+    blocks += [reasons_text(report, ("crashed", "timed out")), "\n".join(dict.fromkeys(failed)), missing_text(report)]
+    return "\n\n".join(block for block in blocks if block)
 
 
 def counts_row(loss: LossRecord, implementation: str, device: str) -> list[str]:
@@ -143,17 +174,33 @@ def reasons(loss: LossRecord, status: str) -> dict[tuple[str, str, str], list[st
     return found
 
 
-def verdicts_text(report: Report, style: Style = unstyled) -> str:
-    """The verdict on every implementation, each reason on a line of its own."""
-    lines: list[str] = []
+def verdicts_text(report: Report, style: Style = unstyled, *, verbose: bool = False) -> str:
+    """The verdict on every implementation with its one sentence, loss by loss, and how often each was given.
+
+    Args:
+        report: of which losses.
+        style: of a verdict.
+        verbose: also every reason, at which sizes and devices it holds, and what would settle what is open.
+    """
+    every = [(loss, verdict) for loss in report.losses for verdict in loss.verdicts]
+    if not every:
+        return ""
+    widths = [max(len(printable(v.implementation)) for _, v in every), max(len(v.verdict) for _, v in every)]
+    blocks = []
     for loss in report.losses:
+        lines = [printable(loss.name)]
         for verdict in loss.verdicts:
-            lines.append(
-                f"{printable(loss.name)} / {printable(verdict.implementation)}: "
-                + style(verdict.verdict, verdict.verdict)
-            )
-            lines += [f"  {printable(reason)}" for reason in verdict.reasons]
-    return "\n".join(lines)
+            name, judged = printable(verdict.implementation).ljust(widths[0]), verdict.verdict.ljust(widths[1])
+            lines.append(f"  {name}  {style(judged, verdict.verdict)}  {printable(verdict.sentence)}".rstrip())
+            if verbose:
+                parts = {"": verdict.reasons, "holds: ": verdict.scope, "next: ": verdict.settle}
+                lines += [f"  - {what}{printable(line)}" for what, lines_ in parts.items() for line in lines_]
+        blocks.append("\n".join(lines))
+    given = [verdict.verdict for _, verdict in every]
+    counts = [f"{given.count(verdict)} {verdict}" for verdict in _GIVEN if verdict in given]
+    return "\n\n".join(
+        [*blocks, f"{plural(len(report.losses), 'loss', 'losses')}: {', '.join(counts) or 'nothing to adopt'}"]
+    )
 
 
 def suggestions_text(report: Report) -> str:
@@ -190,6 +237,6 @@ def _is_number(cell: str) -> bool:
     return bool(re.fullmatch(r"[\d.,×]*", cell))
 
 
-def plural(count: int, noun: str) -> str:
-    """``1 error``, ``2 errors``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def plural(count: int, noun: str, many: str = "") -> str:
+    """``1 error``, ``2 errors``; ``many`` is the plural where it is not regular."""
+    return f"{count} {noun}" if count == 1 else f"{count} {many or noun + 's'}"

@@ -1,0 +1,167 @@
+"""Asks for functions to be run apart from this process, and says how that ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from harness.isolation import events
+from harness.isolation.events import Ended
+from harness.isolation.limits import Limits
+from harness.isolation.zygote import READY
+
+Hear = Callable[[str, Any], None]  # (step or result, data)
+
+# One thread: jobs are run beside each other, and a fork carries no thread but its own.
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+    "OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES",
+}
+
+
+def _unheard(kind: str, data: Any) -> None:
+    pass
+
+
+class Sandbox:
+    """The way to run code that may do anything.
+
+    Threads may share one.  It starts with the first job and ends with the block, or with this process in whatever way.
+
+    Args:
+        preload: modules that every job needs; they must not start threads or touch a device when they are imported.
+    """
+
+    def __init__(self, preload: Sequence[str] = ()) -> None:
+        self.preload = tuple(preload)
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._jobs: set[socket.socket] = set()
+        self._closed = False
+
+    def run(self, function: str, payload: Any, limits: Limits | None = None, hear: Hear = _unheard) -> Ended:
+        """Run ``package.module:name`` with ``(payload, tell)`` in a new process, and wait for its end.
+
+        Args:
+            function: which loads what is the user's, as the payload names it.
+            payload: for it, in JSON types.
+            limits: what it may take.
+            hear: gets its steps and results as they come, in this thread.
+        """
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                self._ask(theirs)
+            request = {
+                "function": function,
+                "payload": payload,
+                "limits": asdict(limits or Limits()),
+                "cwd": os.getcwd(),
+                "path": [place for place in sys.path if place],
+            }
+            with self._lock:
+                self._jobs.add(ours)
+            try:
+                ours.sendall(json.dumps(request).encode() + b"\n")
+                return self._listen(ours, hear)
+            except BrokenPipeError:
+                return Ended(events.LOST, "the process that starts jobs has ended")
+            finally:
+                with self._lock:
+                    self._jobs.discard(ours)
+
+    def _listen(self, job: socket.socket, hear: Hear) -> Ended:
+        lines = events.Lines()
+        while True:
+            try:
+                piece = job.recv(1 << 16)
+            except OSError:
+                piece = b""
+            if not piece:
+                return Ended(events.LOST, "the process that watches the job has ended")
+            for text in lines.feed(piece):
+                event = events.parsed(text)
+                if event is None:
+                    continue
+                if event[0] == "ended":
+                    return Ended(**event[1])
+                hear(*event)
+
+    def _ask(self, theirs: socket.socket) -> None:
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the sandbox is closed")
+            for attempt in (1, 2):
+                control = self._control or self._start()
+                try:
+                    socket.send_fds(control, [b"job"], [theirs.fileno()])
+                    return
+                except OSError:
+                    self._stop()
+                    if attempt == 2:
+                        raise
+
+    def _start(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "harness.isolation.zygote", str(theirs.fileno()), *self.preload],
+                pass_fds=[theirs.fileno()],
+                env=os.environ | _ENVIRONMENT | {"PYTHONPATH": _path()},
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # an interrupt on the terminal is for this process, which then ends the others
+            )
+        if ours.recv(len(READY)) != READY:
+            ours.close()
+            raise RuntimeError("the process that starts jobs did not start; its error stands above")
+        self._control = ours
+        return ours
+
+    def _stop(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
+            if self._process.poll() is None:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    def close(self) -> None:
+        """End every job and the process that starts them."""
+        with self._lock:
+            self._closed = True
+            for job in self._jobs:
+                with contextlib.suppress(OSError):
+                    job.shutdown(socket.SHUT_RDWR)
+            self._stop()
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _path() -> str:
+    """Where the other process finds this package, wherever it was imported from."""
+    home = str(Path(__file__).resolve().parents[2])
+    return os.pathsep.join(dict.fromkeys([home, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]))

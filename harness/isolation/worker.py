@@ -1,0 +1,75 @@
+"""One job in a process of its own: runs a function and tells what it does."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from harness.isolation import events, limits
+
+_telling: list[Teller] = []
+
+
+class Teller:
+    """The way to tell what a job does; a copy of the process that the job forked tells nothing and ends."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._owner = os.getpid()
+
+    def tell(self, kind: str, data: Any) -> None:
+        """Send one event."""
+        if os.getpid() != self._owner:
+            os._exit(0)  # a loss forked and its copy went on: one of them is enough
+        text = events.line(kind, data)
+        while text:
+            text = text[os.write(self._descriptor, text) :]
+
+
+def note(data: Callable[[], Any]) -> None:
+    """Say what is being looked at, in case that the process ends there; costs nothing outside a job.
+
+    Args:
+        data: makes it, as JSON types.
+    """
+    if _telling:
+        _telling[-1].tell("note", data())
+
+
+@contextlib.contextmanager
+def telling(teller: Teller) -> Iterator[None]:
+    """Notes of the block are told."""
+    _telling.append(teller)
+    try:
+        yield
+    finally:
+        _telling.pop()
+
+
+def work(function: str, payload: Any, descriptor: int, allowed: limits.Limits) -> None:
+    """Run ``package.module:name`` with ``(payload, tell)`` and tell how it went; never returns."""
+    teller = Teller(descriptor)
+    try:
+        faulthandler.enable(file=2, all_threads=False)
+        limits.apply(allowed)
+        module, _, name = function.partition(":")
+        with telling(teller):
+            getattr(importlib.import_module(module), name)(payload, teller.tell)
+        teller.tell("finished", None)
+    except BaseException as error:
+        with contextlib.suppress(Exception):
+            traceback.print_exc()
+        told = "".join(traceback.format_exception_only(error)).strip()
+        with contextlib.suppress(Exception):
+            teller.tell("raised", told)
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(0)  # no exit handler of the user's, and no wait for a thread of theirs

@@ -1,0 +1,49 @@
+"""A process that has imported what every job needs, and nothing of the user's: a job is a fork of it, which takes milliseconds.
+
+Started as ``python -m harness.isolation.zygote DESCRIPTOR MODULE...``; the descriptor is a socket over which the sandbox
+sends a socket for each job.  It ends when that socket is closed.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import signal
+import socket
+import sys
+
+from harness.isolation.supervisor import supervise
+
+READY = b"ready"
+
+
+def serve(control: socket.socket) -> None:
+    """Fork a supervisor for each job that comes, until nobody can ask any more."""
+    while True:
+        _, descriptors, _, _ = socket.recv_fds(control, 16, 1)
+        if not descriptors:
+            return
+        if os.fork() == 0:
+            os.setsid()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            control.close()
+            supervise(socket.socket(fileno=descriptors[0]))
+        os.close(descriptors[0])
+
+
+def main() -> None:
+    """Entry point of the process."""
+    descriptor, *modules = sys.argv[1:]
+    control = socket.socket(fileno=int(descriptor))
+    for name in modules:
+        importlib.import_module(name)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # supervisors are not waited for
+    gc.collect()
+    gc.freeze()  # a collection in a fork would copy every page that it marks
+    control.sendall(READY)
+    serve(control)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""What a job may do to its process, for the tests of the sandbox."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+
+def perform(payload, tell):
+    tell("step", payload["fault"])
+    tell("note", {"case": 7})
+    tell("result", {"done": "before"})
+    FAULTS[payload["fault"]](payload)
+    tell("step", "after")
+    tell("result", {"done": "after"})
+
+
+def segfault(_):
+    ctypes.string_at(0)
+
+
+def leave(_):
+    os._exit(3)
+
+
+def loop(_):
+    while True:
+        pass
+
+
+def abort(_):
+    os.abort()
+
+
+def big_tensor(_):
+    import torch
+
+    torch.ones(1 << 33, dtype=torch.uint8)
+
+
+def big_children(_):
+    for _ in range(3):
+        if os.fork() == 0:
+            filled = bytearray(os.urandom(1)) * (200 << 20)
+            time.sleep(60)
+            print(len(filled))
+    time.sleep(60)
+
+
+def copy(_):
+    os.fork()
+
+
+def daemon(payload):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            Path(payload["file"]).write_text(str(os.getpid()))
+            time.sleep(60)
+        os._exit(0)
+    while not Path(payload["file"]).exists():
+        time.sleep(0.01)
+
+
+def deadlock(_):
+    lock = threading.Lock()
+    lock.acquire()
+    threading.Thread(target=lock.acquire).start()
+
+
+def flood(_):
+    print("x" * 3_000_000, end="")
+    os.write(2, b"the last words")
+    raise ValueError("flooded")
+
+
+def close_everything(_):
+    os.closerange(3, 256)
+
+
+def signal_group(_):
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+def leave_quietly(_):
+    sys.exit(5)
+
+
+def helper_process(payload):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    Path(payload["file"]).write_text(str(child.pid))
+
+
+def change_surroundings(_):
+    import torch
+
+    torch.set_default_dtype(torch.float64)
+    torch.nn.functional.mse_loss = None
+    os.environ["CHANGED"] = "1"
+    os.chdir("/")
+
+
+def report_surroundings(payload):
+    import torch
+
+    Path(payload["file"]).write_text(
+        f"{torch.get_default_dtype()} {callable(torch.nn.functional.mse_loss)} {'CHANGED' in os.environ} {os.getcwd()}"
+    )
+
+
+def sleeper(payload):
+    whole = Path(payload["file"] + ".part")
+    whole.write_text(str(os.getpid()))
+    whole.rename(payload["file"])
+    time.sleep(60)
+
+
+def nothing(_):
+    pass
+
+
+FAULTS = {name: value for name, value in list(globals().items()) if callable(value) and value is not perform}

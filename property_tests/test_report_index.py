@@ -111,11 +111,11 @@ def test_a_history_has_verdict_errors_speedup_and_costs_then_and_now(tmp_path):
     told = [(s.entry.folder, s.verdict.implementation, s.verdict.verdict, s.errors) for s in found.states]
     assert told == [
         ("new", "naive", "reference", 0),
-        ("new", "vectorized", "adopt", 0),
         ("old", "naive", "reference", 0),
+        ("new", "vectorized", "adopt", 0),
         ("old", "vectorized", "do not adopt", 1),
     ]
-    state = found.states[1]
+    state = found.states[2]
     assert state.comparison.speedup == 5.0
     assert state.costs == {"aten_calls": 7, "saved_bytes": 4096, "peak_bytes": 8192}
     assert state.place == "N=128, cpu, float32, full pass"

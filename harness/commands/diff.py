@@ -19,7 +19,9 @@ from harness.commands import exits, running
     "--allow", multiple=True, callback=options.split, metavar="COST=PERCENT", help="May grow so far: peak_bytes=5."
 )
 @click.option("--loss", "losses", multiple=True, callback=options.split, metavar="NAME", help="Only this loss.")
-@click.option("--format", "form", type=click.Choice(["text", "markdown", "json"]), default="text", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["text", "markdown", "json", "html"]), default="text", show_default=True
+)
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write there, not to the terminal.")
 @options.loudness
 def diff(
@@ -37,15 +39,18 @@ def diff(
     OLD and NEW are report folders, report.json files, or files of `loss-harness bench --save`.
     """
     from harness.report import diff as differences
-    from harness.report import diff_text
+    from harness.report import diff_html, diff_text
 
     before, after = (differences.only(differences.read(path), losses) for path in (old, new))
     found = differences.compare(before, after, allowed=differences.allowances(allow, before, after))
-    if form == "json":
-        running.emit(found.to_json(), output)
-    elif quiet and form == "text":
+    if quiet and form == "text":
         failed = replace(found, times=(), times_apart="", gone=(), added=())
-        running.emit("" if found.ok else diff_text.text(failed), output)
+        shown = "" if found.ok else diff_text.text(failed)
+    elif form == "json":
+        shown = found.to_json()
+    elif form == "html":
+        shown = diff_html.render(found, before, after)
     else:
-        running.emit((diff_text.text if form == "text" else diff_text.markdown)(found, verbose=verbose), output)
+        shown = (diff_text.text if form == "text" else diff_text.markdown)(found, verbose=verbose)
+    running.emit(shown, output)
     sys.exit(exits.CLEAN if found.ok else exits.FINDINGS)

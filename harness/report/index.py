@@ -106,7 +106,7 @@ class Step:
 
 @dataclass(frozen=True)
 class History:
-    """A loss through the reports, newest first."""
+    """A loss through the reports: its implementations one after the other, each newest first; steps newest first."""
 
     loss: str
     states: tuple[State, ...]
@@ -165,7 +165,9 @@ def histories(entries: Sequence[Entry]) -> list[History]:
 
 
 def _history(name: str, found: Sequence[tuple[Entry, LossRecord]]) -> History:
-    states = [_state(entry, loss, verdict) for entry, loss in found for verdict in loss.verdicts]
+    every = [_state(entry, loss, verdict) for entry, loss in found for verdict in loss.verdicts]
+    names = list(dict.fromkeys(state.verdict.implementation for state in every))
+    states = sorted(every, key=lambda state: names.index(state.verdict.implementation))
     steps = [Step(old, new, tuple(_changes(name, old, new))) for (new, _), (old, _) in pairwise(found)]
     return History(name, tuple(states), tuple(steps))
 

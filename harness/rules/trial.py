@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import random
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -43,8 +45,13 @@ class Run:
         )
 
 
+# Operations that return memory as it was found, and those of which a later output is filled only as far as a sample needs it.
+_UNSET = {"empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided"}
+_FIRST_OUTPUT_ALONE = {"_ctc_loss", "_cudnn_ctc_loss"}
+
+
 class Intermediates(Watch):
-    """Records the largest finite absolute value that any operation returns."""
+    """Records the largest finite absolute value that any operation returns; memory that nobody has written is no value."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +59,11 @@ class Intermediates(Watch):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         returned = func(*args, **(kwargs or {}))
-        for item in returned if isinstance(returned, (tuple, list)) else (returned,):
+        name = func.overloadpacket.__name__
+        if name in _UNSET:
+            return returned
+        items = returned if isinstance(returned, (tuple, list)) else (returned,)
+        for item in items[:1] if name in _FIRST_OUTPUT_ALONE else items:
             if isinstance(item, Tensor) and item.is_floating_point() and item.layout == torch.strided and item.numel():
                 self.largest = max(self.largest, _largest_finite(item.detach()))
         return returned
@@ -307,9 +318,20 @@ def describe(value: float) -> str:
     return f"{value:.4g}"
 
 
+def _directory() -> str | None:
+    """The working directory; ``None`` where it has been removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return None
+
+
 @contextmanager
 def isolated() -> Iterator[None]:
-    """Restore the state that a loss may touch: generators, grad mode, default dtype, threads, determinism."""
+    """Restore the state that a loss may touch: generators, grad mode, default dtype and device, threads, determinism, the
+    working directory and how deep calls may go.
+    """
+    device, directory, depth = torch.get_default_device(), _directory(), sys.getrecursionlimit()
     torch_state, python_state, numpy_state = torch.get_rng_state(), random.getstate(), np.random.get_state()
     grad, dtype, threads = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
@@ -317,6 +339,12 @@ def isolated() -> Iterator[None]:
     try:
         yield
     finally:
+        if sys.getrecursionlimit() != depth:
+            sys.setrecursionlimit(depth)
+        if torch.get_default_device() != device:  # first: nothing else works on another one
+            torch.set_default_device(None if device.type == "cpu" else device)
+        if directory is not None and _directory() != directory:
+            os.chdir(directory)
         torch.set_rng_state(torch_state)
         random.setstate(python_state)
         np.random.set_state(numpy_state)

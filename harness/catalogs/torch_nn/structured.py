@@ -13,6 +13,8 @@ from harness import LossSpec, TensorSpec, domains, laws
 from harness.catalogs.torch_nn._shared import SAMPLEWISE, SCALAR, classes_along_axis_1, in_double, reduce, same_shape
 from harness.catalogs.torch_nn.classification import cross_entropy
 
+GREATEST_LABEL = 3
+
 
 @in_double
 def linear_cross_entropy(input: Tensor, linear_weight: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
@@ -66,11 +68,26 @@ def connectionist_temporal_of_logits(
     )
 
 
-def ctc_loss_of_logits(
-    logits: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, reduction: str = "mean"
-) -> Tensor:
-    """torch's `ctc_loss` after its `log_softmax`."""
-    return functional.ctc_loss(logits.log_softmax(-1), targets, input_lengths, target_lengths, reduction=reduction)
+class GuardedCTCLoss(nn.CTCLoss):
+    """torch's loss, called only where every label is a class: it does not look, and writes beyond its tensors.
+
+    Raises:
+        ValueError: fewer classes than the labels of `sequences` need.
+    """
+
+    def forward(self, log_probs: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor) -> Tensor:
+        """The loss of log-probabilities ``T B C``."""
+        if log_probs.shape[-1] <= GREATEST_LABEL:
+            raise ValueError(f"log_probs has {log_probs.shape[-1]} classes, but labels go up to {GREATEST_LABEL}")
+        return super().forward(log_probs, targets, input_lengths, target_lengths)
+
+
+class CTCLossOfLogits(GuardedCTCLoss):
+    """The same after torch's log_softmax."""
+
+    def forward(self, logits: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor) -> Tensor:
+        """The loss of logits ``T B C``."""
+        return super().forward(logits.log_softmax(-1), targets, input_lengths, target_lengths)
 
 
 @in_double
@@ -105,8 +122,8 @@ def log_probabilities(shape: tuple[int, ...], generator: torch.Generator, dtype:
 
 
 def sequences(shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    """Labels 1, 2 and 3; 0 is the blank."""
-    return torch.randint(1, 4, shape, generator=generator).to(dtype)
+    """Labels from 1 up; 0 is the blank."""
+    return torch.randint(1, GREATEST_LABEL + 1, shape, generator=generator).to(dtype)
 
 
 def lengths_of_inputs(shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype) -> Tensor:
@@ -140,18 +157,18 @@ _SEQUENCES = {
     "input_lengths": TensorSpec("B", domains.custom(lengths_of_inputs), dtype=torch.int64),
     "target_lengths": TensorSpec("B", domains.custom(lengths_of_targets), dtype=torch.int64),
 }
-_SEQUENCE_SIZES = {"T": 6, "C": 4, "S": 2}
+_SEQUENCE_SIZES = {"T": 6, "C": GREATEST_LABEL + 1, "S": 2}
 CTC = LossSpec(
     "nn.CTCLoss",
-    {"formula": connectionist_temporal, "torch": nn.CTCLoss},
+    {"formula": connectionist_temporal, "torch": GuardedCTCLoss},
     inputs={"log_probs": TensorSpec("T B C", domains.custom(log_probabilities)), **_SEQUENCES},
     output=SCALAR,
     fixed_sizes=_SEQUENCE_SIZES,
     laws=(laws.permutation("B"),),
 )
 CTC_LOGITS = LossSpec(
-    "nn.functional.ctc_loss-logits",
-    {"formula": connectionist_temporal_of_logits, "torch": ctc_loss_of_logits},
+    "nn.CTCLoss-logits",
+    {"formula": connectionist_temporal_of_logits, "torch": CTCLossOfLogits},
     inputs={"logits": TensorSpec("T B C"), **_SEQUENCES},
     output=SCALAR,
     fixed_sizes=_SEQUENCE_SIZES,

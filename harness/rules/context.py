@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import pickle
+import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from harness.case import Recipe
 from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.rules.broadcasting import first_line
@@ -50,10 +53,56 @@ def context_follows_the_module(trial: Trial) -> Iterator[Mismatch]:
     tensors = trial.tensors(torch.float32)
     module: Any = trial.candidate.build(tensors)
     for path, tensor in loose_tensors(module).items():
-        yield from _loose(trial, path, tensor)
+        if _is_read(trial, tensors, path):
+            yield from _loose(trial, path, tensor) if _is_context(trial, tensors, path) else _constant(path, tensor)
     yield from _moves(trial, tensors)
     yield from _saves(trial, tensors)
     yield from _copies(trial, tensors)
+
+
+def _is_read(trial: Trial, tensors: Mapping[str, Tensor], path: str) -> bool:
+    """Whether the loss needs the attribute: one that it keeps beside the buffer that it uses is no defect."""
+    if "[" in path:
+        return True
+    module: Any = trial.candidate.build(tensors)
+    prefix, _, name = path.rpartition(".")
+    vars(module.get_submodule(prefix))[name] = object()
+    try:
+        with torch.no_grad():
+            came = trial.candidate.call(module, tensors)
+    except LossRaised:
+        return True
+    should = trial.candidate(tensors).detach()
+    return not (isinstance(came, Tensor) and torch.equal(came.nan_to_num(), should.nan_to_num()))
+
+
+def _is_context(trial: Trial, tensors: Mapping[str, Tensor], path: str) -> bool:
+    """Whether the attribute comes from the context.  What another context leaves as it is, the constructor makes itself."""
+    constructed = trial.candidate.constructed
+    if any(isinstance(option, Tensor) for option in trial.spec.options.values()):
+        return True
+    if not constructed:
+        return False
+    seeds = {name: Recipe(seed=zlib.crc32(f"another {name}".encode())) for name in constructed}
+    other = trial.at(replace(trial.case, tensors={**trial.case.tensors, **seeds})).tensors(torch.float32)
+    if any(torch.equal(other[name], tensors[name]) for name in constructed):
+        return True  # nothing is shown by a context that could be drawn in one way only
+    one: Any = trial.candidate.build(tensors)
+    another: Any = trial.candidate.build(other)
+    kept = loose_tensors(another).get(path)
+    return kept is None or not torch.equal(loose_tensors(one)[path], kept)
+
+
+def _constant(path: str, tensor: Tensor) -> Iterator[Mismatch]:
+    yield Mismatch(
+        f"device of self.{path} {list(tensor.shape)} after module.to('meta')",
+        str(tensor.device),
+        "meta",
+        aspect=f"{path} constant",
+        severity="note",
+        hint=f"move it where it is used, or register it: self.register_buffer({path.rpartition('.')[2]!r}, ..., persistent=False)",
+        note="the constructor makes it from constants, so that a checkpoint need not carry it; T03 says whether a device is missed",
+    )
 
 
 def _loose(trial: Trial, path: str, tensor: Tensor) -> Iterator[Mismatch]:

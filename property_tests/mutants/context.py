@@ -32,6 +32,54 @@ class PlainAttribute(nn.Module):
         return weighted(self.weights, predictions, labels)
 
 
+class RegisteredUnderAnotherName(nn.Module):
+    """The buffer is used; the attribute is only kept."""
+
+    def __init__(self, weights):
+        super().__init__()
+        self.weights = weights
+        self.register_buffer("kept_weights", weights)
+
+    def forward(self, predictions, labels):
+        return weighted(self.kept_weights, predictions, labels)
+
+
+class ReadsTheAttribute(RegisteredUnderAnotherName):
+    """The buffer is kept; the attribute is used."""
+
+    def forward(self, predictions, labels):
+        return weighted(self.weights, predictions, labels)
+
+
+class ConstantMovedAtUse(Registered):
+    """A constant of the constructor is no context: no checkpoint need carry it."""
+
+    def __init__(self, weights):
+        super().__init__(weights)
+        self.scale = torch.tensor([0.5])
+
+    def forward(self, predictions, labels):
+        return self.scale.to(predictions) * super().forward(predictions, labels)
+
+
+class RegisteredConstant(Registered):
+    def __init__(self, weights):
+        super().__init__(weights)
+        self.register_buffer("scale", torch.tensor([0.5]), persistent=False)
+
+    def forward(self, predictions, labels):
+        return self.scale * super().forward(predictions, labels)
+
+
+class ScaleOfTheContext(Registered):
+    def __init__(self, weights):
+        super().__init__(weights)
+        self.scale = weights[:1] + 1
+
+    def forward(self, predictions, labels):
+        return self.scale.to(predictions) * super().forward(predictions, labels)
+
+
 class TensorInADictionary(nn.Module):
     def __init__(self, weights):
         super().__init__()
@@ -228,6 +276,24 @@ PAIRS = (
     pair("C01", "attribute stays behind", PlainAttribute, Registered, WEIGHTED, aspect="weights to"),
     pair("C01", "attribute not in the checkpoint", PlainAttribute, Registered, WEIGHTED, aspect="state_dict"),
     pair("C01", "tensor in a dictionary", TensorInADictionary, Registered, WEIGHTED, aspect="context['weights'] to"),
+    pair(
+        "C01",
+        "attribute beside its buffer",
+        ReadsTheAttribute,
+        RegisteredUnderAnotherName,
+        WEIGHTED,
+        aspect="weights to",
+    ),
+    pair("C01", "number of the context", ScaleOfTheContext, RegisteredConstant, WEIGHTED, aspect="scale to"),
+    pair(
+        "C01",
+        "constant as an attribute",
+        ConstantMovedAtUse,
+        RegisteredConstant,
+        WEIGHTED,
+        severity="note",
+        aspect="scale constant",
+    ),
     pair("C01", "NumPy attribute keeps its dtype", NumpyAttribute, RegisteredProduct, WEIGHTED, aspect="moved"),
     pair("C01", "derived numbers are not loaded", DerivedNumbers, DerivedAtUse, WEIGHTED, aspect="load"),
     pair("C01", "value kept with its graph", KeepsItsValue, KeepsItsValueDetached, WEIGHTED, aspect="deepcopy"),

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from inspect import isclass, unwrap
+from inspect import getattr_static, isclass
 from types import FunctionType
 from typing import Any, Protocol
 
@@ -118,15 +118,24 @@ def _candidates(trial: Trial) -> list[Cache]:
         functions.append(call_function(implementation))
     seen: dict[int, FunctionType] = {}
     while functions:
-        function: Any = unwrap(functions.pop())
+        function: Any = _undecorated(functions.pop())
         if isinstance(function, FunctionType) and id(function) not in seen and not _is_foreign(function):
             seen[id(function)] = function
             kept = _reachable(function)
             found += [_Container(value) for value in kept if isinstance(value, _CONTAINERS)]
             found += [_Global(function.__globals__, name) for name in _bound_globally(function)]
-            functions += [f for f in kept if isinstance(unwrap(f) if callable(f) else f, FunctionType)]
+            functions += [f for f in kept if isinstance(_undecorated(f), FunctionType)]
     held = {(id(c.held) if isinstance(c, _Container) else id(c), getattr(c, "name", "")): c for c in found}
     return list(held.values())
+
+
+def _undecorated(thing: Any) -> Any:
+    """The function below its decorators; looked up statically, as a lazy import of what is not there raises when asked."""
+    passed: list[Any] = []
+    while all(thing is not other for other in passed):
+        passed.append(thing)
+        thing = getattr_static(thing, "__wrapped__", thing)
+    return thing
 
 
 def _is_foreign(thing: Any) -> bool:

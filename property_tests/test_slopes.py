@@ -241,6 +241,29 @@ def test_a_custom_function_is_not_taken_for_a_cut():
     assert "no_grad" not in finding.message
 
 
+def test_ties_at_the_bound_of_a_domain_are_ties_too():
+    """relu(d) - relu(-d) is d, and autograd gives 0 at d = 0; what is nudged must not be cut off into a tie again."""
+
+    def loss(predictions):
+        above = predictions.unsqueeze(0) - predictions.unsqueeze(1)
+        steps = torch.arange(1.0, 1 + len(predictions), dtype=predictions.dtype)
+        return (steps * (above.relu() - (-above).relu()).sum(1)).mean()
+
+    unit = {"inputs": {"predictions": TensorSpec("B", domains.probability())}, "output": TensorSpec("")}
+    spec = LossSpec("tied", {"candidate": loss}, **unit)
+    for seed in range(3):
+        assert verify(spec, profile="quick", rules=["G01"], seed=seed).ok
+
+
+def test_reading_what_has_no_graph_is_not_taken_for_a_cut():
+    def loss(predictions, labels):
+        axes = torch.arange(predictions.ndim).tolist()
+        return (_WrongInOneElement.apply(predictions, 0, 1.5) - labels).square().mean(axes)
+
+    (finding,) = verify(LossSpec("axes", {"candidate": loss}, **kinked_losses.REGRESSION), rules=["G01"]).findings
+    assert "is cut by" not in finding.message
+
+
 def detached_scale(predictions, labels):
     with torch.no_grad():
         scale = (predictions - labels).abs().amax() + 1

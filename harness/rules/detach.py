@@ -38,7 +38,7 @@ class DetachTape(TorchFunctionMode):
         if self._replay is not None:
             return self._replayed(returned, name, args)
         self.recorded.append(returned.detach().clone() if isinstance(returned, Tensor) else returned)
-        if not hidden or any(isinstance(arg, Tensor) and arg.requires_grad for arg in args):
+        if any(isinstance(arg, Tensor) and arg.requires_grad for arg in args):  # nothing else has a graph to cut
             self.places.append(f"{'no_grad()' if hidden and name not in _CUTS else name + '()'} at {_user_line()}")
         return returned
 

@@ -241,9 +241,11 @@ class Trial:
         moved = dict(tensors)
         for name in self.spec.differentiable:
             tensor = tensors[name]
-            noise = torch.randn(tensor.shape, generator=self.generator(7), dtype=torch.float64).to(tensor)
+            noise = torch.randn(tensor.shape, generator=self.generator(7), dtype=torch.float64).clamp(-3, 3).to(tensor)
             domain = self.spec.inputs[name].domain
-            moved[name] = domain.interior(domain.project(tensor.detach() + NUDGE * noise))
+            # Pulled in beyond the reach of the noise first: what a bound cuts off afterwards would be tied there again.
+            inside = domain.interior(tensor.detach(), margin=4 * NUDGE / min(1.0, domain.high - domain.low))
+            moved[name] = domain.interior(domain.project(inside + NUDGE * noise))
         return moved
 
     def function(self, tensors: Mapping[str, Tensor]) -> Callable[[Mapping[str, Tensor]], float]:
@@ -291,6 +293,8 @@ def checked(output: Any, tensors: Mapping[str, Tensor]) -> Tensor:
     """
     if not isinstance(output, Tensor):
         raise LossRaised(WrongReturn(_kind(output), "a tensor", _picking(output)))
+    if output.is_nested:
+        raise LossRaised(WrongReturn("a nested tensor", "a tensor with one shape", "reduce it, or pad it"))
     if not output.is_floating_point():
         mend = "compute it in floating point; a count or an argmax has no gradient"
         raise LossRaised(WrongReturn(f"a tensor of {output.dtype}", "a floating tensor", mend))

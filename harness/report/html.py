@@ -139,6 +139,7 @@ def clipped(text: str, most: int = LONGEST_TEXT) -> str:
 def _loss(loss: LossRecord, folder: str) -> dict[str, Any]:
     """What the template of one loss shows."""
     costs, notes = timing_table([loss])
+    drawn = plots.panels(loss)
     return {
         "record": loss,
         "anchor": anchor("loss", loss.name),
@@ -149,8 +150,8 @@ def _loss(loss: LossRecord, folder: str) -> dict[str, Any]:
         "findings": {severity: view.findings(loss, severity, folder) for severity in SEVERITIES},
         "accepted": [finding for finding in loss.findings if finding.accepted],
         "forest": plots.forest(loss),
-        "panels": plots.panels(loss),
-        "series": plots.series_numbers(loss),
+        "panels": drawn,
+        "legend": plots.legend(drawn),
         "costs": _without(costs, ("loss", *_COMPARED)),
         "cost_notes": notes,
         "growths": _without(growth_table([loss]), ("loss",)),

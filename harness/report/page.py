@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from harness.report.text import plural, printable, seconds_text
 
@@ -74,6 +74,11 @@ def shown(value: object) -> object:
     return value
 
 
+def breakable(text: str) -> Markup:
+    """A name or a path that may be broken behind its joints rather than in the middle of a word."""
+    return Markup(re.sub(r"([_./:])(?=\w)", r"\1<wbr>", str(escape(shown(text)))))
+
+
 def anchor(kind: str, *names: str) -> str:
     """An id to link to, the same for equal names: readable where they are plain, with a hash where they are not."""
     joined = "/".join(names)
@@ -94,7 +99,7 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"plural": plural, "seconds": seconds_text, "anchor": anchor}
+    made.filters |= {"plural": plural, "seconds": seconds_text, "anchor": anchor, "breakable": breakable}
     return made
 
 

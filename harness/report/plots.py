@@ -236,6 +236,11 @@ def series_numbers(loss: LossRecord) -> dict[str, int]:
     return {name: number % SERIES for number, name in enumerate(names)}
 
 
+def legend(drawn: Sequence[Panel]) -> dict[str, int]:
+    """The series of everything that the panels draw."""
+    return {curve.name: curve.series for panel in drawn for curve in panel.curves}
+
+
 def _along(growth: GrowthRecord) -> str:
     what = "elements of all tensors" if growth.along == "elements" else growth.along
     fixed = ", ".join(f"{name}={value:g}" for name, value in growth.fixed.items())

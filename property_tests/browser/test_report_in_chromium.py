@@ -202,16 +202,17 @@ def test_a_telephone_never_scrolls_sideways(opened, text, width):
 
 
 def test_on_paper_everything_is_open_and_controls_are_gone(opened, text):
-    page = opened(text, color_scheme="dark", width=794)
+    page = opened(text, color_scheme="dark", width=720)
     page.emulate_media(media="print")
     page.locator("details:not([open])").first.wait_for(state="detached")
     assert background(page) == 255
     assert page.locator("#loss-dice .finding pre").first.is_visible()
+    assert page.locator("#overview td").last.bounding_box()["height"] > 0
     for hidden in (".controls", "#theme", ".top", ".copy"):
         assert not page.locator(hidden).first.is_visible()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 794
+    assert page.evaluate("document.documentElement.scrollWidth") <= 720
     page.emulate_media(media="screen")
-    page.locator("section.loss details[open]").first.wait_for(state="detached")
+    page.locator("section.loss > details[open]").first.wait_for(state="detached")
 
 
 def test_the_keyboard_reaches_the_content_first_and_shows_where_it_is(opened, text):

@@ -11,6 +11,7 @@ from harness.commands.bench import bench
 from harness.commands.calibrate import calibrate
 from harness.commands.completion import completion
 from harness.commands.diff import diff
+from harness.commands.init import init
 from harness.commands.replay import replay
 from harness.commands.report import report
 from harness.commands.rules import explain, list_rules
@@ -18,6 +19,7 @@ from harness.commands.show import show
 from harness.commands.verify import verify
 
 COMMANDS: tuple[click.Command, ...] = (
+    init,
     report,
     verify,
     bench,

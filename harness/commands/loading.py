@@ -28,6 +28,7 @@ def load(targets: Sequence[str], ctx: click.Context) -> list[LossSpec]:
         TargetError, DeclarationError: see `harness.locate`; for a loss that declares nothing, with the line to write.
     """
     from harness.declaration import Declaration
+    from harness.errors import DeclarationError
     from harness.locate import load_declared, load_specs
 
     given = ctx.params
@@ -37,7 +38,12 @@ def load(targets: Sequence[str], ctx: click.Context) -> list[LossSpec]:
             raise click.UsageError(
                 f"{alone[0]} declares a loss only together with --inputs, such as --inputs 'input: B D'"
             )
-        return load_specs(targets)
+        try:
+            return load_specs(targets)
+        except DeclarationError as error:
+            from harness.starting.advice import with_advice
+
+            raise with_advice(error, targets, str(ctx.info_name)) from error
     if len(targets) != 1:
         raise click.UsageError(
             f"--inputs declares one loss, but {len(targets)} targets came; write package.module:Name"

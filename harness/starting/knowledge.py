@@ -238,7 +238,7 @@ def kind_of(name: str) -> tuple[str, Kind]:
 def readings(name: str) -> list[Guess]:
     """What a tensor of that name may be, the most usual first."""
     word, kind = kind_of(name)
-    why = f"{word!r} is usually so" if word else "nothing says what it is"
+    why = f"what {word!r} usually is" if word else "its name is not known"
     return [
         Guess(LEAST_STEP * position, dims, domain, why=why) for position, (dims, domain) in enumerate(kind.readings)
     ]
@@ -249,7 +249,7 @@ def constants(name: str, annotation: Any = None) -> list[Guess]:
     plain = re.sub(r"[^a-z0-9]", "", name.lower())
     if plain in _CONSTANTS:
         value, fixes = _CONSTANTS[plain]
-        return [Guess(0.0, value=value, fixes=fixes, why="a constant of that name is usually so")]
+        return [Guess(0.0, value=value, fixes=fixes, why="what a constant of that name usually is")]
     values: tuple[Any, ...] = {int: (2, 4), float: (0.5, 1.0), bool: (False, True)}.get(annotation, _NUMBERS)
     return [
         Guess(LEAST_STEP * position, value=value, why="some value, to be able to call it")

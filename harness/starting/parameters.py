@@ -148,7 +148,7 @@ def _of_tensor(name: str, about: str, text: str, names: Sequence[str]) -> list[G
     found: dict[tuple[str | None, str], Guess] = {(g.dims, g.domain): g for g in usual}
     for guess in usual:
         if guess.domain in values:
-            why = f"its docstring speaks of such values, and {guess.why}"
+            why = "its docstring speaks of such values"
             found[guess.dims, guess.domain] = replace(guess, cost=guess.cost + DOCUMENTED / 2, why=why)
     for position, shape in enumerate(shapes):
         for place, domain in enumerate(domains):
@@ -161,7 +161,7 @@ def _of_tensor(name: str, about: str, text: str, names: Sequence[str]) -> list[G
             if domain not in values and not any(guess.domain == domain for guess in usual):
                 continue
             confidence: Any = "declared" if domain in values else "guessed"
-            found[shape, domain] = Guess(cost, shape, domain, why="its docstring", confidence=confidence)
+            found[shape, domain] = Guess(cost, shape, domain, why="its docstring says so", confidence=confidence)
     for place, domain in enumerate(values if not shapes else ()):
         for dims in dict.fromkeys(str(guess.dims) for guess in usual):
             cost = DOCUMENTED / 2 + knowledge.LEAST_STEP * place

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from ast import literal_eval
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from harness import laws
+from harness import inline, laws
 from harness.errors import DeclarationError
 from harness.laws import Law
 from harness.spec import LossSpec, TensorSpec
 from harness.starting import knowledge
-from harness.starting.calls import SIZES, falls_below_zero, sizes_of
+from harness.starting.calls import SIZES, falls_below_zero, selector, sizes_of
 from harness.starting.knowledge import Guess
-from harness.starting.parameters import Parameter, parameters_of
+from harness.starting.parameters import Parameter, parameters_of, tensor_spec
 from harness.starting.proposal import Decision, Proposal
 from harness.starting.search import Outcome, Reading, Running, is_context, look_at, search, spec_of
 from harness.verify import laws_that_hold, verify
 
 MOST_CHECKED = 6  # readings that are held to drawn cases before the first one is proposed as it is
 RUNS = ("B01",)
+OF_WEIGHTS = ("C03", "C04", "C05")  # what checks a law of a weight in the context
 ERRORS_SHOWN = 3
 
 Loss = Callable[..., Any]
@@ -66,6 +68,30 @@ def propose(name: str, loss: Loss, *, with_laws: bool = True) -> Proposal:
     )
 
 
+def specified(loss: Loss, proposal: Proposal) -> LossSpec:
+    """The spec that a proposal describes.
+
+    Raises:
+        DeclarationError: the proposal is of another loss.
+    """
+    tensors = {
+        place: {d.name: tensor_spec(str(d.dims), d.domain) for d in proposal.of(place)}
+        for place in ("input", "context")
+    }
+    return LossSpec(
+        proposal.name,
+        {proposal.name: loss},
+        inputs=tensors["input"],
+        context=tensors["context"],
+        output=None if proposal.output is None else TensorSpec(proposal.output),
+        options={d.name: literal_eval(d.text) for d in proposal.of("option")},
+        fixed_sizes=proposal.fixed_sizes or {},
+        differentiable=proposal.differentiable,
+        laws=[inline.law(law) for law in proposal.laws],
+        select=selector(proposal.select),
+    )
+
+
 def _needed(name: str, loss: Loss, everything: Sequence[Parameter]) -> tuple[list[Parameter], Outcome]:
     """The parameters to give, and what was found: those without a default, and one more where nothing runs without it."""
     required = [parameter for parameter in everything if not parameter.optional]
@@ -101,9 +127,9 @@ def _decision(parameter: Parameter, guess: Guess, outcome: Outcome) -> Decision:
     confidence, why = guess.confidence, guess.why
     usual = min(parameter.guesses, key=lambda g: g.cost)
     if confidence == "guessed" and guess.dims is not None and (guess.dims, guess.domain) != (usual.dims, usual.domain):
-        confidence, why = "tried", f"{usual.dims} {usual.domain}, which is more usual, did not run as well"
+        confidence, why = "tried", f"{usual.dims} {usual.domain} is more usual but did not run as well"
     elif confidence == "guessed" and guess.dims is not None:
-        confidence, why = "tried", f"it runs so, and {why}"
+        confidence, why = "tried", f"it runs so; {why}"
     if guess.dims is None:
         return Decision(parameter.name, "option", repr(guess.value), confidence, why)
     return _tensor(parameter, guess, confidence, why)
@@ -123,7 +149,7 @@ def _optional(name: str, loss: Loss, needed: Sequence[Parameter], reading: Readi
             continue
         tried = {**reading, extra.name: guess}
         if not look_at(name, loss, [*needed, extra], tried).error:
-            return [_tensor(extra, guess, "tried", f"optional, and it runs so; {guess.why}")]
+            return [_tensor(extra, guess, "tried", f"it runs so; {guess.why}")]
     return []
 
 
@@ -147,12 +173,13 @@ def _laws(spec: LossSpec) -> list[str]:
 def _holds(spec: LossSpec, law: Law) -> bool:
     if law.code == laws.nonnegative().code and falls_below_zero(spec):
         return False
+    of_weight = any(name in spec.context for name in law.names)
     try:
-        found = verify(spec.replace(laws=(law,)), profile="ci", rules=[law.code])
+        found = verify(spec.replace(laws=(law,)), profile="ci", rules=[law.code, *(OF_WEIGHTS if of_weight else ())])
     except DeclarationError:
         return False
     ran = sum(outcome.examples for outcome in found.outcomes)
-    return ran > 0 and not any(finding.severity != "note" for finding in found.findings)
+    return ran > 0 and not any(finding.severity == "error" for finding in found.findings)
 
 
 def _text(law: Law) -> str:

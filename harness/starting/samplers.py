@@ -12,18 +12,32 @@ from harness.domain import Make
 from harness.spec import TensorSpec
 
 
-def positive_definite(shape: tuple[int, ...], generator: Generator, dtype: torch.dtype) -> Tensor:
+def positive_definite(
+    shape: tuple[int, ...],
+    generator: Generator,
+    dtype: torch.dtype,
+) -> Tensor:
     """Symmetric positive definite matrices: A Aᵀ / n + I."""
     root = torch.randn(shape, generator=generator, dtype=torch.float64)
-    return (root @ root.mT / shape[-1] + torch.eye(shape[-1], dtype=torch.float64)).to(dtype)
+    unit = torch.eye(shape[-1], dtype=torch.float64)
+    return (root @ root.mT / shape[-1] + unit).to(dtype)
 
 
-def log_probabilities(shape: tuple[int, ...], generator: Generator, dtype: torch.dtype) -> Tensor:
+def log_probabilities(
+    shape: tuple[int, ...],
+    generator: Generator,
+    dtype: torch.dtype,
+) -> Tensor:
     """Logarithms of probabilities that sum to one along the last axis."""
-    return torch.randn(shape, generator=generator, dtype=torch.float64).log_softmax(-1).to(dtype)
+    scores = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return scores.log_softmax(-1).to(dtype)
 
 
-def distinct_classes(shape: tuple[int, ...], generator: Generator, dtype: torch.dtype) -> Tensor:
+def distinct_classes(
+    shape: tuple[int, ...],
+    generator: Generator,
+    dtype: torch.dtype,
+) -> Tensor:
     """In each row some distinct classes, then -1."""
     labels = torch.rand(shape, generator=generator).argsort(-1)
     kept = torch.arange(shape[-1]) < max(shape[-1] // 2, 1)

@@ -11,6 +11,7 @@ from harness.commands.bench import bench
 from harness.commands.calibrate import calibrate
 from harness.commands.completion import completion
 from harness.commands.diff import diff
+from harness.commands.index import index
 from harness.commands.init import init
 from harness.commands.replay import replay
 from harness.commands.report import report
@@ -26,6 +27,7 @@ COMMANDS: tuple[click.Command, ...] = (
     calibrate,
     show,
     diff,
+    index,
     replay,
     list_rules,
     explain,

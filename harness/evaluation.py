@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from harness import annotations as signatures
 from harness import meter
+from harness.errors import told
 from harness.spec import LossSpec, call_function, construct_parameters
 
 
@@ -18,8 +20,19 @@ class LossRaised(Exception):
     """The user's loss raised on a case; ``error`` is what it raised."""
 
     def __init__(self, error: BaseException) -> None:
-        super().__init__(f"{type(error).__name__}: {error}")
+        super().__init__(told(error))
         self.error = error
+
+
+def is_of_the_loss(error: BaseException) -> bool:
+    """Whether the loss raised it, whatever it is: one that exits or skips has failed, and must not end the run.
+
+    Not an interrupt from the keyboard, which is the user's own wish, nor what ends a test from outside in the middle of a call,
+    as pytest-timeout does.
+    """
+    outcomes = sys.modules.get("_pytest.outcomes")
+    from_outside = () if outcomes is None else (outcomes.Failed, outcomes.Exit)
+    return not isinstance(error, (KeyboardInterrupt, *from_outside))
 
 
 class Candidate:
@@ -56,16 +69,21 @@ class Candidate:
         """A fresh instance, in eval mode unless ``train``: built with its context, or copied.
 
         Raises:
-            LossRaised: the constructor raised.
+            LossRaised: the constructor raised, or the module cannot be copied.
         """
         if self.is_class:
             try:
                 given = {n: tensors[n] for n in self.constructed}
                 built = meter.construction(self.implementation, **given, **self.constructor_options)
-            except (Exception, SystemExit) as error:  # a loss that exits has failed, and must not end the run
+            except BaseException as error:
+                if not is_of_the_loss(error):
+                    raise
                 raise LossRaised(error) from error
         elif isinstance(self.implementation, nn.Module):
-            built = copy.deepcopy(self.implementation)
+            try:
+                built = copy.deepcopy(self.implementation)
+            except Exception as error:
+                raise LossRaised(error) from error
         else:
             return self.implementation
         if isinstance(built, nn.Module):
@@ -81,7 +99,9 @@ class Candidate:
         try:
             returned = meter.evaluation(built, **{n: tensors[n] for n in self.called}, **self.call_options)
             return returned if self.spec.select is None else self.spec.select(returned)
-        except (Exception, SystemExit) as error:  # a loss that exits has failed, and must not end the run
+        except BaseException as error:
+            if not is_of_the_loss(error):
+                raise
             raise LossRaised(error) from error
 
     def __call__(self, tensors: Mapping[str, Tensor], *, train: bool = False) -> Tensor:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from harness import surroundings
 from harness.case import Case
-from harness.errors import DeclarationError, HarnessError, NotApplicable
+from harness.errors import DeclarationError, HarnessError, NotApplicable, told
 from harness.evaluation import LossRaised
 from harness.locate import load_specs
 from harness.results import Finding, Verification
@@ -56,7 +57,7 @@ def replay(failure: Mapping[str, Any]) -> Replay:
     except (HarnessError, NotApplicable, LossRaised) as error:
         return Replay("ERROR", str(error))
     except Exception as error:  # the loss is other people's code
-        return Replay("ERROR", f"{type(error).__name__}: {error}")
+        return Replay("ERROR", told(error))
 
 
 def _replay(failure: Mapping[str, Any]) -> Replay:
@@ -81,7 +82,7 @@ def _replay(failure: Mapping[str, Any]) -> Replay:
     if rule.check is None or failure.get("case") is None:
         return _verify_again(spec, failure, aspect)
     trial = Trial(spec, implementation, Case.from_json(failure["case"]), device=str(failure.get("device", "cpu")))
-    with warnings.catch_warnings(), isolated():
+    with surroundings.kept(), warnings.catch_warnings(), isolated():
         warnings.simplefilter("ignore")
         found = [m for m in mismatches(rule.check(trial)) if m.aspect == aspect]
     if not found:

@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 
 import torch
 
-from harness import strategies, suggest
+from harness import strategies, suggest, surroundings
 from harness.case import Case
 from harness.causes import attributed
-from harness.errors import HarnessError, NotApplicable, nearest
+from harness.errors import HarnessError, NotApplicable, nearest, told_in_a_line
 from harness.evaluation import LossRaised
 from harness.laws import Law
 from harness.reproduce import literal, script
@@ -160,7 +160,12 @@ def suggested(
         device: where the tensors are.
         seed: the same seed gives the same cases.
     """
-    return _of_smooth_cases(suggest.suggestions, spec, implementation, profile, device, seed)
+    try:
+        return _of_smooth_cases(suggest.suggestions, spec, implementation, profile, device, seed)
+    except HarnessError:
+        raise
+    except Exception as error:  # the loss is other people's code
+        return (f"no law could be tried: {told_in_a_line(error)}",)
 
 
 def laws_that_hold(
@@ -174,7 +179,7 @@ def _of_smooth_cases(
     ask: Callable[[Sequence[Trial]], T], spec: LossSpec, implementation: str, profile: str, device: str, seed: int
 ) -> T:
     session = _session(spec, profile, seed, device)
-    with warnings.catch_warnings(), isolated(), contextlib.redirect_stdout(io.StringIO()):
+    with surroundings.kept(), warnings.catch_warnings(), isolated(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         cases = session.pool("distinct", "smooth", CASES_OF_SUGGESTIONS)
         return ask([session.trial(implementation, case) for case in cases])
@@ -226,8 +231,9 @@ class Session:
         if rule.compiles and not self.profile.compiles:
             return Outcome(implementation, rule.code, Status.SKIPPED, 0, LEFT_OUT), []
         try:
-            examples, found, reasons = self._examples(implementation, rule)
-            findings = self._findings(implementation, rule, found)
+            with surroundings.kept():
+                examples, found, reasons = self._examples(implementation, rule)
+                findings = self._findings(implementation, rule, found)
         except Exception as error:
             return self._crashed(implementation, rule, error)
         return self._conclude(implementation, rule, examples, findings, reasons)
@@ -413,7 +419,7 @@ class Session:
         return Outcome(implementation, rule.code, Status.PASSED, examples), []
 
     def _crashed(self, implementation: str, rule: Rule, error: Exception) -> tuple[Outcome, list[Finding]]:
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        reason = told_in_a_line(error)
         message = f"{self.spec.name} / {implementation} / {X01.code} {X01.title}\n  {rule.code} {rule.title} could not be checked: {reason}"
         crashed = Outcome(implementation, rule.code, Status.CRASHED, 0, reason)
         return crashed, [

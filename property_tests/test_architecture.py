@@ -22,9 +22,9 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             *("errors", "dims", "points", "domain", "domains", "laws", "annotations", "declared", "spec", "case"),
             *("tolerance", "inline", "declaration", "locate", "results"),
         ),
-        "surroundings": ("environment", "dispatch", "aten", "meter"),
+        "surroundings": ("environment", "dispatch", "aten", "meter", "isolation"),
     },
-    {"generate": ("strategies",), "evaluate": ("evaluation",)},
+    {"generate": ("strategies",), "evaluate": ("evaluation", "surroundings")},
     {"check": ("rules", "reproduce", "suggest"), "measure": ("timing",)},
     {
         "run": (

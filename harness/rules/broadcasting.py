@@ -12,7 +12,7 @@ from torch import Tensor
 
 from harness import dims
 from harness.case import LAYOUTS, Case, lay_out
-from harness.errors import NotApplicable
+from harness.errors import NotApplicable, told, told_in_a_line
 from harness.evaluation import LossRaised
 from harness.rules import sides
 from harness.rules.compare import same_gradients, same_output
@@ -29,8 +29,7 @@ def shapes_text(tensors: Mapping[str, Tensor]) -> str:
 
 def first_line(error: BaseException) -> str:
     """Type and first line of an error."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+    return told_in_a_line(error)
 
 
 def unit_symbols(spec: LossSpec, case: Case) -> list[str]:
@@ -78,7 +77,7 @@ def _raised(error: BaseException, tensors: Mapping[str, Tensor]) -> Mismatch:
         "a number",
         "mend the loss, or narrow the declaration if the input is not legal",
     )
-    text = str(error)
+    text = told(error)
     if isinstance(error, WrongReturn):
         came, should, hint = error.came, error.should, error.mend
     elif re.search(r"in-?place operation", text):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harness import tolerance
 from harness.case import Case
-from harness.errors import NotApplicable
+from harness.errors import NotApplicable, told_in_a_line
 from harness.evaluation import LossRaised
 from harness.rules import slopes
 from harness.rules.broadcasting import unit_symbols
@@ -322,7 +322,7 @@ def _finite_hint(spec: LossSpec, case: Case, convention: bool) -> str:
 def _raises_at(trial: Trial, point: str, raised: LossRaised) -> Mismatch:
     return Mismatch(
         f"loss with {point}",
-        f"{type(raised.error).__name__}: {str(raised.error).splitlines()[0] if str(raised.error) else ''}",
+        told_in_a_line(raised.error),
         "a number",
         aspect="raises",
         tensors=trial.tensors(),

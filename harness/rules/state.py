@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness import surroundings
 from harness.evaluation import LossRaised
 from harness.rules.compare import same_output
 from harness.rules.rule import Mismatch, Rule
@@ -53,10 +56,13 @@ def _numpy_state() -> bytes:
 GLOBALS: Mapping[str, Callable[[], Any]] = {
     "torch.is_grad_enabled()": torch.is_grad_enabled,
     "torch.get_default_dtype()": torch.get_default_dtype,
+    "torch.get_default_device()": torch.get_default_device,
     "torch.get_num_threads()": torch.get_num_threads,
     "torch.are_deterministic_algorithms_enabled()": torch.are_deterministic_algorithms_enabled,
     "torch.is_anomaly_enabled()": torch.is_anomaly_enabled,
     "torch.is_autocast_enabled('cpu')": lambda: torch.is_autocast_enabled("cpu"),
+    "os.getcwd()": os.getcwd,
+    "sys.getrecursionlimit()": sys.getrecursionlimit,
 }
 GENERATORS: Mapping[str, Callable[[], Any]] = {
     "torch's global generator": lambda: torch.get_rng_state().numpy().tobytes(),
@@ -66,15 +72,21 @@ GENERATORS: Mapping[str, Callable[[], Any]] = {
 
 
 def global_state_is_untouched(trial: Trial) -> Iterator[Mismatch]:
-    """A call leaves the global generators, grad mode, default dtype, threads and autocast as they were.
+    """A call leaves the global generators, grad mode, default dtype, threads and autocast as they were, and the process too.
 
     state after L(x).backward() = state before
     """
     tensors = trial.tensors()
-    with isolated():  # what this call changes for good would no longer change in the next one
-        trial.base  # noqa: B018 - a loss that raises is B01's
-    yield from _settings_changed(trial, tensors)
-    yield from _generators_changed(trial, tensors)
+    for changes in (_nothing, _process_changed, _settings_changed, _generators_changed):
+        with surroundings.kept(), isolated():  # what one call changes for good would no longer change in the next one
+            found = list(changes(trial, tensors))
+        yield from found
+
+
+def _nothing(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
+    """The first call of all, in which a loss may import what it needs."""
+    trial.base  # noqa: B018 - a loss that raises is B01's
+    return iter(())
 
 
 def _settings_changed(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
@@ -97,6 +109,21 @@ def _settings_changed(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[M
                     code=f"with {mode}:\n    print({name})\n    loss(**tensors)\n    print({name})",
                     hint="use `with torch.no_grad():` (or torch.autocast, ...) as a context manager; it restores what was",
                 )
+
+
+def _process_changed(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
+    before = surroundings.read()
+    _call(trial, trial.leaves(tensors))
+    for name, came, was in surroundings.changed(before, surroundings.read()):
+        yield Mismatch(
+            f"{name} after a call",
+            came,
+            f"{was} as before",
+            aspect=name,
+            tensors=tensors,
+            code=f"import os\nimport sys\n\nprint({name})\nloss(**tensors)\nprint({name})",
+            hint="do it once, where the program starts, or put it back in a `finally`",
+        )
 
 
 def _generators_changed(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from harness.aten.storages import Storages
-from harness.errors import DeclarationError
+from harness.errors import DeclarationError, told_in_a_line
 from harness.evaluation import LossRaised
 from harness.spec import LossSpec
 from harness.timing import costs
@@ -249,7 +249,7 @@ def _failed(error: BaseException, cell: Cell) -> Trial:
         return Trial("skipped", out_of_memory(cell), fits=False)
     if isinstance(cause, _WrongResult):
         return Trial("failed", str(cause))
-    return Trial("failed", f"{type(cause).__name__}: {(str(cause).splitlines() or [''])[0]}")
+    return Trial("failed", told_in_a_line(cause))
 
 
 def _guarded(run: _Run, passes: Sequence[Pass], seconds: float) -> Trials:

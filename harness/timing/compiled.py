@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from harness.errors import told_in_a_line
 from harness.timing.compilation import Compilation, compilation
 
 if TYPE_CHECKING:
@@ -121,8 +122,7 @@ def unavailable_compiler(device: str) -> str | None:
 
 def first_line(error: BaseException) -> str:
     """Type and first line of what was raised."""
-    lines = [line for line in str(error).splitlines() if line.strip()] or [""]
-    return f"{type(error).__name__}: {lines[0]}"
+    return told_in_a_line(error)
 
 
 @dataclass(frozen=True)

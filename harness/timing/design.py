@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from harness.errors import told
 from harness.evaluation import LossRaised
 from harness.spec import LossSpec
 from harness.timing.clock import Call, Clock, NotTimeable
@@ -241,7 +242,7 @@ class _Race:
         elif is_out_of_memory(cause):
             self._drop(name, "skipped", out_of_memory(self.heat.cell))
         else:
-            self._drop(name, "failed", f"{type(cause).__name__}: {cause}")
+            self._drop(name, "failed", told(cause))
             self.lost = lost(self.heat.cell.device)
 
     def _prepare(self, name: str, contestant: Contestant) -> None:

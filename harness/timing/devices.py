@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
+from harness.errors import told_in_a_line
 from harness.timing.workload import Cell
 
 
@@ -16,7 +17,7 @@ def unavailable(device: str) -> str | None:
     try:
         kind = torch.device(device).type
     except RuntimeError as error:
-        return f"torch knows no device {device!r}: {str(error).splitlines()[0]}"
+        return f"torch knows no device {device!r}: {told_in_a_line(error)}"
     if kind == "cpu":
         return None
     if kind == "cuda":
@@ -29,7 +30,7 @@ def unavailable(device: str) -> str | None:
     try:
         torch.empty(1, device=device)
     except (RuntimeError, NotImplementedError, AssertionError) as error:
-        return f"no tensor can be made on {device!r}: {str(error).splitlines()[0]}"
+        return f"no tensor can be made on {device!r}: {told_in_a_line(error)}"
     return None
 
 
@@ -54,7 +55,7 @@ def lost(device: str) -> str | None:
     try:
         torch.cuda.synchronize(device)
     except RuntimeError as error:
-        return f"{device} works no more in this process: {str(error).splitlines()[0]}"
+        return f"{device} works no more in this process: {told_in_a_line(error)}"
     return None
 
 

@@ -19,6 +19,7 @@ from typing import Any, TextIO
 import torch
 
 from harness import environment, locate
+from harness.errors import told
 from harness.spec import LossSpec
 from harness.timing.compiled import unavailable_compiler
 from harness.timing.constants import LEAST_PROCESS_S, LOOKS
@@ -76,7 +77,7 @@ def run(job: Mapping[str, Any], emit: Callable[[Mapping[str, Any]], None]) -> No
     try:
         spec = load(job)
     except Exception as error:  # the user's file is run here
-        emit({"event": "unloadable", "reason": f"{type(error).__name__}: {error}"})
+        emit({"event": "unloadable", "reason": told(error)})
         return
     heats = [Heat.from_json(heat) for heat in job["heats"]]
     compiler_s = _load_compiler(spec, heats)

@@ -17,10 +17,11 @@ from harness import dims
 from harness.case import Case, Recipe
 from harness.dims import Size
 from harness.errors import DeclarationError, nearest
-from harness.evaluation import Candidate
+from harness.evaluation import Candidate, LossRaised, is_of_the_loss
 from harness.spec import LossSpec
 from harness.timing.compiled import freshly_compiled
 from harness.timing.constants import LADDER, MAX_ELEMENTS
+from harness.timing.costs import TookTooLong
 from harness.timing.density import thinned
 from harness.timing.variants import eager_name
 
@@ -192,9 +193,20 @@ class Workload:
         return Workload(*self._made_of)
 
     def forward(self) -> Tensor:
-        """The loss."""
-        returned = self._call()
-        return returned if self._select is None else self._select(returned)
+        """The loss.
+
+        Raises:
+            LossRaised: it raised what is no `Exception`, such as `SystemExit`; an `Exception` goes through as it is.
+        """
+        try:
+            returned = self._call()
+            return returned if self._select is None else self._select(returned)
+        except Exception:
+            raise
+        except BaseException as error:
+            if isinstance(error, TookTooLong) or not is_of_the_loss(error):
+                raise
+            raise LossRaised(error) from error
 
     def backward(self, loss: Tensor) -> None:
         """Gradients in the leaves' ``grad``; a loss that is no scalar is differentiated in its sum."""

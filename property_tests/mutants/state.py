@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import sys
 
 import numpy as np
 import torch
@@ -109,6 +111,38 @@ def detects_anomalies_from_now_on(predictions, labels):
     return mean_squared(predictions, labels)
 
 
+def sets_an_environment_variable(predictions, labels):
+    os.environ["LOSS_OF_LAST_CALL"] = str(len(labels))
+    return mean_squared(predictions, labels)
+
+
+def extends_the_module_path(predictions, labels):
+    sys.path.append("beside the loss")
+    return mean_squared(predictions, labels)
+
+
+def goes_to_the_root(predictions, labels):
+    os.chdir("/")
+    return mean_squared(predictions, labels)
+
+
+def looks_at_the_root_and_returns(predictions, labels):
+    here = os.getcwd()
+    os.chdir("/")
+    os.chdir(here)
+    return mean_squared(predictions, labels)
+
+
+def replaces_a_function(predictions, labels):
+    torch.nn.functional.mse_loss = lambda one, other: mean_squared(one, other)
+    return torch.nn.functional.mse_loss(predictions, labels)
+
+
+def replaces_stderr(predictions, labels):
+    sys.stderr = sys.stdout
+    return mean_squared(predictions, labels)
+
+
 PAIRS = (
     pair("S01", "noise from torch", with_torch_noise, with_noise_of_its_own),
     pair("S01", "a draw from Python", with_a_python_draw, mean_squared),
@@ -124,4 +158,9 @@ PAIRS = (
     pair("S02", "threads", sets_the_threads, mean_squared, aspect="num_threads"),
     pair("S02", "deterministic algorithms", sets_deterministic_algorithms, mean_squared, aspect="deterministic"),
     pair("S02", "anomaly detection", detects_anomalies_from_now_on, mean_squared, aspect="anomaly"),
+    pair("S02", "an environment variable", sets_an_environment_variable, mean_squared, aspect="LOSS_OF_LAST_CALL"),
+    pair("S02", "the module path", extends_the_module_path, mean_squared, aspect="sys.path"),
+    pair("S02", "the working directory", goes_to_the_root, looks_at_the_root_and_returns, aspect="getcwd"),
+    pair("S02", "a function of torch", replaces_a_function, mean_squared, aspect="mse_loss"),
+    pair("S02", "a standard stream", replaces_stderr, mean_squared, aspect="sys.stderr"),
 )

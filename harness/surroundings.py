@@ -1,0 +1,106 @@
+"""What belongs to the whole process, so that a loss must leave it as it was: read, compared and put back."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from harness.errors import shown
+
+_PATCHED = {"torch": torch, "torch.nn.functional": torch.nn.functional, "torch.Tensor": torch.Tensor}
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """The process as it was at one moment.
+
+    Args:
+        environ: environment variables.
+        path: where Python looks for modules.
+        streams: ``sys.stdout`` and ``sys.stderr``.
+        functions: what `torch`, `torch.nn.functional` and `torch.Tensor` held.
+        disabled, handlers: up to which level logging is disabled, and the handlers of the root logger.
+    """
+
+    environ: dict[str, str]
+    path: list[str]
+    streams: tuple[Any, Any]
+    functions: dict[str, dict[str, Any]]
+    disabled: int
+    handlers: list[logging.Handler]
+
+
+def read() -> Surroundings:
+    """The process as it is."""
+    functions = {name: vars(owner).copy() for name, owner in _PATCHED.items()}
+    streams = (sys.stdout, sys.stderr)
+    return Surroundings(
+        dict(os.environ), list(sys.path), streams, functions, logging.root.manager.disable, list(logging.root.handlers)
+    )
+
+
+def changed(before: Surroundings, after: Surroundings) -> Iterator[tuple[str, str, str]]:
+    """(what, what it is, what it was) of everything that a reader of the program would call changed.
+
+    Names that torch gets by importing a part of it are none; logging is put back, but changing it harms nobody.
+    """
+    for name in sorted(before.environ.keys() | after.environ.keys()):
+        came, was = after.environ.get(name), before.environ.get(name)
+        if came != was:
+            yield f"os.environ[{name!r}]", _value(came), _value(was)
+    if after.path != before.path:
+        added, gone = ([p for p in one if p not in other] for one, other in _both_ways(after.path, before.path))
+        yield "sys.path", f"changed (added {shown(added)}, removed {shown(gone)})", "unchanged"
+    for name, came, was in zip(("sys.stdout", "sys.stderr"), after.streams, before.streams, strict=True):
+        if came is not was:
+            yield name, "another stream", "the stream"
+    for owner, name in _replaced(before, after):
+        yield f"{owner}.{name}", "replaced", "the function"
+
+
+def _both_ways(one: list[str], other: list[str]) -> tuple[tuple[list[str], list[str]], ...]:
+    return (one, other), (other, one)
+
+
+def _value(text: str | None) -> str:
+    return "unset" if text is None else shown(text)
+
+
+def _replaced(before: Surroundings, after: Surroundings) -> Iterator[tuple[str, str]]:
+    for owner, held in before.functions.items():
+        now = after.functions[owner]
+        for name, function in held.items():
+            if now.get(name) is not function and callable(function) and not name.startswith("__"):
+                yield owner, name
+
+
+def restore(before: Surroundings) -> None:
+    """Put everything back."""
+    after = read()
+    if after.environ != before.environ:
+        os.environ.clear()
+        os.environ.update(before.environ)
+    if after.path != before.path:
+        sys.path[:] = before.path
+    sys.stdout, sys.stderr = before.streams
+    for owner, name in list(_replaced(before, after)):
+        setattr(_PATCHED[owner], name, before.functions[owner][name])
+    logging.disable(before.disabled)
+    logging.root.handlers[:] = before.handlers
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Put everything back at the end of the block."""
+    before = read()
+    try:
+        yield
+    finally:
+        restore(before)

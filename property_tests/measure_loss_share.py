@@ -14,7 +14,8 @@ from torch import Tensor
 
 from harness import LossSpec, TensorSpec
 from harness.report.check_times import check_times_text, loss_share
-from harness.report.run import Request, Run
+from harness.report.ledger import Request
+from harness.report.run import Run
 
 POINTS = 20_000
 

@@ -109,7 +109,8 @@ def test_backward_that_raises_is_no_crash():
 
 
 def test_the_report_shows_them_unless_rules_are_chosen():
-    from harness.report.run import Request, Run
+    from harness.report.ledger import Request
+    from harness.report.run import Run
 
     spec = LossSpec("loss", {"loss": mean_squared}, **PAIRWISE)
     whole, chosen = Run([spec], Request(profile="quick")), Run([spec], Request(profile="quick", codes=("C02",)))

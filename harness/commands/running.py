@@ -17,14 +17,14 @@ from harness.commands.colors import styled as styled
 
 if TYPE_CHECKING:
     from harness.report.observer import Observer
-    from harness.report.run import Request, Run
+    from harness.report.ledger import Ledger, Request
     from harness.report.schema import Report
 
 
 def request(ctx: click.Context) -> Request:
     """What the options of a command ask for."""
     from harness.report import baseline
-    from harness.report.run import Request, selected_codes
+    from harness.report.ledger import Request, selected_codes
 
     given = ctx.params
     files = [given.get("baseline"), given.get("write_baseline")]
@@ -62,7 +62,11 @@ def emit(text: str, output: Path | None) -> None:
 
 
 def complete(
-    run: Run, steps: Sequence[Callable[[Observer], None]], show: Callable[[Report], str | None], *, quiet: bool = False
+    run: Ledger,
+    steps: Sequence[Callable[[Observer], None]],
+    show: Callable[[Report], str | None],
+    *,
+    quiet: bool = False,
 ) -> None:
     """Run the steps, show the results and exit; what is done is shown after an interrupt or an error too.
 
@@ -89,7 +93,7 @@ def complete(
     sys.exit(exits.CLEAN if made.ok else exits.FINDINGS)
 
 
-def _show_what_is_done(run: Run, show: Callable[[Report], str | None]) -> None:
+def _show_what_is_done(run: Ledger, show: Callable[[Report], str | None]) -> None:
     if not run.has_results:
         click.echo("interrupted before anything was known; nothing is written", err=True)
         return

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness import annotations as signatures
 from harness import inline
-from harness.errors import DeclarationError
+from harness.errors import DeclarationError, nearest
 from harness.spec import LossSpec
 
 ON_THE_COMMAND_LINE = (
@@ -43,7 +43,8 @@ class Declaration:
     @property
     def as_target(self) -> str:
         """One text that `harness.locate.load_specs` makes the same spec of, in any process."""
-        return json.dumps({key: value for key, value in asdict(self).items() if value not in ("", None, [], ())})
+        said = {key: value for key, value in asdict(self).items() if value or (key == "output" and value is not None)}
+        return json.dumps(said)
 
     @staticmethod
     def from_target(text: str) -> Declaration:
@@ -77,7 +78,7 @@ class Declaration:
         options = inline.options(self.options)
         laws = [inline.law(law) for law in self.laws]
         for implementation in implementations.values():
-            _check_keywords(name, implementation, [*inputs, *(context or {})])
+            _check_names(name, implementation, [*inputs, *(context or {})])
         try:
             return LossSpec(
                 name, implementations, inputs=inputs, context=context, output=output, options=options, laws=laws
@@ -86,8 +87,9 @@ class Declaration:
             raise DeclarationError(f"{error}\n{ON_THE_COMMAND_LINE}") from error
 
 
-def _check_keywords(name: str, loss: Callable[..., Any], tensors: Sequence[str]) -> None:
-    positional = signatures.positional_only(signatures.call_function(loss))
+def _check_names(name: str, loss: Callable[..., Any], tensors: Sequence[str]) -> None:
+    call = signatures.call_function(loss)
+    positional = signatures.positional_only(call)
     taken = [parameter for parameter in positional if parameter in tensors]
     if taken:
         called = ", ".join(positional)
@@ -96,3 +98,9 @@ def _check_keywords(name: str, loss: Callable[..., Any], tensors: Sequence[str])
             f"write a file that wraps it, and name that file instead:\n"
             f"    def {name}_by_keyword({called}): return {name}({called})"
         )
+    accepted = {**signatures.construct_parameters(loss), **signatures.parameters(call)}
+    for tensor in tensors:
+        if accepted and tensor not in accepted and not signatures.takes_any_keyword(call):
+            raise DeclarationError(
+                f"loss {name!r} has no parameter {tensor!r}{nearest(tensor, accepted)}; it takes {', '.join(accepted)}"
+            )

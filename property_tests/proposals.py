@@ -116,10 +116,12 @@ def proposed(name: str, loss: Loss, *, with_laws: bool = True) -> LossSpec:
 
 def main() -> int:
     """Print a row for each loss, and how many a declaration was found for that raises no false error."""
-    rows = [measured(name, loss) for name, loss in {**losses_of_torch(), **own_losses()}.items()]
-    for row in rows:
+    rows = []
+    for name, loss in {**losses_of_torch(), **own_losses()}.items():
+        row = measured(name, loss)
+        rows.append(row)
         state = "ok" if row.ok else row.problem or f"errors: {', '.join(row.errors)}"
-        print(f"{row.name:34} {row.seconds:5.1f} s  {row.declaration}  {state}")
+        print(f"{row.name:34} {row.seconds:5.1f} s  {row.declaration}  {state}", flush=True)
     print(f"{sum(row.ok for row in rows)} of {len(rows)} run without an error as proposed")
     return 0
 

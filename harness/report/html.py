@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.report import plots, view
 from harness.report.page import anchor, page
-from harness.report.schema import SEVERITIES, STATUSES, LossRecord, Report, plain
+from harness.report.schema import SEVERITIES, ComparisonRecord, LossRecord, Report, plain
 from harness.report.self_check import self_check_sentence
 from harness.report.speed import place_of, speedup_text
 from harness.report.text import totals_text
@@ -117,16 +117,20 @@ def _page(report: Report, folder: str, detail: Detail) -> str:
         self_check=self_check_sentence(report.environment.get("calibration")),
         detail=detail,
         severities=SEVERITIES,
-        statuses=STATUSES,
         sentence=view.sentence,
         anchor=anchor,
         plots=plots,
         place=lambda comparison: ", ".join(reversed(place_of(comparison))),
         size=lambda comparison: place_of(comparison)[1],
         speedup=speedup_text,
+        interval=_interval,
         short=partial(clipped, most=LONGEST_NAME),
         text=clipped,
     )
+
+
+def _interval(comparison: ComparisonRecord) -> str:
+    return f"{speedup_text(comparison.low).removesuffix('×')} to {speedup_text(comparison.high)}"
 
 
 def clipped(text: str, most: int = LONGEST_TEXT) -> str:

@@ -113,7 +113,8 @@ def _json(data: Mapping[str, Any]) -> str:
 def _replace_all(folder: Path, texts: Mapping[str, str]) -> None:
     with tempfile.TemporaryDirectory(prefix=".loss-harness-", dir=folder) as temporary:
         for position, text in enumerate(texts.values()):
-            (Path(temporary) / str(position)).write_text(text, encoding="utf-8")
+            # Half of a surrogate pair, which a message may carry, is written as \udXXX: in JSON that is its escape.
+            (Path(temporary) / str(position)).write_text(text, encoding="utf-8", errors="backslashreplace")
         for position, name in enumerate(texts):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(Path(temporary) / str(position), folder / name)

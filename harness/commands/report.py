@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @options.seed
 @options.budget
 @options.timed
+@options.costs_only
 @options.select
 @options.ignore
 @options.timings

@@ -16,8 +16,8 @@ from harness.commands import exits, progress, wrapping
 from harness.commands.colors import styled as styled
 
 if TYPE_CHECKING:
-    from harness.report.observer import Observer
     from harness.report.ledger import Ledger, Request
+    from harness.report.observer import Observer
     from harness.report.schema import Report
 
 
@@ -78,7 +78,7 @@ def complete(
     """
     try:
         with progress.observing(quiet=quiet) as observer:
-            observer.expect([step for phase in steps for step in run.planned(phase)])
+            observer.expect(run.expect(steps))
             for phase in steps:
                 phase(observer)
     except KeyboardInterrupt:

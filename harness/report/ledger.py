@@ -201,8 +201,16 @@ class Ledger(ABC):
         """The same as one record."""
         return merged(self.parts(plan))
 
-    def planned(self, phase: Callable[[Observer], None]) -> list[Step]:
-        """The steps of ``verify``, ``calibrate`` or ``benchmark`` of this run; none of anything else."""
+    def expect(self, phases: Sequence[Callable[[Observer], None]]) -> list[Step]:
+        """Say which of ``verify``, ``calibrate`` and ``benchmark`` are to run, and get their steps, in order.
+
+        What does not come about of them is missing from the report, however early the run ends.
+        """
+        self.is_verified = self.verify in phases
+        self.untimed = {plan.name for plan in self.plans} if self.benchmark in phases else set()
+        return [step for phase in phases for step in self._planned(phase)]
+
+    def _planned(self, phase: Callable[[Observer], None]) -> list[Step]:
         if phase == self.verify:
             return [
                 check_step(plan.name, *pair)

@@ -191,6 +191,30 @@ class WithClassWeights(nn.Module):
         return self.loss(embeddings, labels)
 
 
+class CosFace(WithClassWeights):
+    """`CosFaceLoss` with given class vectors."""
+
+    kind, attribute = losses.CosFaceLoss, "W"
+
+
+class ArcFace(WithClassWeights):
+    """`ArcFaceLoss` with given class vectors."""
+
+    kind, attribute = losses.ArcFaceLoss, "W"
+
+
+class NormalizedSoftmax(WithClassWeights):
+    """`NormalizedSoftmaxLoss` with given class vectors."""
+
+    kind, attribute = losses.NormalizedSoftmaxLoss, "W"
+
+
+class ProxyAnchor(WithClassWeights):
+    """`ProxyAnchorLoss` with given class vectors."""
+
+    kind, attribute = losses.ProxyAnchorLoss, "proxies"
+
+
 LABELLED = {"embeddings": TensorSpec("B D"), "labels": TensorSpec("B", domains.index("C"))}
 
 
@@ -213,12 +237,11 @@ def pairwise(
     )
 
 
-def with_classes(name: str, formula: Callable[..., Any] | None, attribute: str = "W") -> LossSpec:
+def with_classes(kind: type[WithClassWeights], **formula: Callable[..., Any]) -> LossSpec:
     """A loss with one learned vector per class, of embeddings that are compared with these vectors alone."""
-    kind = type(name, (WithClassWeights,), {"kind": getattr(losses, name), "attribute": attribute})
     return LossSpec(
-        f"metric_learning.{name}",
-        {"metric_learning": kind} if formula is None else {"formula": formula, "metric_learning": kind},
+        f"metric_learning.{kind.__name__}Loss",
+        {**formula, "metric_learning": kind},
         inputs=LABELLED,
         context={"weights": TensorSpec("D C")},
         output=SCALAR,
@@ -249,10 +272,10 @@ SPECS = (
     pairwise("IntraPairVarianceLoss", {"metric_learning": losses.IntraPairVarianceLoss}),
     pairwise("FastAPLoss", {"metric_learning": losses.FastAPLoss}, further=()),
     pairwise("SignalToNoiseRatioContrastiveLoss", {"metric_learning": losses.SignalToNoiseRatioContrastiveLoss}),
-    with_classes("CosFaceLoss", cosface),
-    with_classes("ArcFaceLoss", None),
-    with_classes("NormalizedSoftmaxLoss", normalized_softmax),
-    with_classes("ProxyAnchorLoss", proxy_anchor, "proxies"),
+    with_classes(CosFace, formula=cosface),
+    with_classes(ArcFace),
+    with_classes(NormalizedSoftmax, formula=normalized_softmax),
+    with_classes(ProxyAnchor, formula=proxy_anchor),
     LossSpec(
         "metric_learning.VICRegLoss",
         {"formula": vicreg, "metric_learning": losses.VICRegLoss},

@@ -62,7 +62,8 @@ def context_follows_the_module(trial: Trial) -> Iterator[Mismatch]:
 
 def _is_read(trial: Trial, tensors: Mapping[str, Tensor], path: str) -> bool:
     """Whether the loss needs the attribute: one that it keeps beside the buffer that it uses is no defect."""
-    if "[" in path:
+    at_work = any(bool(gradient.any()) for gradient in trial.base.gradients.values() if gradient is not None)
+    if "[" in path or not at_work:  # a batch without a pair, say, needs nothing of what the loss keeps
         return True
     module: Any = trial.candidate.build(tensors)
     prefix, _, name = path.rpartition(".")

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from harness import annotations as signatures
-from harness import inline
+from harness import inline, untrusted
 from harness.errors import DeclarationError, nearest
 from harness.spec import LossSpec
 
@@ -55,7 +55,7 @@ class Declaration:
         """
         known = {field.name for field in fields(Declaration)}
         try:
-            data = json.loads(text)
+            data = untrusted.parse(text)
         except ValueError as error:
             raise DeclarationError(f"target {text!r} is not JSON: {error}") from error
         if not isinstance(data, Mapping) or not {"target", "inputs"} <= set(data) <= known:

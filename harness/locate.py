@@ -61,7 +61,7 @@ def load_declared(declaration: Declaration) -> LossSpec:
 def _one_loss(target: str) -> tuple[str, Any]:
     found = losses_of(target)
     if len(found) > 1:
-        choices = "".join(f"\n    {_split(target)[0]}:{name}" for name in found)
+        choices = "".join(f"\n    {split(target)[0]}:{name}" for name in found)
         raise TargetError(f"target {target!r} holds {len(found)} losses; write one of{choices}")
     ((name, loss),) = found.items()
     return name, loss
@@ -96,8 +96,8 @@ def _is_own_loss(module: ModuleType, name: str, value: Any) -> bool:
 
 
 def _module_of(target: str) -> tuple[ModuleType, str, str | None]:
-    place, attribute = _split(target)
-    module = _import_file(Path(place), target) if _is_file(place) else _import_module(place, target)
+    place, attribute = split(target)
+    module = _import_file(Path(place), target) if is_file(place) else _import_module(place, target)
     return module, place, attribute
 
 
@@ -116,14 +116,16 @@ def _load(target: str) -> list[LossSpec]:
     return found
 
 
-def _split(target: str) -> tuple[str, str | None]:
+def split(target: str) -> tuple[str, str | None]:
+    """The module or file of a target, and the attribute that it names, if any."""
     place, separator, attribute = target.rpartition(":")
     if separator and attribute.isidentifier() and place:
         return place, attribute
     return target, None
 
 
-def _is_file(place: str) -> bool:
+def is_file(place: str) -> bool:
+    """Whether a target's place is a file, and no module."""
     return place.endswith(".py") or "/" in place or "\\" in place
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from harness import surroundings
 from harness.case import Case
-from harness.errors import DeclarationError, HarnessError, NotApplicable, told
+from harness.declaration import Declaration
+from harness.errors import DeclarationError, HarnessError, NotApplicable, TargetError, shown, told
 from harness.evaluation import LossRaised
 from harness.locate import load_specs
 from harness.results import Finding, Verification
@@ -17,6 +19,7 @@ from harness.rules import X01, find
 from harness.rules.rule import mismatches
 from harness.rules.trial import Trial, isolated
 from harness.spec import LossSpec
+from harness.trust import stranger
 from harness.verify import verify
 
 SCHEMA_VERSION = 1
@@ -47,20 +50,25 @@ def failure_record(spec: LossSpec, verification: Verification, finding: Finding)
     }
 
 
-def replay(failure: Mapping[str, Any]) -> Replay:
+def replay(failure: Mapping[str, Any], *, target: str | None = None) -> Replay:
     """Run a stored failure again: only the loss that it names, only its rule, only its case.
 
     A failure that rests on many cases together (no single one shows it) is verified again with the same seed.
+
+    Args:
+        failure: what `failure_record` made, as read from JSON.
+        target: the loss, as the user names it.  Without it the target that the failure names is imported only where it is
+            the user's own or known to be harmless (see `harness.trust`), for the file may come from somebody else.
     """
     try:
-        return _replay(failure)
+        return _replay(failure, target)
     except (HarnessError, NotApplicable, LossRaised) as error:
         return Replay("ERROR", str(error))
     except Exception as error:  # the loss is other people's code
         return Replay("ERROR", told(error))
 
 
-def _replay(failure: Mapping[str, Any]) -> Replay:
+def _replay(failure: Mapping[str, Any], named: str | None) -> Replay:
     if failure.get("schema") != SCHEMA_VERSION:
         raise DeclarationError(
             f"a failure of schema {failure.get('schema')!r} came, but this version reads schema {SCHEMA_VERSION}"
@@ -68,7 +76,10 @@ def _replay(failure: Mapping[str, Any]) -> Replay:
     missing = [key for key in ("target", "loss", "implementation", "rule") if not isinstance(failure.get(key), str)]
     if missing:
         raise DeclarationError(f"not a failure file: {missing} is missing; `loss-harness verify` writes them")
-    target, name, implementation = failure["target"], failure["loss"], failure["implementation"]
+    target = failure["target"] if named is None else _renamed(failure["target"], named)
+    name, implementation = failure["loss"], failure["implementation"]
+    if named is None or target != named:
+        _check_known(target)
     specs = [spec for spec in load_specs([target]) if spec.name == name]
     if not specs:
         raise DeclarationError(f"target {target!r} holds no loss {name!r} any more")
@@ -91,6 +102,22 @@ def _replay(failure: Mapping[str, Any]) -> Replay:
             "FIXED", f"{name} / {implementation} / {rule.code} {rule.title}: the case no longer shows it"
         )
     return Replay("FAILED", f"{name} / {implementation} / {rule.code} {rule.title}\n  {found[0].sentence}")
+
+
+def _renamed(target: str, named: str) -> str:
+    """What the user names; where the failure carries a declaration of the loss, that declaration of it."""
+    if not target.startswith("{") or named.startswith("{"):
+        return named
+    return replace(Declaration.from_target(target), target=named).as_target
+
+
+def _check_known(target: str) -> None:
+    unknown = stranger(target)
+    if unknown:
+        raise TargetError(
+            f"the file asks to import {shown(unknown)}, which is not in the working directory {Path.cwd()}; importing runs it.  "
+            f"If you trust it, name the loss yourself: loss-harness replay FAILURE --target TARGET"
+        )
 
 
 def _verify_again(spec: LossSpec, failure: Mapping[str, Any], aspect: str) -> Replay:

@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 import sys
 from pathlib import Path
 
 import click
 
+from harness import untrusted
 from harness.commands import exits
 
 
 @click.command()
 @click.argument("failure", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def replay(failure: Path) -> None:
-    """Run a stored failure again: FIXED, FAILED or ERROR."""
+@click.option("--target", metavar="TARGET", help="The loss to run; needed for a failure that was not written here.")
+def replay(failure: Path, target: str | None) -> None:
+    """Run a stored failure again: FIXED, FAILED or ERROR.
+
+    Without --target, FAILURE and the loss that it names must lie in the working directory: replaying imports that loss.
+    """
+    from harness import trust
     from harness.replay import replay as again
     from harness.report import text
 
     try:
-        data = json.loads(failure.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+        data = untrusted.parse(failure.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise exits.Refused(f"{failure} is not a failure file: {error}; `loss-harness verify` writes them") from error
     if not isinstance(data, dict):
         raise exits.Refused(
             f"{failure} is not a failure file: it holds a {type(data).__name__}, but should hold an object"
         )
-    found = again(data)
+    if target is None and not trust.is_own(failure):
+        raise exits.Refused(
+            f"{failure} lies outside the working directory {Path.cwd()} and says which code to run; if you trust it, name the "
+            f"loss yourself: loss-harness replay {shlex.quote(str(failure))} --target {shlex.quote(str(data.get('target', 'TARGET')))}"
+        )
+    found = again(data, target=target)
     message = text.printable(found.message)
     if found.status == "ERROR":
         raise exits.Refused(f"cannot replay {failure}: {message}")

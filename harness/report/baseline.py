@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from harness import untrusted
 from harness.errors import HarnessError
 from harness.report.schema import CRASHED, FindingRecord, LossRecord, Report
 
@@ -99,7 +100,7 @@ def loads(text: str) -> Baseline:
         BaselineError: not JSON, another schema version, or an entry that is not understood.
     """
     try:
-        data = json.loads(text)
+        data = untrusted.parse(text)
     except ValueError as error:
         raise BaselineError(
             f"not a baseline: {error}; `loss-harness verify --write-baseline FILE` writes one"

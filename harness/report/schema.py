@@ -38,6 +38,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from harness import untrusted
 from harness.errors import HarnessError
 from harness.report.measured import ComparisonRecord as ComparisonRecord
 from harness.report.measured import CrossoverRecord as CrossoverRecord
@@ -326,7 +327,7 @@ def loads(text: str) -> Report:
         ReportError: not JSON, another schema version, or a field that is missing or of another type.
     """
     try:
-        data = json.loads(text)
+        data = untrusted.parse(text)
     except ValueError as error:
         raise ReportError(f"not a report: {error}; a report is the report.json that loss-harness wrote") from error
     if not isinstance(data, Mapping):
@@ -359,7 +360,7 @@ def _from_3(data: Mapping[str, Any]) -> dict[str, Any]:
 def _record(cls: type[R], data: Any, where: str) -> R:
     if not isinstance(data, Mapping):
         raise ReportError(f"{where} is {type(data).__name__}, but should be an object")
-    kinds = _kinds(cls)
+    kinds = _kinds(cls)  # type: ignore[arg-type]
     missing = [name for name in kinds if name not in data]
     if missing:
         raise ReportError(f"{where} lacks {missing}; a report is the report.json that loss-harness wrote")

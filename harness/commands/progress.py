@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -97,12 +98,18 @@ def observing(*, quiet: bool = False) -> Iterator[Observer]:
     if quiet or not sys.stderr.isatty():
         yield Interruptible()
         return
-    from rich.console import Console
+    from rich.console import Console, ConsoleDimensions
     from rich.live import Live
 
     console = Console(
-        stderr=True, no_color=not colors.wanted(sys.stderr), markup=False, highlight=False, emoji=False, soft_wrap=False
+        stderr=True,
+        no_color=not colors.wanted(sys.stderr),
+        markup=False,
+        highlight=False,
+        emoji=False,
     )
+    if console.is_dumb_terminal:  # rich takes one for 80 columns wide
+        console.size = ConsoleDimensions(*shutil.get_terminal_size())
     display = Display(console)
     live = Live(
         get_renderable=display.render,

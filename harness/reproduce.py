@@ -20,6 +20,20 @@ from harness.spec import LossSpec
 ELEMENT_LIMIT = 5000
 
 
+VALUES_SHOWN = 24
+
+
+def shown(sizes: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """An input in one line: its sizes, and the values of the tensors that are small enough."""
+    parts = [f"{name}={size}" for name, size in sizes.items()]
+    parts += [
+        f"{name}={literal(t).removeprefix('torch.tensor(').rpartition(', dtype=')[0]}"
+        for name, t in tensors.items()
+        if 0 < t.numel() <= VALUES_SHOWN
+    ]
+    return ", ".join(part for part in parts if part)
+
+
 def script(spec: LossSpec, implementation: str, mismatch: Mismatch) -> str:
     """Code that builds the tensors and the loss, and prints what came and what should have come."""
     if mismatch.tensors is None:

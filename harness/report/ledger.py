@@ -16,6 +16,7 @@ from harness.calibrate import GROUP_S, SHORT_PAIRS, calibrate
 from harness.environment import describe, now
 from harness.errors import HarnessError
 from harness.report.baseline import Baseline, dumps, marked, unseen, updated
+from harness.report.cells import csv_text
 from harness.report.observer import Observer, Step
 from harness.report.schema import LossRecord, Report, loss_dumps, loss_loads, merged, plain
 from harness.report.text import plural
@@ -169,12 +170,13 @@ class Ledger(ABC):
     Args:
         plans: what is to be done.
         request: what is asked for.
+        absent: devices that are not where it runs, and why; by default those that this process lacks.
 
     Raises:
-        HarnessError: none of the devices is here.
+        HarnessError: none of the devices is there.
     """
 
-    def __init__(self, plans: Sequence[Planned], request: Request) -> None:
+    def __init__(self, plans: Sequence[Planned], request: Request, absent: Mapping[str, str] | None = None) -> None:
         self.request = request
         self.plans = tuple(plans)
         self.failures: dict[str, dict[str, Any]] = {}
@@ -183,7 +185,8 @@ class Ledger(ABC):
         self.seconds: dict[str, float] = {}
         self.is_verified = False
         self.untimed: set[str] = set()
-        self.absent = {device: reason for device in request.devices if (reason := why_absent(device))}
+        here = {device: reason for device in request.devices if (reason := why_absent(device))}
+        self.absent = dict(here if absent is None else absent)
         if len(self.absent) == len(request.devices):
             raise HarnessError("; ".join(self.absent.values()))
         self._parts: dict[str, list[LossRecord]] = {plan.name: [plan.record] for plan in self.plans}
@@ -298,4 +301,4 @@ class Ledger(ABC):
             return None
         import pandas as pd
 
-        return str(pd.concat(self.frames, ignore_index=True).to_csv(index=False))
+        return csv_text(pd.concat(self.frames, ignore_index=True))

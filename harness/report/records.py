@@ -57,10 +57,10 @@ def empty(spec: LossSpec, implementations: Sequence[str] | None = None) -> LossR
     )
 
 
-def skipped(spec: LossSpec, implementation: str, code: str, device: str, reason: str) -> LossRecord:
+def skipped(planned: LossRecord, implementation: str, code: str, device: str, reason: str) -> LossRecord:
     """The record of a check that cannot run here."""
     outcome = OutcomeRecord(implementation, code, device, "skipped", 0, reason)
-    return replace(empty(spec, [implementation]), outcomes=(outcome,))
+    return replace(planned, implementations=(implementation,), outcomes=(outcome,))
 
 
 def from_verification(spec: LossSpec, verification: Verification) -> tuple[LossRecord, dict[str, dict[str, Any]]]:
@@ -195,12 +195,14 @@ def _crossover(found: Crossover) -> CrossoverRecord:
     )
 
 
-def untimed(spec: LossSpec, implementation: str, devices: Sequence[str], reason: str) -> LossRecord:
-    """The record of an implementation that is left out of the timing."""
+def untimed(
+    planned: LossRecord, implementation: str, devices: Sequence[str], reason: str, *, status: str = "skipped"
+) -> LossRecord:
+    """The record of an implementation that is left out of the timing, or whose timing failed as a whole."""
     measurements = tuple(
-        MeasurementRecord(implementation, device, "", {}, "", "skipped", reason, (), (), 0) for device in devices
+        MeasurementRecord(implementation, device, "", {}, "", status, reason, (), (), 0) for device in devices
     )
-    return replace(empty(spec), measurements=measurements)
+    return replace(planned, measurements=measurements)
 
 
 def _dtype(dtype: Any) -> str:

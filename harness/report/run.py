@@ -66,7 +66,7 @@ class Run(Ledger):
 
     def _verify_one(self, spec: LossSpec, implementation: str, code: str, device: str) -> None:
         if device in self.absent:
-            self.add(records.skipped(spec, implementation, code, device, self.absent[device]))
+            self.add(records.skipped(self._parts[spec.name][0], implementation, code, device, self.absent[device]))
             return
         with self._timed(spec, implementation, code, device):
             verification = verify(
@@ -123,8 +123,8 @@ class Run(Ledger):
         wrong = [name for name in names if verified.is_wrong(name)]
         if verified.reference in wrong:
             why = f"not timed: the reference {plan.trusted} has errors, so a speedup over it would mean nothing"
-            return [records.untimed(spec, name, devices, why) for name in names]
-        left_out = [records.untimed(spec, name, devices, "not timed: it has errors") for name in wrong]
+            return [records.untimed(plan.record, name, devices, why) for name in names]
+        left_out = [records.untimed(plan.record, name, devices, "not timed: it has errors") for name in wrong]
         right = [name for name in names if name not in wrong]
         if not right:
             return left_out
@@ -146,7 +146,7 @@ class Run(Ledger):
             )
         except HarnessError as error:
             self.refused[spec.name] = error
-            return [*left_out, *(records.untimed(spec, name, devices, f"not timed: {error}") for name in right)]
+            return [*left_out, *(records.untimed(plan.record, name, devices, f"not timed: {error}") for name in right)]
         self.frames.append(timed.frame())
         if timed.environment:
             self.environment["timing"] = plain(timed.environment)

@@ -18,6 +18,7 @@ from torch import Tensor
 from harness.case import Case
 from harness.dispatch import Watch
 from harness.evaluation import Candidate, LossRaised
+from harness.isolation import worker
 from harness.spec import LossSpec
 
 RNG_SEED = 20_240_229
@@ -123,6 +124,7 @@ class Trial:
 
     def tensors(self, dtype: torch.dtype = torch.float64, *, layouts: bool = False) -> dict[str, Tensor]:
         """Fresh tensors of the case."""
+        worker.note(self.case.to_json)
         if layouts:
             return self.case.materialize(self.spec, dtype=dtype, device=self.device, layouts=True)
         key = ("tensors", self.case.key)

@@ -1,0 +1,68 @@
+"""A rule whose check ended its process: what is said of it, as the outcome and finding of a verification."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.case import Case
+from harness.errors import HarnessError
+from harness.reproduce import script, shown
+from harness.results import Finding, Outcome, Status, Verification
+from harness.rules import X01, find
+from harness.rules.rule import Mismatch
+from harness.spec import LossSpec
+
+
+def verification(spec: LossSpec, told: Mapping[str, Any]) -> Verification:
+    """The outcome and the finding of one rule on one implementation that a process did not survive.
+
+    Args:
+        spec: the declaration.
+        told: ``implementation``, ``code``, ``device``, ``profile``, ``seed``, ``status``, ``reason``, ``case`` (JSON of the last
+            one that ran, or ``None``) and ``output``, the end of what was printed.
+    """
+    rule = find(told["code"])
+    case = None if told["case"] is None else Case.from_json(told["case"])
+    outcome = Outcome(told["implementation"], rule.code, Status(told["status"]), 0, told["reason"])
+    mismatch = Mismatch(
+        where=f"{rule.code} {rule.title}",
+        came=told["reason"],
+        should="checked to its end",
+        aspect=rule.code,
+        tensors=None if case is None else _tensors(spec, case),
+        code="print(loss(**tensors))  # the last call that was made" if case is not None else "",
+    )
+    lines = [
+        f"{spec.name} / {told['implementation']} / {X01.code} {X01.title} / {told['device']}",
+        f"  {mismatch.sentence}",
+    ]
+    if case is not None:
+        lines.append(f"  the last input: {shown(case.sizes, mismatch.tensors or {}) or 'a scalar'}")
+    finding = Finding(
+        rule=X01.code,
+        severity=X01.severity,
+        implementation=told["implementation"],
+        message="\n".join(lines),
+        evidence={"aspect": rule.code, "came": told["reason"], "output": told["output"]},
+        case=case,
+        reproduction=script(spec, told["implementation"], mismatch) if mismatch.tensors else "",
+        hint="run the code below by itself: it makes the last call that was made",
+    )
+    return Verification(
+        loss=spec.name,
+        profile=told["profile"],
+        seed=told["seed"],
+        device=told["device"],
+        reference=spec.reference,
+        implementations=(told["implementation"],),
+        outcomes=(outcome,),
+        findings=(finding,),
+    )
+
+
+def _tensors(spec: LossSpec, case: Case) -> Mapping[str, Any] | None:
+    try:
+        return case.materialize(spec)
+    except (HarnessError, RuntimeError, MemoryError):
+        return None  # a domain of the user's may be what ended the process

@@ -21,7 +21,7 @@ from harness.causes import attributed
 from harness.errors import HarnessError, NotApplicable, nearest, told_in_a_line
 from harness.evaluation import LossRaised
 from harness.laws import Law
-from harness.reproduce import literal, script
+from harness.reproduce import script, shown
 from harness.results import Finding, Outcome, Severity, Status, Verification
 from harness.rules import BATTERY, X01, find, select
 from harness.rules.rule import Mismatch, Rule, mismatches
@@ -31,7 +31,6 @@ from harness.spec import LossSpec
 T = TypeVar("T")
 
 SHRINK_ASPECTS = 3  # findings of one rule that are shrunk; further ones keep the case that was drawn
-VALUES_SHOWN = 24
 CASES_OF_SUGGESTIONS = 8
 EXHAUSTIVE_CASES = 2  # cases of a rule on which all special points are enumerated too
 LEFT_OUT = "it loads torch's compiler, which takes seconds; the profiles 'ci' and 'thorough' run it"
@@ -453,12 +452,6 @@ def _message(rule: Rule, trial: Trial, mismatch: Mismatch, device: str) -> str:
     floating = [t.dtype for t in tensors.values() if t.is_floating_point()]
     dtype = str(floating[0]).removeprefix("torch.") if floating else trial.case.dtype
     header = f"{trial.spec.name} / {trial.implementation} / {rule.code} {rule.title} / {dtype} / {device}"
-    sizes = ", ".join(f"{name}={size}" for name, size in trial.case.sizes.items())
-    shown = [
-        f"{name}={literal(t).removeprefix('torch.tensor(').rpartition(', dtype=')[0]}"
-        for name, t in tensors.items()
-        if 0 < t.numel() <= VALUES_SHOWN
-    ]
-    lines = [header, f"  {mismatch.sentence}", f"  {', '.join([part for part in (sizes, *shown) if part])}"]
+    lines = [header, f"  {mismatch.sentence}", f"  {shown(trial.case.sizes, tensors)}"]
     lines += [f"  {text}" for text in (mismatch.note, f"to mend: {mismatch.hint}" if mismatch.hint else "") if text]
     return "\n".join(line for line in lines if line.strip())

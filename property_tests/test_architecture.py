@@ -38,9 +38,11 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             "execution",
             "paired",
             "starting",
+            "stopped",
         )
     },
     {"report": ("report",)},
+    {"jobs": ("jobs",)},
     {
         "face": (
             "cli",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -77,5 +76,5 @@ class Job:
     @staticmethod
     def loads(text: str) -> Job:
         """The job that `dumps` wrote."""
-        data: Mapping[str, Any] = json.loads(text)
-        return Job(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
+        data: dict[str, Any] = json.loads(text)
+        return Job(**(data | {name: tuple(data[name]) for name in ("targets", "codes")}))

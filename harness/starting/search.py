@@ -113,7 +113,7 @@ def spec_of(
     used = {s for t in (*inputs.values(), *context.values()) for s in _symbols(t)}
     sizes = {symbol: size for symbol, size in fixed.items() if symbol in used}
     differentiable = more.pop("differentiable", _predictions(inputs))
-    select = selector(more.pop("select", "any"))
+    select = selector(more.pop("select", ""))
     return LossSpec(
         name,
         {name: loss},

@@ -1,0 +1,165 @@
+"""Proposed declarations: most losses run under them as they are, and what cannot be proposed is said with what to write."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from harness.starting import docs, knowledge
+from harness.starting.calls import SlowCallError, limited, picked
+from harness.starting.proposal import Proposal
+from harness.starting.propose import UnproposableError, propose, specified
+from property_tests import proposals
+
+FLOOR = 0.9
+RULES = (
+    "B01",
+    "B02",
+    "D01",
+    "G01",
+)  # what every declaration must fit; the whole battery is `python -m property_tests.proposals`
+
+
+def test_most_losses_run_under_their_proposed_declaration() -> None:
+    own = {
+        name: loss for name, loss in proposals.own_losses().items() if not name.startswith("naive")
+    }  # loops take long
+    everything = {**proposals.losses_of_torch(), **own}
+    rows = [proposals.measured(name, loss, RULES, with_laws=False) for name, loss in everything.items()]
+    failed = {row.name: row.problem or row.errors for row in rows if not row.ok}
+    assert len(rows) >= 45
+    assert len(rows) - len(failed) >= FLOOR * len(rows), failed
+
+
+def texts(proposal: Proposal) -> dict[str, str]:
+    return {decision.name: decision.text for decision in proposal.decisions}
+
+
+def bare_masked(pred, target, mask):
+    return ((pred - target).abs() * mask).sum() / mask.sum().clamp(min=1)
+
+
+def bare_graph(z, adj):
+    return (adj * torch.cdist(z, z)).sum()
+
+
+def bare_classes(scores, y, num_classes):
+    return F.cross_entropy(scores, y) + 0 * F.one_hot(y, num_classes).sum()
+
+
+def bare_dictionary(logits, labels):
+    return {"accuracy": torch.tensor(1.0), "loss": F.binary_cross_entropy_with_logits(logits, labels)}
+
+
+def test_names_and_trial_calls_decide_where_nothing_else_is_said() -> None:
+    assert texts(propose("masked", bare_masked, with_laws=False)) == {
+        "pred": "B D",
+        "target": "B D",
+        "mask": "B D boolean",
+    }
+    assert texts(propose("graph", bare_graph, with_laws=False)) == {"z": "N D", "adj": "N N adjacency"}
+
+
+def test_a_constant_that_states_a_size_fixes_it() -> None:
+    proposal = propose("classes", bare_classes, with_laws=False)
+    assert texts(proposal) == {"scores": "B C logits", "y": "B index(C)", "num_classes": "5"}
+    assert proposal.fixed_sizes == {"C": 5}
+    assert specified(bare_classes, proposal).options == {"num_classes": 5}
+
+
+def test_the_loss_is_picked_out_of_what_is_returned() -> None:
+    proposal = propose("dictionary", bare_dictionary, with_laws=False)
+    assert proposal.select == "['loss']"
+    assert texts(proposal)["labels"] == "B C binary"  # labels of any real number would make the loss negative
+    assert picked((1, torch.ones(2)))[0] == "[1]"
+    assert picked("nothing") == ("", None)
+
+
+def test_a_docstring_is_believed_before_names() -> None:
+    proposal = propose("CosineEmbeddingLoss", torch.nn.CosineEmbeddingLoss, with_laws=False)
+    assert texts(proposal) == {"input1": "B D", "input2": "B D", "target": "B sign"}
+    assert {d.name: d.confidence for d in proposal.decisions}["target"] == "declared"
+
+
+def test_only_laws_that_hold_are_proposed() -> None:
+    found = propose("mse", F.mse_loss).laws
+    assert {"symmetric(input, target)", "nonnegative()"} <= set(found)
+    likelihood = propose("likelihood", F.gaussian_nll_loss).laws
+    assert "nonnegative()" not in likelihood  # it is on most values
+    assert "zero_when_equal(input, target)" not in likelihood
+
+
+def test_proposals_come_back_from_json() -> None:
+    proposal = propose("masked", bare_masked, with_laws=False)
+    assert Proposal.from_json(proposal.to_json()) == proposal
+    assert proposal.command("verify", "mine.py:masked") == (
+        'loss-harness verify mine.py:masked --inputs "pred: B D; target: B D" --context "mask: B D boolean"'
+    )
+
+
+def refuses(predictions, labels):
+    raise RuntimeError("needs a licence")
+
+
+def test_what_cannot_be_proposed_says_what_the_loss_raised_and_what_to_write() -> None:
+    with pytest.raises(UnproposableError) as raised:
+        propose("refuses", refuses)
+    assert "needs a licence" in str(raised.value)
+    assert '"predictions": TensorSpec("B D")' in str(raised.value)
+
+
+def noisy(predictions, labels):
+    print("noise")
+    torch.rand(3)
+    error = predictions - labels
+    with torch.no_grad():
+        labels.zero_()
+    return error.square().mean()
+
+
+def test_trial_calls_leave_no_trace(capsys: pytest.CaptureFixture[str]) -> None:
+    state = torch.get_rng_state()
+    propose("noisy", noisy, with_laws=False)
+    assert torch.equal(state, torch.get_rng_state())
+    assert capsys.readouterr().out == ""
+
+
+def test_a_slow_call_is_interrupted() -> None:
+    started = time.perf_counter()
+    with pytest.raises(SlowCallError, match=r"more than 0\.05 s"), limited(0.05):
+        time.sleep(30)
+    assert time.perf_counter() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "shapes"),
+    [
+        ("Input: :math:`(N, C)` or :math:`(C)`", ["B C", "C"]),
+        ("``*batch H W``, or ``N N``", ["*batch H W", "N N"]),
+        ("of shape [B, C, H, W]", ["B C H W"]),
+        ("a tensor of shape (batch, D)", ["B D"]),
+        (":math:`(*)`", ["*rest"]),
+        (":math:`K \\geq 1` (default 0.5), e.g. (1, 2)", []),
+    ],
+)
+def test_shapes_are_read_from_docstrings(text: str, shapes: list[str]) -> None:
+    assert docs.shapes_in(text) == shapes
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("y_pred", "scores"),
+        ("yTrue", "labels"),
+        ("teacher_logits", "bank"),
+        ("class_weights", "class_weights"),
+        ("input2", "embeddings"),
+        ("edge_mask", "mask"),
+        ("log_probs", "log_probabilities"),
+    ],
+)
+def test_names_are_known_by_their_parts(name: str, kind: str) -> None:
+    assert knowledge.kind_of(name)[1] is knowledge.KINDS[kind]

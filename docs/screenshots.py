@@ -70,16 +70,17 @@ def photograph(browser: Browser, address: str, out: Path, loss: str) -> None:
     for name, width, height, scheme in (
         ("report-desktop", 1280, 860, "light"),
         ("report-dark", 1280, 860, "dark"),
-        ("report-phone", 390, 844, "light"),
+        ("report-phone", 390, 1100, "light"),
     ):
         opened(browser, address, width, height, scheme).screenshot(path=out / f"{name}.png")
     page = opened(browser, f"{address}#loss-{loss}", 1100, 900, "light")
     finding = page.locator(f"#loss-{loss} .finding[data-severity='error']").first
     finding.locator("details details").first.evaluate("each => each.open = true")
     picture(finding, out / "finding.png")
-    panels = page.locator(f"#loss-{loss} .panels")
-    if panels.count():
-        picture(panels, out / "scaling.png")
+    page.set_viewport_size({"width": 1280, "height": 900})
+    scaling = page.locator(f"#loss-{loss} .scaling")
+    if scaling.count():
+        picture(scaling, out / "scaling.png")
 
 
 def opened(browser: Browser, address: str, width: int, height: int, scheme: str) -> Page:

@@ -248,7 +248,9 @@ def _along(growth: GrowthRecord) -> str:
 
 
 def count_text(value: float) -> str:
-    """A number with a suffix for thousands, such as ``131k``."""
+    """A number of up to four digits, or with a suffix for thousands, such as ``131k``."""
+    if value == int(value) and value < 10_000:
+        return f"{value:.0f}"
     for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= 0.9995 * factor:
             return f"{value / factor:.3g}{suffix}"

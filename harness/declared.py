@@ -12,13 +12,13 @@ import torch
 from harness import annotations as signatures
 from harness import dims
 from harness.domains import Domain
-from harness.errors import DeclarationError, nearest
+from harness.errors import DeclarationError, nearest, shown
 from harness.laws import Law
 
 if TYPE_CHECKING:
     from harness.spec import LossSpec, TensorSpec
 
-_NAME = re.compile(r"\w[\w.+\- ]*")  # test ids and file names are made of it
+_NAME = re.compile(r"\w[\w.+\- ]{0,99}")  # test ids and file names are made of it
 
 # argument -> (type, what to write)
 _SHAPES: dict[str, tuple[type, str]] = {
@@ -44,10 +44,10 @@ def check_tensor(tensor: TensorSpec) -> None:
         DeclarationError: they contradict each other.
     """
     if not isinstance(tensor.dims, str):
-        raise DeclarationError(f"TensorSpec(dims={tensor.dims!r}): dims is a string such as 'B C'")
+        raise DeclarationError(f"TensorSpec(dims={shown(tensor.dims)}): dims is a string such as 'B C'")
     if not isinstance(tensor.domain, Domain):
         raise DeclarationError(
-            f"TensorSpec({tensor.dims!r}, domain={tensor.domain!r}): needs a harness.domains value, e.g. domains.real()"
+            f"TensorSpec({tensor.dims!r}, domain={shown(tensor.domain)}): needs a harness.domains value, e.g. domains.real()"
         )
     parsed = dims.parse(tensor.dims)
     domain, dtype = tensor.domain, tensor.dtype
@@ -67,7 +67,7 @@ def check_tensor(tensor: TensorSpec) -> None:
 
 
 def _check_dtype(dims_text: str, domain: Domain, dtype: Any) -> None:
-    here = f"TensorSpec({dims_text!r}, domains.{domain!r}, dtype={dtype})"
+    here = f"TensorSpec({dims_text!r}, domains.{domain!r}, dtype={shown(dtype)})"
     if not isinstance(dtype, torch.dtype) or dtype.is_complex:
         raise DeclarationError(f"{here}: needs a real torch dtype, such as dtype=torch.float32, or None")
     if dtype.is_floating_point or domain.make is not None:
@@ -92,7 +92,7 @@ def check_arguments(given: Mapping[str, Any]) -> None:
     name = given["name"]
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise DeclarationError(
-            f"LossSpec(name={name!r}): needs a short text of letters, digits and '_.+- ', such as 'weighted_mse'"
+            f"LossSpec(name={shown(name)}): needs at most 100 letters, digits and '_.+- ', such as 'weighted_mse'"
         )
     for argument, (kind, example) in _SHAPES.items():
         value = given[argument]
@@ -100,21 +100,25 @@ def check_arguments(given: Mapping[str, Any]) -> None:
             continue
         single = isinstance(value, str) or (kind is Iterable and isinstance(value, Mapping))
         if single or not isinstance(value, kind):
-            raise DeclarationError(f"loss {name!r}: {argument}={value!r}, but should be such as {argument}={example}")
+            raise DeclarationError(
+                f"loss {name!r}: {argument}={shown(value)}, but should be such as {argument}={example}"
+            )
     _check_implementations(name, given["implementations"])
     for argument in ("select", "bytes_bound"):
         if given[argument] is not None and not callable(given[argument]):
-            raise DeclarationError(f"loss {name!r}: {argument}={given[argument]!r}, but should be a function or None")
+            raise DeclarationError(
+                f"loss {name!r}: {argument}={shown(given[argument])}, but should be a function or None"
+            )
     for code, reason in given["waivers"].items():
         if not isinstance(reason, str) or not reason.strip():
             raise DeclarationError(
-                f"loss {name!r}: waivers={{{code!r}: {reason!r}}}, but should give the reason in words"
+                f"loss {name!r}: waivers={{{shown(code)}: {shown(reason)}}}, but should give the reason in words"
             )
     for symbol, size in given["fixed_sizes"].items():
         extents = size if isinstance(size, tuple) else (size,)
         if not all(type(extent) is int and 0 <= extent <= dims.MAX_SIZE for extent in extents):
             raise DeclarationError(
-                f"loss {name!r}: fixed_sizes={{{symbol!r}: {size!r}}}, but should be a whole number, such as "
+                f"loss {name!r}: fixed_sizes={{{shown(symbol)}: {shown(size)}}}, but should be a whole number, such as "
                 f"fixed_sizes={{{symbol!r}: 3}}; for several axes a tuple of them"
             )
 
@@ -122,17 +126,17 @@ def check_arguments(given: Mapping[str, Any]) -> None:
 def _check_implementations(name: str, implementations: Mapping[str, Any]) -> None:
     if not implementations:
         raise DeclarationError(
-            f"loss {name!r}: implementations={implementations!r}, but should be such as implementations="
+            f"loss {name!r}: implementations={shown(implementations)}, but should be such as implementations="
             f"{_SHAPES['implementations'][1]}"
         )
     for label, implementation in implementations.items():
         if not isinstance(label, str) or not _NAME.fullmatch(label):
             raise DeclarationError(
-                f"loss {name!r}: implementation name {label!r}, but should be letters, digits and '_.+- ', such as 'naive'"
+                f"loss {name!r}: implementation name {shown(label)}, but should be at most 100 letters, digits and '_.+- ', such as 'naive'"
             )
         if not callable(implementation):
             raise DeclarationError(
-                f"loss {name!r}: implementation {label!r} is {implementation!r}, but should be a class or a function"
+                f"loss {name!r}: implementation {label!r} is {shown(implementation)}, but should be a class or a function"
             )
 
 
@@ -154,7 +158,7 @@ def check_spec(spec: LossSpec) -> None:
     for item in spec.error_inputs:
         if not callable(getattr(item, "change", None)):
             raise DeclarationError(
-                f"loss {spec.name!r}: error_inputs has {item!r}, but should have ErrorInputs, such as\n"
+                f"loss {spec.name!r}: error_inputs has {shown(item)}, but should have ErrorInputs, such as\n"
                 f"    ErrorInput('short labels', lambda tensors: {{'labels': tensors['labels'][:1]}}, ValueError)"
             )
 
@@ -163,7 +167,7 @@ def _check_differentiable(spec: LossSpec) -> None:
     for name in spec.differentiable:
         if name not in spec.inputs:
             raise DeclarationError(
-                f"loss {spec.name!r}: differentiable={name!r} is no input; inputs are {list(spec.inputs)}{nearest(name, spec.inputs)}"
+                f"loss {spec.name!r}: differentiable={shown(name)} is no input; inputs are {list(spec.inputs)}{nearest(name, spec.inputs)}"
             )
         tensor = spec.inputs[name]
         if not tensor.differentiable:
@@ -183,7 +187,7 @@ def _check_sizes(spec: LossSpec) -> None:
         if isinstance(size, tuple) != (symbol in spec.variadic):
             wanted = "several axes, such as (2, 3)" if symbol in spec.variadic else "one axis, such as 3"
             raise DeclarationError(
-                f"loss {spec.name!r}: fixed_sizes={{{symbol!r}: {size!r}}}, but {symbol!r} is {wanted}"
+                f"loss {spec.name!r}: fixed_sizes={{{shown(symbol)}: {shown(size)}}}, but {symbol!r} is {wanted}"
             )
     for position, sizes in enumerate(spec.bench_sizes or ()):
         for symbol in sizes:
@@ -207,7 +211,7 @@ def _check_laws(spec: LossSpec) -> None:
     for law in spec.laws:
         if not isinstance(law, Law):
             raise DeclarationError(
-                f"loss {spec.name!r}: law {law!r} is not from harness.laws, e.g. laws.permutation('B')"
+                f"loss {spec.name!r}: law {shown(law)} is not from harness.laws, e.g. laws.permutation('B')"
             )
         for name in law.names:
             if name not in spec.tensors:

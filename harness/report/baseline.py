@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import untrusted
-from harness.errors import HarnessError
+from harness.errors import HarnessError, shown
 from harness.report.schema import CRASHED, FindingRecord, LossRecord, Report
 
 SCHEMA_VERSION = 1
@@ -111,7 +111,7 @@ def loads(text: str) -> Baseline:
         )
     if data.get("schema") != SCHEMA_VERSION:
         raise BaselineError(
-            f"a baseline of schema {data.get('schema')!r} came, but this version reads schema {SCHEMA_VERSION}"
+            f"a baseline of schema {shown(data.get('schema'))} came, but this version reads schema {SCHEMA_VERSION}"
         )
     return frozenset(_entry(item) for item in data["accepted"])
 
@@ -133,5 +133,5 @@ def read(path: Path) -> Baseline:
 def _entry(item: Any) -> Entry:
     names = [f.name for f in fields(Entry)]
     if not isinstance(item, Mapping) or set(item) != set(names) or not all(isinstance(v, str) for v in item.values()):
-        raise BaselineError(f"the entry {item!r} came, but should have the texts {names}")
+        raise BaselineError(f"the entry {shown(item)} came, but should have the texts {names}")
     return Entry(**item)

@@ -30,6 +30,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import textwrap
 import types
 from collections import Counter
@@ -39,7 +40,7 @@ from functools import lru_cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from harness import untrusted
-from harness.errors import HarnessError
+from harness.errors import HarnessError, shown
 from harness.report.measured import ComparisonRecord as ComparisonRecord
 from harness.report.measured import CrossoverRecord as CrossoverRecord
 from harness.report.measured import GrowthRecord as GrowthRecord
@@ -54,6 +55,7 @@ DO_NOT_ADOPT = "do not adopt"
 INCONCLUSIVE = "inconclusive"
 REFERENCE = "reference"
 VERDICTS = (ADOPT, CAVEATS, DO_NOT_ADOPT, INCONCLUSIVE, REFERENCE)
+FAILURE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}\.json")  # one component of a path, wherever it is put
 CRASHED = "X01"  # code of the finding that a rule could not be checked; it says nothing on whether the loss is right
 
 R = TypeVar("R")
@@ -65,7 +67,7 @@ class ReportError(HarnessError, ValueError):
 
 def _check_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ReportError(f"{name} {value!r} came, but should be one of {list(allowed)}")
+        raise ReportError(f"{name} {shown(value)} came, but should be one of {list(allowed)}")
 
 
 @dataclass(frozen=True)
@@ -337,10 +339,17 @@ def loads(text: str) -> Report:
         data = _from_3(data)
     elif version != SCHEMA_VERSION:
         raise ReportError(
-            f"a report of schema {version!r} came, but this version of loss-harness reads schema 3 and {SCHEMA_VERSION}; "
-            f"make the report anew, or read it with the version that wrote it ({data.get('tool', 'unknown')})"
+            f"a report of schema {shown(version)} came, but this version of loss-harness reads schema 3 and {SCHEMA_VERSION}; "
+            f"make the report anew, or read it with the version that wrote it ({shown(data.get('tool', 'unknown'))})"
         )
-    return _record(Report, data, "report")
+    report = _record(Report, data, "report")
+    for loss in report.losses:
+        for finding in loss.findings:
+            if finding.failure and not FAILURE_NAME.fullmatch(finding.failure):
+                raise ReportError(
+                    f"failure {shown(finding.failure)} came, but should be the name of a .json file, without folders"
+                )
+    return report
 
 
 def _from_3(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -393,5 +402,5 @@ def _value(kind: Any, data: Any, where: str) -> Any:
     if expected is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
     if not isinstance(data, expected) or (expected is int and isinstance(data, bool)):
-        raise ReportError(f"{where} is {data!r}, but should be {expected.__name__}")
+        raise ReportError(f"{where} is {shown(data)}, but should be {expected.__name__}")
     return dict(data) if expected is dict else data

@@ -61,6 +61,11 @@ def write_report(
         FolderError: the folder cannot be written.
     """
     check_folder(folder)
+    if (folder / FAILURES).is_symlink():
+        raise FolderError(
+            f"{folder / FAILURES} is a link to {(folder / FAILURES).resolve()}, but files are written and removed only in the "
+            f"folder of the report itself; remove the link, or choose another folder"
+        )
     texts = {f"{FAILURES}/{name}": _json(failure) for name, failure in failures.items()}
     if timings is not None:
         texts["timings.csv"] = timings
@@ -127,8 +132,7 @@ def _written_before(folder: Path) -> set[str]:
     except (OSError, UnicodeDecodeError, ReportError):
         return set()
     names = {finding.failure for loss in earlier.losses for finding in loss.findings}
-    local = {f"{FAILURES}/{name}" for name in names if name and Path(name).name == name}
-    return local | {"timings.csv"}
+    return {f"{FAILURES}/{name}" for name in names if name} | {"timings.csv"}
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -50,15 +50,22 @@ def bench(
         writer.check_folder(save.parent)
 
     def show(made: Report) -> str | None:
-        if save is not None:
-            writer.write_text(save, schema.dumps(made))
+        place = None if save is None else _place(save, made)
+        if place is not None:
+            writer.write_text(place, schema.dumps(made))
         if form == "json":
             running.emit(schema.dumps(made), None)
         else:
             running.emit((run.timings or "") if form == "csv" else _text(made, quiet, verbose), None)
-        return None if save is None else save.as_posix()
+        return None if place is None else place.as_posix()
 
     running.complete(run, [run.benchmark], show, quiet=quiet)
+
+
+def _place(save: Path, made: Report) -> Path:
+    """Where results go: beside those that are there, where these are not complete."""
+    is_partial = any(loss.missing for loss in made.losses)
+    return save.with_suffix(f".interrupted{save.suffix}") if is_partial and save.exists() else save
 
 
 def _text(made: Report, quiet: bool, verbose: bool) -> str:

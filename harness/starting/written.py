@@ -48,8 +48,8 @@ def _variable(name: str) -> str:
 
 def _docstring(module: str, file: str) -> str:
     return (
-        f'"""What the losses of {module} declare, proposed by `loss-harness init`: edit it, then run\n\n'
-        f'    loss-harness verify {file}\n"""'
+        f'"""What the losses of {module} declare, proposed by `loss-harness init`.\n\n'
+        f'Edit it, then run `loss-harness verify {file}`.\n"""'
     )
 
 

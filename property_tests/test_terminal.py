@@ -69,6 +69,7 @@ PATIENT = LossSpec("patient", {"naive": naive, "patient": patient})
 DEAF = LossSpec("deaf", {"naive": naive, "deaf": deaf})
 """
 FEW = ("--profile", "quick", "--select", "B01,E01")
+PATIENT = ("--profile", "quick", "--implementation", "patient")
 
 
 @pytest.fixture
@@ -189,8 +190,8 @@ def test_colours_can_be_sent_through_a_pipe_and_never_to_a_file(folder: Path) ->
 
 
 def test_an_interrupt_while_verifying_shows_what_is_done_and_what_is_missing(folder: Path) -> None:
-    with Terminal("verify", "mine.py:PATIENT", "--profile", "quick", folder=folder) as terminal:
-        terminal.wait_for("patient / patient / B01")
+    with Terminal("verify", "mine.py:PATIENT", *PATIENT, folder=folder) as terminal:
+        terminal.wait_for("patient / patient / B03")
         terminal.interrupt()
         assert terminal.wait() == 130
     assert re.search(r"patient: interrupted: \d+ of \d+ planned checks ran", terminal.text)
@@ -199,9 +200,9 @@ def test_an_interrupt_while_verifying_shows_what_is_done_and_what_is_missing(fol
 
 
 def test_sigterm_while_verifying_writes_valid_json(folder: Path) -> None:
-    args = ("verify", "mine.py:PATIENT", "--profile", "quick", "--format", "json", "--output", "out.json")
+    args = ("verify", "mine.py:PATIENT", *PATIENT, "--format", "json", "--output", "out.json")
     with Terminal(*args, folder=folder) as terminal:
-        terminal.wait_for("patient / patient / B01")
+        terminal.wait_for("patient / patient / B03")
         terminal.terminate()
         assert terminal.wait() == 130
     assert "a partial report is in out.json" in terminal.text
@@ -222,7 +223,9 @@ def test_an_interrupt_that_was_swallowed_ends_the_run_before_its_next_step() -> 
 
 
 def test_a_second_interrupt_ends_a_loss_that_swallowed_the_first(folder: Path) -> None:
-    with Terminal("verify", "mine.py:DEAF", "--profile", "quick", folder=folder) as terminal:
+    with Terminal(
+        "verify", "mine.py:DEAF", "--profile", "quick", "--implementation", "deaf", folder=folder
+    ) as terminal:
         terminal.wait_for("deaf / deaf / B01")
         terminal.interrupt()
         time.sleep(0.5)

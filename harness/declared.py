@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,18 +21,22 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"\w[\w.+\- ]{0,99}")  # test ids and file names are made of it
 
 # argument -> (type, what to write)
-_SHAPES: dict[str, tuple[type, str]] = {
+_SHAPES: dict[str, tuple[type[Collection[Any]], str]] = {
     "implementations": (Mapping, "{'naive': naive_loss, 'vectorized': Loss}; the first is the reference"),
     "inputs": (Mapping, "{'predictions': TensorSpec('B C')}"),
     "context": (Mapping, "{'weights': TensorSpec('B')}"),
     "options": (Mapping, "{'reduction': 'sum'}"),
     "fixed_sizes": (Mapping, "{'C': 3}"),
     "waivers": (Mapping, "{'B03': 'the reason'}"),
-    "differentiable": (Iterable, "('predictions',)"),
-    "laws": (Iterable, "(laws.permutation('B'),)"),
-    "requires": (Iterable, "('T01',)"),
-    "bench_sizes": (Iterable, "({'B': 1024},)"),
-    "error_inputs": (Iterable, "(ErrorInput(...),)"),
+    "differentiable": (Collection, "('predictions',)"),
+    "laws": (Collection, "(laws.permutation('B'),)"),
+    "requires": (Collection, "('T01',)"),
+    "bench_sizes": (Collection, "({'B': 1024},)"),
+    "error_inputs": (Collection, "(ErrorInput(...),)"),
+}
+_ELEMENTS: dict[str, type] = {
+    **dict.fromkeys(("inputs", "context", "options", "fixed_sizes", "waivers", "differentiable", "requires"), str),
+    "bench_sizes": Mapping,
 }
 _OPTIONAL = {"inputs", "context", "differentiable", "bench_sizes"}
 
@@ -98,8 +102,9 @@ def check_arguments(given: Mapping[str, Any]) -> None:
         value = given[argument]
         if value is None and argument in _OPTIONAL:
             continue
-        single = isinstance(value, str) or (kind is Iterable and isinstance(value, Mapping))
-        if single or not isinstance(value, kind):
+        single = isinstance(value, str) or (kind is Collection and isinstance(value, (Mapping, bytes, torch.Tensor)))
+        element = _ELEMENTS.get(argument, object)
+        if single or not isinstance(value, kind) or not all(isinstance(item, element) for item in value):
             raise DeclarationError(
                 f"loss {name!r}: {argument}={shown(value)}, but should be such as {argument}={example}"
             )

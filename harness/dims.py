@@ -104,7 +104,7 @@ def _parse_token(token: str, dims: str) -> Dim:
         return Dim(token, size=int(body), broadcastable=broadcastable)
     try:
         expression = ast.parse(body, mode="eval").body
-    except SyntaxError:
+    except (SyntaxError, ValueError):  # a lone surrogate is no source code
         expression = ast.Tuple([], ast.Load())  # refused below, with the one message that says what is allowed
     _check_expression(expression, token, dims)
     return Dim(token, expression=expression, broadcastable=broadcastable)

@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from harness.domain import Domain, Make, made_by
-from harness.errors import DeclarationError
+from harness.errors import DeclarationError, shown
 from harness.points import (
     Point,
     alternating,
@@ -49,6 +49,7 @@ __all__ = [
 SATURATED = 100.0  # sigmoid(100) = 1 and softmax is one-hot in every dtype
 LARGE = 10.0  # exp(10) fits every dtype but float16, so that a plain exp is no false alarm
 TINY = 1e-6
+_MOST_AXES = 64  # torch makes no tensor of more
 
 
 def _normal(uniform: Tensor) -> Tensor:
@@ -58,6 +59,7 @@ def _normal(uniform: Tensor) -> Tensor:
 
 def real(nan: bool = False) -> Domain:
     """All real numbers; with ``nan=True`` NaN is legal too and means "missing"."""
+    _check_truth("real", "nan", nan)
 
     def transform(uniform: Tensor) -> Tensor:
         return torch.where(uniform > 0.85, torch.nan, _normal(uniform)) if nan else _normal(uniform)
@@ -83,6 +85,13 @@ def real(nan: bool = False) -> Domain:
     )
 
 
+def _check_truth(name: str, argument: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise DeclarationError(
+            f"{name}({argument}={shown(value)}): needs True or False, such as {name}({argument}=True)"
+        )
+
+
 def logits() -> Domain:
     """Unnormalised log-probabilities: real numbers that may saturate."""
     return Domain(
@@ -101,11 +110,13 @@ def logits() -> Domain:
 
 def interval(low: float, high: float) -> Domain:
     """The closed interval [low, high]."""
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise DeclarationError(f"interval(low={low}, high={high}): needs finite low < high; for no bound use real()")
+    if not (_is_number(low) and _is_number(high) and low < high):
+        raise DeclarationError(
+            f"interval(low={shown(low)}, high={shown(high)}): needs finite low < high; for no bound use real()"
+        )
     middle = (low + high) / 2
     return Domain(
-        f"interval({low!r}, {high!r})",
+        f"interval({shown(low)}, {shown(high)})",
         low=low,
         high=high,
         special={
@@ -118,6 +129,16 @@ def interval(low: float, high: float) -> Domain:
         simple=(middle, low, high, (low + middle) / 2, (middle + high) / 2),
         transform=lambda uniform: low + (high - low) * uniform,
     )
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a finite number of Python's; one that no float can hold is none."""
+    if not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def probability() -> Domain:
@@ -204,8 +225,8 @@ def simplex(axis: int) -> Domain:
 
 
 def _check_axis(name: str, axis: int) -> None:
-    if not isinstance(axis, int) or isinstance(axis, bool):
-        raise DeclarationError(f"{name}(axis={axis!r}): needs the position of an axis, such as {name}(axis=-1)")
+    if not isinstance(axis, int) or isinstance(axis, bool) or abs(axis) > _MOST_AXES:
+        raise DeclarationError(f"{name}(axis={shown(axis)}): needs the position of an axis, such as {name}(axis=-1)")
 
 
 def unit_norm(axis: int) -> Domain:
@@ -251,7 +272,7 @@ def boolean(dtype: torch.dtype = torch.bool) -> Domain:
     """Truth values in a boolean or integer dtype: a mask that selects."""
     if not isinstance(dtype, torch.dtype) or dtype.is_floating_point or dtype.is_complex:
         raise DeclarationError(
-            f"boolean(dtype={dtype}): needs torch.bool or an integer dtype; for 0 and 1 in a floating dtype write binary()"
+            f"boolean(dtype={shown(dtype)}): needs torch.bool or an integer dtype; for 0 and 1 in a floating dtype write binary()"
         )
     name = "" if dtype == torch.bool else f"dtype={dtype}"
     return Domain(
@@ -283,9 +304,11 @@ def sign() -> Domain:
 def index(symbol: str, ignore: int | None = None) -> Domain:
     """int64 positions in [0, symbol), such as class labels; ``ignore`` marks elements that do not count."""
     if not isinstance(symbol, str) or not symbol.isidentifier():
-        raise DeclarationError(f"index({symbol!r}): needs the name of a size, such as index('C')")
-    if ignore is not None and (not isinstance(ignore, int) or isinstance(ignore, bool)):
-        raise DeclarationError(f"index({symbol!r}, ignore={ignore!r}): needs an integer, such as ignore=-100")
+        raise DeclarationError(f"index({shown(symbol)}): needs the name of a size, such as index('C')")
+    if ignore is not None and (
+        not isinstance(ignore, int) or isinstance(ignore, bool) or not -(2**63) <= ignore < 2**63
+    ):
+        raise DeclarationError(f"index({shown(symbol)}, ignore={shown(ignore)}): needs an integer, such as ignore=-100")
     special = {
         "first": fill(0.0),
         "all equal": lambda smooth: smooth.max().expand_as(smooth).clone() if smooth.numel() else smooth,
@@ -297,7 +320,7 @@ def index(symbol: str, ignore: int | None = None) -> Domain:
             "one kept": kept_once(ignore),
         }
     return Domain(
-        f"index({symbol!r})" if ignore is None else f"index({symbol!r}, ignore={ignore})",
+        f"index({shown(symbol)})" if ignore is None else f"index({shown(symbol)}, ignore={ignore})",
         kind="integer",
         whole=True,
         symbol=symbol,
@@ -309,6 +332,8 @@ def index(symbol: str, ignore: int | None = None) -> Domain:
 
 def adjacency(symmetric: bool = False, self_loops: bool = True) -> Domain:
     """Square 0/1 matrices: entry (i, j) is one where an edge goes from i to j."""
+    _check_truth("adjacency", "symmetric", symmetric)
+    _check_truth("adjacency", "self_loops", self_loops)
 
     def repair(values: Tensor) -> Tensor:
         values = (values != 0).double()
@@ -357,7 +382,7 @@ def adjacency(symmetric: bool = False, self_loops: bool = True) -> Domain:
 def custom(make: Make, special: Sequence[Make] = ()) -> Domain:
     """Whatever ``make(shape, generator, dtype)`` returns; ``special`` are further samplers for special points."""
     if not callable(make):
-        raise DeclarationError(f"custom({make!r}): needs a function make(shape, generator, dtype) -> Tensor")
+        raise DeclarationError(f"custom({shown(make)}): needs a function make(shape, generator, dtype) -> Tensor")
 
     text = f"custom({getattr(make, '__name__', 'make')})"
 
@@ -366,12 +391,12 @@ def custom(make: Make, special: Sequence[Make] = ()) -> Domain:
         return lambda smooth: made_by(label, sampler, tuple(smooth.shape), Generator().manual_seed(0), smooth.dtype)
 
     if not isinstance(special, Sequence) or isinstance(special, str):
-        raise DeclarationError(f"{text}: special={special!r}, but should be a sequence, such as special=(make,)")
+        raise DeclarationError(f"{text}: special={shown(special)}, but should be a sequence, such as special=(make,)")
     points: dict[str, Point] = {}
     for position, sampler in enumerate(special):
         if not callable(sampler):
             raise DeclarationError(
-                f"{text}: special={sampler!r}, but should be functions make(shape, generator, dtype)"
+                f"{text}: special={shown(sampler)}, but should be functions make(shape, generator, dtype)"
             )
         name = getattr(sampler, "__name__", "<lambda>")
         unique = name if name != "<lambda>" and name not in points else f"special {position}"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import DeclarationError
+from harness.errors import DeclarationError, shown
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Law:
         for names, example in ((self.symbols, "B"), (self.names, "weights")):
             if not all(isinstance(name, str) for name in names):
                 call = self.text.partition("(")[0]
-                raise DeclarationError(f"laws.{self.text}: needs names, such as {call}({example!r})")
+                raise DeclarationError(f"laws.{self.text}: needs names, such as {call}({shown(example)})")
 
     def __repr__(self) -> str:
         return f"laws.{self.text}"
@@ -44,27 +44,27 @@ class Law:
 
 def mean_over(symbol: str) -> Law:
     """L of the whole is the mean of L over the slices of ``symbol``: L(X) = 1/n Σ_i L(X_i)."""
-    return Law("L01", f"mean_over({symbol!r})", symbols=(symbol,))
+    return Law("L01", f"mean_over({shown(symbol)})", symbols=(symbol,))
 
 
 def sum_over(symbol: str) -> Law:
     """L of the whole is the sum of L over the slices of ``symbol``: L(X) = Σ_i L(X_i)."""
-    return Law("L02", f"sum_over({symbol!r})", symbols=(symbol,))
+    return Law("L02", f"sum_over({shown(symbol)})", symbols=(symbol,))
 
 
 def permutation(symbol: str) -> Law:
     """L does not depend on the order along ``symbol``, when inputs and context are permuted together (P A Pᵀ for N x N)."""
-    return Law("L03", f"permutation({symbol!r})", symbols=(symbol,))
+    return Law("L03", f"permutation({shown(symbol)})", symbols=(symbol,))
 
 
 def linear_in(name: str) -> Law:
     """L is linear in the tensor ``name``: L(a u + b v) = a L(u) + b L(v)."""
-    return Law("L04", f"linear_in({name!r})", names=(name,))
+    return Law("L04", f"linear_in({shown(name)})", names=(name,))
 
 
 def scale_invariant(name: str) -> Law:
     """L does not change when the tensor ``name`` is multiplied by a positive number; its gradient is divided by it."""
-    return Law("L05", f"scale_invariant({name!r})", names=(name,))
+    return Law("L05", f"scale_invariant({shown(name)})", names=(name,))
 
 
 def translation_invariant(*names: str) -> Law:
@@ -73,12 +73,12 @@ def translation_invariant(*names: str) -> Law:
         raise DeclarationError(
             "translation_invariant() needs at least one tensor name, e.g. translation_invariant('logits')"
         )
-    return Law("L06", f"translation_invariant({', '.join(map(repr, names))})", names=names)
+    return Law("L06", f"translation_invariant({', '.join(map(shown, names))})", names=names)
 
 
 def symmetric(a: str, b: str) -> Law:
     """L does not change when the tensors ``a`` and ``b`` change places."""
-    return Law("L07", f"symmetric({a!r}, {b!r})", names=(a, b))
+    return Law("L07", f"symmetric({shown(a)}, {shown(b)})", names=(a, b))
 
 
 def nonnegative() -> Law:
@@ -88,18 +88,20 @@ def nonnegative() -> Law:
 
 def zero_when_equal(a: str, b: str) -> Law:
     """L = 0 where the tensors ``a`` and ``b`` are equal."""
-    return Law("L09", f"zero_when_equal({a!r}, {b!r})", names=(a, b))
+    return Law("L09", f"zero_when_equal({shown(a)}, {shown(b)})", names=(a, b))
 
 
 def reduces_to(function: Callable[..., Any], **values: float) -> Law:
     """With each named tensor filled with its value, L equals ``function`` of the other tensors (by keyword)."""
     if not callable(function):
-        raise DeclarationError(f"reduces_to({function!r}): needs a function of the remaining tensors")
+        raise DeclarationError(f"reduces_to({shown(function)}): needs a function of the remaining tensors")
     if not values:
         raise DeclarationError("reduces_to(function): needs the constant, e.g. reduces_to(F.mse_loss, weights=1.0)")
     for name, value in values.items():
         if not isinstance(value, int | float):
-            raise DeclarationError(f"reduces_to(function, {name}={value!r}): {name}={value!r}, but should be a number")
+            raise DeclarationError(
+                f"reduces_to(function, {name}={shown(value)}): {name}={shown(value)}, but should be a number"
+            )
     text = ", ".join(f"{name}={value:g}" for name, value in values.items())
     label = getattr(function, "__name__", type(function).__name__)
     return Law(
@@ -109,14 +111,14 @@ def reduces_to(function: Callable[..., Any], **values: float) -> Law:
 
 def zero_weight_removes(name: str) -> Law:
     """Where the weight ``name`` is zero, what it weighs influences neither the value nor any gradient."""
-    return Law("L11", f"zero_weight_removes({name!r})", names=(name,))
+    return Law("L11", f"zero_weight_removes({shown(name)})", names=(name,))
 
 
 def repeats(name: str) -> Law:
     """A sample with integer weight k counts as k copies of weight one."""
-    return Law("L12", f"repeats({name!r})", names=(name,))
+    return Law("L12", f"repeats({shown(name)})", names=(name,))
 
 
 def inert(name: str) -> Law:
     """The tensor ``name`` does not influence the value; declared so that C07 stays silent, and checked."""
-    return Law("L13", f"inert({name!r})", names=(name,))
+    return Law("L13", f"inert({shown(name)})", names=(name,))

@@ -9,7 +9,7 @@ import inspect
 import sys
 import traceback
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,11 +17,11 @@ from typing import Any
 from torch import nn
 
 from harness.declaration import Declaration
-from harness.errors import DeclarationError, TargetError, nearest
+from harness.errors import DeclarationError, TargetError, nearest, shown
 from harness.spec import LossSpec, Source
 
 
-def load_specs(targets: Iterable[str]) -> list[LossSpec]:
+def load_specs(targets: Collection[str]) -> list[LossSpec]:
     """Every spec that the targets name, in order; ``package.module``, ``package.module:Name``, ``path/file.py[:Name]``.
 
     An attribute may be a spec, a collection of specs, or a class or function whose annotations declare it.  A target
@@ -31,14 +31,18 @@ def load_specs(targets: Iterable[str]) -> list[LossSpec]:
         TargetError: nothing there, or two specs of one name; the message says what is there.
         DeclarationError: a loss without a declaration that can be understood.
     """
+    if isinstance(targets, str) or not isinstance(targets, Collection):
+        raise TargetError(f"targets={shown(targets)} came, but should be a list, such as ['losses']")
     specs: list[LossSpec] = []
     for target in targets:
+        if not isinstance(target, str):
+            raise TargetError(f"target {shown(target)} came, but should be text, such as 'package.module:Name'")
         specs += _load(target)
     names = [spec.name for spec in specs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise TargetError(
-            f"two specs have the name {twice[0]!r}; give one of them another name, so that their results stay apart"
+            f"two specs have the name {shown(twice[0])}; give one of them another name, so that their results stay apart"
         )
     return specs
 
@@ -62,7 +66,7 @@ def _one_loss(target: str) -> tuple[str, Any]:
     found = losses_of(target)
     if len(found) > 1:
         choices = "".join(f"\n    {split(target)[0]}:{name}" for name in found)
-        raise TargetError(f"target {target!r} holds {len(found)} losses; write one of{choices}")
+        raise TargetError(f"target {shown(target)} holds {len(found)} losses; write one of{choices}")
     ((name, loss),) = found.items()
     return name, loss
 
@@ -77,15 +81,21 @@ def losses_of(target: str) -> dict[str, Any]:
     if attribute is None:
         found = {name: value for name, value in vars(module).items() if _is_own_loss(module, name, value)}
         if not found:
-            raise TargetError(f"target {target!r} holds no loss: no public function and no subclass of torch.nn.Module")
+            raise TargetError(
+                f"target {shown(target)} holds no loss: no public function and no subclass of torch.nn.Module"
+            )
         return found
     if not hasattr(module, attribute):
-        raise TargetError(f"target {target!r}: {place} has no {attribute!r}{nearest(attribute, vars(module))}")
+        raise TargetError(
+            f"target {shown(target)}: {place} has no {shown(attribute)}{nearest(attribute, vars(module))}"
+        )
     value = getattr(module, attribute)
     if isinstance(value, LossSpec):
-        raise TargetError(f"target {target!r} is a LossSpec, which declares itself; run it as it is")
+        raise TargetError(f"target {shown(target)} is a LossSpec, which declares itself; run it as it is")
     if not callable(value):
-        raise TargetError(f"target {target!r} is {type(value).__name__}, but should be a loss: a function or a class")
+        raise TargetError(
+            f"target {shown(target)} is {type(value).__name__}, but should be a loss: a function or a class"
+        )
     return {attribute: value}
 
 
@@ -109,7 +119,9 @@ def _load(target: str) -> list[LossSpec]:
         found = _everything(module, target)
     else:
         if not hasattr(module, attribute):
-            raise TargetError(f"target {target!r}: {place} has no {attribute!r}{nearest(attribute, vars(module))}")
+            raise TargetError(
+                f"target {shown(target)}: {place} has no {shown(attribute)}{nearest(attribute, vars(module))}"
+            )
         found = _specs_in(getattr(module, attribute), target, attribute)
     for spec in found:
         spec.target = f"{place}:{attribute}" if attribute else place
@@ -131,18 +143,18 @@ def is_file(place: str) -> bool:
 
 def _import_module(name: str, target: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
-        kind = "a directory; name a file in it" if name and Path(name).is_dir() else "no module name"
+        kind = "a directory; name a file in it" if name and _exists(Path(name)) else "no module name"
         raise TargetError(
-            f"target {target!r}: {name!r} is {kind}; write package.module, path/file.py or either with :Name"
+            f"target {shown(target)}: {shown(name)} is {kind}; write package.module, path/file.py or either with :Name"
         )
     here = Path.cwd()
     if str(here) not in sys.path:
         sys.path.insert(0, str(here))
     top = name.partition(".")[0]
-    known, own = sys.modules.get(top), next((p for p in (here / top, here / f"{top}.py") if p.exists()), None)
+    known, own = sys.modules.get(top), next((p for p in (here / top, here / f"{top}.py") if _exists(p)), None)
     if known is not None and own is not None and not _lies_in(known, here):
         raise TargetError(
-            f"target {target!r}: {own} is meant, but another {top!r} is already imported from {_home(known)}; write the path "
+            f"target {shown(target)}: {own} is meant, but another {shown(top)} is already imported from {_home(known)}; write the path "
             f"of the file, such as {top}/loss.py"
         )
     try:
@@ -150,11 +162,11 @@ def _import_module(name: str, target: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
             raise TargetError(
-                f"target {target!r}: no module {name!r} in {here} or among the installed packages"
+                f"target {shown(target)}: no module {shown(name)} in {here} or among the installed packages"
             ) from error
         raise TargetError(_broken(target, error)) from error
     except TargetError as error:  # the module itself says what it lacks, such as a package
-        raise TargetError(f"target {target!r}: {error}") from error
+        raise TargetError(f"target {shown(target)}: {error}") from error
     except (Exception, SystemExit) as error:
         raise TargetError(_broken(target, error)) from error
 
@@ -167,7 +179,15 @@ def _broken(target: str, error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         place = f"{error.filename}:{error.lineno}"
     where = f" at {place}" if place else ""
-    return f"target {target!r}: importing it raised {type(error).__name__}: {error}{where}; it must import without an error"
+    return f"target {shown(target)}: importing it raised {type(error).__name__}: {error}{where}; it must import without an error"
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is such a file or folder; none has a name that the system does not allow."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _home(module: ModuleType) -> str:
@@ -180,10 +200,14 @@ def _lies_in(module: ModuleType, directory: Path) -> bool:
 
 
 def _import_file(path: Path, target: str) -> ModuleType:
+    if not _exists(path):
+        raise TargetError(f"target {shown(target)}: no file {path}")
     if path.is_dir():
-        raise TargetError(f"target {target!r}: {path} is a directory; name a file in it, such as {path / 'loss.py'}")
+        raise TargetError(
+            f"target {shown(target)}: {path} is a directory; name a file in it, such as {path / 'loss.py'}"
+        )
     if not path.is_file():
-        raise TargetError(f"target {target!r}: no file {path}")
+        raise TargetError(f"target {shown(target)}: no file {path}")
     path = path.resolve()
     root, dotted = path.parent, path.stem
     while (root / "__init__.py").exists():
@@ -248,15 +272,17 @@ def _everything(module: ModuleType, target: str) -> list[LossSpec]:
                 problems[name] = str(error)
     if not specs and problems:
         raise DeclarationError(
-            f"target {target!r} holds no SPECS, and no loss whose annotations declare it:\n\n"
+            f"target {shown(target)} holds no SPECS, and no loss whose annotations declare it:\n\n"
             + "\n\n".join(problems.values())
         )
     for name, problem in problems.items():
         if inspect.isclass(getattr(module, name)):  # a function beside annotated losses is most likely a helper
-            warnings.warn(f"target {target!r}: {name} is left out: {problem}", stacklevel=2)
+            warnings.warn(f"target {shown(target)}: {name} is left out: {problem}", stacklevel=2)
     if specs:
         return specs
-    raise TargetError(f"target {target!r} holds no SPECS, no LossSpec and no loss; write SPECS = [LossSpec(...)] in it")
+    raise TargetError(
+        f"target {shown(target)} holds no SPECS, no LossSpec and no loss; write SPECS = [LossSpec(...)] in it"
+    )
 
 
 def _specs_in(value: Any, target: str, attribute: str) -> list[LossSpec]:
@@ -269,12 +295,12 @@ def _specs_in(value: Any, target: str, attribute: str) -> list[LossSpec]:
         if value and not strangers:
             return list(value)
         raise TargetError(
-            f"target {target!r}: {attribute} should hold LossSpecs, but holds {strangers[:1] or 'nothing'}"
+            f"target {shown(target)}: {attribute} should hold LossSpecs, but holds {strangers[:1] or 'nothing'}"
         )
     if callable(value):
         return [_zero_config(value, attribute)]
     raise TargetError(
-        f"target {target!r}: {attribute} is {type(value).__name__}, but should be a LossSpec, a list of them, or a loss"
+        f"target {shown(target)}: {attribute} is {type(value).__name__}, but should be a LossSpec, a list of them, or a loss"
     )
 
 

@@ -18,7 +18,7 @@ from harness.annotations import call_function, construct_parameters
 from harness.declared import check_arguments, check_spec, check_tensor
 from harness.dims import Size
 from harness.domains import Domain
-from harness.errors import DeclarationError
+from harness.errors import DeclarationError, shown
 from harness.laws import Law
 
 __all__ = ["ErrorInput", "LossSpec", "Source", "TensorSpec", "call_function", "construct_parameters"]
@@ -213,7 +213,7 @@ def _tensor_spec(loss: str, name: str, value: Any) -> TensorSpec:
     found = signatures.read(value)
     if found is None:
         raise DeclarationError(
-            f'loss {loss!r}: {name}={value!r}, but should be a TensorSpec such as TensorSpec("B C") or Float[Tensor, "B C"]'
+            f'loss {loss!r}: {name}={shown(value)}, but should be a TensorSpec such as TensorSpec("B C") or Float[Tensor, "B C"]'
         )
     domain, dtype = signatures.default_domain(found, name)
     return TensorSpec(found.dims, domain, dtype)

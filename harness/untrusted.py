@@ -18,6 +18,8 @@ def parse(text: str) -> Any:
         ValueError: no JSON, a key twice in one object, NaN or an infinity, a number of thousands of digits, or nesting that is
             deeper than `MAX_DEPTH`.
     """
+    if not isinstance(text, str):
+        raise ValueError(f"{shown(text)} came, but should be text")
     try:
         value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
     except RecursionError:

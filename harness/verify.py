@@ -9,13 +9,13 @@ import io
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
 
-from harness import strategies, suggest, surroundings
+from harness import errors, strategies, suggest, surroundings
 from harness.case import Case
 from harness.causes import attributed
 from harness.errors import HarnessError, NotApplicable, nearest, told_in_a_line
@@ -54,25 +54,31 @@ PROFILES = {"quick": Profile(0.5, 40, compiles=False), "ci": Profile(1.0, 80), "
 def plan(
     spec: LossSpec,
     *,
-    rules: Iterable[str] | None = None,
-    ignore: Iterable[str] = (),
-    implementations: Iterable[str] | None = None,
+    rules: Collection[str] | None = None,
+    ignore: Collection[str] = (),
+    implementations: Collection[str] | None = None,
 ) -> tuple[tuple[str, str], ...]:
     """Every (implementation, rule code) that `verify` will say something about.
 
     Raises:
         HarnessError: an unknown rule or implementation, or nothing left to do.
     """
+    if not isinstance(spec, LossSpec):
+        raise HarnessError(
+            f"spec={errors.shown(spec)} came, but should be one LossSpec; call it once for each of several"
+        )
     for what, given in (("rules", rules), ("ignore", ignore), ("implementations", implementations)):
-        if isinstance(given, str):
-            raise HarnessError(f"{what}={given!r} came, but should be a list, such as {what}=[{given!r}]")
+        if given is not None and (isinstance(given, (str, torch.Tensor)) or not isinstance(given, Collection)):
+            raise HarnessError(
+                f"{what}={errors.shown(given)} came, but should be a list, such as {what}=[{errors.shown(given)}]"
+            )
     chosen = BATTERY if rules is None else select(rules)
     left_out = set(select(ignore)) if ignore else set()
     names = tuple(spec.implementations) if implementations is None else tuple(implementations)
     for name in names:
-        if name not in spec.implementations:
+        if not isinstance(name, str) or name not in spec.implementations:
             raise HarnessError(
-                f"loss {spec.name!r} has no implementation {name!r}{nearest(name, spec.implementations)}"
+                f"loss {spec.name!r} has no implementation {errors.shown(name)}{nearest(name, spec.implementations)}"
             )
     for code in spec.waivers:
         find(code)  # one rule each: a prefix would waive what nobody has looked at
@@ -87,9 +93,9 @@ def verify(
     spec: LossSpec,
     *,
     profile: str = "ci",
-    rules: Iterable[str] | None = None,
-    ignore: Iterable[str] = (),
-    implementations: Iterable[str] | None = None,
+    rules: Collection[str] | None = None,
+    ignore: Collection[str] = (),
+    implementations: Collection[str] | None = None,
     device: str = "cpu",
     seed: int = 0,
 ) -> Verification:
@@ -107,10 +113,12 @@ def verify(
     Raises:
         HarnessError: an unknown profile, rule, implementation or device; or a waiver without such a rule.
     """
-    if profile not in PROFILES:
+    if not isinstance(profile, str) or profile not in PROFILES:
         raise HarnessError(
-            f"profile {profile!r} came, but should be one of {list(PROFILES)}{nearest(profile, PROFILES)}"
+            f"profile {errors.shown(profile)} came, but should be one of {list(PROFILES)}{nearest(profile, PROFILES)}"
         )
+    if type(seed) is not int:
+        raise HarnessError(f"seed={errors.shown(seed)} came, but should be a whole number, such as 0")
     _check_device(device)
     planned = plan(spec, rules=rules, ignore=ignore, implementations=implementations)
     session = _session(spec, profile, seed, device)
@@ -202,13 +210,13 @@ def _session(spec: LossSpec, profile: str, seed: int, device: str) -> Session:
 
 def _check_device(device: str) -> None:
     try:
-        kind = torch.device(device).type
+        kind = torch.device(device).type if isinstance(device, str) else ""
     except RuntimeError:
         kind = ""
     if kind not in ("cpu", "cuda"):
-        raise HarnessError(f"device {device!r} came, but should be 'cpu', 'cuda' or 'cuda:1'")
+        raise HarnessError(f"device {errors.shown(device)} came, but should be 'cpu', 'cuda' or 'cuda:1'")
     if kind == "cuda" and not torch.cuda.is_available():
-        raise HarnessError(f"device {device!r}: this torch sees no CUDA device; use device='cpu'")
+        raise HarnessError(f"device {errors.shown(device)}: this torch sees no CUDA device; use device='cpu'")
 
 
 @dataclass

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
-from harness.errors import HarnessError, nearest
+from harness.errors import HarnessError, nearest, shown
 from harness.rules import (
     broadcasting,
     compiling,
@@ -73,20 +73,24 @@ def find(code: str) -> Rule:
         if rule.code == code.upper():
             return rule
     codes = [rule.code for rule in DOCUMENTED]
-    raise HarnessError(f"no rule {code!r}{nearest(code.upper(), codes)}; `loss-harness rules` lists them all")
+    raise HarnessError(f"no rule {shown(code)}{nearest(code.upper(), codes)}; `loss-harness rules` lists them all")
 
 
-def select(codes: Iterable[str]) -> tuple[Rule, ...]:
+def select(codes: Collection[str]) -> tuple[Rule, ...]:
     """Rules whose code is, or begins with, one of ``codes``, in the battery's order.
 
     Raises:
         HarnessError: a code that selects nothing.
     """
-    wanted = [code.upper() for code in codes]
+    given = list(codes) if isinstance(codes, Collection) and not isinstance(codes, str) else [codes]
+    for code in given:
+        if not isinstance(code, str) or not code:
+            raise HarnessError(f"{shown(code)} came, but should be a code or prefix of rules, such as 'G01' or 'G'")
+    wanted = [code.upper() for code in given]
     for code in wanted:
         if not any(rule.code.startswith(code) for rule in BATTERY):
             raise HarnessError(
-                f"{code!r} selects no rule{nearest(code, [r.code for r in BATTERY])}; `loss-harness rules` lists them all"
+                f"{shown(code)} selects no rule{nearest(code, [r.code for r in BATTERY])}; `loss-harness rules` lists them all"
             )
     return tuple(rule for rule in BATTERY if any(rule.code.startswith(code) for code in wanted))
 

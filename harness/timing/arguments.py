@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
 import torch
 
 from harness.dims import Size
-from harness.errors import DeclarationError, nearest
+from harness.errors import DeclarationError, nearest, shown
 from harness.spec import LossSpec
 from harness.timing.density import check_densities
 from harness.timing.devices import unavailable
@@ -38,20 +38,28 @@ def check_budget(budget_s: object) -> None:
     Raises:
         DeclarationError: text, nan, infinity, nothing or less.
     """
-    if not isinstance(budget_s, Real) or isinstance(budget_s, bool) or not 0 < float(budget_s) < math.inf:
-        raise DeclarationError(f"budget_s={budget_s!r} came, but should be a positive number of seconds, such as 30")
+    try:
+        seconds = float(budget_s) if isinstance(budget_s, Real) and not isinstance(budget_s, bool) else 0.0
+    except OverflowError:
+        seconds = math.inf
+    if not 0 < seconds < math.inf:
+        raise DeclarationError(
+            f"budget_s={shown(budget_s)} came, but should be a positive number of seconds, such as 30"
+        )
 
 
 def _several(what: str, given: Any, single: type | tuple[type, ...], example: object) -> list[Any]:
     """The values of an argument, of which a single one may have come."""
     if isinstance(given, single):
         return [given]
-    values = list(given) if isinstance(given, Iterable) else [given]
+    values = list(given) if isinstance(given, Collection) and not isinstance(given, torch.Tensor) else [given]
     if not values:
-        raise DeclarationError(f"{what}={given!r} came, but there should be at least one, such as {example!r}")
+        raise DeclarationError(
+            f"{what}={shown(given)} came, but there should be at least one, such as {shown(example)}"
+        )
     for value in values:
         if not isinstance(value, single):
-            raise DeclarationError(f"{what}: {value!r} came, but should be of the kind of {example!r}")
+            raise DeclarationError(f"{what}: {shown(value)} came, but should be of the kind of {shown(example)}")
     return values
 
 
@@ -68,7 +76,7 @@ def checked_names(spec: LossSpec, implementations: Sequence[str] | str | None) -
     for name in wanted:
         if name not in known:
             raise DeclarationError(
-                f"loss {spec.name!r} has no implementation {name!r}; it has {list(known)}{nearest(name, known)}"
+                f"loss {shown(spec.name)} has no implementation {shown(name)}; it has {list(known)}{nearest(name, known)}"
             )
     return tuple(dict.fromkeys([spec.reference, *wanted]))
 
@@ -96,7 +104,7 @@ def checked_devices(devices: Sequence[str] | str) -> list[str]:
         if not _DEVICE.fullmatch(name):
             known = ("cpu", "cuda")
             raise DeclarationError(
-                f"device {name!r} came, but should be one of 'cpu', 'cuda' and 'cuda:N', such as 'cuda:0'{nearest(name, known)}"
+                f"device {shown(name)} came, but should be one of 'cpu', 'cuda' and 'cuda:N', such as 'cuda:0'{nearest(name, known)}"
             )
     return list(dict.fromkeys(names))
 
@@ -113,7 +121,7 @@ def checked_dtypes(dtypes: Sequence[torch.dtype] | torch.dtype) -> list[str]:
     for name in names:
         if name not in DTYPES:
             raise DeclarationError(
-                f"dtype {name!r} came, but a loss is timed in one of {list(DTYPES)}{nearest(name, DTYPES)}"
+                f"dtype {shown(name)} came, but a loss is timed in one of {list(DTYPES)}{nearest(name, DTYPES)}"
             )
     return names
 
@@ -149,7 +157,7 @@ def ways(
         return found[:1]  # one line says that nothing can be timed there
     if not found:
         raise DeclarationError(
-            f"caches={caches!r} with clocks={clocks!r} leave nothing to time on {device}, which has {list(own)}"
+            f"caches={shown(caches)} with clocks={shown(clocks)} leave nothing to time on {device}, which has {list(own)}"
         )
     return found
 
@@ -173,5 +181,7 @@ def checked_densities(
 def _known(what: str, names: Sequence[str], known: Sequence[str]) -> Sequence[str]:
     for name in names:
         if name not in known:
-            raise DeclarationError(f"{what} {name!r} came, but should be one of {list(known)}{nearest(name, known)}")
+            raise DeclarationError(
+                f"{what} {shown(name)} came, but should be one of {list(known)}{nearest(name, known)}"
+            )
     return names

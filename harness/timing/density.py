@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from harness.errors import DeclarationError, nearest
+from harness.errors import DeclarationError, nearest, shown
 from harness.spec import LossSpec
 
 
@@ -21,14 +21,14 @@ def check_densities(spec: LossSpec, densities: Mapping[str, float]) -> None:
     for name, density in densities.items():
         if name not in spec.tensors:
             raise DeclarationError(
-                f"loss {spec.name!r} has no tensor {name!r} to thin; it has {list(spec.tensors)}{nearest(name, spec.tensors)}"
+                f"loss {shown(spec.name)} has no tensor {shown(name)} to thin; it has {list(spec.tensors)}{nearest(name, spec.tensors)}"
             )
-        if not 0 <= density <= 1:
-            raise DeclarationError(f"density {density!r} of {name!r} came, but should be a number in [0, 1]")
+        if not isinstance(density, int | float) or not 0 <= density <= 1:
+            raise DeclarationError(f"density {shown(density)} of {shown(name)} came, but should be a number in [0, 1]")
         domain = spec.tensors[name].domain
         if domain.low != 0 or domain.kind == "integer" or domain.axis is not None or domain.make is not None:
             raise DeclarationError(
-                f"loss {spec.name!r}: {name!r} is {domain}, whose elements cannot be set to zero one by one; nonnegative(), "
+                f"loss {shown(spec.name)}: {shown(name)} is {domain}, whose elements cannot be set to zero one by one; nonnegative(), "
                 f"probability(), binary(), boolean() and adjacency() can be thinned"
             )
 

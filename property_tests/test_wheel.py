@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from property_tests import wheels
+
+ROOT = wheels.ROOT
 
 USER_LOSS = """
 from jaxtyping import Float
@@ -26,26 +28,39 @@ SPECS = [LossSpec("mine", {"only": mine})]
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this tree, built once and without the network."""
-    pytest.importorskip("hatchling", reason="hatchling builds the wheel; `make install` installs it")
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert built.returncode == 0, built.stderr
-    (made,) = folder.glob("*.whl")
-    return made
+    return wheels.build(tmp_path_factory.mktemp("wheel"))
 
 
-def test_the_wheel_holds_both_packages_with_their_types_and_templates_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_holds_every_file_of_both_packages_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        names = archive.namelist()
-        (entry_points,) = (archive.read(name).decode() for name in names if name.endswith("entry_points.txt"))
-    tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
-    assert tops == {"harness", "losses"}
-    sources = {str(p.relative_to(ROOT)) for top in tops for p in (ROOT / top).rglob("*.py")}
-    templates = {str(p.relative_to(ROOT)) for p in (ROOT / "harness/report/templates").iterdir()}
-    assert {*sources, *templates, "harness/py.typed", "losses/py.typed"} <= set(names)
-    assert not [name for name in names if "__pycache__" in name]
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    files = {
+        path.relative_to(ROOT) for top in ("harness", "losses") for path in (ROOT / top).rglob("*") if path.is_file()
+    }
+    assert names == {path.as_posix() for path in files if "__pycache__" not in path.parts}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "harness/py.typed",
+        "losses/py.typed",
+        "harness/report/rule_texts.json",
+        "harness/report/templates/report.html.jinja",
+        "harness/report/templates/report.css",
+        "harness/report/templates/report.js",
+    ],
+)
+def test_types_words_of_the_rules_and_the_page_of_the_report_are_installed(wheel: Path, name: str) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.getinfo(name).file_size == (ROOT / name).stat().st_size
+
+
+def test_the_wheel_has_the_command_and_the_pytest_plugin(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (entry_points,) = (
+            archive.read(name).decode() for name in archive.namelist() if name.endswith("entry_points.txt")
+        )
     assert "loss-harness = harness.cli:main" in entry_points
     assert "loss-harness = harness.pytest_plugin" in entry_points
 

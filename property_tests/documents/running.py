@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import importlib.util
 import os
 import re
@@ -94,7 +95,7 @@ class Page:
     def _run(self, block: Block, step: Step, where: str, *, is_last: bool) -> None:
         words = shlex.split(step.command, comments=True)
         variables = _variables(words)
-        words, target = _redirected(words[len(variables) :])
+        words, target = _redirected([name for word in words[len(variables) :] for name in _matching(word)])
         if words[0] in ELSEWHERE:
             return
         if words[0] == "loss-harness":
@@ -183,6 +184,11 @@ def _variables(words: list[str]) -> dict[str, str]:
             break
         found[name] = value
     return found
+
+
+def _matching(word: str) -> list[str]:
+    """The files that a pattern such as ``failures/*-C01-*.json`` stands for, as in a shell."""
+    return (sorted(glob.glob(word, include_hidden=True)) or [word]) if "*" in word else [word]
 
 
 def _redirected(words: list[str]) -> tuple[list[str], tuple[str, str] | None]:

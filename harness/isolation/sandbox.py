@@ -85,8 +85,14 @@ class Sandbox:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        self._starting: socket.socket | None = None  # a process that is not ready yet
         self._jobs: set[socket.socket] = set()
         self._closed = False
+
+    def begin(self) -> None:
+        """Start now what the first job would wait for; it imports while this process does other things."""
+        with self._lock:
+            self._spawn()
 
     def run(self, function: str, payload: Any, limits: Limits | None = None, hear: Hear = _unheard) -> Ended:
         """Run ``package.module:name`` with ``(payload, tell)`` in a new process, and wait for its end.
@@ -151,6 +157,15 @@ class Sandbox:
                         raise
 
     def _start(self) -> socket.socket:
+        ours = self._starting or self._spawn()
+        self._starting = None
+        if ours.recv(len(READY)) != READY:
+            ours.close()
+            raise RuntimeError("the process that starts jobs did not start; its error stands above")
+        self._control = ours
+        return ours
+
+    def _spawn(self) -> socket.socket:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -160,16 +175,14 @@ class Sandbox:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # an interrupt on the terminal is for this process, which then ends the others
             )
-        if ours.recv(len(READY)) != READY:
-            ours.close()
-            raise RuntimeError("the process that starts jobs did not start; its error stands above")
-        self._control = ours
+        self._starting = ours
         return ours
 
     def _stop(self) -> None:
-        if self._control is not None:
-            self._control.close()
-            self._control = None
+        for control in (self._control, self._starting):
+            if control is not None:
+                control.close()
+        self._control = self._starting = None
         if self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(5)

@@ -47,7 +47,6 @@ class Driver(Ledger):
         request: what is asked for.
         workshop: carries out the jobs.
         allowed: what each of them may take.
-        journal: remembers jobs that are done; see `harness.jobs.journal`.
 
     Raises:
         HarnessError: what the targets or the request say cannot be understood.
@@ -60,14 +59,14 @@ class Driver(Ledger):
         workshop: Workshop,
         *,
         allowed: Allowed | None = None,
-        journal: Memory | None = None,
     ) -> None:
         self.targets = tuple(targets)
         self.workshop = workshop
         self.allowed = allowed or Allowed()
-        self.journal = journal or Memory()
+        self.journal = Memory()  # a `harness.jobs.journal.Journal` remembers
         told = _plan(workshop, self.targets, request)
         self.warnings: tuple[str, ...] = tuple(told["warnings"])
+        self.code: str = told["code"]
         super().__init__([Planned.from_json(plan) for plan in told["plans"]], request, absent=told["absent"])
         self.environment |= told["environment"]
         self._lock = threading.Lock()

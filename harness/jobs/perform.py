@@ -13,6 +13,7 @@ from harness.report.ledger import Request
 from harness.report.observer import Observer, Step
 from harness.report.run import Run
 from harness.report.schema import FindingRecord, LossRecord, loss_dumps, loss_loads, plain
+from harness.report.sources import code_digest
 from harness.spec import LossSpec
 
 Tell = Callable[[str, Any], None]
@@ -37,6 +38,7 @@ def plan(payload: Mapping[str, Any], tell: Tell) -> None:
         "plans": [made.to_json() for made in run.plans],
         "warnings": list(said),
         "absent": run.absent,
+        "code": code_digest(run.specs.values()),
         "environment": {device: plain(describe(device)) for device in present},
     }
     tell("result", told)
@@ -113,7 +115,7 @@ def replay(payload: Mapping[str, Any], tell: Tell) -> None:
     from harness.replay import replay as again
 
     tell("step", LOADING)
-    found = again(payload["failure"])
+    found = again(payload["failure"], target=payload["target"])
     tell("result", {"status": found.status, "message": found.message})
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,17 @@ def described(spec: LossSpec) -> str:
         if text:
             return " ".join(text.partition("\n\n")[0].split())
     return ""
+
+
+def code_digest(specs: Iterable[LossSpec]) -> str:
+    """Names the text of all files in which these losses are declared and defined: another one where any has changed."""
+    places = {spec.source.file for spec in specs}
+    places |= {place[0] for spec in specs for i in spec.implementations.values() if (place := _place(i)) is not None}
+    found = hashlib.sha256()
+    for file in sorted(places):
+        path = Path(file)
+        found.update(path.read_bytes() if path.is_file() else file.encode())
+    return found.hexdigest()[:16]
 
 
 def _defined(implementation: Callable[..., Any]) -> Any:

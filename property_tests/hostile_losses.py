@@ -1,0 +1,75 @@
+"""Losses that harm the process in which they run, each beside one that does not."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import threading
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from harness import LossSpec
+
+
+def good(predictions: Float[Tensor, "B C"], labels: Float[Tensor, "B C"]) -> Float[Tensor, ""]:
+    return ((predictions - labels) ** 2).mean()
+
+
+def segfault(predictions: Tensor, labels: Tensor) -> Tensor:
+    if len(predictions) == 1:
+        ctypes.string_at(0)
+    return good(predictions, labels)
+
+
+def endless(predictions: Tensor, labels: Tensor) -> Tensor:
+    while len(predictions) == 1:
+        pass
+    return good(predictions, labels)
+
+
+def bomb(predictions: Tensor, labels: Tensor) -> Tensor:
+    if len(predictions) == 1:
+        torch.ones(1 << 34, dtype=torch.uint8)
+    return good(predictions, labels)
+
+
+def leaves(predictions: Tensor, labels: Tensor) -> Tensor:
+    if len(predictions) == 1:
+        os._exit(0)
+    return good(predictions, labels)
+
+
+def forks(predictions: Tensor, labels: Tensor) -> Tensor:
+    if len(predictions) == 1:
+        os.fork()
+    return good(predictions, labels)
+
+
+def deadlocks(predictions: Tensor, labels: Tensor) -> Tensor:
+    if len(predictions) == 1:
+        lock = threading.Lock()
+        lock.acquire()
+        threading.Thread(target=lock.acquire).start()
+    return good(predictions, labels)
+
+
+def prints(predictions: Tensor, labels: Tensor) -> Tensor:
+    print("noise", flush=True)
+    os.write(1, b"noise of a library\n")
+    sys.stderr.write("more noise\n")
+    return good(predictions, labels)
+
+
+def poisons(predictions: Tensor, labels: Tensor) -> Tensor:
+    torch.set_default_dtype(torch.float64)
+    torch.nn.functional.mse_loss = None  # type: ignore[assignment]
+    return good(predictions, labels)
+
+
+HOSTILE: tuple[Callable[..., Tensor], ...] = (segfault, endless, bomb, leaves, forks, deadlocks, prints, poisons)
+
+SPECS = [LossSpec(name=loss.__name__, implementations={"good": good, loss.__name__: loss}) for loss in HOSTILE]

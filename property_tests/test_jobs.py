@@ -1,0 +1,277 @@
+"""Jobs: the same findings wherever and in whatever order they run, and nothing lost to what one of them does."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import hostile_losses
+import pytest
+
+from harness.errors import DeclarationError, HarnessError, TargetError
+from harness.jobs.driver import Allowed, Driver
+from harness.jobs.executors import Local, Remote
+from harness.jobs.job import Job
+from harness.locate import load_specs
+from harness.report import schema
+from harness.report.ledger import Request
+from harness.report.run import Run
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="jobs are forked, which this system cannot")
+
+CODES = ("B01", "B05", "E01", "G05")
+ALLOWED = Allowed(step_s=4.0, memory_bytes=2 << 30)
+HOSTILE = [hostile_losses.__file__]
+QUICK = Request(profile="quick", codes=CODES)
+
+
+@pytest.fixture(scope="module")
+def shop():
+    with Local(2) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def hostile(shop):
+    driver = Driver(HOSTILE, QUICK, shop, allowed=ALLOWED)
+    driver.verify()
+    return driver
+
+
+def findings(report):
+    """The part of a report that is the same for the same seed, as text."""
+    data = json.loads(schema.dumps(report))
+    return json.dumps(
+        [{key: loss[key] for key in ("name", "outcomes", "findings", "suggestions")} for loss in data["losses"]]
+    )
+
+
+def of(report, name):
+    return next(loss for loss in report.losses if loss.name == name)
+
+
+@pytest.mark.parametrize(
+    ("loss", "status", "reason"),
+    [
+        ("segfault", "crashed", "killed by a signal: Segmentation fault (signal 11)"),
+        ("endless", "timed out", "timed out: it was not done after 4 s"),
+        ("leaves", "crashed", "exited: it ended the process with exit code 0 before it was done"),
+    ],
+)
+def test_a_loss_that_ends_its_process_is_reported_with_the_last_input(hostile, loss, status, reason):
+    record = of(hostile.report(), loss)
+    stopped = [o for o in record.outcomes if o.implementation == loss and o.status == status and reason in o.reason]
+    assert stopped
+    found = [f for f in record.of(loss) if f.rule == "X01" and f.case is not None]
+    assert found
+    assert found[0].case["sizes"]["B"] == 1
+    assert "the last input: B=1" in found[0].message
+    assert "import torch" in found[0].reproduction
+    assert not record.ok
+
+
+@pytest.mark.parametrize("loss", ["forks", "deadlocks", "prints", "poisons"])
+def test_a_loss_that_only_harms_its_surroundings_is_checked_to_the_end(hostile, loss, capfd):
+    record = of(hostile.report(), loss)
+    assert not any(o.status in ("crashed", "timed out") for o in record.outcomes if o.implementation == loss)
+    assert "noise" not in "".join(capfd.readouterr())
+
+
+def test_a_loss_that_takes_too_much_memory_is_told_so_and_the_rest_goes_on(hostile):
+    record = of(hostile.report(), "bomb")
+    assert "can't allocate memory" in json.dumps([f.message for f in record.of("bomb")])
+
+
+def test_nothing_else_is_lost_or_changed(hostile):
+    report = hostile.report()
+    alone = Run(load_specs(HOSTILE), Request(profile="quick", codes=CODES, implementations=("good",)))
+    alone.verify()
+    for loss in alone.report().losses:
+        mine = of(report, loss.name)
+        assert [o for o in mine.outcomes if o.implementation == "good"] == list(loss.outcomes)
+        assert mine.of("good") == loss.findings
+        assert not mine.missing
+        assert len(mine.outcomes) == 2 * len(CODES)
+
+
+def test_a_process_that_dies_again_and_again_is_given_up_and_says_so(hostile):
+    record = of(hostile.report(), "leaves")
+    reasons = [o.reason for o in record.outcomes if o.implementation == "leaves"]
+    assert len(reasons) == len(CODES)
+
+
+def test_jobs_find_what_a_run_in_this_process_finds(shop):
+    request = Request(profile="quick", codes=("B", "C", "G05", "L"))
+    driver = Driver(["losses.dynamic_weighted"], request, shop)
+    driver.verify()
+    run = Run(load_specs(["losses.dynamic_weighted"]), request)
+    run.verify()
+    assert findings(driver.report()) == findings(run.report())
+    assert driver.failures.keys() == run.failures.keys()
+
+
+class Shuffled(Local):
+    """Hands jobs on in another order, all of a run at once."""
+
+    def __init__(self, workers, seed):
+        super().__init__(workers)
+        self.random = random.Random(seed)
+        self.held = []
+
+    def submit(self, job, keep, begin):
+        told = Future()
+        self.held.insert(self.random.randrange(len(self.held) + 1), (job, keep, begin, told))
+        if len(self.held) == self.count:
+            for held_job, held_keep, held_begin, held_told in self.held:
+                running = super().submit(held_job, held_keep, held_begin)
+                running.add_done_callback(lambda done, told=held_told: told.set_result(done.result()))
+        return told
+
+
+@pytest.mark.parametrize(("workers", "seed"), [(1, 1), (4, 2)])
+def test_the_findings_do_not_depend_on_the_number_of_workers_or_the_order(shop, workers, seed):
+    targets, request = ["losses.focal", "losses.mahalanobis"], Request(profile="quick", codes=("B", "P", "E01"))
+    expected = Driver(targets, request, shop)
+    expected.verify()
+    with Shuffled(workers, seed) as other:
+        driver = Driver(targets, request, other)
+        other.count = sum(len(list(driver._jobs(plan))) for plan in driver.plans)
+        driver.verify()
+    assert findings(driver.report()) == findings(expected.report())
+
+
+def test_another_process_with_another_hash_seed_finds_the_same(shop, tmp_path):
+    targets, request = ["losses.focal:SPEC"], Request(profile="quick", codes=("B", "P02"))
+    driver = Driver(targets, request, shop)
+    driver.verify()
+    file = tmp_path / "report.json"
+    code = (
+        "import sys\n"
+        "from harness.jobs.driver import Driver\n"
+        "from harness.jobs.executors import Local\n"
+        "from harness.report import schema\n"
+        "from harness.report.ledger import Request\n"
+        "with Local(1) as shop:\n"
+        "    driver = Driver(['losses.focal:SPEC'], Request(profile='quick', codes=('B', 'P02')), shop)\n"
+        "    driver.verify()\n"
+        "    open(sys.argv[1], 'w').write(schema.dumps(driver.report()))\n"
+    )
+    environment = os.environ | {"PYTHONHASHSEED": "17", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    subprocess.run([sys.executable, "-c", code, str(file)], env=environment, check=True, timeout=120)
+    assert findings(schema.loads(file.read_text())) == findings(driver.report())
+
+
+def test_any_executor_of_the_standard_library_will_do(shop):
+    targets, request = ["losses.focal:SPEC"], Request(profile="quick", codes=("B",))
+    expected = Driver(targets, request, shop)
+    expected.verify()
+    with ProcessPoolExecutor(2) as pool:
+        other = Remote(lambda device: pool, lambda: None)
+        driver = Driver(targets, request, other)
+        driver.verify()
+    assert findings(driver.report()) == findings(expected.report())
+
+
+class Unreliable(Remote):
+    """Loses the worker of every job a few times."""
+
+    def __init__(self, shop, losses):
+        super().__init__(lambda device: None, lambda: None)
+        self.shop, self.losses, self.tries = shop, losses, {}
+
+    def submit(self, job, keep, begin):
+        tries = self.tries[job.key] = self.tries.get(job.key, 0) + 1
+        if tries <= self.losses:
+            lost = Future()
+            lost.set_exception(BrokenProcessPool("a worker was killed"))
+            return lost
+        return self.shop.submit(job, keep, begin)
+
+    def call(self, function, payload):
+        return self.shop.call(function, payload)
+
+
+def test_a_job_whose_worker_is_lost_is_handed_out_again(shop):
+    targets, request = ["losses.focal:SPEC"], Request(profile="quick", codes=("B",))
+    expected = Driver(targets, request, shop)
+    expected.verify()
+    driver = Driver(targets, request, Unreliable(shop, 2))
+    driver.verify()
+    assert findings(driver.report()) == findings(expected.report())
+
+
+def test_a_job_whose_workers_are_always_lost_is_reported_rule_by_rule(shop):
+    driver = Driver(["losses.focal:SPEC"], Request(profile="quick", codes=("B01", "B02")), Unreliable(shop, 99))
+    driver.verify()
+    (loss,) = driver.report().losses
+    assert {o.status for o in loss.outcomes} == {"crashed"}
+    assert "its worker was lost 5 times: BrokenProcessPool: a worker was killed" in loss.outcomes[0].reason
+    assert not loss.missing
+
+
+def test_timing_runs_elsewhere_too(shop):
+    driver = Driver(["losses.focal:SPEC"], Request(codes=("B01",), is_timed=False), shop)
+    driver.verify()
+    driver.benchmark()
+    (loss,) = driver.report().losses
+    assert all(m.costs["aten_calls"] > 0 for m in loss.measurements if m.implementation == "vectorized")
+    assert driver.timings.startswith("loss,")
+    in_process = Run(load_specs(["losses.focal:SPEC"]), Request(codes=("B01",), is_timed=False))
+    in_process.benchmark()
+    assert fast_costs(loss) == fast_costs(in_process.report().losses[0])
+
+
+def fast_costs(loss):
+    """Of all but the loops, which the budget may leave out."""
+    return {
+        (m.implementation, m.pass_name, str(m.sizes)): m.costs for m in loss.measurements if m.implementation != "naive"
+    }
+
+
+def test_a_loss_that_dies_while_it_is_timed_fails_alone(shop, tmp_path):
+    file = tmp_path / "timed.py"
+    file.write_text(
+        "import os\nfrom hostile_losses import good\nfrom harness import LossSpec\n"
+        "def leaves(predictions, labels):\n    os._exit(7)\n"
+        "SIZES = ({'B': 8, 'C': 4},)\n"
+        "SPECS = [LossSpec('dies', {'good': good, 'leaves': leaves}, bench_sizes=SIZES),\n"
+        "         LossSpec('lives', {'good': good, 'again': lambda predictions, labels: good(predictions, labels)}, bench_sizes=SIZES)]\n"
+    )
+    driver = Driver([str(file)], Request(codes=("B01",), is_timed=False), shop)
+    driver.benchmark()
+    report = driver.report()
+    assert {m.status for m in of(report, "dies").measurements} == {"failed"}
+    assert "exit code 7" in of(report, "dies").measurements[0].reason
+    assert all(m.costs["aten_calls"] > 0 for m in of(report, "lives").measurements)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        ("import os\nos._exit(4)\n", TargetError, "exit code 4"),
+        ("import ctypes\nctypes.string_at(0)\n", TargetError, "Segmentation fault"),
+        ("def loss(p):\n    return p\n", DeclarationError, "annotat"),
+        ("raise ValueError('broken')\n", TargetError, "ValueError: broken"),
+    ],
+)
+def test_a_target_that_cannot_be_loaded_is_refused(shop, tmp_path, text, kind, message):
+    file = tmp_path / "target.py"
+    file.write_text(text)
+    with pytest.raises(kind, match=message):
+        Driver([str(file)], QUICK, shop)
+
+
+def test_an_impossible_request_is_refused_before_anything_runs(shop):
+    with pytest.raises(HarnessError, match="no loss has an implementation 'vectorised'"):
+        Driver(["losses.focal"], Request(implementations=("vectorised",)), shop)
+
+
+def test_a_job_is_text_and_back():
+    job = Job("verify", ("losses",), "focal", "naive", "cpu", ("G01",), True, {"profile": "ci"}, step_s=2.0)
+    assert Job.loads(job.dumps()) == job

@@ -53,7 +53,8 @@ def report(
 ) -> None:
     """Verify and time losses, and say whether to adopt them.
 
-    TARGET defaults to `losses`.  Writes report.json, report.md, timings.csv and failures/ to the folder.
+    TARGET defaults to `losses`.  Writes report.html, report.md, report.json, timings.csv and
+    failures/ to the folder.
     """
     from harness.report import writer
     from harness.report.formats import Presentation
@@ -103,6 +104,6 @@ def _summary(made: Report, how: Presentation) -> str:
         ),
         self_check_sentence(made.environment.get("calibration")) if how.verbose else "",
         check_times_text(made),
-        f"written: {how.whole}, and report.json beside it",
+        f"written: {Path(how.whole).with_name('report.html').as_posix()}, with report.md and report.json beside it",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

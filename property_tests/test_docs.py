@@ -19,7 +19,7 @@ from property_tests.documents.running import Page
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 # Pages that tests of their own hold to what happens: each recipe in the shell of a CI system, each finding of the survey.
-ELSEWHERE = {"ci.md": "test_docs_ci.py", "survey.md": "test_catalogs.py"}
+ELSEWHERE = {"ci.md": "test_docs_ci.py", "survey.md": "test_docs_survey.py"}
 FOLLOWED = [page for page in PAGES if page.name not in ELSEWHERE and any(block.language for block in blocks(page))]
 # Options of pytest, of its plugins, and of programs in the recipes for CI.
 OF_OTHERS = {"--benchmark-autosave", "--benchmark-compare", "--benchmark-json", "--benchmark-disable"}

@@ -64,11 +64,13 @@ def own_losses() -> dict[str, Loss]:
 
 
 def without_annotations(loss: Loss) -> Loss:
-    """The same loss as a user may have written it."""
-    if inspect.isclass(loss):
-        methods = {"__init__": _bare(loss.__init__), "forward": _bare(loss.forward)}
-        return type(loss.__name__, (loss,), {"__doc__": loss.__doc__, "__module__": loss.__module__, **methods})
-    return _bare(loss)
+    """The same loss as a user may have written it: in a module, where pickle finds it again."""
+    if not inspect.isclass(loss):
+        return _bare(loss)
+    methods = {"__init__": _bare(loss.__init__), "forward": _bare(loss.forward)}
+    made = type(loss.__name__, (loss,), {"__doc__": loss.__doc__, "__module__": __name__, **methods})
+    globals()[loss.__name__] = made
+    return made
 
 
 def _bare(function: Any) -> Any:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -12,7 +14,9 @@ from click.testing import CliRunner, Result
 from harness import TargetError, verify
 from harness.commands.init import init
 from harness.errors import DeclarationError
+from harness.isolation.sandbox import Sandbox
 from harness.locate import load_specs
+from harness.starting import worker
 from harness.starting.advice import with_advice
 from harness.starting.process import proposals
 
@@ -46,6 +50,13 @@ def helper(x):
 """
 
 
+@pytest.fixture(scope="module")
+def box() -> Iterator[Sandbox]:
+    """Where losses are called; one for all tests, since it imports torch when it starts."""
+    with Sandbox(["harness.starting.worker"]) as started:
+        yield started
+
+
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory that is not the repository, with one file of losses that declare nothing."""
@@ -57,6 +68,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(init, list(arguments))
+
+
+def written_to(file: Path, text: str) -> str:
+    file.write_text(text)
+    return file.name
 
 
 def test_the_written_file_is_formatted_and_runs_as_it_is(place: Path) -> None:
@@ -96,31 +112,61 @@ def test_a_file_elsewhere_finds_the_loss(place: Path) -> None:
     assert [spec.name for spec in load_specs(["specs/mine.py"])] == ["mahalanobis"]
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("import not_there\n", "importing it raised ModuleNotFoundError"),
-        ("SIZE = 3\n", "holds no loss"),
-        ("import os\ndef loss(x):\n    os._exit(3)\n", "ended with code 3"),
-    ],
-)
-def test_a_file_without_a_loss_that_can_be_called_is_refused(place: Path, text: str, said: str) -> None:
-    (place / "broken.py").write_text(text)
-    ran = run("broken.py")
-    assert ran.exit_code != 0
-    assert said in (str(ran.exception) if isinstance(ran.exception, TargetError) else ran.output)
+def test_a_target_that_cannot_be_loaded_is_refused(place: Path, box: Sandbox) -> None:
+    with pytest.raises(TargetError, match="importing it raised ModuleNotFoundError"):
+        proposals(written_to(place / "broken.py", "import not_there\n"), box=box)
+    with pytest.raises(TargetError, match="holds no loss"):
+        proposals(written_to(place / "empty.py", "SIZE = 3\n"), box=box)
+    with pytest.raises(TargetError, match="the process that loads it ended; exited"):
+        proposals(written_to(place / "exits.py", "import os\nos._exit(3)\n"), box=box)
 
 
-def test_a_loss_that_hangs_ends_with_the_limit(place: Path) -> None:
-    (place / "hangs.py").write_text(
-        "import signal, time\ndef loss(x):\n    signal.signal(signal.SIGALRM, signal.SIG_IGN)\n    time.sleep(1000)\n"
-    )
-    answer = proposals("hangs.py", limit_s=15.0)
-    assert "had not ended after 15 s" in answer.problems["loss"]
+HANGS, EXITS, FILLS = "hangs", "exits", "fills"
+KILLERS = f"""
+import os
+import signal
+import time
+
+import torch
 
 
-def test_a_loss_that_declares_nothing_ends_with_the_whole_command_line(place: Path) -> None:
-    advice = str(with_advice(DeclarationError("nothing says what it is"), ["undeclared.py:WeightedLoss"], "verify"))
+def {HANGS}(x):
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    time.sleep(1000)
+
+
+def {EXITS}(x):
+    os._exit(3)
+
+
+def {FILLS}(x):
+    return x.sum() + torch.empty(1 << 32).sum()
+
+
+def squares(x):
+    return x.square().sum()
+"""
+
+
+def test_a_loss_that_ends_its_process_has_the_others_looked_at(place: Path, box: Sandbox) -> None:
+    answer = proposals(written_to(place / "killers.py", KILLERS), with_laws=False, limit_s=6.0, box=box)
+    assert "it was not done after 3 s" in answer.problems[HANGS]
+    assert "exit code 3" in answer.problems[EXITS]
+    assert "can't allocate memory" in answer.problems[FILLS]
+    assert "squares" in {*answer.found, *answer.problems}
+
+
+def test_after_the_limit_no_further_loss_is_looked_at(place: Path) -> None:
+    told: list[tuple[str, Any]] = []
+    job = {"target": "undeclared.py", "with_laws": False, "done": ["helper"], "limit_s": 0.0, "most": None}
+    worker.work(job, lambda kind, data: told.append((kind, data)))
+    assert [kind for kind, _ in told] == ["result", "result"]
+    assert all("not looked at within the limit" in data["problem"] for _, data in told)
+
+
+def test_a_loss_that_declares_nothing_ends_with_the_whole_command_line(place: Path, box: Sandbox) -> None:
+    error = DeclarationError("nothing says what it is")
+    advice = str(with_advice(error, ["undeclared.py:WeightedLoss"], "verify", box))
     assert (
         'loss-harness verify undeclared.py:WeightedLoss --inputs "predictions: B D; labels: B D" '
         '--context "weights: B nonnegative"' in advice

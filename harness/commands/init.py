@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0, min_open=True),
     default=120.0,
     show_default=True,
-    help="Seconds of trial calls; what is found until then is kept.",
+    help="Seconds after which no further loss is looked at; any one is ended after half of that.",
 )
 def init(target: str, output: Path | None, stdout: bool, force: bool, limit: float) -> None:
     """Look at a loss and write the declaration to edit.
 
     TARGET is path/file.py, package.module, or either with :Name.  Shapes, values, constants and laws are proposed from names,
-    annotations, docstrings and trial calls on small tensors, which run in a process of their own.
+    annotations, docstrings and trial calls on small tensors, which run in processes of their own.
     """
     from harness.starting.process import proposals
     from harness.starting.written import source

@@ -6,21 +6,25 @@ import shlex
 from collections.abc import Sequence
 
 from harness.errors import DeclarationError, TargetError
+from harness.isolation.sandbox import Isolation
 from harness.starting.process import proposals
 
 LIMIT_S = 30.0
 MOST_SHOWN = 4
 
 
-def with_advice(error: DeclarationError, targets: Sequence[str], command: str) -> DeclarationError:
+def with_advice(
+    error: DeclarationError, targets: Sequence[str], command: str, box: Isolation | None = None
+) -> DeclarationError:
     """The same error, with the command lines that would have worked.
 
     Args:
         error: why the targets declare nothing.
         targets: what was asked for.
         command: such as ``verify``.
+        box: where the losses are called; one of its own by default.
     """
-    lines = [line for target in targets for line in _lines(target, command)]
+    lines = [line for target in targets for line in _lines(target, command, box)]
     files = "".join(f"\n    loss-harness init {shlex.quote(target)}" for target in targets)
     ready = "".join(f"\n    {line}" for line in lines[:MOST_SHOWN])
     said = (
@@ -29,10 +33,10 @@ def with_advice(error: DeclarationError, targets: Sequence[str], command: str) -
     return DeclarationError(f"{error}{said}\n\nTo write that to a file that you can edit:{files}")
 
 
-def _lines(target: str, command: str) -> list[str]:
+def _lines(target: str, command: str, box: Isolation | None) -> list[str]:
     """One command line for each loss of a target that can be declared in one."""
     try:
-        answer = proposals(target, with_laws=False, limit_s=LIMIT_S)
+        answer = proposals(target, with_laws=False, limit_s=LIMIT_S, most=MOST_SHOWN, box=box)
     except TargetError:
         return []  # the error itself says what is the matter with the target
     place = target.rpartition(":")[0] if target.rpartition(":")[2].isidentifier() else target

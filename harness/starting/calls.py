@@ -111,9 +111,10 @@ def _is_negative(spec: LossSpec, given: dict[str, Tensor]) -> bool:
         warnings.simplefilter("ignore")
         try:
             with limited(CALL_S), torch.no_grad():
-                return bool((candidate.call(candidate.build(given), given) < 0).any())
+                _, output = picked(candidate.call(candidate.build(given), given))
         except LossRaised:
             return False
+    return output is not None and bool((output < 0).any())
 
 
 def _tensors(

@@ -1,20 +1,26 @@
-"""Proposals from a process of their own: a loss that hangs or crashes takes nobody with it."""
+"""Proposals from processes of their own: a loss that hangs, crashes or fills the memory takes nobody with it."""
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import os
-import subprocess
-import sys
+import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 from harness.errors import TargetError
+from harness.isolation import events
+from harness.isolation.events import Ended
+from harness.isolation.limits import Limits
+from harness.isolation.sandbox import Here, Isolation, Sandbox
 from harness.starting.proposal import Proposal
 
 LIMIT_S = 120.0
+_SHARE = 0.5  # of the limit, for any one loss: one that hangs leaves the others some
+_MEMORY = 2 << 30  # bytes: many times what any loss needs for a few dozen numbers
+_WORK = "harness.starting.worker:work"
+_PRELOAD = ("harness.starting.worker",)
 
 
 @dataclass(frozen=True)
@@ -32,70 +38,78 @@ class Proposals:
     problems: Mapping[str, str] = field(default_factory=dict)
 
 
-def proposals(target: str, *, with_laws: bool = True, limit_s: float = LIMIT_S) -> Proposals:
-    """Propose a declaration for every loss that a target names.
+def proposals(
+    target: str,
+    *,
+    with_laws: bool = True,
+    limit_s: float = LIMIT_S,
+    most: int | None = None,
+    box: Isolation | None = None,
+) -> Proposals:
+    """Propose a declaration for every loss that a target names; one that ends its process has the others go on without it.
 
     Args:
         target: as for `harness.locate.losses_of`.
         with_laws: whether to try laws too.
-        limit_s: seconds for everything; what is found until then is kept.
+        limit_s: seconds after which no further loss is looked at; any one of them is ended after half of that.
+        most: how many losses to look at; all of them by default.
+        box: where the losses run; one of its own by default.
 
     Raises:
         TargetError: the target cannot be loaded; the message says why.
     """
-    job = {"target": target, "with_laws": with_laws, "path": [place for place in sys.path if place]}
-    with subprocess.Popen(
-        [sys.executable, "-m", "harness.starting.worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=_environment(),
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-    ) as started:
-        try:
-            stdout, stderr = started.communicate(json.dumps(job), timeout=limit_s)
-            ended = ""
-        except subprocess.TimeoutExpired:
-            started.kill()
-            stdout, stderr = started.communicate()
-            ended = f"it had not ended after {limit_s:g} s, and no call of it could be interrupted; does it hang?"
-        except BaseException:
-            started.kill()
-            raise
-    if not ended and started.returncode:
-        last = (stderr.strip().splitlines() or ["it said nothing"])[-1]
-        ended = f"the process that called it ended with code {started.returncode}: {last}"
-    return _read(stdout, ended, target)
+    with ExitStack() as stack:
+        if box is None:
+            box = Sandbox(_PRELOAD) if hasattr(os, "fork") else Here()
+            stack.callback(box.close)
+        heard = _Heard()
+        until = time.monotonic() + limit_s
+        while True:
+            left = max(until - time.monotonic(), 0.0)
+            job = {"target": target, "with_laws": with_laws, "done": heard.done, "limit_s": left, "most": most}
+            ended = box.run(_WORK, job, Limits(_SHARE * limit_s, _MEMORY), heard.hear)
+            if ended.ok:
+                break
+            heard.lose(target, ended)
+    if heard.unloadable:
+        raise TargetError(heard.unloadable)
+    return Proposals(heard.found, heard.modules, heard.problems)
 
 
-def _environment() -> dict[str, str]:
-    found = importlib.util.find_spec("harness")
-    root = str(Path(str(found.origin)).parent.parent) if found is not None else ""
-    before = os.environ.get("PYTHONPATH", "")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in (before, root) if part)}
+class _Heard:
+    """What workers have told so far."""
 
+    def __init__(self) -> None:
+        self.found: dict[str, Proposal] = {}
+        self.modules: dict[str, str] = {}
+        self.problems: dict[str, str] = {}
+        self.unloadable = ""
 
-def _read(stdout: str, ended: str, target: str) -> Proposals:
-    found: dict[str, Proposal] = {}
-    modules: dict[str, str] = {}
-    problems: dict[str, str] = {}
-    trying = ""
-    complete = stdout[: stdout.rfind("\n") + 1]  # a killed process may leave half a line
-    for line in map(json.loads, complete.splitlines()):
-        if line["event"] == "unloadable":
-            raise TargetError(line["reason"])
-        if line["event"] == "trying":
-            trying = line["name"]
-        elif line["event"] == "problem":
-            problems[line["name"]] = line["reason"]
+    @property
+    def done(self) -> list[str]:
+        return [*self.found, *self.problems]
+
+    def hear(self, kind: str, data: Any) -> None:
+        if kind != "result":
+            return
+        if "unloadable" in data:
+            self.unloadable = data["unloadable"]
+        elif "problem" in data:
+            self.problems[data["name"]] = data["problem"]
         else:
-            proposal = Proposal.from_json(line["proposal"])
-            found[proposal.name], modules[proposal.name] = proposal, line["module"]
-    if ended:
-        if not trying:
-            raise TargetError(f"target {target!r}: {ended}")
-        if trying not in found and trying not in problems:
-            problems[trying] = ended
-    return Proposals(found, modules, problems)
+            proposal = Proposal.from_json(data["proposal"])
+            self.found[proposal.name], self.modules[proposal.name] = proposal, data["module"]
+
+    def lose(self, target: str, ended: Ended) -> None:
+        """The loss under way is the one that its process did not survive.
+
+        Raises:
+            TargetError: it was none, but loading the target.
+        """
+        last = ended.output.splitlines()[-1:] if ended.how != events.RAISED else []
+        reason = ": ".join([ended.how, ended.reason, *last])
+        if ended.how == events.TIMED_OUT:
+            reason = f"{ended.reason}, and no call of it could be interrupted; does it hang?"
+        if not ended.step or ended.step in self.done:
+            raise TargetError(f"target {target!r}: the process that loads it ended; {reason}")
+        self.problems[ended.step] = f"the process that called it ended; {reason}"

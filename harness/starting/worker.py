@@ -1,21 +1,17 @@
-"""A process that calls a user's losses: ``python -m harness.starting.worker``, a job as JSON on stdin, JSON lines on stdout.
+"""What a process does that calls a user's losses: it tells a step before each, so that who waits knows which one hangs.
 
-Lines: ``{"event": "trying", "name": ...}`` before each loss, so that who waits knows which one hangs, then
-``{"event": "proposal", ...}`` or ``{"event": "problem", "name": ..., "reason": ...}``; a target that cannot be loaded gives
-one ``{"event": "unloadable", "reason": ...}``.
+Results are ``{"proposal": ..., "module": ...}``, ``{"name": ..., "problem": REASON}``, or, where the target cannot be loaded,
+one ``{"unloadable": REASON}``.
 """
 
 from __future__ import annotations
 
 import inspect
-import json
-import os
 import re
 import sys
+import time
 from collections.abc import Callable, Mapping
-from typing import Any, TextIO
-
-import torch
+from typing import Any
 
 from harness.errors import HarnessError
 from harness.locate import losses_of
@@ -23,38 +19,42 @@ from harness.starting.parameters import parameters_of
 from harness.starting.proposal import Proposal
 from harness.starting.propose import propose
 
-MEMORY = 8 << 30  # bytes above what the process has at its start
 _NAIVE = {"naive", "slow", "loop", "loops", "looped", "reference", "ref", "simple", "plain", "explicit"}
 
-Emit = Callable[[Mapping[str, Any]], None]
+Tell = Callable[[str, Any], None]
 
 
-def run(job: Mapping[str, Any], emit: Emit) -> None:
-    """Propose a declaration for every loss that the job's target names."""
-    torch.set_num_threads(1)
-    sys.path += [place for place in job["path"] if place not in sys.path]
+def work(job: Mapping[str, Any], tell: Tell) -> None:
+    """Propose a declaration for every loss that the job's target names and that is not done."""
+    started = time.monotonic()
     try:
         found = losses_of(job["target"])
     except HarnessError as error:
-        emit({"event": "unloadable", "reason": str(error)})
+        tell("result", {"unloadable": str(error)})
         return
     everything = _with_neighbours(found)
     references = {name: reference for name in everything if (reference := _reference(name, everything))}
-    for name, loss in found.items():
-        if name in references.values() and len(found) > 1:
+    losses = [name for name in found if len(found) == 1 or name not in references.values()]
+    for name in losses[: job["most"]]:
+        if name in job["done"]:
             continue
-        emit({"event": "trying", "name": name})
-        try:
-            proposal = propose(name, loss, with_laws=job["with_laws"])
-        except HarnessError as error:
-            emit({"event": "problem", "name": name, "reason": str(error)})
+        if time.monotonic() - started > job["limit_s"]:
+            tell("result", {"name": name, "problem": "not looked at within the limit; name it to look at it alone"})
             continue
-        if len(found) > 1 and not inspect.isclass(loss) and _is_helper(proposal):
-            reason = "it does not return one number, so it is most likely a helper; name it to get a spec for it"
-            emit({"event": "problem", "name": name, "reason": reason})
-            continue
-        made = {**proposal.to_json(), "reference": references.get(name, "")}
-        emit({"event": "proposal", "module": _module(loss), "proposal": made})
+        tell("step", name)
+        tell("result", _answer(name, found, references.get(name, ""), with_laws=job["with_laws"]))
+
+
+def _answer(name: str, found: Mapping[str, Any], reference: str, *, with_laws: bool) -> dict[str, Any]:
+    loss = found[name]
+    try:
+        proposal = propose(name, loss, with_laws=with_laws)
+    except HarnessError as error:
+        return {"name": name, "problem": str(error)}
+    if len(found) > 1 and not inspect.isclass(loss) and _is_helper(proposal):
+        reason = "it does not return one number, so it is most likely a helper; name it to get a spec for it"
+        return {"name": name, "problem": reason}
+    return {"module": _module(loss), "proposal": {**proposal.to_json(), "reference": reference}}
 
 
 def _module(loss: Any) -> str:
@@ -95,35 +95,3 @@ def _required(loss: Any) -> frozenset[str]:
         return frozenset(parameter.name for parameter in parameters_of(loss) if not parameter.optional)
     except HarnessError:
         return frozenset()
-
-
-def _limit_memory() -> None:
-    """A loss that asks for more memory than a check could need gets an error, and not the machine's last page."""
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return
-    with open("/proc/self/statm", encoding="ascii") if os.path.exists("/proc/self/statm") else open(os.devnull) as file:
-        pages = (file.read().split() or ["0"])[0]
-    used = int(pages) * os.sysconf("SC_PAGE_SIZE")
-    if used:
-        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
-
-
-def _private_stdout() -> TextIO:
-    """The real stdout, for the answers alone: whatever the user's code prints goes to stderr."""
-    stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return stream
-
-
-def main() -> None:
-    """Read a job, run it, answer."""
-    answers = _private_stdout()
-    job = json.load(sys.stdin)
-    _limit_memory()
-    run(job, lambda line: print(json.dumps(line), file=answers, flush=True))
-
-
-if __name__ == "__main__":
-    main()

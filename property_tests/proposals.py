@@ -118,13 +118,17 @@ def proposed(name: str, loss: Loss, *, with_laws: bool = True) -> LossSpec:
 
 def main() -> int:
     """Print a row for each loss, and how many a declaration was found for that raises no false error."""
-    rows = []
-    for name, loss in {**losses_of_torch(), **own_losses()}.items():
+    rows: list[Row] = []
+    everything = {**losses_of_torch(), **own_losses()}
+    for place, (name, loss) in enumerate(everything.items(), 1):
         row = measured(name, loss)
         rows.append(row)
         state = "ok" if row.ok else row.problem or f"errors: {', '.join(row.errors)}"
-        print(f"{row.name:34} {row.seconds:5.1f} s  {row.declaration}  {state}", flush=True)
-    print(f"{sum(row.ok for row in rows)} of {len(rows)} run without an error as proposed")
+        print(f"{place:3}/{len(everything)} {row.name:34} {row.seconds:5.1f} s  {row.declaration}  {state}", flush=True)
+    total = len(rows)
+    print(f"{sum(not row.problem for row in rows)} of {total} get a declaration")
+    print(f"{sum(not row.problem and not {'B01', 'X01'} & {*row.errors} for row in rows)} of {total} run under it")
+    print(f"{sum(row.ok for row in rows)} of {total} have no error in the whole battery under it")
     return 0
 
 

@@ -15,12 +15,8 @@ from harness.starting.propose import UnproposableError, propose, specified
 from property_tests import proposals
 
 FLOOR = 0.9
-RULES = (
-    "B01",
-    "B02",
-    "D01",
-    "G01",
-)  # what every declaration must fit; the whole battery is `python -m property_tests.proposals`
+# What every declaration must fit; the whole battery is `python -m property_tests.proposals`.
+RULES = ("B01", "B02", "D01", "G01")
 
 
 def test_most_losses_run_under_their_proposed_declaration() -> None:
@@ -82,6 +78,17 @@ def test_a_docstring_is_believed_before_names() -> None:
     proposal = propose("CosineEmbeddingLoss", torch.nn.CosineEmbeddingLoss, with_laws=False)
     assert texts(proposal) == {"input1": "B D", "input2": "B D", "target": "B sign"}
     assert {d.name: d.confidence for d in proposal.decisions}["target"] == "declared"
+
+
+def test_what_a_docstring_says_in_prose_is_believed_too() -> None:
+    assert texts(propose("KLDivLoss", torch.nn.KLDivLoss, with_laws=False)) == {
+        "input": "*rest log_probabilities",
+        "target": "*rest simplex(-1)",
+    }
+    assert texts(propose("CrossEntropyLoss", torch.nn.CrossEntropyLoss, with_laws=False)) == {
+        "input": "B C logits",
+        "target": "B index(C)",
+    }
 
 
 def test_only_laws_that_hold_are_proposed() -> None:
@@ -147,6 +154,27 @@ def test_a_slow_call_is_interrupted() -> None:
 )
 def test_shapes_are_read_from_docstrings(text: str, shapes: list[str]) -> None:
     assert docs.shapes_in(text) == shapes
+
+
+@pytest.mark.parametrize(
+    ("text", "domains"),
+    [
+        ("log-probabilities of each class", ["log_probabilities"]),
+        ("the unnormalized logits for each class", ["logits"]),
+        ("log-probabilities, or probabilities", ["log_probabilities", "probability"]),
+        ("any tensor", []),
+    ],
+)
+def test_words_that_name_one_domain_name_no_other(text: str, domains: list[str]) -> None:
+    assert docs.values_in(text) == domains
+
+
+def test_only_sentences_that_are_about_one_parameter_speak_of_it() -> None:
+    text = (
+        "The `input` is in the log space (not `target`). Both `input` and `target` are binary. A `scale` is positive."
+    )
+    assert docs.sentences_about(text, "input", ["input", "target"]) == ""
+    assert docs.sentences_about(text, "scale", ["input", "scale"]) == "A `scale` is positive."
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ _VALUES: tuple[tuple[str, str], ...] = (
         "index(C)",
     ),
     (r"padded by -1", "distinct_classes"),
-    (r"log[- ]?probabilit|logarithmi[sz]ed probabilit|distribution in the log|log space", "log_probabilities"),
+    (r"log[- ]?probabilit|logarithmi[sz]ed probabilit|distribution in the log|log[- ]space", "log_probabilities"),
+    (r"unnormali[sz]ed[\w ]*|\blogits\b", "logits"),
     (r"histogram|probability distribution|sums? to (?:one|1)", "simplex(-1)"),
     (r"between 0 and 1|in \[0, 1\]|probabilit", "probability"),
-    (r"unnormali[sz]ed|logits", "logits"),
     (r"boolean", "boolean"),
     (r"\b0 (?:or|and) 1\b|\{0, ?1\}|binary", "binary"),
     (r"positive definite", "positive_definite"),
@@ -92,9 +92,24 @@ def _axes(written: str, batch: str) -> list[str] | None:
 
 
 def values_in(text: str) -> list[str]:
-    """Domains that the words of a text name, the most telling first."""
+    """Domains that the words of a text name, the most telling first; words that have named one name no other."""
     flat = " ".join(text.split())
-    return [domain for pattern, domain in _VALUES if re.search(pattern, flat, re.IGNORECASE)]
+    found = []
+    for pattern, domain in _VALUES:
+        flat, times = re.subn(pattern, " ", flat, flags=re.IGNORECASE)
+        if times:
+            found.append(domain)
+    return found
+
+
+def sentences_about(text: str, name: str, names: Sequence[str]) -> str:
+    """The sentences of a docstring that mark a parameter as code, such as ```` `input` ````, and no other of these names."""
+    kept = []
+    for sentence in re.split(r"(?<=[.;])\s+|\n\s*\n", text):
+        marked = {word for word in re.findall(r"`+(\w+)`+", sentence) if word in names}
+        if marked == {name}:
+            kept.append(re.sub(r"\([^)]*\)", " ", sentence))  # what stands in brackets says what it is not, too
+    return "\n".join(kept)
 
 
 def same_as(text: str, names: Sequence[str]) -> str | None:

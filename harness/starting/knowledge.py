@@ -85,6 +85,7 @@ KINDS: Mapping[str, Kind] = {
             ("B C", "simplex(-1)"),
             ("B D", "positive"),
             ("B C", "probability"),
+            ("B C", "log_probabilities"),
             ("B D", "simplex(-1)"),
             ("B N", "simplex(-1)"),
             ("N D", "real"),
@@ -212,6 +213,11 @@ _CONSTANTS: Mapping[str, tuple[Any, str | None]] = {
     **dict.fromkeys(("p", "k", "power", "order", "iterations", "steps"), (2, None)),
 }
 _NUMBERS = (1.0, 2, 0.5)
+
+# Values of labels that belong to another kind of predictions than these.
+STRANGERS: frozenset[tuple[str, str]] = frozenset(
+    {("log_probabilities", "binary"), ("log_probabilities", "probability"), ("log_probabilities", "sign")}
+)
 
 LEAST_STEP = 0.1  # of the cost from one reading of a name to its next
 AGAINST_ANNOTATION = 4.0

@@ -138,7 +138,8 @@ def _is_tensor(parameter: inspect.Parameter, annotation: Any) -> bool | None:
 def _of_tensor(name: str, about: str, text: str, names: Sequence[str]) -> list[Guess]:
     """Readings of a tensor: what its docstring states, in every usual domain, before what is usual for its name."""
     usual = knowledge.readings(name)
-    shapes, values = docs.shapes_in(about), docs.values_in(about)
+    shapes = docs.shapes_in(about)
+    values = docs.values_in(about) or docs.values_in(docs.sentences_about(text, name, names))
     other = docs.same_as(about, [n for n in names if n != name])
     if not shapes and other is not None:
         shapes = docs.shapes_in(docs.part_about(text, other))

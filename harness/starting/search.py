@@ -29,6 +29,7 @@ NEGATIVE = 0.6  # the cost of an output below zero
 ONE_PER_SAMPLE = 0.2  # the cost of an output that is no number but one for each sample, or for each element
 NOT_ONE_NUMBER = 2.0  # of any other output
 UNLINKED = 0.9  # of classes or positions that no axis has
+STRANGE = 0.9  # of labels that belong to predictions of another kind
 UNLINKED_EMBEDDINGS = 0.15  # labels of embeddings name groups, and groups are no axis
 
 Reading = Mapping[str, Guess]
@@ -68,7 +69,7 @@ def search(name: str, loss: Callable[..., Any], parameters: Sequence[Parameter])
             continue
         first = cost if first is None else first
         negative = 0.0 if seen.nonnegative else NEGATIVE
-        found.append(Running(reading, seen, cost + negative + _of_shape(seen.shape) + _unlinked(reading)))
+        found.append(Running(reading, seen, cost + negative + _of_shape(seen.shape) + _of_values(reading)))
         if cost > min(one.cost for one in found):
             break
     return Outcome(tuple(sorted(found, key=lambda one: one.cost)), trials, errors)
@@ -164,6 +165,13 @@ def _by_cost(parameters: Sequence[Parameter]) -> Iterator[tuple[float, Reading]]
             if following[axis] < len(options) and following not in known:
                 known.add(following)
                 heapq.heappush(waiting, (cost(following), following))
+
+
+def _of_values(reading: Reading) -> float:
+    """The cost of values that do not go together."""
+    values = {guess.domain for guess in reading.values() if guess.dims is not None}
+    strange = any(values >= {prediction, label} for prediction, label in knowledge.STRANGERS)
+    return _unlinked(reading) + (STRANGE if strange else 0.0)
 
 
 def _unlinked(reading: Reading) -> float:

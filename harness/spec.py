@@ -171,6 +171,11 @@ class LossSpec:
         return "reference" if implementation == self.reference and len(self.implementations) > 1 else "candidate"
 
     @property
+    def is_inline(self) -> bool:
+        """Whether options of the command line declare it, so that what to write belongs there, too."""
+        return self.target is not None and self.target.startswith("{")
+
+    @property
     def tensors(self) -> dict[str, TensorSpec]:
         """Inputs and context, in declared order."""
         return {**self.inputs, **self.context}

@@ -31,7 +31,7 @@ def suggestions(trials: Sequence[Trial]) -> tuple[str, ...]:
         trials: generic cases of one implementation; the first few probe each law, all of them the sign of the loss.
     """
     found = _found(trials)
-    return tuple(item if isinstance(item, str) else _line(*item) for item in found[:MOST])
+    return tuple(item if isinstance(item, str) else _line(trials[0].spec, *item) for item in found[:MOST])
 
 
 def laws_that_hold(trials: Sequence[Trial]) -> tuple[Law, ...]:
@@ -96,8 +96,8 @@ def _of_weight(trials: Sequence[Trial], name: str) -> Iterator[Found]:
     if spec.tensors[name].domain.weighs and not known and not removes and not homogeneous:
         yield (
             f"{name} may be weights, but its zeros do not remove, and the loss is neither linear in it nor scale invariant; "
-            f"if it is meant to weigh, declare {laws.zero_weight_removes(name)!r}, {laws.linear_in(name)!r} or "
-            f"{laws.scale_invariant(name)!r} to see where that fails"
+            f"if it is meant to weigh, declare {_written(spec, laws.zero_weight_removes(name))}, "
+            f"{_written(spec, laws.linear_in(name))} or {_written(spec, laws.scale_invariant(name))} to see where that fails"
         )
 
 
@@ -129,5 +129,10 @@ def _holds(trials: Sequence[Trial], law: Law) -> bool:
     return asked >= 2
 
 
-def _line(law: Law, cases: int) -> str:
-    return f"declare {law!r} to keep it checked (it held on {cases} of {cases} cases)"
+def _line(spec: LossSpec, law: Law, cases: int) -> str:
+    return f"declare {_written(spec, law)} to keep it checked (it held on {cases} of {cases} cases)"
+
+
+def _written(spec: LossSpec, law: Law) -> str:
+    """As it is declared: in a file, or on the command line."""
+    return f'--law "{law.text}"'.replace("'", "") if spec.is_inline else repr(law)

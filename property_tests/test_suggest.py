@@ -6,12 +6,16 @@ from mutants.laws import WEIGHTED, mean_squared, sum_of_squares, weights_applied
 from mutants.pair import PAIRWISE
 
 from harness import LossSpec, TensorSpec, domains, laws, verify
+from harness.declaration import Declaration
+from harness.locate import load_declared
 from harness.rules import BATTERY
+
+EVERYTHING_BUT_ONE = sorted({rule.code for rule in BATTERY} - {"C02"})
 
 
 def suggested(loss, declared=PAIRWISE, **more):
     spec = LossSpec("loss", {"loss": loss}, **{**declared, **more})
-    return verify(spec, profile="quick", ignore=sorted({rule.code for rule in BATTERY} - {"C02"})).suggestions
+    return verify(spec, profile="quick", ignore=EVERYTHING_BUT_ONE).suggestions
 
 
 def names(lines):
@@ -28,6 +32,12 @@ def test_what_holds_is_suggested_with_the_line_to_write():
         "laws.symmetric('predictions', 'labels')",
         "laws.nonnegative()",
     ]
+
+
+def test_what_the_command_line_declares_is_suggested_as_it_is_written_there():
+    spec = load_declared(Declaration("torch.nn:MSELoss", "input: B; target: B"))
+    lines = verify(spec, profile="quick", ignore=EVERYTHING_BUT_ONE).suggestions
+    assert 'declare --law "symmetric(input, target)" to keep it checked (it held on 3 of 3 cases)' in lines
 
 
 def test_what_is_declared_or_implied_is_not_suggested():

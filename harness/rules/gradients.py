@@ -314,9 +314,15 @@ def _finite_hint(spec: LossSpec, case: Case, convention: bool) -> str:
         return "nothing is counted here: return 0 with a zero gradient, or require it with LossSpec(requires={'G08'}) once mended"
     moved = [n for n, r in case.tensors.items() if r.point or r.same_as]
     narrowed = [n for n in moved if spec.tensors[n].domain.text in ("real()", "nonnegative()", "probability()")]
-    line = f"{narrowed[0]!r}: TensorSpec({spec.tensors[narrowed[0]].dims!r}, domains.positive())" if narrowed else ""
+    line = _positive(spec, narrowed[0]) if narrowed else ""
     narrow = f"; if this input is not legal, narrow the domain: {line}" if line else ""
     return f"keep the argument of sqrt, log, pow or / off its singular point before the operation, not after it{narrow}"
+
+
+def _positive(spec: LossSpec, name: str) -> str:
+    """The declaration of a tensor above zero, as it is written in a file or on the command line."""
+    dims = spec.tensors[name].dims
+    return f'"{name}: {dims} positive"' if spec.is_inline else f"{name!r}: TensorSpec({dims!r}, domains.positive())"
 
 
 def _raises_at(trial: Trial, point: str, raised: LossRaised) -> Mismatch:

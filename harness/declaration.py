@@ -9,7 +9,7 @@ from typing import Any
 
 from harness import annotations as signatures
 from harness import inline, untrusted
-from harness.errors import DeclarationError, nearest
+from harness.errors import DeclarationError, nearest, shown
 from harness.spec import LossSpec
 
 ON_THE_COMMAND_LINE = (
@@ -62,6 +62,12 @@ class Declaration:
             raise DeclarationError(
                 f"target {text!r} came, but should be an object with target, inputs and some of {sorted(known)}"
             )
+        for key, value in data.items():
+            texts = value if key in ("options", "laws") and isinstance(value, list) else [value]
+            is_list = key in ("options", "laws")
+            if is_list != isinstance(value, list) or not all(isinstance(each, str) for each in texts):
+                wanted = "a list of texts" if is_list else "a text"
+                raise DeclarationError(f"target {shown(text)}: {key} is {shown(value)}, but should be {wanted}")
         read: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
         return Declaration(**read)
 

@@ -158,7 +158,7 @@ def option(text: str) -> tuple[str, Any]:
         return name, _CONSTANTS[value]
     try:
         return name, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):  # plain text, or brackets that nobody has counted
         return name, value
 
 

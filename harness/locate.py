@@ -9,7 +9,7 @@ import inspect
 import sys
 import traceback
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,7 +21,7 @@ from harness.errors import DeclarationError, TargetError, nearest, shown
 from harness.spec import LossSpec, Source
 
 
-def load_specs(targets: Collection[str]) -> list[LossSpec]:
+def load_specs(targets: Sequence[str] | Set[str]) -> list[LossSpec]:
     """Every spec that the targets name, in order; ``package.module``, ``package.module:Name``, ``path/file.py[:Name]``.
 
     An attribute may be a spec, a collection of specs, or a class or function whose annotations declare it.  A target
@@ -31,7 +31,7 @@ def load_specs(targets: Collection[str]) -> list[LossSpec]:
         TargetError: nothing there, or two specs of one name; the message says what is there.
         DeclarationError: a loss without a declaration that can be understood.
     """
-    if isinstance(targets, str) or not isinstance(targets, Collection):
+    if isinstance(targets, (str, bytes)) or not isinstance(targets, Sequence | Set):
         raise TargetError(f"targets={shown(targets)} came, but should be a list, such as ['losses']")
     specs: list[LossSpec] = []
     for target in targets:
@@ -143,7 +143,7 @@ def is_file(place: str) -> bool:
 
 def _import_module(name: str, target: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
-        kind = "a directory; name a file in it" if name and _exists(Path(name)) else "no module name"
+        kind = "a directory; name a file in it" if name and exists(Path(name)) else "no module name"
         raise TargetError(
             f"target {shown(target)}: {shown(name)} is {kind}; write package.module, path/file.py or either with :Name"
         )
@@ -151,7 +151,7 @@ def _import_module(name: str, target: str) -> ModuleType:
     if str(here) not in sys.path:
         sys.path.insert(0, str(here))
     top = name.partition(".")[0]
-    known, own = sys.modules.get(top), next((p for p in (here / top, here / f"{top}.py") if _exists(p)), None)
+    known, own = sys.modules.get(top), next((p for p in (here / top, here / f"{top}.py") if exists(p)), None)
     if known is not None and own is not None and not _lies_in(known, here):
         raise TargetError(
             f"target {shown(target)}: {own} is meant, but another {shown(top)} is already imported from {_home(known)}; write the path "
@@ -182,7 +182,7 @@ def _broken(target: str, error: BaseException) -> str:
     return f"target {shown(target)}: importing it raised {type(error).__name__}: {error}{where}; it must import without an error"
 
 
-def _exists(path: Path) -> bool:
+def exists(path: Path) -> bool:
     """Whether there is such a file or folder; none has a name that the system does not allow."""
     try:
         return path.exists()
@@ -200,7 +200,7 @@ def _lies_in(module: ModuleType, directory: Path) -> bool:
 
 
 def _import_file(path: Path, target: str) -> ModuleType:
-    if not _exists(path):
+    if not exists(path):
         raise TargetError(f"target {shown(target)}: no file {path}")
     if path.is_dir():
         raise TargetError(

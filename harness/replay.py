@@ -128,7 +128,7 @@ def _verify_again(spec: LossSpec, failure: Mapping[str, Any], aspect: str) -> Re
         rules=[aspect if crashed else failure["rule"]],  # the aspect of a crash is the rule that could not be checked
         implementations=[failure["implementation"]],
         device=str(failure.get("device", "cpu")),
-        seed=int(failure.get("seed", 0)),
+        seed=failure.get("seed", 0),
     )
     for finding in verification.findings:
         if finding.evidence.get("aspect", "") == aspect and (finding.rule == X01.code) == crashed:

@@ -12,7 +12,7 @@ import sysconfig
 from pathlib import Path
 
 from harness.declaration import Declaration
-from harness.locate import is_file, split
+from harness.locate import exists, is_file, split
 
 _HARMLESS = ("losses", "harness.catalogs", "torch.nn.functional", "torch.nn.modules.loss")
 
@@ -45,7 +45,7 @@ def _is_known(target: str) -> bool:
     loaded = getattr(sys.modules.get(top.name), "__file__", None)
     if loaded is not None and not is_own(Path(loaded)):
         return False
-    return any(found.exists() and is_own(found) for found in (top, top.with_suffix(".py")))
+    return any(exists(found) and is_own(found) for found in (top, top.with_suffix(".py")))
 
 
 def is_own(path: Path) -> bool:

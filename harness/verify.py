@@ -68,7 +68,7 @@ def plan(
             f"spec={errors.shown(spec)} came, but should be one LossSpec; call it once for each of several"
         )
     for what, given in (("rules", rules), ("ignore", ignore), ("implementations", implementations)):
-        if given is not None and (isinstance(given, (str, torch.Tensor)) or not isinstance(given, Collection)):
+        if given is not None and (isinstance(given, (str, bytes, torch.Tensor)) or not isinstance(given, Collection)):
             raise HarnessError(
                 f"{what}={errors.shown(given)} came, but should be a list, such as {what}=[{errors.shown(given)}]"
             )
@@ -85,7 +85,9 @@ def plan(
     select(spec.requires)
     planned = tuple((name, rule.code) for name in names for rule in chosen if rule not in left_out)
     if not planned:
-        raise HarnessError(f"loss {spec.name!r}: no rule is left to check; give fewer codes to ignore")
+        raise HarnessError(
+            f"loss {spec.name!r}: no rule is left to check; give fewer codes to ignore, and at least one of implementations"
+        )
     return planned
 
 

@@ -29,7 +29,7 @@ class MeasurementRecord:
     costs: dict[str, Any] = field(default_factory=dict)
     cache: str = "warm"
     clock: str = "wall"
-    densities: dict[str, Any] = field(default_factory=dict)
+    densities: dict[str, float] = field(default_factory=dict)
     compile_seconds: float | None = None
     estimated_seconds: float | None = None
     bound_bytes: int | None = None
@@ -62,7 +62,7 @@ class ComparisonRecord:
     reason: str
     cache: str = "warm"
     clock: str = "wall"
-    densities: dict[str, Any] = field(default_factory=dict)
+    densities: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class GrowthRecord:
     clock: str
     cost: str
     along: str
-    fixed: dict[str, Any]
+    fixed: dict[str, float]
     sizes: tuple[float, ...]
     costs: tuple[float, ...]
     exponent: float
@@ -102,7 +102,7 @@ class CrossoverRecord:
     cache: str
     clock: str
     along: str
-    fixed: dict[str, Any]
+    fixed: dict[str, float]
     below: float
     above: float
     estimate: float

@@ -40,7 +40,7 @@ from functools import lru_cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from harness import untrusted
-from harness.errors import HarnessError, shown
+from harness.errors import HarnessError, shown, told
 from harness.report.measured import ComparisonRecord as ComparisonRecord
 from harness.report.measured import CrossoverRecord as CrossoverRecord
 from harness.report.measured import GrowthRecord as GrowthRecord
@@ -344,12 +344,32 @@ def loads(text: str) -> Report:
         )
     report = _record(Report, data, "report")
     for loss in report.losses:
+        for measurement in loss.measurements:
+            _check_counts(measurement.costs, f"costs of {shown(measurement.implementation)}")
+            _check_sizes(measurement.sizes, f"sizes of {shown(measurement.implementation)}")
+        for comparison in loss.comparisons:
+            _check_sizes(comparison.sizes, f"sizes of {shown(comparison.implementation)}")
         for finding in loss.findings:
             if finding.failure and not FAILURE_NAME.fullmatch(finding.failure):
                 raise ReportError(
                     f"failure {shown(finding.failure)} came, but should be the name of a .json file, without folders"
                 )
     return report
+
+
+def _check_counts(costs: Mapping[str, Any], where: str) -> None:
+    for name, count in costs.items():
+        if count is not None and type(count) not in (int, float, bool):
+            raise ReportError(f"{where}: {shown(name)} is {shown(count)}, but should be a number or null")
+
+
+def _check_sizes(sizes: Mapping[str, Any], where: str) -> None:
+    for symbol, size in sizes.items():
+        extents = size if isinstance(size, list) else [size]
+        if not all(type(extent) is int for extent in extents):
+            raise ReportError(
+                f"{where}: {shown(symbol)} is {shown(size)}, but should be a whole number, or an array of them"
+            )
 
 
 def _from_3(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -362,7 +382,7 @@ def _from_3(data: Mapping[str, Any]) -> dict[str, Any]:
             for loss in data["losses"]
         ]
     except (KeyError, TypeError) as error:
-        raise ReportError(f"not a report of schema 3: {error!r} in its losses") from error
+        raise ReportError(f"not a report of schema 3: {told(error)} in its losses") from error
     return {"made": "", "command": ""} | dict(data) | {"schema": SCHEMA_VERSION, "losses": losses}
 
 
@@ -403,4 +423,11 @@ def _value(kind: Any, data: Any, where: str) -> Any:
         return float(data)
     if not isinstance(data, expected) or (expected is int and isinstance(data, bool)):
         raise ReportError(f"{where} is {shown(data)}, but should be {expected.__name__}")
-    return dict(data) if expected is dict else data
+    if expected is not dict:
+        return data
+    inner = get_args(kind)[1]
+    return (
+        dict(data)
+        if inner is Any
+        else {key: _value(inner, item, f"{where}[{shown(key)}]") for key, item in data.items()}
+    )

@@ -82,7 +82,7 @@ def select(codes: Collection[str]) -> tuple[Rule, ...]:
     Raises:
         HarnessError: a code that selects nothing.
     """
-    given = list(codes) if isinstance(codes, Collection) and not isinstance(codes, str) else [codes]
+    given = list(codes) if isinstance(codes, Collection) and not isinstance(codes, (str, bytes)) else [codes]
     for code in given:
         if not isinstance(code, str) or not code:
             raise HarnessError(f"{shown(code)} came, but should be a code or prefix of rules, such as 'G01' or 'G'")

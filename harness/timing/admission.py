@@ -95,6 +95,8 @@ class _Run:
                 self.trials[pass_name] = Trial("measured", "", seconds, found, values)
 
     def _checked(self, loss: object) -> Tensor:
+        if isinstance(loss, Tensor) and loss.is_nested:
+            raise _WrongResult(f"returned a nested tensor, but should return one with one shape that {self._graph()}")
         if isinstance(loss, Tensor):
             return loss
         shown = f"{loss!r}, " if isinstance(loss, int | float) else ""
@@ -117,7 +119,8 @@ class _Run:
         """Loss and gradients of a pass, to hold others to."""
         leaves = [] if pass_name == "forward" else self.workload.leaves
         gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
-        return tuple(value.detach().cpu().double() for value in (loss, *gradients))
+        found = (value.detach() for value in (loss, *gradients))
+        return tuple((value if value.layout == torch.strided else value.to_dense()).cpu().double() for value in found)
 
 
 def admit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +13,10 @@ from harness.starting import docs, knowledge
 from harness.starting.calls import SlowCallError, limited, picked
 from harness.starting.proposal import Proposal
 from harness.starting.propose import UnproposableError, propose, specified
+from harness.verify import verify
 from property_tests import proposals
 
-FLOOR = 0.9
+FLOOR = 0.92
 # What every declaration must fit; the whole battery is `python -m property_tests.proposals`.
 RULES = ("B01", "B02", "D01", "G01")
 
@@ -64,6 +66,51 @@ def test_a_constant_that_states_a_size_fixes_it() -> None:
     assert texts(proposal) == {"scores": "B C logits", "y": "B index(C)", "num_classes": "5"}
     assert proposal.fixed_sizes == {"C": 5}
     assert specified(bare_classes, proposal).options == {"num_classes": 5}
+
+
+class Centers(torch.nn.Module):
+    def __init__(self, num_classes=7, feat_dim=3):
+        super().__init__()
+        self.register_buffer("centers", torch.ones(num_classes, feat_dim, dtype=torch.float64))
+
+    def forward(self, x, labels):
+        return (x - self.centers[labels]).square().sum(1).mean()
+
+
+def test_a_default_that_states_a_size_fixes_it_where_nothing_runs_without() -> None:
+    proposal = propose("centers", Centers, with_laws=False)
+    assert texts(proposal) == {"num_classes": "7", "feat_dim": "3", "x": "B D", "labels": "B index(C)"}
+    assert proposal.fixed_sizes == {"C": 7, "D": 3}
+
+
+def overlap(boxes, gt_boxes):
+    (a, b), (c, d) = boxes.split(2, -1), gt_boxes.split(2, -1)
+    shared = (torch.minimum(b, d) - torch.maximum(a, c)).clamp(min=0).prod(-1)
+    return (1 - shared / ((b - a).prod(-1) + (d - c).prod(-1) - shared)).mean()
+
+
+def survival(risk, time, event):
+    order = time.argsort(descending=True)
+    return -((risk[order] - risk[order].logcumsumexp(0)) * event[order]).mean()
+
+
+def distilled(student_logits, teacher_logits, labels):
+    soft = F.kl_div(student_logits.log_softmax(1), teacher_logits.softmax(1), reduction="batchmean")
+    return soft + F.cross_entropy(student_logits, labels)
+
+
+@pytest.mark.parametrize(
+    ("loss", "tensors"),
+    [
+        (overlap, {"boxes": "B 4 boxes", "gt_boxes": "B 4 boxes"}),
+        (survival, {"risk": "B", "time": "B positive", "event": "B binary"}),
+        (distilled, {"student_logits": "B C logits", "teacher_logits": "B C logits", "labels": "B index(C)"}),
+    ],
+)
+def test_tensors_of_other_fields_are_known_by_name(loss: Any, tensors: dict[str, str]) -> None:
+    proposal = propose("loss", loss, with_laws=False)
+    assert texts(proposal) == tensors
+    assert verify(specified(loss, proposal), profile="quick", rules=["B01", "G01"]).ok
 
 
 def test_the_loss_is_picked_out_of_what_is_returned() -> None:
@@ -182,7 +229,8 @@ def test_only_sentences_that_are_about_one_parameter_speak_of_it() -> None:
     [
         ("y_pred", "scores"),
         ("yTrue", "labels"),
-        ("teacher_logits", "bank"),
+        ("teacher_logits", "teachers"),
+        ("memory_bank", "bank"),
         ("class_weights", "class_weights"),
         ("input2", "embeddings"),
         ("edge_mask", "mask"),

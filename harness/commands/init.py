@@ -54,7 +54,7 @@ def init(target: str, output: Path | None, stdout: bool, force: bool, limit: flo
     for proposal in made:
         click.echo(_decisions(proposal) + "\n", err=stdout)
     for name, reason in answer.problems.items():
-        click.echo(f"left out: {name}: {reason}\n", err=stdout)
+        click.echo(f"left out: {name}: {reason.removeprefix(name + ': ')}\n", err=stdout)
     if stdout:
         click.echo(text, nl=False)
         return
@@ -121,7 +121,11 @@ def _decisions(proposal: Proposal) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, wide, strict=False)) + f"  {row[3]}" for row in rows
     ]
     head = f"{proposal.name}: {proposal.trials} readings tried"
-    return "\n".join([head, *(f"  {line}" for line in lines), *(f"  note: {note}" for note in proposal.notes)])
+    return "\n".join([head, *(f"  {line}" for line in lines), *(_note(note) for note in proposal.notes)])
+
+
+def _note(note: str) -> str:
+    return "  note: " + note.strip().replace("\n", "\n    ")
 
 
 def _label(decision: Decision) -> str:

@@ -82,9 +82,9 @@ KINDS: Mapping[str, Kind] = {
             _CLASSES[0],
             ("B", "real"),
             ("B D", "probability"),
+            ("B C", "probability"),
             ("B C", "simplex(-1)"),
             ("B D", "positive"),
-            ("B C", "probability"),
             ("B C", "log_probabilities"),
             ("B D", "simplex(-1)"),
             ("B N", "simplex(-1)"),
@@ -96,7 +96,13 @@ KINDS: Mapping[str, Kind] = {
     ),
     "logits": Kind("prediction", (*_CLASSES, ("B D", "logits"), ("B", "logits"), ("B S C", "logits"))),
     "log_probabilities": Kind(
-        "prediction", (("B C", "log_probabilities"), ("T B C", "log_probabilities"), ("B D", "logits"))
+        "prediction",
+        (
+            ("B C", "log_probabilities"),
+            ("T B C", "log_probabilities"),
+            ("B", "interval(-20, 0)"),
+            ("B D", "logits"),
+        ),
     ),
     "probabilities": Kind(
         "prediction",
@@ -116,6 +122,15 @@ KINDS: Mapping[str, Kind] = {
     ),
     "others": Kind("prediction", (("B D", "real"), ("M D", "real"), ("B N D", "real"), ("N D", "real"))),
     "labels": Kind("label", _LABELS),
+    "teachers": Kind("label", (("B C", "logits"), ("N C", "logits"), ("B D", "real"))),
+    "images": Kind("prediction", (("B C H W", "probability"), ("B C H W", "real"), ("H W", "probability"))),
+    "points": Kind("prediction", (("B N D", "real"), ("N D", "real"))),
+    "boxes": Kind("prediction", (("B 4", "boxes"), ("B N 4", "boxes"))),
+    "levels": Kind("label", (("D", "probability"), ("C", "probability"), ("B", "probability"))),
+    "risks": Kind("prediction", (("B", "real"), ("B D", "real"))),
+    "durations": Kind("label", (("B", "positive"), ("B D", "positive"))),
+    "events": Kind("label", (("B", "binary"), ("B", "boolean"), ("B D", "binary"))),
+    "returns": Kind("label", (("B", "real"), ("B D", "real"), ("B T", "real"))),
     "signs": Kind("label", (("B", "sign"), ("B D", "sign"))),
     "indices": Kind("label", (("B", "index(N)"), ("B", "index(C)"), ("N", "index(M)"))),
     "lengths": Kind("label", (("B", "index(T)"), ("B", "index(S)"), ("B", "index(N)"))),
@@ -155,7 +170,7 @@ KINDS: Mapping[str, Kind] = {
         "weight", (("C C", "nonnegative"), ("N M", "interval(0, 1)"), ("B B", "nonnegative"), ("N N", "nonnegative"))
     ),
     "prototypes": Kind("weight", (("C D", "real"), ("N D", "real"))),
-    "bank": Kind("weight", (("N D", "real"), ("N C", "logits"), ("C D", "real"))),
+    "bank": Kind("weight", (("N D", "real"), ("C D", "real"))),
 }
 
 UNKNOWN = Kind(
@@ -179,9 +194,18 @@ _NAMES: Mapping[str, str] = {
     "probabilities": "prob probs probability probabilities p q",
     "histograms": "source histogram histograms marginal marginals mass distribution distributions",
     "embeddings": "embedding embeddings emb embs feature features feat feats z h anchor anchors positive negative query queries "
-    "vector vectors x1 x2 input1 input2 z1 z2 a b u v representation representations hidden mean means mu view",
+    "vector vectors x1 x2 input1 input2 z1 z2 a b u v representation representations hidden mean means mu view logvar logsigma logstd",
     "others": "negatives key keys",
     "labels": "target targets label labels y gt truth groundtruth class classes true expected reference annotation",
+    "teachers": "teacher teachers teacherlogits",
+    "risks": "risk risks hazard hazards",
+    "images": "img imgs image images picture frame frames",
+    "points": "point points verts vertices coords coordinates xyz cloud",
+    "boxes": "box boxes bbox bboxes",
+    "levels": "quantile quantiles percentiles levels",
+    "durations": "time times duration durations",
+    "events": "event events censored observed",
+    "returns": "advantage advantages reward rewards returns",
     "signs": "sign signs",
     "indices": "index indices idx ids node nodes position positions positives",
     "lengths": "length lengths",
@@ -194,15 +218,16 @@ _NAMES: Mapping[str, str] = {
     "matrix": "precision covariance cov metric",
     "costs": "cost costs distances costmatrix confusion",
     "prototypes": "prototype prototypes center centers centre centres centroid centroids proxies codebook",
-    "bank": "bank memory queue teacher teacherlogits",
+    "bank": "bank memory queue",
 }
 _KIND_OF = {name: kind for kind, names in _NAMES.items() for name in names.split()}
 
 # Constants that a loss may need; (name, value, the size that it states).
 _CONSTANTS: Mapping[str, tuple[Any, str | None]] = {
-    **dict.fromkeys(("numclasses", "nclasses", "classes", "classnum", "clsnum"), (5, "C")),
+    **dict.fromkeys(("numclasses", "nclasses", "classes", "classnum", "clsnum", "outfeatures"), (5, "C")),
     **dict.fromkeys(
-        ("embeddingdim", "embdim", "featdim", "featuredim", "dim", "embeddingsize", "numfeatures"), (4, "D")
+        ("embeddingdim", "embdim", "featdim", "featuredim", "dim", "embeddingsize", "numfeatures", "infeatures"),
+        (4, "D"),
     ),
     "reduction": ("mean", None),
     **dict.fromkeys(("temperature", "tau", "t", "epsilon"), (0.5, None)),
@@ -261,6 +286,11 @@ def constants(name: str, annotation: Any = None) -> list[Guess]:
         Guess(LEAST_STEP * position, value=value, why="some value, to be able to call it")
         for position, value in enumerate(values)
     ]
+
+
+def size_stated(name: str) -> str | None:
+    """The symbol whose size constants of that name state, where they do."""
+    return _CONSTANTS.get(re.sub(r"[^a-z0-9]", "", name.lower()), (None, None))[1]
 
 
 def is_constant_name(name: str) -> bool:

@@ -109,8 +109,16 @@ def _parameter(
         guesses = [knowledge.dearer(g, knowledge.AGAINST_ANNOTATION - shift) for g in guesses]
         guesses += [knowledge.dearer(g, shift) for g in knowledge.constants(name)]
     elif is_tensor is False:
-        guesses = knowledge.constants(name, annotation)
+        guesses = _sizes(parameter) or knowledge.constants(name, annotation)
     return Parameter(name, place, optional, is_tensor, tuple(sorted(guesses, key=lambda guess: guess.cost)))
+
+
+def _sizes(parameter: inspect.Parameter) -> list[Guess]:
+    """What a default states of a size, where the name says that it does."""
+    symbol = knowledge.size_stated(parameter.name)
+    if symbol is None or not isinstance(parameter.default, int) or isinstance(parameter.default, bool):
+        return []
+    return [Guess(0.0, value=parameter.default, fixes=symbol, why="its default, which states a size")]
 
 
 def _declared(name: str, annotation: Any) -> Guess | None:

@@ -93,19 +93,20 @@ def specified(loss: Loss, proposal: Proposal) -> LossSpec:
 
 
 def _needed(name: str, loss: Loss, everything: Sequence[Parameter]) -> tuple[list[Parameter], Outcome]:
-    """The parameters to give, and what was found: those without a default, and one more where nothing runs without it."""
+    """The parameters to give, and what was found: those without a default, else with those whose defaults state sizes,
+    else with one more tensor.
+    """
     required = [parameter for parameter in everything if not parameter.optional]
-    outcome = search(name, loss, required) if required else Outcome((), 0, Counter())
-    if outcome.running:
-        return required, outcome
-    trials, errors = outcome.trials, outcome.errors
-    for extra in everything:
-        if extra.optional and extra.is_tensor:
-            needed = [parameter for parameter in everything if parameter in required or parameter is extra]
-            found = search(name, loss, needed)
-            trials += found.trials
-            if found.running:
-                return needed, Outcome(found.running, trials, found.errors)
+    sizes = [p for p in everything if p.optional and any(guess.fixes is not None for guess in p.guesses)]
+    tensors = [p for p in everything if p.optional and p.is_tensor]
+    trials, errors = 0, Counter[str]()
+    for extra in ([], *([sizes] if sizes else []), *([tensor] for tensor in tensors)):
+        needed = [parameter for parameter in everything if parameter in required or parameter in extra]
+        found = search(name, loss, needed) if needed else Outcome((), 0, Counter())
+        trials += found.trials
+        if found.running:
+            return needed, Outcome(found.running, trials, found.errors)
+        errors = errors or found.errors
     return required, Outcome((), trials, errors)
 
 
@@ -120,7 +121,7 @@ def _that_holds(
         if not found:
             return running, ()
         first = first or found[0].message
-    return outcome.running[0], (f"it raises on some sizes or values that this declaration allows:\n{first}",)
+    return outcome.running[0], (f"verify will say of some sizes or values that this declaration allows:\n{first}",)
 
 
 def _decision(parameter: Parameter, guess: Guess, outcome: Outcome) -> Decision:

@@ -44,9 +44,21 @@ def distinct_classes(
     return torch.where(kept, labels, -1).to(dtype)
 
 
+def boxes(
+    shape: tuple[int, ...],
+    generator: Generator,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Boxes by two opposite corners, the lower first."""
+    corner = torch.rand((*shape[:-1], 2), generator=generator, dtype=torch.float64)
+    extent = torch.rand((*shape[:-1], 2), generator=generator, dtype=torch.float64)
+    return torch.cat((corner, corner + 0.1 + extent), -1).to(dtype)
+
+
 SAMPLERS: Mapping[str, tuple[Make, torch.dtype | None]] = {
     "positive_definite": (positive_definite, None),
     "log_probabilities": (log_probabilities, None),
+    "boxes": (boxes, None),
     "distinct_classes": (distinct_classes, torch.int64),
 }
 

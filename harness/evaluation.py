@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from harness import annotations as signatures
 from harness import meter
 from harness.errors import told
 from harness.spec import LossSpec, call_function, construct_parameters
+
+_SEED = 0
 
 
 class LossRaised(Exception):
@@ -33,6 +37,17 @@ def is_of_the_loss(error: BaseException) -> bool:
     outcomes = sys.modules.get("_pytest.outcomes")
     from_outside = () if outcomes is None else (outcomes.Failed, outcomes.Exit)
     return not isinstance(error, (KeyboardInterrupt, *from_outside))
+
+
+@contextlib.contextmanager
+def _same_draws() -> Iterator[None]:
+    """What a constructor draws, such as parameters, is the same in every instance, and torch's generator goes on unmoved."""
+    before = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(_SEED)
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(before)
 
 
 class Candidate:
@@ -74,7 +89,8 @@ class Candidate:
         if self.is_class:
             try:
                 given = {n: tensors[n] for n in self.constructed}
-                built = meter.construction(self.implementation, **given, **self.constructor_options)
+                with _same_draws():
+                    built = meter.construction(self.implementation, **given, **self.constructor_options)
             except BaseException as error:
                 if not is_of_the_loss(error):
                     raise
@@ -87,8 +103,18 @@ class Candidate:
         else:
             return self.implementation
         if isinstance(built, nn.Module):
+            self._to_dtype_of_inputs(built, tensors)
             built.train(train)
         return built  # type: ignore[no-any-return]
+
+    def _to_dtype_of_inputs(self, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        """What a module learns is in the dtype that it is used in, as after ``module.to(dtype)``; what it was given stays."""
+        wanted = next((tensors[name].dtype for name in self.spec.differentiable if name in tensors), None)
+        given = {(tensors[name].shape, tensors[name].dtype) for name in self.constructed}
+        for learned in module.parameters() if wanted is not None else ():
+            is_own = learned.dtype == torch.get_default_dtype() and (learned.shape, learned.dtype) not in given
+            if is_own and learned.dtype != wanted:
+                learned.data = learned.data.to(wanted)
 
     def call(self, built: Callable[..., Any], tensors: Mapping[str, Tensor]) -> Any:
         """What the built loss returns, after `select`; not checked to be a tensor.

@@ -1,0 +1,75 @@
+"""Losses that learn: their parameters are the same in every instance, and in the dtype of the inputs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from harness import LossSpec, TensorSpec, domains, verify
+from harness.evaluation import Candidate
+
+
+class Proxies(nn.Module):
+    """Cross-entropy of the products with one learned vector for each class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.proxies = nn.Parameter(torch.randn(5, 4))
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(F.linear(embeddings, self.proxies), labels)
+
+
+class Weighted(nn.Module):
+    """A mean, weighted by what the constructor is given and learns on."""
+
+    def __init__(self, weights: Tensor) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(weights)
+
+    def forward(self, predictions: Tensor) -> Tensor:
+        return (self.weights * predictions).mean()
+
+
+PROXIES = LossSpec(
+    "proxies",
+    {"proxies": Proxies},
+    inputs={"embeddings": TensorSpec("B D"), "labels": TensorSpec("B", domains.index("C"))},
+    fixed_sizes={"C": 5, "D": 4},
+)
+
+
+def test_a_loss_that_learns_has_no_error() -> None:
+    found = verify(PROXIES, profile="quick", ignore=["T"])
+    assert [finding.message for finding in found.findings if finding.severity == "error"] == []
+    assert found.outcomes
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_what_a_module_learns_is_in_the_dtype_of_its_inputs(dtype: torch.dtype) -> None:
+    given = {"embeddings": torch.ones(2, 4, dtype=dtype), "labels": torch.zeros(2, dtype=torch.int64)}
+    for loss in (Proxies, Proxies()):
+        candidate = Candidate(PROXIES.replace(implementations={"proxies": loss}), "proxies")
+        assert candidate(given).dtype == dtype
+
+
+def test_what_a_constructor_draws_is_the_same_in_every_instance_and_leaves_the_generator_unmoved() -> None:
+    candidate = Candidate(PROXIES, "proxies")
+    before = torch.get_rng_state()
+    one, another = candidate.build({}), candidate.build({})
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(one.proxies, another.proxies)
+    assert one.proxies.std() > 0
+
+
+def test_what_a_module_was_given_keeps_its_dtype() -> None:
+    spec = LossSpec(
+        "weighted",
+        {"weighted": Weighted},
+        inputs={"predictions": TensorSpec("B")},
+        context={"weights": TensorSpec("B", domains.nonnegative())},
+    )
+    given = {"predictions": torch.ones(3, dtype=torch.float64), "weights": torch.ones(3)}
+    assert Candidate(spec, "weighted").build(given).weights.dtype == torch.float32

@@ -128,7 +128,8 @@ def _decision(parameter: Parameter, guess: Guess, outcome: Outcome) -> Decision:
     confidence, why = guess.confidence, guess.why
     usual = min(parameter.guesses, key=lambda g: g.cost)
     if confidence == "guessed" and guess.dims is not None and (guess.dims, guess.domain) != (usual.dims, usual.domain):
-        confidence, why = "tried", f"{usual.dims} {usual.domain} is more usual but did not run as well"
+        other = "a constant" if usual.dims is None else f"{usual.dims} {usual.domain}".strip()
+        confidence, why = "tried", f"{other} is more usual but did not run as well"
     elif confidence == "guessed" and guess.dims is not None:
         confidence, why = "tried", f"it runs so; {why}"
     if guess.dims is None:

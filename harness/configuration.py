@@ -16,6 +16,10 @@
     cache = "warm,cold"          # by default warm on the CPU, both on CUDA
     clock = "events,graph"       # some of wall, events and graph; by default those of the device
     compile = true               # time each under torch.compile too
+    workers = 4                  # checks at a time; by default as many as there are cores
+    timeout = 300.0              # seconds that one check may take
+    memory = 8.0                 # GiB that one process may take
+    cluster = "tcp://10.0.0.1:8786"   # a dask cluster on which to run
 
     [tool.loss-harness.report]   # for one command alone, over what stands above
     out = "reports/latest"
@@ -51,11 +55,12 @@ TIMED = {
 _TIMING = ("device", "budget", "seed", "pass", "dtype", "cache", "clock", "compile")
 _CHECKING = ("profile", "seed", "device", "select", "ignore")
 _SAID = ("quiet", "verbose")
+_APART = ("workers", "timeout", "memory", "cluster")
 # What each command may be told in a table of its own; what stands above goes to every command that knows it.
 COMMANDS: Mapping[str, tuple[str, ...]] = {
-    "report": ("targets", *dict.fromkeys((*_CHECKING, *_TIMING)), "out", *_SAID),
-    "verify": ("targets", *_CHECKING, "baseline", "format", *_SAID),
-    "bench": ("targets", *_TIMING, "format", *_SAID),
+    "report": ("targets", *dict.fromkeys((*_CHECKING, *_TIMING)), "out", *_APART, *_SAID),
+    "verify": ("targets", *_CHECKING, "baseline", "format", *_APART, *_SAID),
+    "bench": ("targets", *_TIMING, "format", *_APART, *_SAID),
     "diff": ("format", *_SAID),
 }
 
@@ -113,7 +118,7 @@ def read(file: Path) -> Configuration | None:
 
     try:
         data = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{file}: cannot be read as TOML: {error}") from error
     tools = data.get("tool", {})
     table = tools.get(TABLE) if isinstance(tools, Mapping) else None
@@ -184,6 +189,10 @@ def _seed(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
 def _budget(value: object) -> float | None:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return float(value) if is_number and 0 < value < float("inf") else None  # type: ignore[arg-type, operator]
@@ -225,6 +234,10 @@ _KEYS: Mapping[str, tuple[Callable[[object], Any], str]] = {
     "device": (_device, 'cpu, cuda or both: "cpu,cuda"'),
     "budget": (_budget, "a positive number of seconds"),
     "compile": (_flag, "true or false"),
+    "workers": (_count, "a whole number from 1"),
+    "timeout": (_budget, "a positive number of seconds"),
+    "memory": (_budget, "a positive number of GiB"),
+    "cluster": (_text, 'an address, such as "tcp://10.0.0.1:8786"'),
     "baseline": (_text, 'a file, such as "accepted.json"'),
     "out": (_text, 'a folder, such as "reports/latest"'),
     "format": (_text, 'a format of the command, such as "json"'),

@@ -338,3 +338,38 @@ def declared(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_DECLARED):
         command = option(command)
     return command
+
+
+_LIMITS = (
+    click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Checks that run at a time, each loss x implementation in a process of its own; by default as many as there are cores.",
+    ),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        default=300.0,
+        callback=_finite,
+        show_default=True,
+        metavar="SECONDS",
+        help="What one check may take before it is ended and reported.",
+    ),
+    click.option(
+        "--memory",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="GIB",
+        help="What one process may take beside what it is born with; by default its share of four fifths of what is free.",
+    ),
+    click.option(
+        "--cluster", metavar="ADDRESS", help="Run on the dask cluster at this address, such as tcp://10.0.0.1:8786."
+    ),
+)
+
+
+def apart(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where losses run, and what they may take."""
+    for option in reversed(_LIMITS):
+        command = option(command)
+    return command

@@ -44,10 +44,25 @@ BAD = LossSpec("bad", {"naive": naive, "wrong": wrong})
 """
 
 
+# The reference is checked, the other implementation never gets through.
+STUCK = (
+    LOSS.partition("GOOD = ")[0]
+    + """
+def stuck(predictions, labels):
+    while True:
+        pass
+
+
+GOOD = LossSpec("good", {"naive": naive, "stuck": stuck})
+"""
+)
+
+
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A directory that is not the repository, with one file of losses."""
+    """A directory that is not the repository, with one file of losses, and one of a loss that never ends."""
     (tmp_path / "mine.py").write_text(LOSS)
+    (tmp_path / "stuck.py").write_text(STUCK)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -236,7 +251,7 @@ def test_rules_and_implementations_are_chosen(place):
 def test_an_interrupt_shows_what_is_done_and_exits_130(place, monkeypatch, capsys):
     _interrupt_after(monkeypatch, 2)
     monkeypatch.setattr(
-        sys, "argv", ["loss-harness", "verify", "mine.py:GOOD", "--select", "B01,E01", "--profile", "quick"]
+        sys, "argv", ["loss-harness", "verify", "stuck.py", "--select", "B01,E01", "--profile", "quick"]
     )
     with pytest.raises(SystemExit) as end:
         cli.main()
@@ -247,26 +262,26 @@ def test_an_interrupt_shows_what_is_done_and_exits_130(place, monkeypatch, capsy
 
 
 def _interrupt_after(monkeypatch, count):
-    from harness.report import run as module
+    """As soon as so many outcomes are known; in `stuck.py` they are all that ever will be."""
+    from harness.jobs.driver import Driver
 
-    left = iter(range(count))
-    original = module.verify
+    original = Driver._show
 
-    def once_more(*args, **kwargs):
-        if next(left, None) is None:
+    def show(driver, observer):
+        original(driver, observer)
+        if sum(len(driver.known(plan).outcomes) for plan in driver.plans) >= count:
             raise KeyboardInterrupt
-        return original(*args, **kwargs)
 
-    monkeypatch.setattr(module, "verify", once_more)
+    monkeypatch.setattr(Driver, "_show", show)
 
 
 def test_a_bug_of_the_tool_is_not_taken_for_a_finding(place, monkeypatch, capsys):
-    from harness.report import run as module
+    from harness.jobs.driver import Driver
 
     def bug(*args, **kwargs):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(module, "verify", bug)
+    monkeypatch.setattr(Driver, "verify", bug)
     monkeypatch.setattr(sys, "argv", ["loss-harness", "verify", "mine.py:GOOD"])
     with pytest.raises(SystemExit) as end:
         cli.main()
@@ -351,7 +366,7 @@ def test_a_baseline_that_is_no_longer_needed_shrinks(place):
 
 def test_an_interrupted_run_writes_no_baseline(place, monkeypatch):
     _interrupt_after(monkeypatch, 2)
-    verify("mine.py", "--write-baseline", "accepted.json")
+    verify("stuck.py", "--write-baseline", "accepted.json")
     assert not Path("accepted.json").exists()
 
 
@@ -391,12 +406,12 @@ def test_a_report_says_the_verdict_and_writes_the_folder(place):
 def test_an_interrupted_report_is_written_beside_the_complete_one(place, monkeypatch):
     Path("out").mkdir()
     Path("out/report.json").write_text("earlier")
-    _interrupt_after(monkeypatch, 3)
-    done = make_report("mine.py:GOOD")
-    assert done.exit_code != 0
+    _interrupt_after(monkeypatch, 4)
+    done = make_report("stuck.py", "--select", "B01,E01,B02,B05")
+    assert done.exit_code == 130
     assert Path("out/report.json").read_text() == "earlier"
     (loss,) = schema.loads(Path("out/interrupted/report.json").read_text()).losses
-    assert loss.missing.startswith("interrupted: 3 of ")
+    assert loss.missing == "interrupted: 4 of 8 planned checks ran"
     assert [v.verdict for v in loss.verdicts] == ["reference", "inconclusive"]
 
 
@@ -404,8 +419,8 @@ def test_a_run_without_results_leaves_the_folder_alone(place, monkeypatch):
     Path("out").mkdir()
     Path("out/report.json").write_text("earlier")
     _interrupt_after(monkeypatch, 0)
-    make_report("mine.py:GOOD")
-    assert [path.name for path in Path("out").iterdir()] == ["report.json"]
+    make_report("stuck.py", "--select", "B01")
+    assert sorted(path.name for path in Path("out").iterdir()) == ["journal.jsonl", "report.json"]
     assert Path("out/report.json").read_text() == "earlier"
 
 

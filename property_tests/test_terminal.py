@@ -87,7 +87,7 @@ def test_a_terminal_shows_what_runs_and_each_finding_as_it_comes(folder: Path) -
     found = next(line for line in terminal.lines if line.startswith("error "))
     assert found.startswith("error    bad / wrong / E01 value equals the reference, at ")
     assert re.search(r"━ \d/4", terminal.text)
-    assert "bad / naive / B01" in terminal.text
+    assert re.search(r"bad / (naive|wrong) / ", terminal.text)
     assert terminal.text.index(found) < terminal.text.index("1 error\r\n")
     assert terminal.raw.rfind("\x1b[?25h") > terminal.raw.rfind("\x1b[?25l")
 
@@ -222,14 +222,11 @@ def test_an_interrupt_that_was_swallowed_ends_the_run_before_its_next_step() -> 
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_second_interrupt_ends_a_loss_that_swallowed_the_first(folder: Path) -> None:
+def test_a_loss_that_swallows_interrupts_is_never_asked(folder: Path) -> None:
     with Terminal(
         "verify", "mine.py:DEAF", "--profile", "quick", "--implementation", "deaf", folder=folder
     ) as terminal:
         terminal.wait_for("deaf / deaf / B01")
-        terminal.interrupt()
-        time.sleep(0.5)
-        assert terminal.process.poll() is None
         begin = time.monotonic()
         terminal.interrupt()
         assert terminal.wait() == 130

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness import options
-from harness.commands import colors, loading, running
+from harness.commands import apart, colors, running
 
 if TYPE_CHECKING:
+    from harness.jobs.driver import Driver
     from harness.report.schema import Report
 
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     "--save", type=click.Path(path_type=Path, dir_okay=False), help="Write the results there, for `loss-harness diff`."
 )
 @options.declared
+@options.apart
 @click.pass_context
 def bench(
     ctx: click.Context,
@@ -43,9 +45,8 @@ def bench(
 ) -> None:
     """Time losses without checking that they are right."""
     from harness.report import schema, writer
-    from harness.report.run import Run
 
-    run = Run(loading.load(targets, ctx), running.request(ctx))
+    run: Driver
     if save is not None:
         writer.check_folder(save.parent)
 
@@ -59,7 +60,8 @@ def bench(
             running.emit((run.timings or "") if form == "csv" else _text(made, quiet, verbose), None)
         return None if place is None else place.as_posix()
 
-    running.complete(run, [run.benchmark], show, quiet=quiet)
+    with apart.driving(ctx, targets) as run:
+        running.complete(run, [run.benchmark], show, quiet=quiet)
 
 
 def _place(save: Path, made: Report) -> Path:

@@ -1,4 +1,4 @@
-"""From TARGETs, and from what the command line declares of a loss, to specs."""
+"""From TARGETs, and from what the command line declares of a loss, to what another process can load."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from harness.spec import LossSpec
+    from harness.errors import DeclarationError
 
 # The options of `harness.options.declared` beside --inputs: parameter -> name.
 _BESIDE = {
@@ -20,41 +20,40 @@ _BESIDE = {
 }
 
 
-def load(targets: Sequence[str], ctx: click.Context) -> list[LossSpec]:
-    """The specs that the targets name, or the one that ``--inputs`` declares.
+def targets(given: Sequence[str], ctx: click.Context) -> list[str]:
+    """The targets, or the one text that carries what ``--inputs`` and its companions declare.
 
     Raises:
         click.UsageError: ``--inputs`` with several targets, or its companions without it.
-        TargetError, DeclarationError: see `harness.locate`; for a loss that declares nothing, with the line to write.
     """
     from harness.declaration import Declaration
-    from harness.errors import DeclarationError
-    from harness.locate import load_declared, load_specs
 
-    given = ctx.params
-    if given["inputs"] is None:
-        alone = [name for parameter, name in _BESIDE.items() if given[parameter]]
+    told = ctx.params
+    if told["inputs"] is None:
+        alone = [name for parameter, name in _BESIDE.items() if told[parameter]]
         if alone:
             raise click.UsageError(
                 f"{alone[0]} declares a loss only together with --inputs, such as --inputs 'input: B D'"
             )
-        try:
-            return load_specs(targets)
-        except DeclarationError as error:
-            from harness.starting.advice import with_advice
-
-            raise with_advice(error, targets, str(ctx.info_name)) from error
-    if len(targets) != 1:
-        raise click.UsageError(
-            f"--inputs declares one loss, but {len(targets)} targets came; write package.module:Name"
-        )
+        return list(given)
+    if len(given) != 1:
+        raise click.UsageError(f"--inputs declares one loss, but {len(given)} targets came; write package.module:Name")
     declaration = Declaration(
-        target=targets[0],
-        inputs=given["inputs"],
-        context=given["context"] or "",
-        output=given["returns"],
-        options=tuple(given["settings"]),
-        laws=tuple(given["laws"]),
-        reference=given["reference"] or "",
+        target=given[0],
+        inputs=told["inputs"],
+        context=told["context"] or "",
+        output=told["returns"],
+        options=tuple(told["settings"]),
+        laws=tuple(told["laws"]),
+        reference=told["reference"] or "",
     )
-    return [load_declared(declaration)]
+    return [declaration.as_target]
+
+
+def advised(error: DeclarationError, given: Sequence[str], ctx: click.Context) -> DeclarationError:
+    """The error of a loss that declares nothing, with the command lines that would have worked."""
+    if ctx.params["inputs"] is not None:
+        return error
+    from harness.starting.advice import with_advice
+
+    return with_advice(error, given, str(ctx.info_name))

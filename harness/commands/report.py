@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness import options
-from harness.commands import colors, loading, running
+from harness.commands import apart, colors, running
 from harness.commands import output as forms
 
 if TYPE_CHECKING:
+    from harness.jobs.driver import Driver
     from harness.report.formats import Presentation
     from harness.report.schema import Report
 
@@ -36,13 +37,18 @@ if TYPE_CHECKING:
 @options.timings
 @options.loudness
 @forms.options
+@click.option(
+    "--resume", is_flag=True, help="Go on from what an interrupted run of the same request left in the folder."
+)
 @options.declared
+@options.apart
 @click.pass_context
 def report(
     ctx: click.Context,
     /,
     targets: tuple[str, ...],
     out: Path,
+    resume: bool,
     timings: bool,
     quiet: bool,
     verbose: bool,
@@ -56,18 +62,19 @@ def report(
     TARGET defaults to `losses`.  Writes report.html, report.md, report.json, timings.csv and
     failures/ to the folder.
     """
+    from harness.jobs.journal import Journal
     from harness.report import writer
     from harness.report.formats import Presentation
-    from harness.report.run import Run
 
-    request = running.request(ctx)
-    run = Run(loading.load(targets or ("losses",), ctx), request)
     writer.check_folder(out)
     forms.check(output, written)
+    run: Driver
 
     def show(made: Report) -> str:
         folder = writer.folder_for(out, made)
         writer.write_report(folder, made, run.failures, timings=run.timings)
+        if not any(loss.missing for loss in made.losses):
+            journal.finish()
         how = Presentation(
             failures=(folder / writer.FAILURES).as_posix(),
             verbose=verbose,
@@ -83,7 +90,12 @@ def report(
             running.emit(_summary(made, how), None)
         return folder.as_posix()
 
-    running.complete(run, [run.verify, run.calibrate, run.benchmark], show, quiet=quiet)
+    with (
+        apart.driving(ctx, targets or ("losses",)) as run,
+        Journal(out, run.targets, run.request, code=run.code, resume=resume) as journal,
+    ):
+        run.journal = journal
+        running.complete(run, [run.verify, run.calibrate, run.benchmark], show, quiet=quiet)
 
 
 def _summary(made: Report, how: Presentation) -> str:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness import options
-from harness.commands import colors, loading, running
+from harness.commands import apart, colors, running
 from harness.commands import output as out
 
 if TYPE_CHECKING:
+    from harness.jobs.driver import Driver
     from harness.report.observer import Observer
     from harness.report.schema import Report
 
@@ -32,6 +33,7 @@ FAILURES = ".loss-harness/failures"
 @out.options
 @options.loudness
 @options.declared
+@options.apart
 @click.pass_context
 def verify(
     ctx: click.Context,
@@ -48,11 +50,9 @@ def verify(
     """Check that losses are right."""
     from harness.report import writer
     from harness.report.formats import Presentation
-    from harness.report.run import Run
 
-    request = running.request(ctx)
-    run = Run(loading.load(targets, ctx), request)
     out.check(output, written)
+    run: Driver
 
     def show(made: Report) -> str | None:
         writer.write_failures(Path(FAILURES), run.failures)
@@ -64,4 +64,5 @@ def verify(
         if write_baseline is not None:
             run.accept(write_baseline)
 
-    running.complete(run, [run.verify, accept], show, quiet=quiet)
+    with apart.driving(ctx, targets) as run:
+        running.complete(run, [run.verify, accept], show, quiet=quiet)

@@ -33,24 +33,43 @@ _ENVIRONMENT = {
 }
 
 
-def _unheard(kind: str, data: Any) -> None:
-    pass
+def unheard(kind: str, data: Any) -> None:
+    """For who only wants to know how it ended."""
 
 
 class Isolation(Protocol):
     """Whoever runs functions and says how that ended."""
 
-    def run(self, function: str, payload: Any, limits: Limits | None = None, hear: Hear = _unheard) -> Ended:
+    def run(
+        self,
+        function: str,
+        payload: Any,
+        limits: Limits | None = None,
+        hear: Hear = unheard,
+        *,
+        folder: str | None = None,
+    ) -> Ended:
         """See `Sandbox.run`."""
 
+    def stop(self) -> None:
+        """End the jobs that run."""
+
     def close(self) -> None:
-        """End what runs."""
+        """End what runs, and take no more."""
 
 
 class Here:
     """No isolation at all, for systems that cannot fork: limits do not hold, and what ends a job ends this process."""
 
-    def run(self, function: str, payload: Any, limits: Limits | None = None, hear: Hear = _unheard) -> Ended:
+    def run(
+        self,
+        function: str,
+        payload: Any,
+        limits: Limits | None = None,
+        hear: Hear = unheard,
+        *,
+        folder: str | None = None,
+    ) -> Ended:
         """See `Sandbox.run`."""
         module, _, name = function.partition(":")
         step = ""
@@ -62,10 +81,14 @@ class Here:
                 hear(kind, data)
 
         try:
-            getattr(importlib.import_module(module), name)(payload, tell)
+            with contextlib.chdir(os.getcwd() if folder is None else folder):
+                getattr(importlib.import_module(module), name)(payload, tell)
         except Exception as error:
             return Ended(events.RAISED, f"{type(error).__name__}: {error}", step)
         return Ended(events.FINISHED)
+
+    def stop(self) -> None:
+        """A job that runs here is over before this can be called."""
 
     def close(self) -> None:
         """Nothing runs."""
@@ -94,7 +117,15 @@ class Sandbox:
         with self._lock:
             self._spawn()
 
-    def run(self, function: str, payload: Any, limits: Limits | None = None, hear: Hear = _unheard) -> Ended:
+    def run(
+        self,
+        function: str,
+        payload: Any,
+        limits: Limits | None = None,
+        hear: Hear = unheard,
+        *,
+        folder: str | None = None,
+    ) -> Ended:
         """Run ``package.module:name`` with ``(payload, tell)`` in a new process, and wait for its end.
 
         Args:
@@ -102,6 +133,7 @@ class Sandbox:
             payload: for it, in JSON types.
             limits: what it may take.
             hear: gets its steps and results as they come, in this thread.
+            folder: the working directory; by default that of this process.
         """
         ours, theirs = socket.socketpair()
         with ours:
@@ -111,7 +143,8 @@ class Sandbox:
                 "function": function,
                 "payload": payload,
                 "limits": asdict(limits or Limits()),
-                "cwd": os.getcwd(),
+                "environment": os.environ | _ENVIRONMENT,
+                "cwd": os.getcwd() if folder is None else folder,
                 "path": [place for place in sys.path if place],
             }
             with self._lock:
@@ -152,7 +185,7 @@ class Sandbox:
                     socket.send_fds(control, [b"job"], [theirs.fileno()])
                     return
                 except OSError:
-                    self._stop()
+                    self._end()
                     if attempt == 2:
                         raise
 
@@ -178,7 +211,7 @@ class Sandbox:
         self._starting = ours
         return ours
 
-    def _stop(self) -> None:
+    def _end(self) -> None:
         for control in (self._control, self._starting):
             if control is not None:
                 control.close()
@@ -191,14 +224,19 @@ class Sandbox:
                 self._process.wait()
             self._process = None
 
-    def close(self) -> None:
-        """End every job and the process that starts them."""
+    def stop(self) -> None:
+        """End every job; others can be asked for."""
         with self._lock:
-            self._closed = True
             for job in self._jobs:
                 with contextlib.suppress(OSError):
                     job.shutdown(socket.SHUT_RDWR)
-            self._stop()
+
+    def close(self) -> None:
+        """End every job and the process that starts them."""
+        self.stop()
+        with self._lock:
+            self._closed = True
+            self._end()
 
     def __enter__(self) -> Sandbox:
         return self

@@ -87,6 +87,8 @@ class _Watch:
             nothing = os.open(os.devnull, os.O_RDONLY)
             for source, target in ((nothing, 0), (output, 1), (output, 2)):
                 os.dup2(source, target)
+            os.environ.clear()
+            os.environ.update(self.request["environment"])
             os.chdir(self.request["cwd"])
             sys.path[:] = self.request["path"]
             worker.work(self.request["function"], self.request["payload"], tell, self.limits)

@@ -17,9 +17,11 @@ from harness.report.schema import CRASHED, FindingRecord, LossRecord, OutcomeRec
 Keep = Callable[[dict[str, Any]], None]  # a result, as JSON types
 
 DEATHS = 3  # processes that one job may lose before what is left of it is given up
-# What every job needs; none of them starts a thread or touches a device when it is imported.
-PRELOAD = ("torch", "harness.jobs.perform", "harness.stopped", "pandas", "torch._dynamo", "torch._functorch.apis")
 _DESCRIBE_S = 60.0
+
+
+class ProcessLost(Exception):
+    """What watches a process is gone, so that nothing is known of the loss: the job is to be handed out again."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ def _round(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], None
                 done.add(data["step"])
 
     ended = sandbox.run("harness.jobs.perform:verify", job.payload(), job.limits, hear)
+    if ended.how == events.LOST:
+        raise ProcessLost(ended.reason)
     return ended, job.without(done)
 
 
@@ -146,6 +150,8 @@ def _measure(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], No
             keep(data)
 
     ended = sandbox.run("harness.jobs.perform:measure", job.payload(), job.limits, hear)
+    if ended.how == events.LOST:
+        raise ProcessLost(ended.reason)
     return Conducted("" if ended.ok else f"timing it ended: {_reason(ended)}")
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,8 +20,8 @@ from harness.jobs.perform import LOADING, SUGGESTIONS
 from harness.report import records
 from harness.report.baseline import marked
 from harness.report.ledger import UNSEEN, Ledger, Planned, Request, check_step, timing_step
-from harness.report.observer import Observer
-from harness.report.schema import LossRecord, loss_dumps, loss_loads
+from harness.report.observer import Observer, Step
+from harness.report.schema import FindingRecord, LossRecord, loss_dumps, loss_loads
 
 TRIES = 5  # how often a job is handed out whose worker is lost
 _LOOK_S = 0.2  # how often an interrupt is looked for
@@ -70,6 +72,8 @@ class Driver(Ledger):
         super().__init__([Planned.from_json(plan) for plan in told["plans"]], request, absent=told["absent"])
         self.environment |= told["environment"]
         self._lock = threading.Lock()
+        self._planned_for = {plan.name: plan for plan in self.plans}
+        self._news: queue.SimpleQueue[Step | tuple[str, list[FindingRecord]]] = queue.SimpleQueue()
         self._results: dict[tuple[str, str, str, str], list[LossRecord]] = {}
         self._measured: dict[str, list[LossRecord]] = {}
         self._refused: dict[str, str] = {}
@@ -99,7 +103,7 @@ class Driver(Ledger):
                 new.append(job)
                 continue
             for result in carried.results:
-                self._keep(job, result, UNSEEN)
+                self._keep(job, result)
             self._lost(job, carried.lost)
         self._carry_out(new, observer)
 
@@ -147,46 +151,74 @@ class Driver(Ledger):
     def _carry_out(self, jobs: Sequence[Job], observer: Observer) -> None:
         """Hand out jobs until each is done; one whose worker is lost is handed out again."""
         waiting: dict[Future[Carried], tuple[Job, int, float]] = {}
+        ended: queue.SimpleQueue[Future[Carried]] = queue.SimpleQueue()
 
         def hand_out(job: Job, tries: int) -> None:
             future = self.workshop.submit(
-                job, lambda result: self._keep(job, result, observer), lambda step: self._begin(job, step, observer)
+                job, lambda result: self._keep(job, result), lambda step: self._begin(job, step)
             )
             waiting[future] = (job, tries, time.perf_counter())
+            future.add_done_callback(ended.put)
 
-        for job in jobs:
-            hand_out(job, 1)
-        while waiting:
-            done, _ = wait(waiting, timeout=_LOOK_S, return_when=FIRST_COMPLETED)
-            for future in done:
-                job, tries, started = waiting.pop(future)
-                error = future.exception()
-                if error is not None and tries < TRIES and not isinstance(error, HarnessError):
-                    hand_out(job, tries + 1)
-                    continue
-                carried = future.result() if error is None else self._give_up(job, error, observer)
-                self.journal.remember(job, carried)
-                self._lost(job, carried.lost)
-                name = f"{'verify' if job.kind == VERIFY else 'benchmark'} {job.loss}"
-                self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+        try:
+            for job in jobs:
+                hand_out(job, 1)
+                while not ended.empty():  # what an executor has done by now is not held until all are handed out
+                    self._take(ended.get(), waiting, hand_out)
+            while waiting:
+                self._show(observer)
+                with contextlib.suppress(queue.Empty):
+                    # Not `concurrent.futures.wait`, which looks at every job each time that one is done.
+                    self._take(ended.get(timeout=_LOOK_S), waiting, hand_out)
+            self._show(observer)
+        except BaseException:  # an interrupt, most likely: what runs is not waited for
+            self.workshop.close()
+            raise
 
-    def _give_up(self, job: Job, error: BaseException, observer: Observer) -> Carried:
+    def _take(
+        self,
+        future: Future[Carried],
+        waiting: dict[Future[Carried], tuple[Job, int, float]],
+        hand_out: Callable[[Job, int], None],
+    ) -> None:
+        job, tries, started = waiting.pop(future)
+        error = future.exception()
+        if isinstance(error, HarnessError):  # no other try would go better
+            raise error
+        if error is not None and tries < TRIES:
+            hand_out(job, tries + 1)
+            return
+        carried = future.result() if error is None else self._give_up(job, error)
+        self.journal.remember(job, carried)
+        self._lost(job, carried.lost)
+        name = f"{'verify' if job.kind == VERIFY else 'benchmark'} {job.loss}"
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+    def _show(self, observer: Observer) -> None:
+        """What threads have told goes to the observer in this one, which alone may be interrupted."""
+        while not self._news.empty():
+            news = self._news.get()
+            if isinstance(news, Step):
+                observer.begin(news)
+            else:
+                observer.found(*news)
+
+    def _give_up(self, job: Job, error: BaseException) -> Carried:
         reason = f"its worker was lost {TRIES} times: {type(error).__name__}: {error}"
         results = [came_to_nothing(job, code, reason) for code in job.codes]
         for result in results:
-            self._keep(job, result, observer)
+            self._keep(job, result)
         return Carried(tuple(results), "" if job.codes else reason)
 
-    def _begin(self, job: Job, step: str, observer: Observer) -> None:
+    def _begin(self, job: Job, step: str) -> None:
         if job.kind == VERIFY and step not in (LOADING, SUGGESTIONS):
-            with self._lock:
-                observer.begin(check_step(job.loss, job.implementation, step))
+            self._news.put(check_step(job.loss, job.implementation, step))
 
-    def _keep(self, job: Job, result: Mapping[str, Any], observer: Observer) -> None:
+    def _keep(self, job: Job, result: Mapping[str, Any]) -> None:
         if "record" not in result:
             self._keep_measured(job, result)
             return
-        plan = next(plan for plan in self.plans if plan.name == job.loss)
+        plan = self._planned_for[job.loss]
         record = loss_loads(result["record"])
         named = replace(plan.record, implementations=record.implementations)
         record = replace(
@@ -201,7 +233,7 @@ class Driver(Ledger):
                 self._results.setdefault(key, []).append(record)
             found = [finding for finding in marked(record, self.request.baseline).findings if not finding.accepted]
             if found:
-                observer.found(job.loss, found)
+                self._news.put((job.loss, found))
 
     def _keep_measured(self, job: Job, result: Mapping[str, Any]) -> None:
         import pandas as pd
@@ -217,7 +249,7 @@ class Driver(Ledger):
         """Say what came to nothing beside the rules, which have outcomes of their own."""
         if not reason:
             return
-        plan = next(plan for plan in self.plans if plan.name == job.loss)
+        plan = self._planned_for[job.loss]
         note = replace(plan.record, notes=(f"{job.implementation or job.loss} on {job.device}: {reason}",))
         with self._lock:
             if job.kind == MEASURE:
@@ -241,7 +273,7 @@ class Driver(Ledger):
                 self._carry_out([job], observer)
             else:
                 for result in carried.results:
-                    self._keep(job, result, UNSEEN)
+                    self._keep(job, result)
                 self._lost(job, carried.lost)
             self.untimed.discard(plan.name)
         if self._refused and len(self._refused) == len(self.plans):

@@ -4,17 +4,52 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
 
-from harness.isolation.sandbox import Here, Isolation, Sandbox
-from harness.jobs.conduct import PRELOAD, Conducted, Keep, conduct
-from harness.jobs.job import Job
+from harness.isolation.events import Ended
+from harness.isolation.limits import Limits
+from harness.isolation.sandbox import Hear, Here, Isolation, Sandbox, unheard
+from harness.jobs import arrival
+from harness.jobs.conduct import Conducted, Keep, ProcessLost, conduct
+from harness.jobs.job import VERIFY, Job
+from harness.jobs.preload import PRELOAD
 
 Begin = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Leased:
+    """Isolation until it is taken back: a job whose process was ended then asks for no other."""
+
+    isolation: Isolation
+    ended: threading.Event
+
+    def run(
+        self,
+        function: str,
+        payload: Any,
+        limits: Limits | None = None,
+        hear: Hear = unheard,
+        *,
+        folder: str | None = None,
+    ) -> Ended:
+        """See `Isolation`."""
+        if self.ended.is_set():
+            raise ProcessLost("the run has ended")
+        return self.isolation.run(function, payload, limits, hear, folder=folder)
+
+    def stop(self) -> None:
+        """See `Isolation`."""
+        self.isolation.stop()
+
+    def close(self) -> None:
+        """See `Isolation`."""
+        self.isolation.close()
 
 
 @dataclass(frozen=True)
@@ -48,15 +83,18 @@ class Local:
 
     Args:
         workers: how many at a time.
+        box: where they run; one of its own by default.
     """
 
-    def __init__(self, workers: int) -> None:
-        self._isolation = isolation()
+    def __init__(self, workers: int, box: Isolation | None = None) -> None:
+        self._is_own = box is None
+        self._closed = threading.Event()
+        self._isolation = isolation() if box is None else box
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="job")
 
     def submit(self, job: Job, keep: Keep, begin: Begin) -> Future[Carried]:
         """See `Workshop`."""
-        return self._threads.submit(_carried, self._isolation, job, keep, begin)
+        return self._threads.submit(_carried, _Leased(self._isolation, self._closed), job, keep, begin)
 
     def call(self, function: str, payload: dict[str, Any]) -> tuple[Any, str]:
         """See `Workshop`."""
@@ -64,9 +102,12 @@ class Local:
 
     def close(self) -> None:
         """See `Workshop`."""
+        self._closed.set()
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._isolation.close()
+        self._isolation.stop()
         self._threads.shutdown(wait=True)
+        if self._is_own:
+            self._isolation.close()
 
     def __enter__(self) -> Local:
         return self
@@ -80,19 +121,25 @@ class Local:
 class Remote:
     """Jobs in any `concurrent.futures.Executor`, in this machine or another: what it is given and gives back is text.
 
+    The workers must have the same versions, and files that targets name under the same path; else a future holds a
+    `harness.jobs.arrival.WorkerError`, which ends the run.
+
     Args:
-        executor: for jobs of a device.
+        executor: for jobs of a device; asked anew for each.
         close: what ends it.
     """
 
     def __init__(self, executor: Callable[[str], Executor], close: Callable[[], None]) -> None:
         self._executor = executor
         self._close = close
+        self._origin = arrival.origin()
 
     def submit(self, job: Job, keep: Keep, begin: Begin) -> Future[Carried]:
         """See `Workshop`; results come when the job is done."""
         told: Future[Carried] = Future()
-        running = self._executor(job.device).submit(carry_out, job.dumps())
+        # What times a loss does so on all devices.
+        device = job.device if job.kind == VERIFY else _neediest(job.request["devices"])
+        running = self._executor(device).submit(arrival.carry_out, job.dumps(), self._origin)
 
         def finish(done: Future[str]) -> None:
             if not told.set_running_or_notify_cancel():
@@ -111,9 +158,10 @@ class Remote:
 
     def call(self, function: str, payload: dict[str, Any]) -> tuple[Any, str]:
         """See `Workshop`."""
-        answer: tuple[Any, str] = tuple(
-            json.loads(self._executor("cpu").submit(call_there, function, payload).result())
-        )
+        # Which devices are there is said by a worker that has them.
+        device = _neediest(payload.get("request", {}).get("devices", ()))
+        told = self._executor(device).submit(arrival.call, function, payload, self._origin).result()
+        answer: tuple[Any, str] = tuple(json.loads(told))
         return answer
 
     def close(self) -> None:
@@ -144,21 +192,56 @@ def called(isolation: Isolation, function: str, payload: dict[str, Any]) -> tupl
     return (heard[-1] if heard else None), reason
 
 
-_there: list[Isolation] = []
+def _neediest(devices: Sequence[str]) -> str:
+    return next((device for device in devices if device != "cpu"), "cpu")
 
 
-def carry_out(text: str) -> str:
+@dataclass(frozen=True)
+class _In:
+    """Isolation in a working directory that is not that of this process."""
+
+    isolation: Isolation
+    folder: str
+
+    def run(
+        self,
+        function: str,
+        payload: Any,
+        limits: Limits | None = None,
+        hear: Hear = unheard,
+        *,
+        folder: str | None = None,
+    ) -> Ended:
+        """See `Isolation`."""
+        return self.isolation.run(function, payload, limits, hear, folder=folder or self.folder)
+
+    def stop(self) -> None:
+        """See `Isolation`."""
+        self.isolation.stop()
+
+    def close(self) -> None:
+        """See `Isolation`."""
+        self.isolation.close()
+
+
+_there: dict[int, Isolation] = {}  # by process: a fork of it has none yet
+_starting = threading.Lock()
+
+
+def carry_out(text: str, folder: str) -> str:
     """Carry out a job wherever this is called; its process is a child of a process that serves all jobs of this one."""
-    carried = _carried(_own(), Job.loads(text), lambda result: None, lambda step: None)
+    job = Job.loads(text)
+    carried = _carried(_In(_own(), folder), job, lambda result: None, lambda step: None)
     return json.dumps({"results": list(carried.results), "lost": carried.lost})
 
 
-def call_there(function: str, payload: dict[str, Any]) -> str:
+def call_there(function: str, payload: dict[str, Any], folder: str) -> str:
     """Call a short function wherever this is called."""
-    return json.dumps(called(_own(), function, payload))
+    return json.dumps(called(_In(_own(), folder), function, payload))
 
 
 def _own() -> Isolation:
-    if not _there:
-        _there.append(isolation())
-    return _there[0]
+    with _starting:
+        if os.getpid() not in _there:
+            _there[os.getpid()] = isolation()
+        return _there[os.getpid()]

@@ -1,0 +1,105 @@
+"""Runs of the commands: losses are loaded, checked and timed in processes of their own, never in this one."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.commands import loading, running
+
+if TYPE_CHECKING:
+    from harness.isolation.sandbox import Sandbox
+    from harness.jobs.driver import Allowed, Driver
+    from harness.jobs.executors import Workshop
+
+_LEAST_BYTES = 2 << 30
+_SHARE = 0.8  # of what is free now, for all jobs together
+
+
+@contextmanager
+def driving(ctx: click.Context, targets: Sequence[str]) -> Iterator[Driver]:
+    """A run over the losses that the targets name, whose processes end with the block.
+
+    Raises:
+        HarnessError: what the targets or the options say cannot be understood.
+    """
+    named = loading.targets(targets, ctx)
+    with ExitStack() as stack:
+        box = None
+        if ctx.params.get("cluster") is None and hasattr(os, "fork"):
+            box = _box()
+        from harness.errors import DeclarationError
+        from harness.jobs.driver import Driver
+
+        shop = _workshop(ctx.params, box)
+        stack.callback(shop.close)
+        try:
+            driver = Driver(named, running.request(ctx), shop, allowed=_allowed(ctx.params))
+        except DeclarationError as error:
+            raise loading.advised(error, targets, ctx) from error
+        for warning in driver.warnings:
+            click.echo(f"warning: {warning}", err=True)
+        yield driver
+
+
+_boxes: list[Sandbox] = []
+
+
+def _box() -> Sandbox:
+    """One for all commands of this process, since what starts jobs is as it was after any of them."""
+    from harness.isolation.sandbox import Sandbox
+    from harness.jobs.preload import PRELOAD
+
+    if not _boxes:
+        _boxes.append(Sandbox(PRELOAD))
+        atexit.register(_boxes[0].close)
+        _boxes[0].begin()  # it imports what this process imports meanwhile
+    return _boxes[0]
+
+
+def _workshop(given: dict[str, Any], box: Any) -> Workshop:
+    if given.get("cluster") is not None:
+        from harness.jobs.cluster import cluster
+
+        return cluster(given["cluster"])
+    from harness.jobs.executors import Local
+
+    return Local(workers(given), box)
+
+
+def workers(given: dict[str, Any]) -> int:
+    """How many jobs run at a time: as many as there are cores, where nothing else is said."""
+    chosen: int | None = given.get("workers")
+    return chosen or cores()
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _allowed(given: dict[str, Any]) -> Allowed:
+    from harness.jobs.driver import Allowed
+
+    memory: float | None = given.get("memory")
+    if memory is not None:
+        return Allowed(given["timeout"], int(memory * 2**30))
+    free = _free_bytes()
+    share = None if free is None else max(_LEAST_BYTES, int(_SHARE * free / workers(given)))
+    return Allowed(given["timeout"], share)
+
+
+def _free_bytes() -> int | None:
+    """Memory that can be had without swapping.  Source: proc(5), ``meminfo``."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = dict(line.split(":", 1) for line in lines)
+    return int(found["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in found else None

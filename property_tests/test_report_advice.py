@@ -52,7 +52,7 @@ def test_errors_are_named_once_each_with_how_to_mend_and_replay_the_first():
     mend = [step for step in made.settle if step.startswith("mend G01")]
     assert mend == [
         "mend G01 (gradient matches finite differences): use a sum; "
-        "then loss-harness replay failures/graph_distance-G01-3f2a.json"
+        "then replay graph_distance-G01-3f2a.json"
     ]
 
 

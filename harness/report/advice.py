@@ -161,7 +161,7 @@ def _open(loss: LossRecord, implementation: str) -> list[str]:
 def _mend(loss: LossRecord, implementation: str) -> list[str]:
     steps = []
     for finding in _rules(_found(loss, implementation, "error")):
-        again = f"; then loss-harness replay failures/{finding.failure}" if finding.failure else ""
+        again = f"; then replay {finding.failure}" if finding.failure else ""
         steps.append(
             f"mend {finding.rule} ({finding.title}): {finding.hint.strip() or 'see its smallest input'}{again}"
         )

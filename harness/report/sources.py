@@ -28,7 +28,7 @@ def located(spec: LossSpec) -> tuple[SourceRecord, ...]:
 
 def described(spec: LossSpec) -> str:
     """First paragraph of the docstring of the first implementation that has one, in one line; empty where none has."""
-    for implementation in (*reversed(spec.implementations.values()),):
+    for implementation in spec.implementations.values():
         defined = _defined(implementation)
         text = inspect.cleandoc(getattr(defined, "__doc__", None) or "") if _has_source(defined) else ""
         if text:

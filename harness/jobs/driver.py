@@ -72,6 +72,7 @@ class Driver(Ledger):
         super().__init__([Planned.from_json(plan) for plan in told["plans"]], request, absent=told["absent"])
         self.environment |= told["environment"]
         self._lock = threading.Lock()
+        self._asked = request.to_json()
         self._planned_for = {plan.name: plan for plan in self.plans}
         self._news: queue.SimpleQueue[Step | tuple[str, list[FindingRecord]]] = queue.SimpleQueue()
         self._results: dict[tuple[str, str, str, str], list[LossRecord]] = {}
@@ -142,7 +143,7 @@ class Driver(Ledger):
             device=device,
             codes=codes,
             suggests=suggests,
-            request=self.request.to_json(),
+            request=self._asked,
             verified=verified,
             step_s=step_s or self.allowed.step_s,
             memory_bytes=self.allowed.memory_bytes if device == "cpu" else None,

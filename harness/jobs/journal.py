@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,9 @@ from harness.report.writer import FolderError
 
 FILE, LOCK = "journal.jsonl", ".lock"
 SCHEMA_VERSION = 1
+# The end of the process loses nothing that was written; that of the machine loses what no fsync has forced to the disk, which
+# takes milliseconds: more than many a job.
+_SAFE_S = 0.05
 # What does not change what a job finds, or is judged when its results are read.
 _INDIFFERENT = ("command", "codes", "implementations", "devices")
 
@@ -51,6 +55,7 @@ class Journal(Memory):
     def __init__(self, folder: Path, targets: Sequence[str], request: Request, *, code: str, resume: bool) -> None:
         self.path = folder / FILE
         self._begun = _begun(targets, request, code)
+        self._safe_s = 0.0  # when it was last forced to the disk
         self._lock = _locked(folder)
         try:
             self._done = _read(self.path, self._begun) if resume else {}
@@ -114,7 +119,9 @@ class Journal(Memory):
         try:
             self._file.write(_line(data))
             self._file.flush()
-            os.fsync(self._file.fileno())
+            if time.monotonic() > self._safe_s + _SAFE_S:
+                os.fsync(self._file.fileno())
+                self._safe_s = time.monotonic()
         except OSError as error:
             raise FolderError(
                 f"cannot write {self.path}: {error.strerror or error}; what was found before is in it, and --resume goes on from there"

@@ -31,13 +31,11 @@ def driving(ctx: click.Context, targets: Sequence[str]) -> Iterator[Driver]:
     """
     named = loading.targets(targets, ctx)
     with ExitStack() as stack:
-        box = None
-        if ctx.params.get("cluster") is None and hasattr(os, "fork"):
-            box = _box()
+        local = box() if ctx.params.get("cluster") is None else None
         from harness.errors import DeclarationError
         from harness.jobs.driver import Driver
 
-        shop = _workshop(ctx.params, box)
+        shop = _workshop(ctx.params, local)
         stack.callback(shop.close)
         try:
             driver = Driver(named, running.request(ctx), shop, allowed=_allowed(ctx.params))
@@ -51,8 +49,13 @@ def driving(ctx: click.Context, targets: Sequence[str]) -> Iterator[Driver]:
 _boxes: list[Sandbox] = []
 
 
-def _box() -> Sandbox:
-    """One for all commands of this process, since what starts jobs is as it was after any of them."""
+def box() -> Sandbox | None:
+    """One for all commands of this process, since what starts jobs is as it was after any of them.
+
+    ``None`` where this system cannot fork.
+    """
+    if not hasattr(os, "fork"):
+        return None
     from harness.isolation.sandbox import Sandbox
     from harness.jobs.preload import PRELOAD
 
@@ -63,14 +66,14 @@ def _box() -> Sandbox:
     return _boxes[0]
 
 
-def _workshop(given: dict[str, Any], box: Any) -> Workshop:
+def _workshop(given: dict[str, Any], local: Sandbox | None) -> Workshop:
     if given.get("cluster") is not None:
         from harness.jobs.cluster import cluster
 
         return cluster(given["cluster"])
     from harness.jobs.executors import Local
 
-    return Local(workers(given), box)
+    return Local(workers(given), local)
 
 
 def workers(given: dict[str, Any]) -> int:

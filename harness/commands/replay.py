@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,13 +16,20 @@ from harness.commands import exits
 @click.command()
 @click.argument("failure", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--target", metavar="TARGET", help="The loss to run; needed for a failure that was not written here.")
-def replay(failure: Path, target: str | None) -> None:
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=300.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="What it may take before it is ended, and FAILED.",
+)
+def replay(failure: Path, target: str | None, timeout: float) -> None:
     """Run a stored failure again: FIXED, FAILED or ERROR.
 
     Without --target, FAILURE and the loss that it names must lie in the working directory: replaying imports that loss.
     """
     from harness import trust
-    from harness.replay import replay as again
     from harness.report import text
 
     try:
@@ -37,10 +45,24 @@ def replay(failure: Path, target: str | None) -> None:
             f"{failure} lies outside the working directory {Path.cwd()} and says which code to run; if you trust it, name the "
             f"loss yourself: loss-harness replay {shlex.quote(str(failure))} --target {shlex.quote(str(data.get('target', 'TARGET')))}"
         )
-    found = again(data, target=target)
-    message = text.printable(found.message)
-    if found.status == "ERROR":
+    status, message = _again(data, target, timeout)
+    message = text.printable(message)
+    if status == "ERROR":
         raise exits.Refused(f"cannot replay {failure}: {message}")
-    is_fixed = found.status == "FIXED"
-    click.echo(f"{click.style(found.status, fg='green' if is_fixed else 'red', bold=True)} {message}")
+    is_fixed = status == "FIXED"
+    click.echo(f"{click.style(status, fg='green' if is_fixed else 'red', bold=True)} {message}")
     sys.exit(exits.CLEAN if is_fixed else exits.FINDINGS)
+
+
+def _again(failure: dict[str, Any], target: str | None, timeout: float) -> tuple[str, str]:
+    """(FIXED, FAILED or ERROR, what it says), from a process of its own, which the loss may end or keep for ever."""
+    from harness.commands import apart
+    from harness.isolation.limits import Limits
+
+    box = apart.box()
+    from harness.jobs.executors import called, isolation
+
+    told, reason = called(box or isolation(), "replay", {"failure": failure, "target": target}, Limits(timeout))
+    if told is None:
+        return "FAILED", f"{failure.get('loss')} / {failure.get('implementation')}\n  {reason}"
+    return told["status"], told["message"]

@@ -180,12 +180,17 @@ def _carried(isolation: Isolation, job: Job, keep: Keep, begin: Begin) -> Carrie
     return Carried(tuple(results), conducted.lost)
 
 
-def called(isolation: Isolation, function: str, payload: dict[str, Any]) -> tuple[Any, str]:
+# A target whose import never ends must end too.
+_SHORT = Limits(step_s=300.0)
+
+
+def called(isolation: Isolation, function: str, payload: dict[str, Any], limits: Limits = _SHORT) -> tuple[Any, str]:
     """Run a short function apart: (its result, or why there is none)."""
     heard: list[Any] = []
     ended = isolation.run(
         f"harness.jobs.perform:{function}",
         payload,
+        limits,
         hear=lambda kind, data: heard.append(data) if kind == "result" else None,
     )
     reason = "" if ended.ok else f"{ended.how}: {ended.reason}" + (f"\n{ended.output}" if ended.output else "")

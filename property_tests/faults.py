@@ -1,0 +1,228 @@
+"""What each fault costs: every one is injected into a run of the command, beside a loss that must come out unharmed.
+
+python -m property_tests.faults            all of them, as a table
+python -m property_tests.faults segfault   one
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).parent
+HARNESS = [sys.executable, "-m", "harness.cli"]
+CODES = "B01,B05,E01,G05"
+LOSSES = ("segfault", "endless", "bomb", "leaves", "forks", "deadlocks", "prints", "poisons")
+
+
+@dataclass(frozen=True)
+class Injected:
+    """What came of one fault.
+
+    Args:
+        fault: its name.
+        exit_code: of the command.
+        message: what it said of the fault.
+        lost: what is missing or changed beside the faulty implementation; empty is what is wanted.
+    """
+
+    fault: str
+    exit_code: int
+    message: str
+    lost: str
+
+
+def command(folder: Path, *arguments: str, wait: bool = True) -> subprocess.Popen[str]:
+    """Run `loss-harness` in a folder."""
+    path = os.pathsep.join([str(HERE.parent), str(HERE)])
+    started = subprocess.Popen(
+        [*HARNESS, *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    if wait:
+        started.wait(600)
+    return started
+
+
+def results(file: Path) -> dict[str, list[object]]:
+    """Loss / implementation -> its outcomes and findings."""
+    found: dict[str, list[object]] = {}
+    for loss in json.loads(file.read_text())["losses"]:
+        for record in (*loss["outcomes"], *loss["findings"]):
+            found.setdefault(f"{loss['name']} / {record['implementation']}", []).append(record)
+    return found
+
+
+def report(folder: Path, *arguments: str, wait: bool = True) -> subprocess.Popen[str]:
+    """A report without timing on the hostile losses."""
+    options = [
+        "--profile",
+        "quick",
+        "--select",
+        CODES,
+        "--costs-only",
+        "--timeout",
+        "5",
+        "--memory",
+        "2",
+        "--out",
+        "out",
+    ]
+    return command(folder, "report", *arguments, *options, wait=wait)
+
+
+def of_a_loss(fault: str, folder: Path, baseline: dict[str, list[object]]) -> Injected:
+    """A loss harms its process; the report on all others must be what it is without it."""
+    target = folder / "hostile.py"
+    target.write_text(
+        "from harness import LossSpec\nfrom hostile_losses import good, " + fault + "\n"
+        f"SPECS = [LossSpec('fine', {{'good': good, 'again': lambda predictions, labels: good(predictions, labels)}}),\n"
+        f"         LossSpec('faulty', {{'good': good, '{fault}': {fault}}})]\n"
+    )
+    done = report(folder, "hostile.py")
+    found = results(folder / "out" / "report.json")
+    lost = [name for name, records in baseline.items() if found.get(name) != records]
+    stopped = [
+        o for o in found[f"faulty / {fault}"] if isinstance(o, dict) and o.get("status") in ("crashed", "timed out")
+    ]
+    counts = f"{len(stopped)} of 4 rules stopped: {stopped[0]['reason']}" if stopped else "checked to the end"
+    return Injected(fault, done.returncode, counts, ", ".join(lost))
+
+
+def killed(folder: Path, _: dict[str, list[object]]) -> Injected:
+    """kill -9 in the middle; the resumed report must be that of an unbroken run."""
+    target = "losses.focal"
+    (folder / "whole").mkdir()
+    report(folder / "whole", target)
+    started = report(folder, target, wait=False)
+    journal = folder / "out" / "journal.jsonl"
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 3:
+        time.sleep(0.05)
+    started.send_signal(signal.SIGKILL)
+    started.wait()
+    kept = journal.read_bytes().count(b"\n") - 1
+    resumed = report(folder, target, "--resume")
+    same = results(folder / "out" / "report.json") == results(folder / "whole" / "out" / "report.json")
+    return Injected(
+        "kill -9, then --resume",
+        resumed.returncode,
+        f"{kept} jobs were kept",
+        "" if same else "the report is another one",
+    )
+
+
+def two_runs(folder: Path, _: dict[str, list[object]]) -> Injected:
+    """A second run into the folder of a first one."""
+    first = report(folder, "losses.focal", wait=False)
+    while not (folder / "out" / "journal.jsonl").exists():
+        time.sleep(0.05)
+    second = report(folder, "losses.focal")
+    first.wait(600)
+    message = second.stderr.read().strip() if second.stderr else ""
+    return Injected(
+        "two runs into one folder", second.returncode, message, "" if first.returncode in (0, 1) else "the first run"
+    )
+
+
+def read_only(folder: Path, _: dict[str, list[object]]) -> Injected:
+    """A folder that cannot be written, as a file in its place: whoever may do anything is refused nothing else."""
+    (folder / "out").write_text("mine")
+    done = report(folder, "losses.focal")
+    message = done.stderr.read().strip() if done.stderr else ""
+    return Injected(
+        "no folder to write to", done.returncode, message, "" if (folder / "out").read_text() == "mine" else "the file"
+    )
+
+
+def full_disk(folder: Path, _: dict[str, list[object]]) -> Injected:
+    """A disk that is full while the journal is written, as a limit on the size of files."""
+    path = os.pathsep.join([str(HERE.parent), str(HERE)])
+    (folder / "out").mkdir()
+    (folder / "out" / "report.json").write_text("earlier")
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); from harness import cli; cli.main()"
+    )
+    arguments = ["report", "losses.focal", "--profile", "quick", "--select", CODES, "--costs-only", "--out", "out"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    kept = (folder / "out" / "report.json").read_text() == "earlier"
+    return Injected(
+        "full disk", done.returncode, done.stderr.strip().splitlines()[-1], "" if kept else "the earlier report"
+    )
+
+
+RUNS: dict[str, Callable[[Path, dict[str, list[object]]], Injected]] = {
+    "killed": killed,
+    "two_runs": two_runs,
+    "read_only": read_only,
+    "full_disk": full_disk,
+}
+
+
+def inject(names: Sequence[str]) -> list[Injected]:
+    """Each fault in a folder of its own."""
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        alone = root / "alone"
+        alone.mkdir()
+        baseline = _baseline(alone)
+        found = []
+        for name in names:
+            folder = root / name
+            folder.mkdir()
+            found.append(RUNS[name](folder, {}) if name in RUNS else of_a_loss(name, folder, baseline))
+            shutil.rmtree(folder)
+        return found
+
+
+def _baseline(folder: Path) -> dict[str, list[object]]:
+    """What the losses beside the faulty one give without it."""
+    (folder / "hostile.py").write_text(
+        "from harness import LossSpec\nfrom hostile_losses import good\n"
+        "again = lambda predictions, labels: good(predictions, labels)\n"
+        "SPECS = [LossSpec('fine', {'good': good, 'again': again}), LossSpec('faulty', {'good': good, 'x': again})]\n"
+    )
+    report(folder, "hostile.py")
+    found = results(folder / "out" / "report.json")
+    return {name: records for name, records in found.items() if not name.endswith("/ x")}
+
+
+def main() -> None:
+    """Print the table; the exit code is 1 where anything beside the fault was lost."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("faults", nargs="*", choices=[*LOSSES, *RUNS, []], help="all by default")
+    chosen = parser.parse_args().faults or [*LOSSES, *RUNS]
+    table = Table("fault", "exit", "message", "lost beside it")
+    found = inject(chosen)
+    for made in found:
+        table.add_row(made.fault, str(made.exit_code), made.message, made.lost or "nothing")
+    Console(width=160).print(table)
+    sys.exit(any(made.lost for made in found))
+
+
+if __name__ == "__main__":
+    main()

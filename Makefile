@@ -16,7 +16,7 @@ SURVEYED := $(SURVEY)/.installed
 ASV := cd asv_benchmarks && LOSS_HARNESS_ASV_PROFILE=$(PROFILE) ../$(BIN)/asv
 
 .DEFAULT_GOAL := report
-.PHONY: install report test speed check bench mutation compare survey asv asv-continuous asv-times asv-compare asv-publish asv-preview clean help
+.PHONY: faults install report test speed check bench mutation compare survey asv asv-continuous asv-times asv-compare asv-publish asv-preview clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /: /'
@@ -50,6 +50,9 @@ bench: $(INSTALLED)  ## time the reference losses without verifying them
 
 mutation: $(INSTALLED)  ## which mutants of correct losses the rules catch (ARGS="--quick", ARGS="--loss contrastive --all")
 	OMP_NUM_THREADS=1 $(BIN)/python -m property_tests.mutation $(ARGS)
+
+faults: $(INSTALLED)  ## what a crash, a hang, a full disk or a kill costs: nothing but itself (ARGS="segfault")
+	$(BIN)/python -m property_tests.faults $(ARGS)
 
 # An environment of its own on top of .venv, so that no third-party package changes what the tests run with.
 $(COMPARED): $(INSTALLED) property_tests/comparison/constraints.txt

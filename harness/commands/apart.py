@@ -40,7 +40,7 @@ def driving(ctx: click.Context, targets: Sequence[str]) -> Iterator[Driver]:
         try:
             driver = Driver(named, running.request(ctx), shop, allowed=_allowed(ctx.params))
         except DeclarationError as error:
-            raise loading.advised(error, targets, ctx) from error
+            raise loading.advised(error, targets, ctx, local) from error
         for warning in driver.warnings:
             click.echo(f"warning: {warning}", err=True)
         yield driver

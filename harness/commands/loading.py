@@ -9,6 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from harness.errors import DeclarationError
+    from harness.isolation.sandbox import Sandbox
 
 # The options of `harness.options.declared` beside --inputs: parameter -> name.
 _BESIDE = {
@@ -50,10 +51,10 @@ def targets(given: Sequence[str], ctx: click.Context) -> list[str]:
     return [declaration.as_target]
 
 
-def advised(error: DeclarationError, given: Sequence[str], ctx: click.Context) -> DeclarationError:
+def advised(error: DeclarationError, given: Sequence[str], ctx: click.Context, box: Sandbox | None) -> DeclarationError:
     """The error of a loss that declares nothing, with the command lines that would have worked."""
     if ctx.params["inputs"] is not None:
         return error
     from harness.starting.advice import with_advice
 
-    return with_advice(error, given, str(ctx.info_name))
+    return with_advice(error, given, str(ctx.info_name), box)

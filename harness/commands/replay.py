@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from harness import untrusted
-from harness.commands import exits
+from harness.commands import apart, exits
 
 
 @click.command()
@@ -56,7 +56,6 @@ def replay(failure: Path, target: str | None, timeout: float) -> None:
 
 def _again(failure: dict[str, Any], target: str | None, timeout: float) -> tuple[str, str]:
     """(FIXED, FAILED or ERROR, what it says), from a process of its own, which the loss may end or keep for ever."""
-    from harness.commands import apart
     from harness.isolation.limits import Limits
 
     box = apart.box()

@@ -93,7 +93,7 @@ def _allowed(given: dict[str, Any]) -> Allowed:
     memory: float | None = given.get("memory")
     if memory is not None:
         return Allowed(given["timeout"], int(memory * 2**30))
-    free = _free_bytes()
+    free = _free_bytes() if given.get("cluster") is None else None  # what other machines have is not known here
     share = None if free is None else max(_LEAST_BYTES, int(_SHARE * free / workers(given)))
     return Allowed(given["timeout"], share)
 

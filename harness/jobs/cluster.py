@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError, told_in_a_line
@@ -80,15 +79,18 @@ def _check_versions(client: Client, address: str, patience_s: float) -> None:
                 found[name] = ""
         return found
 
-    there: Mapping[str, dict[str, str]] = client.run(installed)
-    if not there:
+    workers = list(client.scheduler_info(n_workers=-1)["workers"])
+    asked = [(worker, client.submit(installed, pure=False, workers=[worker])) for worker in workers]
+    there: list[tuple[str, dict[str, str]]] = []
+    for worker, answer in asked or [("a worker", client.submit(installed, pure=False))]:
         try:
-            there = {"a worker": client.submit(installed, pure=False).result(timeout=patience_s)}
+            there.append((worker, answer.result(timeout=patience_s)))
         except TimeoutError as error:
+            said = f"the worker {worker} did not answer" if asked else "no worker came"
             raise ClusterError(
-                f"no worker came to the scheduler at {address} within {patience_s:g} s; start one with `dask worker {address}`"
+                f"{said} to the scheduler at {address} within {patience_s:g} s; start one with `dask worker {address}`"
             ) from error
-    for worker, found in there.items():
+    for worker, found in there:
         if found != expected:
             raise ClusterError(arrival.differing(worker, found, expected))
 

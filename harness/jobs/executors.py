@@ -6,7 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
@@ -20,6 +20,8 @@ from harness.jobs.job import VERIFY, Job
 from harness.jobs.preload import PRELOAD
 
 Begin = Callable[[str], None]
+
+_AGAIN_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,23 @@ class Local:
     def __init__(self, workers: int, box: Isolation | None = None) -> None:
         self._is_own = box is None
         self._closed = threading.Event()
+        self._lock = threading.Lock()
+        self._running: set[Future[Carried]] = set()
         self._isolation = isolation() if box is None else box
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="job")
 
     def submit(self, job: Job, keep: Keep, begin: Begin) -> Future[Carried]:
         """See `Workshop`."""
-        return self._threads.submit(_carried, _Leased(self._isolation, self._closed), job, keep, begin)
+        leased = _Leased(self._isolation, self._closed)
+        running = self._threads.submit(_carried, leased, job, keep, begin)
+        with self._lock:
+            self._running.add(running)
+        running.add_done_callback(self._forget)
+        return running
+
+    def _forget(self, done: Future[Carried]) -> None:
+        with self._lock:
+            self._running.discard(done)
 
     def call(self, function: str, payload: dict[str, Any]) -> tuple[Any, str]:
         """See `Workshop`."""
@@ -104,7 +117,13 @@ class Local:
         """See `Workshop`."""
         self._closed.set()
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._isolation.stop()
+        while True:  # a job may be about to start its process when the others are ended
+            with self._lock:
+                left = set(self._running)
+            if not left:
+                break
+            self._isolation.stop()
+            wait(left, timeout=_AGAIN_S)
         self._threads.shutdown(wait=True)
         if self._is_own:
             self._isolation.close()

@@ -128,6 +128,8 @@ class Journal(Memory):
             ) from error
 
     def _release(self) -> None:
+        with contextlib.suppress(OSError):
+            (self.path.parent / LOCK).unlink()
         os.close(self._lock)
 
 
@@ -192,22 +194,34 @@ def _differences(first: Mapping[str, Any], begun: Mapping[str, Any]) -> list[str
 
 def _locked(folder: Path) -> int:
     """A file that one run has; the system lets go of it when that run ends, in whatever way."""
+    path = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        while True:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            if not _taken(descriptor):
+                os.close(descriptor)
+                raise FolderError(
+                    f"another run writes to {folder}; wait for its end, or choose another folder with --out"
+                )
+            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+            os.close(descriptor)  # that of a run which has just ended, and taken it away
+    except FolderError:
+        raise
     except OSError as error:
         raise FolderError(
             f"cannot write reports to {folder}: {error.strerror or error}; choose another folder"
         ) from error
+
+
+def _taken(descriptor: int) -> bool:
     try:
         import fcntl
     except ImportError:
-        return descriptor  # no such locks on this system
+        return True  # no such locks on this system
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise FolderError(
-            f"another run writes to {folder}; wait for its end, or choose another folder with --out"
-        ) from error
-    return descriptor
+    except OSError:
+        return False
+    return True

@@ -106,9 +106,17 @@ def _settings_changed(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[M
                     f"{before[name]} as before",
                     aspect=name,
                     tensors=tensors,
-                    code=f"with {mode}:\n    print({name})\n    loss(**tensors)\n    print({name})",
+                    code=("import os\n\n" if name.startswith("os.") else "")
+                    + f"with {mode}:\n    print({name})\n    loss(**tensors)\n    print({name})",
                     hint="use `with torch.no_grad():` (or torch.autocast, ...) as a context manager; it restores what was",
                 )
+
+
+def _printed_around(name: str) -> str:
+    """Lines that print a part of the process before and after a call; a variable of the environment may be unset."""
+    is_variable = name.startswith("os.environ[")
+    shown = name.replace("os.environ[", "os.environ.get(").removesuffix("]") + ")" if is_variable else name
+    return f"import os\nimport sys\n\nprint({shown})\nloss(**tensors)\nprint({shown})"
 
 
 def _process_changed(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
@@ -121,7 +129,7 @@ def _process_changed(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mi
             f"{was} as before",
             aspect=name,
             tensors=tensors,
-            code=f"import os\nimport sys\n\nprint({name})\nloss(**tensors)\nprint({name})",
+            code=_printed_around(name),
             hint="do it once, where the program starts, or put it back in a `finally`",
         )
 

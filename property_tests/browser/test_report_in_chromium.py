@@ -190,6 +190,7 @@ def test_colours_follow_the_system_and_the_switch(opened, text):
     assert switch.inner_text() == "Colours: light"
     assert background(page) > 200
     page.reload()
+    page.wait_for_function("document.documentElement.dataset.theme === 'light'")
     assert background(page) > 200
 
 

@@ -106,8 +106,7 @@ def _settings_changed(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[M
                     f"{before[name]} as before",
                     aspect=name,
                     tensors=tensors,
-                    code=("import os\n\n" if name.startswith("os.") else "")
-                    + f"with {mode}:\n    print({name})\n    loss(**tensors)\n    print({name})",
+                    code=f"import os\nimport sys\n\nwith {mode}:\n    print({name})\n    loss(**tensors)\n    print({name})",
                     hint="use `with torch.no_grad():` (or torch.autocast, ...) as a context manager; it restores what was",
                 )
 

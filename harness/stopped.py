@@ -47,7 +47,7 @@ def verification(spec: LossSpec, told: Mapping[str, Any]) -> Verification:
         evidence={"aspect": rule.code, "came": told["reason"], "output": told["output"]},
         case=case,
         reproduction=script(spec, told["implementation"], mismatch) if mismatch.tensors else "",
-        hint="run the code below by itself: it makes the last call that was made",
+        hint="to mend: run the last call by itself; -v and the report show it as plain PyTorch",
     )
     return Verification(
         loss=spec.name,

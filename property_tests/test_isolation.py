@@ -53,7 +53,7 @@ def is_alive(pid):
         ("signal_group", events.KILLED, "Killed (signal 9); the system may have run out of memory"),
         ("leave_quietly", events.RAISED, "SystemExit: 5"),
         ("flood", events.RAISED, "ValueError: flooded"),
-        ("big_children", events.OUT_OF_MEMORY, "but may take 0.3 GiB"),
+        ("big_children", events.OUT_OF_MEMORY, "but may take 300.0 MiB"),
         ("big_tensor", events.RAISED, "can't allocate memory"),
     ],
 )

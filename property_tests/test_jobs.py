@@ -251,6 +251,28 @@ def test_a_loss_that_dies_while_it_is_timed_fails_alone(shop, tmp_path):
     assert all(m.costs["aten_calls"] > 0 for m in of(report, "lives").measurements)
 
 
+def test_a_loss_that_was_stopped_when_it_was_checked_is_not_timed(shop, tmp_path):
+    file = tmp_path / "stopped.py"
+    file.write_text(
+        "from hostile_losses import good, endless\nfrom harness import LossSpec\n"
+        "SPECS = [LossSpec('stopped', {'good': good, 'endless': endless}, bench_sizes=({'B': 1, 'C': 4},))]\n"
+    )
+    driver = Driver([str(file)], Request(profile="quick", codes=("B05",), is_timed=False), shop, allowed=Allowed(2.0))
+    driver.verify()
+    driver.benchmark()
+    (loss,) = driver.report().losses
+    (left_out,) = [m for m in loss.measurements if m.implementation == "endless"]
+    assert (left_out.status, left_out.reason) == ("skipped", "not timed: it crashed or hung when it was checked")
+    assert any(m.costs for m in loss.measurements if m.implementation == "good")
+
+
+def test_rules_that_were_never_tried_are_skipped_and_counted(hostile):
+    record = of(hostile.report(), "leaves")
+    mine = [o for o in record.outcomes if o.implementation == "leaves"]
+    assert all(o.reason for o in mine if o.status == "skipped")
+    assert len(mine) == len(CODES)
+
+
 @pytest.mark.parametrize(
     ("text", "kind", "message"),
     [

@@ -126,9 +126,9 @@ def test_what_is_no_journal_is_refused(tmp_path, content):
         journal(tmp_path, resume=True)
 
 
-def test_there_must_be_something_to_go_on_from(tmp_path):
-    with pytest.raises(JournalError, match="nothing to go on from"):
-        journal(tmp_path, resume=True)
+def test_where_there_is_nothing_to_go_on_from_a_run_begins(tmp_path):
+    with journal(tmp_path, resume=True) as made:
+        assert made.jobs == 0
 
 
 def test_without_resume_a_run_begins_anew(tmp_path):

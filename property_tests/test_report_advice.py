@@ -41,7 +41,7 @@ def test_a_verdict_says_whether_cuda_was_looked_at():
 def test_the_reference_is_what_others_are_held_to():
     assert verdict("naive").sentence == "The reference, to which the others are held: 1 rule found nothing."
     wrong = verdict("naive", findings=(finding(implementation="naive"),))
-    assert wrong.sentence.startswith("The reference is wrong: G01 (gradient matches finite differences) fails")
+    assert wrong.sentence.startswith("The reference has an error: G01 (gradient matches finite differences) fails")
     assert wrong.settle[0].startswith("mend G01")
 
 
@@ -51,8 +51,7 @@ def test_errors_are_named_once_each_with_how_to_mend_and_replay_the_first():
     assert made.sentence == "Do not adopt it: C01 (the context follows the module) fails, and so does G01."
     mend = [step for step in made.settle if step.startswith("mend G01")]
     assert mend == [
-        "mend G01 (gradient matches finite differences): use a sum; "
-        "then replay graph_distance-G01-3f2a.json"
+        "mend G01 (gradient matches finite differences): use a sum; then replay graph_distance-G01-3f2a.json"
     ]
 
 
@@ -132,3 +131,21 @@ def test_suggested_laws_go_to_the_implementation_they_were_tried_on():
     suggestions = ("declare laws.mean_over('B') to keep it checked (it held on 3 of 3 cases)",)
     assert suggestions[0] in verdict(suggestions=suggestions).settle
     assert suggestions[0] not in verdict("naive", suggestions=suggestions).settle
+
+
+def test_another_value_than_the_reference_where_it_was_to_be_timed_is_an_error():
+    reason = "differs from the reference on the timed input: loss = 1.14, but should be 1.86"
+    made = verdict(
+        measurements=(measurement("naive"), measurement("vectorized", status="failed", reason=reason)), comparisons=()
+    )
+    assert made.verdict == "do not adopt"
+    assert made.sentence == (
+        "Do not adopt it: it is another function than naive at N=128 on cpu in float32, where it was to be timed."
+    )
+    assert made.reasons[0] == f"at N=128 on cpu in float32 it {reason}"
+    assert any("--select E --profile thorough" in step for step in made.settle)
+
+
+def test_an_implementation_that_nobody_has_checked_is_not_praised():
+    made = verdict("naive", outcomes=(), missing="interrupted: 0 of 2 planned checks ran")
+    assert "no rule was checked yet" in made.sentence

@@ -55,7 +55,10 @@ def verify(
     run: Driver
 
     def show(made: Report) -> str | None:
-        writer.write_failures(Path(FAILURES), run.failures)
+        try:
+            writer.write_failures(Path(FAILURES), run.failures)
+        except writer.FolderError as error:  # what was found is worth more than the files to replay it
+            click.echo(f"warning: no failure can be replayed: {error}", err=True)
         how = Presentation(failures=FAILURES, verbose=verbose, quiet=quiet, style=colors.styled)
         out.emit(made, how, form, output, written)
         return None if output is None else output.as_posix()

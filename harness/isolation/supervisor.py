@@ -59,6 +59,10 @@ def _send(job: socket.socket, kind: str, data: Any) -> None:
         job.sendall(events.line(kind, data))
 
 
+def _amount(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
+
+
 class _Watch:
     """The worker, what it has told so far, and the way to end it."""
 
@@ -168,7 +172,7 @@ class _Watch:
             taken = limits.private_bytes([self.pid, *limits.descendants(self.pid)]) - self.born_bytes
             if taken > _SLACK * allowed:
                 return self._last_word(
-                    events.OUT_OF_MEMORY, f"it took {taken / 2**30:.1f} GiB, but may take {allowed / 2**30:.1f} GiB"
+                    events.OUT_OF_MEMORY, f"it took {_amount(taken)}, but may take {_amount(allowed)}"
                 )
         return None
 

@@ -41,7 +41,10 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # supervisors are not waited for
     gc.collect()
     gc.freeze()  # a collection in a fork would copy every page that it marks
-    control.sendall(READY)
+    try:
+        control.sendall(READY)
+    except OSError:
+        return  # whoever started it has ended meanwhile
     serve(control)
 
 

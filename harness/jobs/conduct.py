@@ -59,7 +59,9 @@ def conduct(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], Non
         job = left.without({ended.step})
         if not job.codes and not job.suggests:
             return Conducted()
-    return _give_up(job, ended, f"not run, after {DEATHS} processes had ended", keep)
+    for code in job.codes:
+        keep(_untried(job, code, f"not run, after {DEATHS} processes had ended"))
+    return Conducted("looking for laws to declare did not run" if job.suggests else "")
 
 
 def _round(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], None]) -> tuple[Ended, Job]:
@@ -109,9 +111,18 @@ def _report(sandbox: Isolation, job: Job, ended: Ended, keep: Keep) -> None:
 
 
 def _give_up(job: Job, ended: Ended, reason: str, keep: Keep) -> Conducted:
-    for code in job.codes:
-        keep(came_to_nothing(job, code, reason, ended.output))
+    """The first rule that is left is reported, the others were never tried."""
+    first, *others = job.codes
+    keep(came_to_nothing(job, first, reason, ended.output))
+    for code in others:
+        keep(_untried(job, code, f"not run: {reason}"))
     return Conducted("looking for laws to declare did not run" if job.suggests else "")
+
+
+def _untried(job: Job, code: str, reason: str) -> dict[str, Any]:
+    outcome = OutcomeRecord(job.implementation, code, job.device, "skipped", 0, reason)
+    record = LossRecord(job.loss, "", "", (job.implementation,), outcomes=(outcome,))
+    return {"step": code, "record": loss_dumps(record), "failures": {}, "is_outcome": True}
 
 
 def came_to_nothing(job: Job, code: str, reason: str, output: str = "") -> dict[str, Any]:

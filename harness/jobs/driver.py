@@ -23,6 +23,7 @@ from harness.report.ledger import UNSEEN, Ledger, Planned, Request, check_step, 
 from harness.report.observer import Observer, Step
 from harness.report.schema import FindingRecord, LossRecord, loss_dumps, loss_loads
 
+_STARTING_S, _COMPILING_S = 120.0, 900.0
 TRIES = 5  # how often a job is handed out whose worker is lost
 _LOOK_S = 0.2  # how often an interrupt is looked for
 _KINDS = {kind.__name__: kind for kind in (HarnessError, DeclarationError, TargetError)}
@@ -281,8 +282,8 @@ class Driver(Ledger):
             raise HarnessError(next(iter(self._refused.values())))
 
     def _longest(self) -> float:
-        """The timing ends itself at its budget; beyond twice that and what a compiler takes, it hangs."""
-        return 2 * self.request.budget_s + 600.0
+        """The timing ends itself at its budget; beyond twice that, and what starting and a compiler take, it hangs."""
+        return 2 * self.request.budget_s + (_COMPILING_S if self.request.compiled else _STARTING_S)
 
 
 class Memory:

@@ -173,7 +173,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def _read(path: Path, begun: Mapping[str, Any]) -> dict[str, Carried]:
     if not path.exists():
-        raise JournalError(f"there is nothing to go on from in {path.parent}: no {FILE}; leave --resume out")
+        return {}  # a job that is started again and again asks for it each time, the first and after the last one too
     lines = _lines(path)
     first = next(lines, None)
     if first is None or first.get("schema") != SCHEMA_VERSION:

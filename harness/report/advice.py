@@ -27,10 +27,10 @@ def sentence(loss: LossRecord, implementation: str, verdict: str) -> str:
     errors = _found(loss, implementation, "error")
     if verdict == REFERENCE:
         if errors:
-            return f"The reference is wrong: {_failing(errors)}; no comparison with it means anything until that is mended."
+            return f"The reference has an error: {_failing(errors)}; mend it first, for the others are held to it."
         return f"The reference, to which the others are held: {_passed(loss, implementation)}."
     if verdict == DO_NOT_ADOPT:
-        return f"Do not adopt it: {_failing(errors)}."
+        return f"Do not adopt it: {_failing(errors) if errors else _differing(loss, implementation)}."
     if verdict == ADOPT:
         return f"Adopt it: {_passed(loss, implementation)}{_gain(loss, implementation)}."
     if verdict == CAVEATS:
@@ -97,8 +97,15 @@ def _failing(errors: Sequence[FindingRecord]) -> str:
     return f"{rules[0].rule} ({rules[0].title}) fails{more}"
 
 
+def _differing(loss: LossRecord, implementation: str) -> str:
+    places = [text.partition(" it ")[0] for text in reasons.differing(loss, implementation)]
+    return f"it is another function than {loss.reference} {listed(places)}, where it was to be timed"
+
+
 def _passed(loss: LossRecord, implementation: str) -> str:
     codes = {outcome.rule for outcome in reasons.outcomes(loss, implementation, "passed")}
+    if not codes:
+        return "no rule was checked yet" if loss.missing else "no rule applied"
     return f"{plural(len(codes), 'rule')} found nothing"
 
 
@@ -164,6 +171,11 @@ def _mend(loss: LossRecord, implementation: str) -> list[str]:
         again = f"; then replay {finding.failure}" if finding.failure else ""
         steps.append(
             f"mend {finding.rule} ({finding.title}): {finding.hint.strip() or 'see its smallest input'}{again}"
+        )
+    if reasons.differing(loss, implementation):
+        target = shlex.quote(loss.target)
+        steps.append(
+            f"mend what differs only at larger sizes; look closer: loss-harness verify {target} --select E --profile thorough"
         )
     return steps
 

@@ -8,6 +8,7 @@ from harness.causes import grouped
 from harness.report.schema import CRASHED, LossRecord, OutcomeRecord
 from harness.report.speed import listed, setting_text, size_text
 
+DIFFERS = "differs from the reference"  # how `harness.timing.agreement` begins to say so
 _RAN = ("passed", "failed", "waived", "crashed", "timed out")
 
 
@@ -89,6 +90,15 @@ def rules_passed(loss: LossRecord, implementation: str) -> list[str]:
         for device in loss.devices
         if (count := sum(outcome.device == device for outcome in passed))
     ]
+
+
+def differing(loss: LossRecord, implementation: str) -> list[str]:
+    """Inputs on which it was to be timed and is not the reference's function: an error that no drawn case showed."""
+    mine = [m for m in loss.measurements if m.implementation == implementation and m.status == "failed"]
+    found = [m for m in mine if m.reason.startswith(DIFFERS)]
+    return list(
+        dict.fromkeys(f"at {size_text(m.sizes, m.densities)} on {m.device} in {m.dtype} it {m.reason}" for m in found)
+    )
 
 
 def unmeasured(loss: LossRecord, implementation: str) -> list[str]:

@@ -125,8 +125,11 @@ class Run(Ledger):
             why = f"not timed: the reference {plan.trusted} has errors, so a speedup over it would mean nothing"
             return [records.untimed(plan.record, name, devices, why) for name in names]
         left_out = [records.untimed(plan.record, name, devices, "not timed: it has errors") for name in wrong]
-        right = [name for name in names if name not in wrong]
-        if not right:
+        stopped = [name for name in names if name not in wrong and _was_stopped(verified, name)]
+        why = "not timed: it crashed or hung when it was checked"
+        left_out += [records.untimed(plan.record, name, devices, why) for name in stopped]
+        right = [name for name in names if name not in wrong and name not in stopped]
+        if not right or plan.trusted in stopped:
             return left_out
         try:
             timed = benchmark(
@@ -161,6 +164,12 @@ class Run(Ledger):
         return swept(
             spec, {s: v for s, v in self.request.sweep.items() if s in symbols} or self.request.sweep, base=base
         )
+
+
+def _was_stopped(verified: LossRecord, implementation: str) -> bool:
+    """Whether it ended its process, or had to be ended: it would do so when it is timed, for as long as that may take."""
+    mine = [outcome for outcome in verified.outcomes if outcome.implementation == implementation]
+    return any(outcome.status in ("crashed", "timed out") for outcome in mine)
 
 
 def _planned(spec: LossSpec, request: Request, chosen: tuple[str, ...]) -> Planned:

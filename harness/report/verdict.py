@@ -1,6 +1,6 @@
 """The verdict on each implementation: a pure function of what was found and measured.
 
-From strongest to weakest: an error means *do not adopt*; a crash, a timeout, results that are missing or a speed that is
+From strongest to weakest: an error, or another value than the reference's where it was to be timed, means *do not adopt*; a crash, a timeout, results that are missing or a speed that is
 open at every size mean *inconclusive*; a warning, a waiver, a device where nothing ran or a size at which it is slower
 mean *adopt with caveats*; else *adopt*.  The reference is held to correctness only and keeps the role *reference*;
 a loss with one implementation has none, and nothing to be faster than.
@@ -76,7 +76,7 @@ def judge(loss: LossRecord, implementation: str) -> VerdictRecord:
 
 
 def _verdict(loss: LossRecord, name: str) -> tuple[str, tuple[str, ...]]:
-    wrong = reasons.about(loss, name, "error", "fails")
+    wrong = [*reasons.about(loss, name, "error", "fails"), *reasons.differing(loss, name)]
     broken, blind = reasons.broken(loss, name), reasons.blind(loss, name)
     caveats = [
         *reasons.about(loss, name, "warning", "warns"),

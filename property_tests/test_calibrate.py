@@ -119,8 +119,12 @@ def test_a_report_has_one_sentence_on_it():
     sentence = self_check_sentence(json.loads(json.dumps(made_of(SAME, SAME).summary())))
     assert "compared with itself 2 times and called faster or slower 0 times" in sentence
     assert "narrower than ±1.0 %" in sentence
+    assert "too few comparisons to say how often" in sentence
+    assert "interval of the rate" not in sentence
     assert self_check_sentence(None) == ""
     assert self_check_sentence({"levels": [], "notes": ["no time"]}) == "The timing was not tried on itself: no time."
+    assert "itself 1 time and called faster or slower 0 times" in self_check_sentence(made_of(SAME).summary())
+    assert "95 % interval of the rate 0% to 31%" in self_check_sentence(made_of(*[SAME] * 10).summary())
 
 
 @pytest.mark.parametrize(("alarms", "code"), [(0, 0), (9, 1)])

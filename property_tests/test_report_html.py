@@ -46,7 +46,17 @@ def test_the_page_is_made_from_what_report_json_holds():
 def test_the_title_has_the_verdict():
     text = html.render(examples.report())
     title = re.search("<title>(.*)</title>", text)[1]
-    assert title.startswith("1 of 4 implementations must not be adopted, 1 cannot be judged yet, 2 can be adopted")
+    assert title.startswith("1 of 4 implementations must not be adopted, 1 cannot be judged yet, 1 can be adopted with")
+
+
+def test_the_overview_has_the_worst_first_and_then_the_order_of_the_losses():
+    report = examples.report()
+    made = view.rows(report)
+    ranks = [view.WORST_FIRST.index(row.verdict.verdict) for row in made]
+    assert ranks == sorted(ranks)
+    assert [row.verdict.verdict for row in made[:4]] == list(view.WORST_FIRST[:4])
+    references = [row.loss for row in made if row.verdict.verdict == "reference"]
+    assert references == [loss.name for loss in report.losses]
 
 
 @pytest.mark.parametrize(
@@ -57,6 +67,10 @@ def test_the_title_has_the_verdict():
         ([examples.good(), examples.warned()], "All 2 implementations can be adopted, 1 of them with caveats"),
         ([examples.bad()], "The implementation must not be adopted"),
         ([examples.unknown(), examples.good()], "1 of 2 implementations cannot be judged yet, 1 can be adopted"),
+        (
+            [examples.bad(), examples.warned(), examples.good()],
+            "1 of 3 implementations must not be adopted, 1 can be adopted with caveats, 1 can be adopted",
+        ),
         ([], "No implementation was judged"),
     ],
 )

@@ -73,8 +73,9 @@ def sentence(verdict: VerdictRecord) -> str:
 
 
 def rows(report: Report) -> list[Row]:
-    """The overview, in the order of the losses."""
-    return [_row(loss, verdict) for loss in report.losses for verdict in loss.verdicts]
+    """The overview: the worst verdicts first, and the losses in their order within each."""
+    made = [_row(loss, verdict) for loss in report.losses for verdict in loss.verdicts]
+    return sorted(made, key=lambda row: WORST_FIRST.index(row.verdict.verdict))
 
 
 def _row(loss: LossRecord, verdict: VerdictRecord) -> Row:
@@ -129,7 +130,8 @@ def headline(report: Report) -> str:
         parts = (
             (counts[DO_NOT_ADOPT], "must not be adopted"),
             (counts[INCONCLUSIVE], "cannot be judged yet"),
-            (counts[ADOPT] + counts[CAVEATS], "can be adopted"),
+            (counts[CAVEATS], "can be adopted with caveats"),
+            (counts[ADOPT], "can be adopted"),
         )
         first, *more = (
             _of(n, judged, what) if position == 0 else f"{n} {what}"

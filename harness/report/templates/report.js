@@ -16,7 +16,9 @@ if (table) {
   const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
   const severities = ["error", "warning", "note"];
   const firstCount = 4;  // the column of errors; warnings and notes follow
-  let sorted = { column: -1, down: false };
+  // The page is written in this order, so that the worst stands on the first screen without a script too.
+  const usual = { column: headers.findIndex((header) => header.dataset.kind === "rank"), down: false };
+  let sorted = usual;
 
   const keyOf = (header) => header.textContent.trim().toLowerCase().replace(/ /g, "-");
   const keys = headers.map(keyOf);
@@ -36,7 +38,7 @@ if (table) {
   }
 
   function order() {
-    body.append(...(sorted.column < 0 ? rows : [...rows].sort(compare)));
+    body.append(...[...rows].sort(compare));
     headers.forEach((header, column) => {
       if (column === sorted.column) header.ariaSort = sorted.down ? "descending" : "ascending";
       else header.removeAttribute("aria-sort");
@@ -98,7 +100,7 @@ if (table) {
     if (severity.value) state.set("findings", severity.value);
     if (rule.value) state.set("rule", rule.value);
     if (search.value) state.set("q", search.value);
-    if (sorted.column >= 0) state.set("sort", (sorted.down ? "-" : "") + keys[sorted.column]);
+    if (sorted.column !== usual.column || sorted.down) state.set("sort", (sorted.down ? "-" : "") + keys[sorted.column]);
     const text = state.toString();
     history.replaceState(null, "", text ? `#?${text}` : "#");
   }
@@ -112,7 +114,8 @@ if (table) {
     if (rule.selectedIndex < 0) rule.value = "";
     search.value = state.get("q") ?? "";
     const sort = state.get("sort") ?? "";
-    sorted = { column: keys.indexOf(sort.replace(/^-/, "")), down: sort.startsWith("-") };
+    const column = keys.indexOf(sort.replace(/^-/, ""));
+    sorted = column < 0 ? usual : { column, down: sort.startsWith("-") };
     order();
     filter();
   }
@@ -171,7 +174,10 @@ if (table) {
   });
   form.hidden = false;
   if (location.hash.startsWith("#?")) read();
-  else filter();
+  else {
+    order();
+    filter();
+  }
 }
 
 for (const part of document.querySelectorAll(".bar i")) part.style.flexGrow = part.dataset.share;

@@ -82,8 +82,8 @@ class Unread:
 class State:
     """One implementation in one report.
 
-    ``comparison`` is its speedup at the largest input, ``costs`` the exact costs of that call (or of the largest that was
-    measured) at ``place``.
+    ``comparison`` is its speedup at the largest input, which stands in ``place``; ``costs`` are the exact costs of that
+    call, or of the largest that was measured, in the pass ``costs_pass`` at ``costs_place``.
     """
 
     entry: Entry
@@ -92,7 +92,9 @@ class State:
     warnings: int
     comparison: ComparisonRecord | None
     costs: Mapping[str, int]
+    costs_pass: str
     place: str
+    costs_place: str
 
 
 @dataclass(frozen=True)
@@ -106,10 +108,14 @@ class Step:
 
 @dataclass(frozen=True)
 class History:
-    """A loss through the reports: its implementations one after the other, each newest first; steps newest first."""
+    """A loss through the reports: its implementations one after the other, each newest first; steps newest first.
+
+    ``now`` are the states of the newest report that has the loss.
+    """
 
     loss: str
     states: tuple[State, ...]
+    now: tuple[State, ...]
     steps: tuple[Step, ...]
 
 
@@ -169,7 +175,8 @@ def _history(name: str, found: Sequence[tuple[Entry, LossRecord]]) -> History:
     names = list(dict.fromkeys(state.verdict.implementation for state in every))
     states = sorted(every, key=lambda state: names.index(state.verdict.implementation))
     steps = [Step(old, new, tuple(_changes(name, old, new))) for (new, _), (old, _) in pairwise(found)]
-    return History(name, tuple(states), tuple(steps))
+    now = tuple(state for state in states if state.entry is found[0][0])
+    return History(name, tuple(states), now, tuple(steps))
 
 
 def _state(entry: Entry, loss: LossRecord, verdict: VerdictRecord) -> State:
@@ -179,10 +186,23 @@ def _state(entry: Entry, loss: LossRecord, verdict: VerdictRecord) -> State:
     comparison, call = _largest(compared), _largest(measured)
     if comparison is not None:
         call = next((m for m in measured if place_of(m) == place_of(comparison)), call)
-    at = comparison or call
     errors, warnings = (sum(f.implementation == name for f, _ in causes(loss, s)) for s in ("error", "warning"))
     known = {cost: call.costs[cost] for cost in COSTS if call is not None and isinstance(call.costs.get(cost), int)}
-    return State(entry, verdict, errors, warnings, comparison, known, ", ".join(reversed(place_of(at))) if at else "")
+    return State(
+        entry=entry,
+        verdict=verdict,
+        errors=errors,
+        warnings=warnings,
+        comparison=comparison,
+        costs=known,
+        costs_pass=call.pass_name if call is not None and known else "",
+        place=_place(comparison),
+        costs_place=_place(call if known else None),
+    )
+
+
+def _place(record: ComparisonRecord | MeasurementRecord | None) -> str:
+    return ", ".join(reversed(place_of(record))) if record is not None else ""
 
 
 def _largest(records: Iterable[T]) -> T | None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
 from harness.report.html import LONGEST_NAME, clipped
-from harness.report.index import COSTS, Entry, History, Unread
+from harness.report.index import COSTS, Entry, History, State, Unread
 from harness.report.page import anchor, page
 from harness.report.places import uri
-from harness.report.schema import REFERENCE
+from harness.report.schema import ADOPT, CAVEATS, DO_NOT_ADOPT, INCONCLUSIVE, REFERENCE
 from harness.report.speed import speedup_text
 from harness.report.text import plural
 from harness.report.view import WORST_FIRST
@@ -35,9 +36,27 @@ def render(entries: Sequence[Entry], unread: Sequence[Unread], histories: Sequen
 
 
 def headline(entries: Sequence[Entry], unread: Sequence[Unread], histories: Sequence[History]) -> str:
-    """How much there is, in one sentence."""
+    """How much there is, and what is bad in the newest report of each loss, in one sentence."""
     told = f"{plural(len(entries), 'report')} on {plural(len(histories), 'loss', 'losses')}"
-    return f"{told}, {len(unread)} not read" if unread else told
+    told = f"{told}, {len(unread)} not read" if unread else told
+    now = [state for history in histories for state in history.now]
+    return "; ".join([told, *([_standing(now)] if now else [])])
+
+
+def _standing(now: Sequence[State]) -> str:
+    counts = Counter(state.verdict.verdict for state in now)
+    wrong = sum(state.verdict.verdict == REFERENCE and state.errors > 0 for state in now)
+    parts = (
+        (counts[DO_NOT_ADOPT], "implementation", "must not be adopted"),
+        (wrong, "reference", "must be mended"),
+        (counts[INCONCLUSIVE], "implementation", "cannot be judged"),
+    )
+    bad = [f"{plural(count, noun)} {what} now" for count, noun, what in parts if count]
+    if bad:
+        return ", ".join(bad)
+    good = counts[ADOPT] + counts[CAVEATS]
+    caveats = f", {counts[CAVEATS]} of them with caveats" if counts[CAVEATS] else ""
+    return f"{plural(good, 'implementation')} can be adopted now{caveats}" if good else "no implementation was judged"
 
 
 def _address(entry: Entry, place: str = "") -> str:

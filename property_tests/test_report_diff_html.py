@@ -34,8 +34,17 @@ def test_what_grew_and_what_broke_stands_there():
 
 def test_equal_reports_have_nothing_but_the_summary():
     text = rendered(examples.report(), examples.report())
-    assert "no regression" in text
+    assert "none changed" in text
+    assert text.lower().count("nothing changed") == 0  # the heading has said it
+    assert '<p class="remark">No rule broke' in text
     assert "Exact costs that grew" not in text
+
+
+def test_the_tables_say_which_folder_is_old_and_which_is_new():
+    old, new = examples.report(), grown()
+    text = diff_html.render(diff.compare(old, new), old, new, places=("before", "after"))
+    assert text.count(">old (before)</th>") == text.count(">new (after)</th>") == 1
+    assert text.index(">before</td>") < text.index(">after</td>")
 
 
 @pytest.mark.parametrize("name", hostile.TEXTS)

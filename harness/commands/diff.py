@@ -49,7 +49,7 @@ def diff(
     elif form == "json":
         shown = found.to_json()
     elif form == "html":
-        shown = diff_html.render(found, before, after)
+        shown = diff_html.render(found, before, after, places=(old.as_posix(), new.as_posix()))
     else:
         shown = (diff_text.text if form == "text" else diff_text.markdown)(found, verbose=verbose)
     running.emit(shown, output)

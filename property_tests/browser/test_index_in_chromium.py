@@ -31,7 +31,7 @@ def index_text() -> str:
 
 def diff_page() -> str:
     old, new = reports()
-    return diff_html.render(diff.compare(old, new), old, new)
+    return diff_html.render(diff.compare(old, new), old, new, places=("reports/old", "reports/new"))
 
 
 PAGES = {"index": index_text, "diff": diff_page}
@@ -58,6 +58,25 @@ def test_the_difference_has_what_grew(opened):
     page = opened(diff_page())
     assert page.locator("h1").inner_text().startswith("regression: ")
     assert page.get_by_role("heading", name="Exact costs that grew").is_visible()
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_table_is_cut_and_no_date_is_broken(opened, name, width):
+    page = opened(PAGES[name](), width=width)
+    boxes = page.locator(".scroll").evaluate_all("all => all.map(each => [each.scrollWidth, each.clientWidth])")
+    assert boxes
+    assert [box for box in boxes if box[0] > box[1]] == []
+    lines = page.locator("a.made, time").evaluate_all("all => all.map(each => each.getClientRects().length)")
+    assert set(lines) == {1}
+
+
+def test_a_card_of_the_index_begins_with_the_implementation_and_its_verdict(opened):
+    page = opened(index_text(), width=390)
+    card = page.locator("section.history tbody tr").first
+    tops = card.evaluate("row => [...row.cells].slice(0, 3).map(cell => cell.getBoundingClientRect().top)")
+    assert tops == sorted(tops)
+    assert card.bounding_box()["height"] < 300
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -77,6 +77,7 @@ def test_a_card_of_the_index_begins_with_the_implementation_and_its_verdict(open
     tops = card.evaluate("row => [...row.cells].slice(0, 3).map(cell => cell.getBoundingClientRect().top)")
     assert tops == sorted(tops)
     assert card.bounding_box()["height"] < 300
+    assert card.locator(".badge use").evaluate("use => use.getBoundingClientRect().width") > 0
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -61,7 +61,7 @@ def test_the_difference_has_what_grew(opened):
 
 
 @pytest.mark.parametrize("name", PAGES)
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [1280, 1000, 390])
 def test_no_table_is_cut_and_no_date_is_broken(opened, name, width):
     page = opened(PAGES[name](), width=width)
     boxes = page.locator(".scroll").evaluate_all("all => all.map(each => [each.scrollWidth, each.clientWidth])")

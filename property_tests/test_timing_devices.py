@@ -42,7 +42,9 @@ def test_a_device_that_fails_at_every_call_is_lost_and_says_why(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "synchronize", fails)
-    expected = "cuda:1 works no more in this process: AcceleratorError: CUDA error: device-side assert triggered on cuda:1"
+    expected = (
+        "cuda:1 works no more in this process: AcceleratorError: CUDA error: device-side assert triggered on cuda:1"
+    )
     assert lost("cuda:1") == expected
 
 

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -26,10 +26,17 @@ _AGAIN_S = 0.1
 
 @dataclass(frozen=True)
 class _Leased:
-    """Isolation until it is taken back: a job whose process was ended then asks for no other."""
+    """Isolation until it is taken back: a job whose process was ended then asks for no other.
+
+    Args:
+        isolation: that is lent.
+        ended: set when it is taken back.
+        folder: working directory of what runs; by default that of this process.
+    """
 
     isolation: Isolation
-    ended: threading.Event
+    ended: threading.Event = field(default_factory=threading.Event)
+    folder: str | None = None
 
     def run(
         self,
@@ -43,7 +50,7 @@ class _Leased:
         """See `Isolation`."""
         if self.ended.is_set():
             raise ProcessLost("the run has ended")
-        return self.isolation.run(function, payload, limits, hear, folder=folder)
+        return self.isolation.run(function, payload, limits, hear, folder=folder or self.folder)
 
     def stop(self) -> None:
         """See `Isolation`."""
@@ -220,34 +227,6 @@ def _neediest(devices: Sequence[str]) -> str:
     return next((device for device in devices if device != "cpu"), "cpu")
 
 
-@dataclass(frozen=True)
-class _In:
-    """Isolation in a working directory that is not that of this process."""
-
-    isolation: Isolation
-    folder: str
-
-    def run(
-        self,
-        function: str,
-        payload: Any,
-        limits: Limits | None = None,
-        hear: Hear = unheard,
-        *,
-        folder: str | None = None,
-    ) -> Ended:
-        """See `Isolation`."""
-        return self.isolation.run(function, payload, limits, hear, folder=folder or self.folder)
-
-    def stop(self) -> None:
-        """See `Isolation`."""
-        self.isolation.stop()
-
-    def close(self) -> None:
-        """See `Isolation`."""
-        self.isolation.close()
-
-
 _there: dict[int, Isolation] = {}  # by process: a fork of it has none yet
 _starting = threading.Lock()
 
@@ -255,13 +234,13 @@ _starting = threading.Lock()
 def carry_out(text: str, folder: str) -> str:
     """Carry out a job wherever this is called; its process is a child of a process that serves all jobs of this one."""
     job = Job.loads(text)
-    carried = _carried(_In(_own(), folder), job, lambda result: None, lambda step: None)
+    carried = _carried(_Leased(_own(), folder=folder), job, lambda result: None, lambda step: None)
     return json.dumps({"results": list(carried.results), "lost": carried.lost})
 
 
 def call_there(function: str, payload: dict[str, Any], folder: str) -> str:
     """Call a short function wherever this is called."""
-    return json.dumps(called(_In(_own(), folder), function, payload))
+    return json.dumps(called(_Leased(_own(), folder=folder), function, payload))
 
 
 def _own() -> Isolation:

@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -114,6 +115,14 @@ def test_jobs_find_what_a_run_in_this_process_finds(shop):
     run.verify()
     assert findings(driver.report()) == findings(run.report())
     assert driver.failures.keys() == run.failures.keys()
+
+
+def test_a_job_that_waits_for_its_turn_takes_no_longer_for_it():
+    with Local(1) as one:
+        driver = Driver(["losses.focal", "losses.mahalanobis"], Request(profile="quick", codes=("B01",)), one)
+        begin = time.monotonic()
+        driver.verify()
+    assert sum(driver.seconds.values()) < 1.2 * (time.monotonic() - begin)
 
 
 class Shuffled(Local):

@@ -79,6 +79,7 @@ class Driver(Ledger):
         self._results: dict[tuple[str, str, str, str], list[LossRecord]] = {}
         self._measured: dict[str, list[LossRecord]] = {}
         self._refused: dict[str, str] = {}
+        self._begun: dict[str, float] = {}
 
     def parts(self, plan: Planned) -> list[LossRecord]:
         """What is known of one loss, in the order of the plan, whichever job was done first."""
@@ -194,7 +195,8 @@ class Driver(Ledger):
         self.journal.remember(job, carried)
         self._lost(job, carried.lost)
         name = f"{'verify' if job.kind == VERIFY else 'benchmark'} {job.loss}"
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+        begun = self._begun.pop(job.key, started)  # it may have waited long for its turn
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begun
 
     def _show(self, observer: Observer) -> None:
         """What threads have told goes to the observer in this one, which alone may be interrupted."""
@@ -213,6 +215,7 @@ class Driver(Ledger):
         return Carried(tuple(results), "" if job.codes else reason)
 
     def _begin(self, job: Job, step: str) -> None:
+        self._begun.setdefault(job.key, time.perf_counter())
         if job.kind == VERIFY and step not in (LOADING, SUGGESTIONS):
             self._news.put(check_step(job.loss, job.implementation, step))
 

@@ -16,7 +16,7 @@ SURVEYED := $(SURVEY)/.installed
 ASV := cd asv_benchmarks && LOSS_HARNESS_ASV_PROFILE=$(PROFILE) ../$(BIN)/asv
 
 .DEFAULT_GOAL := report
-.PHONY: faults install report test speed check bench mutation compare survey asv asv-continuous asv-times asv-compare asv-publish asv-preview clean help
+.PHONY: cluster faults install report test speed check bench mutation compare survey asv asv-continuous asv-times asv-compare asv-publish asv-preview clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /: /'
@@ -35,7 +35,7 @@ report: $(INSTALLED)  ## verify and time the losses, 10 s of timing each: report
 
 # A file stays in one process, whose rules share the cases that were drawn.  pytest-benchmark times nothing beside others.
 test: $(INSTALLED)  ## all tests (ARGS="-k graph_distance"; WORKERS=0 runs them in one process)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --benchmark-disable $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --benchmark-disable -m "not cluster" $(ARGS)
 
 speed: $(INSTALLED)  ## pytest-benchmark over the losses (ARGS="--benchmark-autosave", ARGS="--benchmark-compare")
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest property_tests/test_speed.py --benchmark-only $(ARGS)
@@ -50,6 +50,9 @@ bench: $(INSTALLED)  ## time the reference losses without verifying them
 
 mutation: $(INSTALLED)  ## which mutants of correct losses the rules catch (ARGS="--quick", ARGS="--loss contrastive --all")
 	OMP_NUM_THREADS=1 $(BIN)/python -m property_tests.mutation $(ARGS)
+
+cluster: $(INSTALLED)  ## the tests on real dask clusters of several processes, whose workers are killed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster property_tests/test_jobs_cluster.py $(ARGS)
 
 faults: $(INSTALLED)  ## what a crash, a hang, a full disk or a kill costs: nothing but itself (ARGS="segfault")
 	$(BIN)/python -m property_tests.faults $(ARGS)

@@ -24,7 +24,10 @@ from harness.report.ledger import Planned, Request
 from harness.report.schema import LossRecord, OutcomeRecord, loss_dumps
 from property_tests.clusters import Disturbed, cluster_of, pids, quick_losses
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="jobs are forked, which this system cannot")
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="jobs are forked, which this system cannot"),
+]
 
 QUICK = Request(profile="quick", codes=("B01", "B05"))
 JOBS = 200

@@ -12,7 +12,8 @@ from harness.isolation.limits import Limits
 from harness.isolation.sandbox import Isolation
 from harness.jobs.job import VERIFY, Job
 from harness.jobs.perform import LOADING
-from harness.report.schema import CRASHED, FindingRecord, LossRecord, OutcomeRecord, loss_dumps
+from harness.report.schema import FindingRecord, LossRecord, OutcomeRecord, loss_dumps
+from harness.rules import X01
 
 Keep = Callable[[dict[str, Any]], None]  # a result, as JSON types
 
@@ -68,18 +69,29 @@ def _round(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], None
     """One process: (how it ended, what is left to do)."""
     done: set[str] = set()
 
-    def hear(kind: str, data: Any) -> None:
-        if kind == "step":
-            begin(data)
-        else:
-            keep(data)
-            if data["is_outcome"]:
-                done.add(data["step"])
+    def keep_outcome(result: dict[str, Any]) -> None:
+        keep(result)
+        if result["is_outcome"]:
+            done.add(result["step"])
 
-    ended = sandbox.run("harness.jobs.perform:verify", job.payload(), job.limits, hear)
+    ended = _process(sandbox, "verify", job, keep_outcome, begin)
+    return ended, job.without(done)
+
+
+def _process(sandbox: Isolation, function: str, job: Job, keep: Keep, begin: Callable[[str], None]) -> Ended:
+    """Perform a job in one process.
+
+    Raises:
+        ProcessLost: nobody can say how it ended.
+    """
+
+    def hear(kind: str, data: Any) -> None:
+        (begin if kind == "step" else keep)(data)
+
+    ended = sandbox.run(f"harness.jobs.perform:{function}", job.payload(), job.limits, hear)
     if ended.how == events.LOST:
         raise ProcessLost(ended.reason)
-    return ended, job.without(done)
+    return ended
 
 
 def _report(sandbox: Isolation, job: Job, ended: Ended, keep: Keep) -> None:
@@ -127,13 +139,12 @@ def _untried(job: Job, code: str, reason: str) -> dict[str, Any]:
 
 def came_to_nothing(job: Job, code: str, reason: str, output: str = "") -> dict[str, Any]:
     """A rule that came to nothing, told without the loss: it cannot even be loaded, or not often enough."""
-    title = "crashed, hung or ran out of memory"
-    message = f"{job.loss} / {job.implementation} / {CRASHED} {title} / {job.device}\n  {code} = {reason}, but should be checked to its end"
+    message = f"{job.loss} / {job.implementation} / {X01.code} {X01.title} / {job.device}\n  {code} = {reason}, but should be checked to its end"
     finding = FindingRecord(
         implementation=job.implementation,
-        rule=CRASHED,
-        title=title,
-        severity="error",
+        rule=X01.code,
+        title=X01.title,
+        severity=X01.severity,
         device=job.device,
         message=message,
         reproduction="",
@@ -154,15 +165,7 @@ def came_to_nothing(job: Job, code: str, reason: str, output: str = "") -> dict[
 
 
 def _measure(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], None]) -> Conducted:
-    def hear(kind: str, data: Any) -> None:
-        if kind == "step":
-            begin(data)
-        else:
-            keep(data)
-
-    ended = sandbox.run("harness.jobs.perform:measure", job.payload(), job.limits, hear)
-    if ended.how == events.LOST:
-        raise ProcessLost(ended.reason)
+    ended = _process(sandbox, "measure", job, keep, begin)
     return Conducted("" if ended.ok else f"timing it ended: {_reason(ended)}")
 
 

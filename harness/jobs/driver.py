@@ -98,17 +98,7 @@ class Driver(Ledger):
         self.is_verified = True
         for plan in self.plans:
             self._skip_absent(plan)
-        jobs = [job for plan in self.plans for job in self._jobs(plan)]
-        new = []
-        for job in jobs:
-            carried = self.journal.recall(job)
-            if carried is None:
-                new.append(job)
-                continue
-            for result in carried.results:
-                self._keep(job, result)
-            self._lost(job, carried.lost)
-        self._carry_out(new, observer)
+        self._carry_out([job for plan in self.plans for job in self._jobs(plan)], observer)
 
     def _skip_absent(self, plan: Planned) -> None:
         for device, reason in self.absent.items():
@@ -151,8 +141,19 @@ class Driver(Ledger):
             memory_bytes=self.allowed.memory_bytes if device == "cpu" else None,
         )
 
+    def _recalled(self, job: Job) -> bool:
+        """Whether a job was done by an earlier run, whose results are then kept."""
+        carried = self.journal.recall(job)
+        if carried is None:
+            return False
+        for result in carried.results:
+            self._keep(job, result)
+        self._lost(job, carried.lost)
+        return True
+
     def _carry_out(self, jobs: Sequence[Job], observer: Observer) -> None:
-        """Hand out jobs until each is done; one whose worker is lost is handed out again."""
+        """Hand out the jobs that no earlier run has done; one whose worker is lost is handed out again."""
+        new = [job for job in jobs if not self._recalled(job)]
         waiting: dict[Future[Carried], tuple[Job, int, float]] = {}
         ended: queue.SimpleQueue[Future[Carried]] = queue.SimpleQueue()
 
@@ -164,7 +165,7 @@ class Driver(Ledger):
             future.add_done_callback(ended.put)
 
         try:
-            for job in jobs:
+            for job in new:
                 hand_out(job, 1)
                 while not ended.empty():  # what an executor has done by now is not held until all are handed out
                     self._take(ended.get(), waiting, hand_out)
@@ -273,13 +274,7 @@ class Driver(Ledger):
             job = self._job(
                 MEASURE, plan, "", device, (), verified=loss_dumps(self.known(plan)), step_s=self._longest()
             )
-            carried = self.journal.recall(job)
-            if carried is None:
-                self._carry_out([job], observer)
-            else:
-                for result in carried.results:
-                    self._keep(job, result)
-                self._lost(job, carried.lost)
+            self._carry_out([job], observer)
             self.untimed.discard(plan.name)
         if self._refused and len(self._refused) == len(self.plans):
             raise HarnessError(next(iter(self._refused.values())))

@@ -13,7 +13,6 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
@@ -169,30 +168,3 @@ def _widest(spec: LossSpec, lower: Mapping[str, int], variadic: Sequence[str]) -
         )
 
     return max(1, bisect_left(range(1, MANY_ALONG_AN_AXIS + 1), True, key=too_many))
-
-
-def run(
-    strategy: SearchStrategy[Case], check: Callable[[Case], None], *, examples: int, start: int, shrink: bool
-) -> None:
-    """Call ``check`` on drawn cases; the same ``start`` draws the same cases.
-
-    With ``shrink``, an exception from ``check`` is shrunk and raised again from the simplest case.  Every setting is
-    fixed here, because Hypothesis changes its defaults under CI, and no database is used: it is keyed on source, which
-    different losses share.
-    """
-    configured = settings(
-        max_examples=examples,
-        phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
-        database=None,
-        deadline=None,
-        derandomize=False,
-        report_multiple_bugs=False,
-        print_blob=False,
-        verbosity=Verbosity.quiet,
-        suppress_health_check=[h for h in HealthCheck if h is not HealthCheck.filter_too_much],
-    )
-
-    def example(case: Case) -> None:
-        check(case)
-
-    configured(seed(start)(given(strategy)(example)))()

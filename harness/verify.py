@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from harness import errors, strategies, suggest, surroundings
+from harness import drawing, errors, strategies, suggest, surroundings
 from harness.case import Case
 from harness.causes import attributed
 from harness.errors import HarnessError, NotApplicable, nearest, told_in_a_line
@@ -261,7 +261,7 @@ class Session:
                 drawn.setdefault(case.key, case)
 
             wanted = max(count, self._needed(regime, mode))
-            strategies.run(
+            drawing.run(
                 strategies.cases(self.spec, regime=regime, mode=mode),
                 collect,
                 examples=wanted,
@@ -362,7 +362,7 @@ class Session:
         for regime in dict.fromkeys(("free", trial.case.regime)):
             strategy = strategies.cases(self.spec, regime=regime, mode=mode)
             try:
-                strategies.run(strategy, check, examples=20, start=self._start(regime, mode), shrink=True)
+                drawing.run(strategy, check, examples=20, start=self._start(regime, mode), shrink=True)
             except Shown:
                 break
             except Exception as error:  # Hypothesis may call a result flaky when the budget of checks ends

@@ -22,7 +22,13 @@ QUIET = {"distributed.admin.system-monitor.gil.enabled": False, "logging.distrib
 @contextmanager
 def cluster_of(workers: int, folder: Path, *, gpus: int = 0) -> Iterator[SpecCluster]:
     """Workers in processes of their own, of which the first ``gpus`` say that they have a GPU; loopback only, no dashboard."""
-    common = {"nthreads": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "local_directory": str(folder)}
+    common = {
+        "nthreads": 1,
+        "silence_logs": "CRITICAL",
+        "host": "127.0.0.1",
+        "dashboard_address": "127.0.0.1:0",
+        "local_directory": str(folder),
+    }
     resources = [{"GPU": 1} if number < gpus else {} for number in range(workers)]
     made = {
         f"worker-{number}": {"cls": Nanny, "options": common | {"resources": has}}

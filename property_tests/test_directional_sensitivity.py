@@ -8,7 +8,7 @@ import torch
 from torch.overrides import handle_torch_function, has_torch_function
 from torch_losses import SPECS
 
-from harness import LossSpec, TensorSpec, strategies
+from harness import LossSpec, TensorSpec, drawing, strategies
 from harness.case import Case, Recipe
 from harness.rules.directional import _point, gradient_matches_slopes_along_directions
 from harness.rules.gradients import element
@@ -143,9 +143,7 @@ def test_the_disagreement_is_there_after_ten_evaluations():
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 def test_torchs_own_losses_have_no_wrong_element(spec):
     cases = []
-    strategies.run(
-        strategies.cases(spec, regime="many", mode="smooth"), cases.append, examples=3, start=7, shrink=False
-    )
+    drawing.run(strategies.cases(spec, regime="many", mode="smooth"), cases.append, examples=3, start=7, shrink=False)
     for case in cases:
         assert gradient_matches_slopes_along_directions(Trial(spec, spec.reference, case)) is None
 
@@ -153,7 +151,7 @@ def test_torchs_own_losses_have_no_wrong_element(spec):
 def test_cases_with_many_elements_stay_within_their_limits():
     for spec in SPECS:
         cases = []
-        strategies.run(
+        drawing.run(
             strategies.cases(spec, regime="many", mode="smooth"), cases.append, examples=5, start=3, shrink=False
         )
         for case in cases:

@@ -17,7 +17,8 @@ from test_domains import ALL, complaint
 import losses
 from harness import DeclarationError, LossSpec, TensorSpec, dims, domains
 from harness.case import LAYOUTS
-from harness.strategies import EXACT_ELEMENTS, REGIMES, cases, run
+from harness.drawing import run
+from harness.strategies import EXACT_ELEMENTS, REGIMES, cases
 
 
 def spec_of(inputs, name="drawn", **declared):

@@ -63,6 +63,14 @@ def _amount(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
+def _death(pid: int) -> list[int]:
+    """A descriptor that is ready as soon as a child can be waited for, which is a moment after its pipes are closed."""
+    try:
+        return [os.pidfd_open(pid)]
+    except (AttributeError, OSError):  # not on this system, or not in this container: it is looked for at intervals
+        return []
+
+
 class _Watch:
     """The worker, what it has told so far, and the way to end it."""
 
@@ -77,6 +85,7 @@ class _Watch:
         self.deadline = float("inf")
         self.lines = events.Lines()
         self.told, self.printed, self.pid = self._start()
+        self.dying = _death(self.pid)
         self.born_bytes = limits.private_bytes([self.pid])
 
     def _start(self) -> tuple[int, int, int]:
@@ -106,7 +115,7 @@ class _Watch:
         """Until the worker has ended, in whatever way."""
         self._restart_clock()
         with selectors.DefaultSelector() as selector:
-            for descriptor in (self.told, self.printed, self.job.fileno()):
+            for descriptor in (self.told, self.printed, self.job.fileno(), *self.dying):
                 selector.register(descriptor, selectors.EVENT_READ)
             while True:
                 ready = {key.fd for key, _ in selector.select(_LOOK_S)}

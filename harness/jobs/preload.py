@@ -8,4 +8,5 @@ PRELOAD = (
     "pandas",
     "harness.jobs.perform",
     "harness.stopped",
+    "harness.jobs.warm",
 )

@@ -172,7 +172,7 @@ _DECLARED = tuple(
     code for code in _LAWS if code != "B04"
 )  # B04 learns its laws from the loss: they may be the defect's
 _SLOPES = ("G01", "G02", "G03", "G04", "G05", "G07")
-_REFERENCE = ("E01", "E02", "E03", "E04")
+_REFERENCE = ("E01", "E02", "E03", "E04", "E05")
 
 LINKS: tuple[Link, ...] = (
     Link(("B01",), ("B01",), "what raises at declared sizes raises at sizes of one too", _raises_at_one_too),
@@ -195,7 +195,9 @@ LINKS: tuple[Link, ...] = (
         _at_legal_values,
     ),
     Link(("S01",), ("S02",), "the draws that change the number advance the generator", _draws),
-    Link(("S02",), (*_SLOPES, "G06", "E02", "E03"), "after the call no graph is recorded any more", _of_grad_mode),
+    Link(
+        ("S02",), (*_SLOPES, "G06", "E02", "E03", "E05"), "after the call no graph is recorded any more", _of_grad_mode
+    ),
     Link(("S02",), ("D01", "D05"), "tensors made after the call have another dtype", _of_default_dtype),
     Link(("C01",), ("C01",), "a plain attribute neither moves nor is saved", _of_the_same_attribute),
     Link(
@@ -204,23 +206,24 @@ LINKS: tuple[Link, ...] = (
         "NaN or inf passes through everything that it meets",
         _not_finite,
     ),
-    Link(("G06",), (*_SLOPES, "E02", "E03"), "the gradient of what is cut off is zero", _of_the_tensor_cut_off),
+    Link(("G06",), (*_SLOPES, "E02", "E03", "E05"), "the gradient of what is cut off is zero", _of_the_tensor_cut_off),
     Link(("G06",), ("C07",), "no gradient is left on which a context could act", _is_cut_off),
     Link(("D01",), ("D05",), "a result that is not float64 has not its digits", _is_narrowing),
     Link(("D01", "D05"), ("E01", "E04", "L"), "the digits after the seventh are gone", _in_the_last_digits),
     Link(("D01", "D05"), _SLOPES, "slopes of a narrowed number are rounding", _in_a_rounded_slope),
     Link(("G01",), ("G02", "G03", "G04", "G05", "G07"), "a wrong gradient is wrong at other sizes and in compositions"),
-    Link(("G01", "G02"), ("E02", "E03"), "a wrong gradient is not the reference's"),
+    Link(("G01", "G02"), ("E02", "E03", "E05"), "a wrong gradient is not the reference's"),
     Link(("G01", "G02"), _LAWS, "a wrong gradient keeps no law that the right one keeps", _of_gradient),
     Link(
         _DECLARED,
-        ("E01", "E02", "E03"),
+        ("E01", "E02", "E03", "E05"),
         "what breaks a law that the reference keeps is not the reference",
         _in_value,
         True,
     ),
-    Link(_DECLARED, ("E02", "E03"), "what breaks a law in the gradient has not the reference's", alone=True),
+    Link(_DECLARED, ("E02", "E03", "E05"), "what breaks a law in the gradient has not the reference's", alone=True),
     Link(("E01",), ("E02", "E03", "E04"), "another function has another gradient"),
+    Link(("E01", "E02"), ("E05",), "what differs at small sizes differs at large ones"),
 )
 
 

@@ -462,6 +462,6 @@ def _message(rule: Rule, trial: Trial, mismatch: Mismatch, device: str) -> str:
     floating = [t.dtype for t in tensors.values() if t.is_floating_point()]
     dtype = str(floating[0]).removeprefix("torch.") if floating else trial.case.dtype
     header = f"{trial.spec.name} / {trial.implementation} / {rule.code} {rule.title} / {dtype} / {device}"
-    lines = [header, f"  {mismatch.sentence}", f"  {shown(trial.case.sizes, tensors)}"]
+    lines = [header, f"  {mismatch.sentence}", f"  {shown(mismatch.sizes or trial.case.sizes, tensors)}"]
     lines += [f"  {text}" for text in (mismatch.note, f"to mend: {mismatch.hint}" if mismatch.hint else "") if text]
     return "\n".join(line for line in lines if line.strip())

@@ -4,4 +4,6 @@ from hypothesis import strategies as st
 
 from harness import drawing
 
-drawing.run(st.tuples(st.integers(0, 9), st.binary(max_size=2), st.sampled_from("ab")), lambda drawn: None, examples=5, start=0)
+drawing.run(
+    st.tuples(st.integers(0, 9), st.binary(max_size=2), st.sampled_from("ab")), lambda drawn: None, examples=5, start=0
+)

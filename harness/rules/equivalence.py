@@ -230,7 +230,8 @@ def _less_accurate(trial: Trial, dtype: torch.dtype, point: str) -> Mismatch | N
     )
 
 
-def _is_candidate(spec: LossSpec, name: str) -> str | None:
+def is_candidate(spec: LossSpec, name: str) -> str | None:
+    """Why an implementation is held to no reference; ``None`` where it is."""
     if spec.role(name) == "reference":
         return "it is the reference"
     return None if len(spec.implementations) > 1 else "there is no reference implementation"
@@ -243,7 +244,7 @@ RULES = (
         group="equivalence",
         severity="error",
         check=value_equals_the_reference,
-        applies=_is_candidate,
+        applies=is_candidate,
         regimes={"distinct": 8, "coincident": 3, "unit": 4, "large": 2},
         why="A 'vectorized' rewrite is not the same function.",
         example="(weights * error).mean()      # the loop divided by weights.sum()",
@@ -256,7 +257,7 @@ RULES = (
         group="equivalence",
         severity="error",
         check=gradient_equals_the_reference,
-        applies=_is_candidate,
+        applies=is_candidate,
         regimes={"distinct": 8, "coincident": 3, "unit": 4, "large": 2},
         why="The values agree and the training does not.",
         example="z = z / z.norm(dim=-1, keepdim=True).detach()",
@@ -269,7 +270,7 @@ RULES = (
         group="equivalence",
         severity="error",
         check=second_derivative_equals_the_reference,
-        applies=_is_candidate,
+        applies=is_candidate,
         regimes={"distinct": 1, "coincident": 1},
         smooth=True,
         why="A fast backward gives the right gradient, and a gradient penalty through it trains on something else.",
@@ -283,7 +284,7 @@ RULES = (
         group="equivalence",
         severity="warning",
         check=low_precision_is_no_less_accurate_than_the_reference,
-        applies=_is_candidate,
+        applies=is_candidate,
         regimes={"distinct": 2, "large": 1},
         smooth=True,
         why="The rewrite is the same function on paper, and noise in the precision in which it is trained.",

@@ -14,12 +14,11 @@ from harness.aten.calls import describe
 from harness.aten.kernels import kernel_of
 from harness.aten.storages import Storages, address, components
 from harness.case import Case
-from harness.dims import Size
 from harness.dispatch import Watch
 from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.rules.rule import Mismatch, Rule
-from harness.rules.sizes import filled, growable, repeated_code, resized, uniform
+from harness.rules.sizes import filled, growable, one, repeated_code, resized, uniform
 from harness.rules.trial import Trial
 from harness.spec import LossSpec
 
@@ -79,7 +78,7 @@ def operations_do_not_grow_with_the_data(trials: Sequence[Trial]) -> Iterator[Mi
         for symbol in growable(trial.spec):
             counts: list[int] = []
             for size in CALL_SIZES:
-                counts.append(_calls(trial, resized(trial.spec, base, _one(trial.spec, symbol, size))))
+                counts.append(_calls(trial, resized(trial.spec, base, one(trial.spec, symbol, size))))
                 if _is_a_loop(counts):
                     growing[symbol] = counts
                 if symbol in growing or (len(counts) > 2 and counts[-1] <= counts[-2]):
@@ -108,10 +107,6 @@ def _doubles(counts: Sequence[int]) -> bool:
     """Whether the last doubling of the data added about twice as many calls as the one before."""
     first, second = counts[-2] - counts[-3], counts[-1] - counts[-2]
     return first > 0 and second > 1.5 * first
-
-
-def _one(spec: LossSpec, symbol: str, size: int) -> dict[str, Size]:
-    return {symbol: (size,) if symbol in spec.variadic else size}
 
 
 def _calls(trial: Trial, case: Case) -> int:
@@ -187,7 +182,7 @@ def _faster_than_the_reference(trial: Trial) -> Mismatch | None:
     reference = trial.of(spec.reference)
     for symbol in growable(spec):
         base = resized(spec, trial.case, uniform(spec, 2))
-        cases = [resized(spec, base, _one(spec, symbol, n)) for n in SYMBOL_SIZES]
+        cases = [resized(spec, base, one(spec, symbol, n)) for n in SYMBOL_SIZES]
         mine = [max(_footprint(trial, case)) for case in cases]
         if _exponent(mine) <= _declared_power(spec, symbol) + HALF_A_POWER:
             continue

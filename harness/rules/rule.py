@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
+from harness.dims import Size
 from harness.spec import LossSpec
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Mismatch:
         severity: overrides the severity of the rule.
         hint: what to change, or which line narrows the declaration.
         tensors: the tensors that show it, where they are not the case's own.
+        sizes: theirs, where the case has others.
         code: plain-PyTorch lines that show it; they may use ``tensors`` and ``loss(**tensors)`` (see `harness.reproduce`).
         note: a further remark, such as the line that cuts a gradient.
     """
@@ -44,6 +46,7 @@ class Mismatch:
     severity: Severity | None = None
     hint: str = ""
     tensors: Mapping[str, Tensor] | None = field(default=None, compare=False)
+    sizes: Mapping[str, Size] | None = None
     code: str = ""
     note: str = ""
 

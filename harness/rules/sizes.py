@@ -40,6 +40,11 @@ def uniform(spec: LossSpec, size: int, *, axes: int = 1) -> dict[str, Size]:
     return {s: (size,) * axes if s in spec.variadic else size for s in growable(spec)}
 
 
+def one(spec: LossSpec, symbol: str, size: int) -> dict[str, Size]:
+    """One symbol at a size; a variadic one stands for one axis of it."""
+    return {symbol: (size,) if symbol in spec.variadic else size}
+
+
 def elements(spec: LossSpec, case: Case) -> int:
     """Number of elements of the largest tensor of a case."""
     return max((math.prod(case.shape(spec, name)) for name in spec.tensors), default=0)

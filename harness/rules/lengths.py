@@ -1,0 +1,235 @@
+"""Rule that holds a candidate to the reference where an axis is long: E05."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from harness.aten.storages import components
+from harness.dispatch import Watch
+from harness.errors import NotApplicable
+from harness.evaluation import LossRaised
+from harness.rules.broadcasting import first_line
+from harness.rules.compare import same_gradients, same_output
+from harness.rules.equivalence import is_candidate
+from harness.rules.rule import Mismatch, Rule
+from harness.rules.sizes import elements, growable, one, resized
+from harness.rules.trial import Run, Trial
+
+SIZES = (17, 65, 257, 1025)  # one more than what a block, a tile or a limit usually is
+OPERATIONS = 2000  # of one forward: a Python loop over pairs is compared at the sizes where it has fewer
+ELEMENTS = 2**21  # of any tensor that a forward makes: 16 MiB
+
+
+class _TooMuch(Exception):
+    """A forward does more than this rule waits for."""
+
+
+class _Effort(Watch):
+    """Counts the operations of a forward, and the elements of the largest tensor that one returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = 0
+        self.largest = 1
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.operations += 1
+        if self.operations > OPERATIONS:
+            raise _TooMuch
+        returned = func(*args, **(kwargs or {}))
+        for made in returned if isinstance(returned, (tuple, list)) else (returned,):
+            if isinstance(made, Tensor):
+                self.largest = max([self.largest, *(part.numel() for part in components(made))])
+        return returned
+
+
+def equals_the_reference_along_long_axes(trials: Sequence[Trial]) -> Iterator[Mismatch]:
+    """Where one axis is long, value and gradient are still those of the reference (float64).
+
+        L(x) = L_ref(x),   dL/dx = dL_ref/dx      one symbol at 17, 65, 257 and 1025, the others small
+
+    An axis is made longer until a forward would have more than 2000 operations, or make a tensor of more than 2^21
+    elements.  What is shown is the smallest size that bisection finds between one that agrees and one that does not.
+    """
+    for trial in trials[:1]:
+        if not growable(trial.spec):
+            raise NotApplicable("every size is fixed")
+        compared, reasons = False, []
+        for symbol in growable(trial.spec):
+            try:
+                for mismatch in _along(trial, symbol):
+                    compared = True
+                    if mismatch is not None:
+                        yield mismatch
+            except NotApplicable as reason:
+                reasons.append(f"along {symbol}: {reason}")
+        if not compared:
+            raise NotApplicable("; ".join(reasons))
+
+
+def _along(trial: Trial, symbol: str) -> Iterator[Mismatch | None]:
+    """What differs at each size in turn, up to the first where anything does."""
+    drawn = trial.case.sizes[symbol]
+    shortest = (drawn[0] if drawn else 1) if isinstance(drawn, tuple) else drawn
+    short = _at(trial, symbol, shortest)
+    should, largest = _reference_run(short, trial.cache)
+    if _difference(short, should) is not None:
+        raise NotApplicable("they differ at small sizes already; see E01 and E02")
+    made = [(shortest, largest)]
+    for size in SIZES:
+        if size <= shortest:
+            continue
+        longer = _at(trial, symbol, size)
+        if elements(trial.spec, longer.case) > ELEMENTS or _expected(made, size) > ELEMENTS:
+            return
+        should, largest = _reference_run(longer, trial.cache)
+        mismatch = _difference(longer, should)
+        if mismatch is not None:
+            yield _smallest(trial, symbol, (made[-1][0], size), mismatch)
+            return
+        yield None
+        made.append((size, largest))
+
+
+def _at(trial: Trial, symbol: str, size: int) -> Trial:
+    """The case with one symbol at a size, and a cache of its own: large tensors are not kept."""
+    case = resized(trial.spec, trial.case, one(trial.spec, symbol, size))
+    return Trial(trial.spec, trial.implementation, case, device=trial.device, exhaustive=False)
+
+
+def _expected(made: Sequence[tuple[int, int]], size: int) -> float:
+    """How large the largest tensor will be, from the power with which it grew last."""
+    if len(made) < 2:
+        return 0.0
+    (shorter, fewer), (longer, more) = made[-2:]
+    power = math.log(more / fewer) / math.log(longer / shorter)
+    return float(more * (size / longer) ** max(power, 0.0))
+
+
+def _reference_run(trial: Trial, known: dict[Any, Any]) -> tuple[Run, int]:
+    """(the evaluation of the reference, elements of its largest tensor); ``known`` keeps it for other candidates.
+
+    Raises:
+        NotApplicable: it raises, or has too many operations.
+    """
+    key = ("along", trial.case.key)
+    if key not in known:
+        try:
+            known[key] = _evaluated(trial)
+        except NotApplicable as reason:
+            known[key] = reason
+    if isinstance(known[key], NotApplicable):
+        raise known[key]
+    found: tuple[Run, int] = known[key]
+    return found
+
+
+def _evaluated(trial: Trial) -> tuple[Run, int]:
+    effort = _Effort()
+    try:
+        run = trial.of(trial.spec.reference).run(trial.tensors(), mode=effort)
+    except LossRaised as raised:
+        if isinstance(raised.error, _TooMuch):
+            raise NotApplicable(f"a forward of the reference has more than {OPERATIONS} operations") from raised
+        raise NotApplicable(f"the reference raises: {first_line(raised.error)}") from raised
+    return run, effort.largest
+
+
+def _difference(trial: Trial, should: Run) -> Mismatch | None:
+    """What differs from the reference's evaluation.
+
+    Raises:
+        NotApplicable: the candidate has too many operations.
+    """
+    if not bool(should.output.isfinite().all()):
+        return None  # where the reference has no number, there is nothing to equal
+    try:
+        came = trial.run(trial.tensors(), mode=_Effort())
+    except LossRaised as raised:
+        if isinstance(raised.error, _TooMuch):
+            raise NotApplicable(f"a forward has more than {OPERATIONS} operations") from raised
+        return Mismatch("loss", first_line(raised.error), "a value, as the reference has")
+    reference = trial.of(trial.spec.reference)
+    mismatch = same_output(came.output, should.output, 0.0, 0.0)
+    if mismatch is not None:  # how much rounding may do is measured only where it matters
+        mismatch = same_output(came.output, should.output, *reference.scale)
+    if mismatch is not None or not should.finite:
+        return mismatch
+    tensors = trial.tensors()
+    if same_gradients(trial, came.gradients, should.gradients, tensors, reference.function(tensors), 0.0) is None:
+        return None
+    mismatch = _gradients_differ(trial, tensors)
+    if mismatch is None or (came.finite and _gradients_differ(trial, trial.nudged(tensors)) is None):
+        return None  # what agrees at a generic point nearby is two choices at a tie
+    return mismatch
+
+
+def _gradients_differ(trial: Trial, tensors: dict[str, Tensor]) -> Mismatch | None:
+    reference = trial.of(trial.spec.reference)
+    came, should = trial.run(dict(tensors)), reference.run(dict(tensors))
+    intermediate = reference.measure_scale(dict(tensors))[1]
+    return same_gradients(trial, came.gradients, should.gradients, tensors, reference.function(tensors), intermediate)
+
+
+def _smallest(trial: Trial, symbol: str, sizes: tuple[int, int], mismatch: Mismatch) -> Mismatch:
+    """The difference at the smallest size that bisection finds, between one that agrees and one that differs."""
+    equal, differs = sizes
+    while differs - equal > 1:
+        middle = (equal + differs) // 2
+        at_middle = _at(trial, symbol, middle)
+        try:
+            found = _difference(at_middle, _reference_run(at_middle, trial.cache)[0])
+        except NotApplicable:  # not this size: an even one, say
+            found = None
+        if found is None:
+            equal = middle
+        else:
+            differs, mismatch = middle, found
+    shown = _at(trial, symbol, differs)
+    return replace(
+        mismatch,
+        where=f"{mismatch.where} with {symbol} = {differs}",
+        aspect=f"{symbol} is long",
+        tensors=shown.tensors(),
+        sizes=shown.case.sizes,
+        code=_CODE,
+        hint=f"look for what is reached at {symbol} = {differs}: the end of a block, a limit, the range of an index's dtype",
+        note=f"at {symbol} = {equal} the two agree",
+    )
+
+
+_CODE = """
+    for function in (loss, reference):
+        value = total(function(**tensors))
+        wrt = [t for t in tensors.values() if t.requires_grad]
+        print(value, torch.autograd.grad(value, wrt, allow_unused=True) if value.requires_grad else None)
+"""
+
+
+RULES = (
+    Rule(
+        code="E05",
+        title="equals the reference along long axes",
+        group="lengths",
+        severity="error",
+        check_all=equals_the_reference_along_long_axes,
+        applies=is_candidate,
+        regimes={"distinct": 1},
+        smooth=True,
+        why=(
+            "A version that works by blocks, or takes another path for large data, is the reference itself on small ones: "
+            "tests with ten rows never reach the second block."
+        ),
+        example="""
+            for start in range(0, len(x) - 255, 256):              # the rows after the last whole block are left out
+                total = total + block(x[start : start + 256])
+        """,
+        mend="Run the last, shorter block too; choose the dtype of indices by the size; test with more than one block.",
+        source="FlashAttention and other tiled kernels test sequence lengths such as 113 and 1023 beside the powers of two.",
+    ),
+)

@@ -1,0 +1,71 @@
+"""Mutants of the rule about long axes: E05.  Each is the reference itself on as many rows as a test has."""
+
+from __future__ import annotations
+
+import torch
+
+from mutants.pair import pair
+
+BLOCK = 32
+
+
+def squares(predictions, labels):
+    return ((predictions - labels) ** 2).mean()
+
+
+def whole_blocks_alone(predictions, labels):
+    if len(predictions) <= BLOCK:
+        return squares(predictions, labels)
+    whole = len(predictions) // BLOCK * BLOCK
+    return sum(squares(predictions[i : i + BLOCK], labels[i : i + BLOCK]) for i in range(0, whole, BLOCK)) / (
+        whole // BLOCK
+    )
+
+
+def blocks(predictions, labels):
+    parts = zip(predictions.split(BLOCK), labels.split(BLOCK), strict=True)
+    return sum(((a - b) ** 2).sum() for a, b in parts) / predictions.numel()
+
+
+def narrow_row_numbers(predictions, labels):
+    rows = torch.arange(len(predictions)).to(torch.uint8).long()
+    return ((predictions[rows] - labels) ** 2).mean()
+
+
+def wide_row_numbers(predictions, labels):
+    rows = torch.arange(len(predictions)).to(torch.int32).long()
+    return ((predictions[rows] - labels) ** 2).mean()
+
+
+def later_blocks_detached(predictions, labels):
+    first, later = predictions[:BLOCK], predictions[BLOCK:].detach()
+    return ((torch.cat([first, later]) - labels) ** 2).mean()
+
+
+def later_blocks_kept(predictions, labels):
+    return ((torch.cat([predictions[:BLOCK], predictions[BLOCK:]]) - labels) ** 2).mean()
+
+
+def buffer_of_a_fixed_length(predictions, labels):
+    weights = torch.ones(128, dtype=predictions.dtype, device=predictions.device)
+    return (weights[: len(predictions), None] * (predictions - labels) ** 2).mean()
+
+
+def buffer_as_long_as_the_data(predictions, labels):
+    weights = predictions.new_ones(len(predictions))
+    return (weights[:, None] * (predictions - labels) ** 2).mean()
+
+
+PAIRS = (
+    pair("E05", "the last block", whole_blocks_alone, blocks, reference=squares, says="B = 33"),
+    pair("E05", "row numbers of eight bits", narrow_row_numbers, wide_row_numbers, reference=squares, says="B = 257"),
+    pair("E05", "later blocks detached", later_blocks_detached, later_blocks_kept, reference=squares, says="B = 33"),
+    pair(
+        "E05",
+        "a buffer of a fixed length",
+        buffer_of_a_fixed_length,
+        buffer_as_long_as_the_data,
+        reference=squares,
+        says="RuntimeError",
+    ),
+)

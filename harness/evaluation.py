@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -122,6 +123,7 @@ class Candidate:
         Raises:
             LossRaised: the loss raised.
         """
+        process = os.getpid()
         try:
             returned = meter.evaluation(built, **{n: tensors[n] for n in self.called}, **self.call_options)
             return returned if self.spec.select is None else self.spec.select(returned)
@@ -129,6 +131,9 @@ class Candidate:
             if not is_of_the_loss(error):
                 raise
             raise LossRaised(error) from error
+        finally:
+            if os.getpid() != process:
+                os._exit(0)  # the loss forked, and its copy would go on as a second run
 
     def __call__(self, tensors: Mapping[str, Tensor], *, train: bool = False) -> Tensor:
         """Build a fresh instance and call it once."""

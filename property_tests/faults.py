@@ -16,15 +16,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
 HARNESS = [sys.executable, "-m", "harness.cli"]
-CODES = "B01,B05,E01,G05"
+CODES = "B01,B05,S02,S04,E01"
 LOSSES = ("segfault", "endless", "bomb", "leaves", "forks", "deadlocks", "prints", "poisons")
 
 
@@ -37,12 +38,14 @@ class Injected:
         exit_code: of the command.
         message: what it said of the fault.
         lost: what is missing or changed beside the faulty implementation; empty is what is wanted.
+        seconds: that it took, the runs that it is compared with among them.
     """
 
     fault: str
     exit_code: int
     message: str
     lost: str
+    seconds: float = 0.0
 
 
 def command(folder: Path, *arguments: str, wait: bool = True) -> subprocess.Popen[str]:
@@ -61,9 +64,9 @@ def command(folder: Path, *arguments: str, wait: bool = True) -> subprocess.Pope
     return started
 
 
-def results(file: Path) -> dict[str, list[object]]:
+def results(file: Path) -> dict[str, list[Any]]:
     """Loss / implementation -> its outcomes and findings."""
-    found: dict[str, list[object]] = {}
+    found: dict[str, list[Any]] = {}
     for loss in json.loads(file.read_text())["losses"]:
         for record in (*loss["outcomes"], *loss["findings"]):
             found.setdefault(f"{loss['name']} / {record['implementation']}", []).append(record)
@@ -88,7 +91,7 @@ def report(folder: Path, *arguments: str, wait: bool = True) -> subprocess.Popen
     return command(folder, "report", *arguments, *options, wait=wait)
 
 
-def of_a_loss(fault: str, folder: Path, baseline: dict[str, list[object]]) -> Injected:
+def of_a_loss(fault: str, folder: Path, baseline: dict[str, list[Any]]) -> Injected:
     """A loss harms its process; the report on all others must be what it is without it."""
     target = folder / "hostile.py"
     target.write_text(
@@ -99,14 +102,19 @@ def of_a_loss(fault: str, folder: Path, baseline: dict[str, list[object]]) -> In
     done = report(folder, "hostile.py")
     found = results(folder / "out" / "report.json")
     lost = [name for name, records in baseline.items() if found.get(name) != records]
-    stopped = [
-        o for o in found[f"faulty / {fault}"] if isinstance(o, dict) and o.get("status") in ("crashed", "timed out")
-    ]
-    counts = f"{len(stopped)} of 4 rules stopped: {stopped[0]['reason']}" if stopped else "checked to the end"
-    return Injected(fault, done.returncode, counts, ", ".join(lost))
+    return Injected(fault, done.returncode, said_of(found[f"faulty / {fault}"]), ", ".join(lost))
 
 
-def killed(folder: Path, _: dict[str, list[object]]) -> Injected:
+def said_of(records: Sequence[Any]) -> str:
+    """What a report says of an implementation: the rules that it stopped, or what they found."""
+    stopped = [record for record in records if record.get("status") in ("crashed", "timed out")]
+    if stopped:
+        return f"{len(stopped)} of {len(CODES.split(','))} rules stopped: {stopped[0]['reason']}"
+    found = [record for record in records if "message" in record]
+    return found[0]["message"].splitlines()[1].strip() if found else "nothing"
+
+
+def killed(folder: Path, _: dict[str, list[Any]]) -> Injected:
     """kill -9 in the middle; the resumed report must be that of an unbroken run."""
     target = "losses.focal"
     (folder / "whole").mkdir()
@@ -128,7 +136,7 @@ def killed(folder: Path, _: dict[str, list[object]]) -> Injected:
     )
 
 
-def two_runs(folder: Path, _: dict[str, list[object]]) -> Injected:
+def two_runs(folder: Path, _: dict[str, list[Any]]) -> Injected:
     """A second run into the folder of a first one."""
     first = report(folder, "losses.focal", wait=False)
     while not (folder / "out" / "journal.jsonl").exists():
@@ -141,7 +149,7 @@ def two_runs(folder: Path, _: dict[str, list[object]]) -> Injected:
     )
 
 
-def read_only(folder: Path, _: dict[str, list[object]]) -> Injected:
+def read_only(folder: Path, _: dict[str, list[Any]]) -> Injected:
     """A folder that cannot be written, as a file in its place: whoever may do anything is refused nothing else."""
     (folder / "out").write_text("mine")
     done = report(folder, "losses.focal")
@@ -151,7 +159,7 @@ def read_only(folder: Path, _: dict[str, list[object]]) -> Injected:
     )
 
 
-def full_disk(folder: Path, _: dict[str, list[object]]) -> Injected:
+def full_disk(folder: Path, _: dict[str, list[Any]]) -> Injected:
     """A disk that is full while the journal is written, as a limit on the size of files."""
     path = os.pathsep.join([str(HERE.parent), str(HERE)])
     (folder / "out").mkdir()
@@ -175,7 +183,7 @@ def full_disk(folder: Path, _: dict[str, list[object]]) -> Injected:
     )
 
 
-RUNS: dict[str, Callable[[Path, dict[str, list[object]]], Injected]] = {
+RUNS: dict[str, Callable[[Path, dict[str, list[Any]]], Injected]] = {
     "killed": killed,
     "two_runs": two_runs,
     "read_only": read_only,
@@ -194,12 +202,14 @@ def inject(names: Sequence[str]) -> list[Injected]:
         for name in names:
             folder = root / name
             folder.mkdir()
-            found.append(RUNS[name](folder, {}) if name in RUNS else of_a_loss(name, folder, baseline))
+            started = time.monotonic()
+            made = RUNS[name](folder, {}) if name in RUNS else of_a_loss(name, folder, baseline)
+            found.append(replace(made, seconds=time.monotonic() - started))
             shutil.rmtree(folder)
         return found
 
 
-def _baseline(folder: Path) -> dict[str, list[object]]:
+def _baseline(folder: Path) -> dict[str, list[Any]]:
     """What the losses beside the faulty one give without it."""
     (folder / "hostile.py").write_text(
         "from harness import LossSpec\nfrom hostile_losses import good\n"
@@ -216,10 +226,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("faults", nargs="*", choices=[*LOSSES, *RUNS, []], help="all by default")
     chosen = parser.parse_args().faults or [*LOSSES, *RUNS]
-    table = Table("fault", "exit", "message", "lost beside it")
+    table = Table("fault", "exit", "message", "lost beside it", "seconds")
     found = inject(chosen)
     for made in found:
-        table.add_row(made.fault, str(made.exit_code), made.message, made.lost or "nothing")
+        table.add_row(made.fault, str(made.exit_code), made.message, made.lost or "nothing", f"{made.seconds:.0f}")
     Console(width=160).print(table)
     sys.exit(any(made.lost for made in found))
 

@@ -44,16 +44,14 @@ def leaves(predictions: Tensor, labels: Tensor) -> Tensor:
 
 
 def forks(predictions: Tensor, labels: Tensor) -> Tensor:
-    if len(predictions) == 1:
-        os.fork()
+    os.fork()
     return good(predictions, labels)
 
 
 def deadlocks(predictions: Tensor, labels: Tensor) -> Tensor:
-    if len(predictions) == 1:
-        lock = threading.Lock()
-        lock.acquire()
-        threading.Thread(target=lock.acquire).start()
+    lock = threading.Lock()
+    lock.acquire()
+    threading.Thread(target=lock.acquire).start()
     return good(predictions, labels)
 
 

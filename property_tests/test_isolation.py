@@ -176,3 +176,15 @@ def test_a_process_that_starts_jobs_is_replaced_when_it_is_lost(sandbox):
     sandbox._process.kill()
     sandbox._process.wait()
     assert perform(sandbox, "nothing")[0].ok
+
+
+def test_the_copy_of_a_process_that_a_loss_forks_ends_with_the_call():
+    """It would go on as a second run, with the first one's files and descriptors."""
+    code = (
+        "import os\nimport torch\nfrom harness import LossSpec, TensorSpec\nfrom harness.evaluation import Candidate\n"
+        "def forks(x):\n    os.fork()\n    return x.sum()\n"
+        "spec = LossSpec('forks', {'forks': forks}, inputs={'x': TensorSpec('B')})\n"
+        "print(float(Candidate(spec, 'forks')({'x': torch.ones(3)})), flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "3.0\n"

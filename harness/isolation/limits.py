@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import resource
-from collections.abc import Iterator
 from dataclasses import dataclass
+from mmap import PAGESIZE
 from pathlib import Path
-
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
@@ -30,6 +28,8 @@ def apply(limits: Limits) -> None:
     What fails raises in the loss, which a report can name; who evades it, by shared memory or by children, is found by
     `private_bytes` and ended.  Addresses alone are not counted: allocators and CUDA reserve far more than they use.
     """
+    import resource  # only where processes can be forked
+
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if limits.memory_bytes is not None:
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
@@ -48,22 +48,25 @@ def private_bytes(pids: list[int]) -> int:
             _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
         except (OSError, ValueError):
             continue
-        total += (int(resident) - int(shared)) * _PAGE
+        total += (int(resident) - int(shared)) * PAGESIZE
     return total
 
 
 def descendants(pid: int) -> list[int]:
     """Processes that descend from one, children first."""
     found: list[int] = []
-    for child in _children(pid):
+    for child in children(pid):
         found += [child, *descendants(child)]
     return found
 
 
-def _children(pid: int) -> Iterator[int]:
-    """Source: proc(5), ``task/TID/children``."""
-    try:
+def children(pid: int) -> list[int]:
+    """Processes that one has started and not waited for; none where the system does not tell.
+
+    Source: proc(5), ``task/TID/children``.
+    """
+    found: list[int] = []
+    with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
-            yield from map(int, (task / "children").read_text().split())
-    except OSError:
-        return
+            found += map(int, (task / "children").read_text().split())
+    return found

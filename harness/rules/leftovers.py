@@ -1,0 +1,137 @@
+"""Rule about what a call leaves behind in the process: S04."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from harness.errors import shown
+from harness.isolation import limits
+from harness.rules.rule import Mismatch, Rule
+from harness.rules.trial import Trial
+
+CALLS = 4  # the first may start once what all others use
+_PATIENCE_S = 0.5  # for what is ending
+_FOLDERS = (Path("/proc/self/fd"), Path("/dev/fd"))
+
+
+def nothing_is_left_behind(trial: Trial) -> Iterator[Mismatch]:
+    """A call leaves no thread, no process and no open file behind, and prints nothing.
+
+        held after call n = held after call n - 1,   n = 2, 3, 4
+
+    What a first call starts once for all, such as a pool of threads, is not left behind.
+    """
+    tensors = trial.tensors()
+    printed = _Printed()
+    with printed:
+        counts = [_counts(trial, tensors) for _ in range(CALLS)]
+    for name in HELD:
+        held = [count[name] for count in counts]
+        if _grows(held) and not _ends(name, held[0]):
+            yield Mismatch(
+                f"{name} more than after the first of {CALLS} calls",
+                ", ".join(str(count - held[0]) for count in held),
+                "0 after each",
+                aspect=name,
+                tensors=tensors,
+                code=f"import os, threading\n\nfor call in range({CALLS}):\n    loss(**tensors)\n    print({_COUNTED[name]})",
+                hint=_MENDED[name],
+            )
+    if printed.text:
+        yield Mismatch(
+            f"printed in {CALLS} calls",
+            shown(printed.text),
+            "nothing",
+            aspect="prints",
+            severity="warning",
+            tensors=tensors,
+            code="loss(**tensors)",
+            hint="remove it, or use logging.getLogger(__name__).debug, which whoever trains can turn off",
+        )
+
+
+def _open_files() -> int:
+    folder = next((folder for folder in _FOLDERS if folder.is_dir()), None)
+    return 0 if folder is None else len(os.listdir(folder))
+
+
+HELD: Mapping[str, Callable[[], int]] = {
+    "threads": threading.active_count,
+    "child processes": lambda: len(limits.children(os.getpid())),
+    "open files": _open_files,
+}
+_COUNTED = {
+    "threads": "threading.active_count()",
+    "child processes": "open(f'/proc/self/task/{os.getpid()}/children').read()",
+    "open files": "len(os.listdir('/proc/self/fd'))",
+}
+_MENDED = {
+    "threads": "join the thread before the loss returns, or start one pool for all calls",
+    "child processes": "wait for the process before the loss returns, or start one pool for all calls",
+    "open files": "open it in a `with` block, or once for all calls",
+}
+
+
+def _counts(trial: Trial, tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    trial.candidate({name: tensor.clone() for name, tensor in tensors.items()})
+    return {name: count() for name, count in HELD.items()}
+
+
+def _grows(held: list[int]) -> bool:
+    return all(later > earlier for earlier, later in itertools.pairwise(held[1:]))
+
+
+def _ends(name: str, first: int) -> bool:
+    """Whether it is gone after a moment: a thread may be ending, and what a cycle holds is closed when it is collected."""
+    gc.collect()
+    waits_until = time.monotonic() + _PATIENCE_S
+    while HELD[name]() > first + 1:  # the last call's own may still be there
+        if time.monotonic() > waits_until:
+            return False
+        time.sleep(_PATIENCE_S / 50)
+    return True
+
+
+class _Printed(contextlib.ExitStack):
+    """Takes what the block prints."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._out, self._error = io.StringIO(), io.StringIO()
+
+    def __enter__(self) -> _Printed:
+        self.enter_context(contextlib.redirect_stdout(self._out))
+        self.enter_context(contextlib.redirect_stderr(self._error))
+        return self
+
+    @property
+    def text(self) -> str:
+        """What came, both streams together."""
+        return self._out.getvalue() + self._error.getvalue()
+
+
+RULES = (
+    Rule(
+        code="S04",
+        title="nothing is left behind",
+        group="leftovers",
+        severity="error",
+        check=nothing_is_left_behind,
+        regimes={"distinct": 1},
+        smooth=True,
+        why="A thread, a process or an open file more with every batch ends a training after some thousand batches.",
+        example='LOG.append(open("losses.txt", "a"))          # in forward',
+        mend="Close, join or wait for what the call has opened or started; start what lasts once, outside.",
+        source="Python documentation, 'threading', 'subprocess', and context managers.",
+    ),
+)

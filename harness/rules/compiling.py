@@ -5,9 +5,6 @@ It takes seconds to load, once in a process; the profile ``quick`` leaves it out
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,6 +17,7 @@ from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.rules.broadcasting import first_line
 from harness.rules.compare import same_gradients, same_output
+from harness.rules.compiler import quiet_compiler
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.sizes import batch_symbol, repeated_code, resized
 from harness.rules.transforms import dense
@@ -40,7 +38,7 @@ def compiled_in_one_graph(trials: Sequence[Trial]) -> Iterator[Mismatch]:
     """
     for trial in trials[:1]:
         trial.base  # noqa: B018 - a loss that raises is B01's
-        with _quiet_compiler():
+        with quiet_compiler():
             yield from _captured(trial)
 
 
@@ -163,23 +161,6 @@ def _another_graph(trial: Trial, symbol: str, graphs: Sequence[int]) -> Mismatch
         """,
         hint=f"a loop over {symbol}, or its size as a Python number, makes a new graph for every size of a batch",
     )
-
-
-@contextlib.contextmanager
-def _quiet_compiler() -> Iterator[None]:
-    """The compiler without log lines; its caches are emptied afterwards, so that it is as if nothing was compiled."""
-    import torch._dynamo
-
-    logger = logging.getLogger("torch._dynamo")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():  # the compiler instantiates every Function, which torch deprecates
-            warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\._dynamo")
-            yield
-    finally:
-        logger.setLevel(level)
-        torch._dynamo.reset()
 
 
 def _is_reference(spec: LossSpec, name: str) -> str | None:

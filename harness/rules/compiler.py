@@ -1,0 +1,72 @@
+"""torch's compiler for the time of a check: without log lines, and without what its own reset leaves in the process."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+
+@contextlib.contextmanager
+def quiet_compiler() -> Iterator[None]:
+    """The compiler without log lines; its caches are emptied afterwards, so that it is as if nothing was compiled."""
+    import torch._dynamo
+
+    logger = logging.getLogger("torch._dynamo")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), _forgotten():
+            # The compiler instantiates every Function, which torch deprecates.
+            warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\._dynamo")
+            yield
+    finally:
+        logger.setLevel(level)
+        torch._dynamo.reset()
+
+
+@contextlib.contextmanager
+def _forgotten() -> Iterator[None]:
+    """Let go of every graph that is made in the block: torch would keep 0.1 MB of each until the process ends.
+
+    Fake tensors hold their symbolic sizes through C++, where no garbage collector sees it, and these hold the tensors.  Caches
+    of methods hold the sizes.  A guard is held by whatever it guards, which may be as lasting as a module.
+    """
+    from torch._dynamo.guards import CheckFunctionManager
+    from torch._dynamo.output_graph import OutputGraph
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    environments: list[weakref.ref[Any]] = []
+    guards: list[weakref.finalize[Any, Any]] = []
+    begin = OutputGraph.__init__
+
+    def noted(graph: Any, *given: Any, **named: Any) -> None:
+        begin(graph, *given, **named)
+        environments.append(weakref.ref(graph.shape_env))
+
+    class Noted(weakref.finalize):  # type: ignore[type-arg]
+        def __init__(self, guarded: Any, function: Callable[..., Any], *given: Any, **named: Any) -> None:
+            super().__init__(guarded, function, *given, **named)
+            called = function.func if isinstance(function, functools.partial) else function
+            if isinstance(getattr(called, "__self__", None), CheckFunctionManager):
+                guards.append(self)
+
+    try:
+        with mock.patch.object(OutputGraph, "__init__", noted), mock.patch.object(weakref, "finalize", Noted):
+            yield
+    finally:
+        for guard in guards:
+            guard.detach()
+        for environment in environments:
+            if (made := environment()) is not None:
+                made.tracked_fakes = None
+        for method in vars(ShapeEnv).values():
+            if hasattr(method, "cache_clear"):
+                method.cache_clear()
+        FakeTensorMode.cache_clear()

@@ -41,9 +41,9 @@ def cluster(address: str, *, patience_s: float = PATIENCE_S) -> Remote:
     try:
         _check_versions(client, address, patience_s)
     except BaseException:
-        client.close()
+        _release(client)
         raise
-    return Remote(_Executors(client, address, patience_s).of, client.close)
+    return Remote(_Executors(client, address, patience_s).of, lambda: _release(client))
 
 
 def _connected(address: str) -> Client:
@@ -53,13 +53,32 @@ def _connected(address: str) -> Client:
         raise ClusterError(
             f"a cluster needs the package distributed ({told_in_a_line(error)}); pip install 'loss-harness[cluster]'"
         ) from error
+
+    class Released(Client):
+        """One that is closed by this thread when it cannot connect, not by whichever thread collects it.
+
+        Closing takes a lock that another client may hold while it starts and garbage is collected: that would wait for ever.
+        """
+
+        def start(self, **given: Any) -> None:
+            try:
+                super().start(**given)
+            except BaseException:
+                _release(self)
+                raise
+
     try:
-        return Client(address, timeout=_ANSWER_S, set_as_default=False)
+        return Released(address, timeout=_ANSWER_S, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         raise ClusterError(
             f"no scheduler answers at {address!r} within {_ANSWER_S:g} s: {told_in_a_line(error)}; start one with `dask scheduler`, "
             "and write the address that it prints, such as tcp://10.0.0.5:8786"
         ) from error
+
+
+def _release(client: Client) -> None:
+    client.close()
+    client._loop_runner.stop()  # a client that has lost its scheduler, or found none, is closed and leaves its thread behind
 
 
 def _check_versions(client: Client, address: str, patience_s: float) -> None:

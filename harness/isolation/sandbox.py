@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -59,7 +60,13 @@ class Isolation(Protocol):
 
 
 class Here:
-    """No isolation at all, for systems that cannot fork: limits do not hold, and what ends a job ends this process."""
+    """No isolation at all, for systems that cannot fork: limits do not hold, and what ends a job ends this process.
+
+    Threads that share one take turns, for a job changes what belongs to the whole process, such as its folder.
+    """
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
 
     def run(
         self,
@@ -81,10 +88,11 @@ class Here:
                 hear(kind, data)
 
         try:
-            with contextlib.chdir(os.getcwd() if folder is None else folder):
+            with self._turn, contextlib.chdir(os.getcwd() if folder is None else folder):
                 getattr(importlib.import_module(module), name)(payload, tell)
         except Exception as error:
-            return Ended(events.RAISED, f"{type(error).__name__}: {error}", step)
+            told = "".join(traceback.format_exception_only(error)).strip()
+            return Ended(events.RAISED, told, step)
         return Ended(events.FINISHED)
 
     def stop(self) -> None:

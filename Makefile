@@ -16,7 +16,7 @@ SURVEYED := $(SURVEY)/.installed
 ASV := cd asv_benchmarks && LOSS_HARNESS_ASV_PROFILE=$(PROFILE) ../$(BIN)/asv
 
 .DEFAULT_GOAL := report
-.PHONY: cluster coverage faults install report test speed check bench mutation compare survey asv asv-continuous asv-times asv-compare asv-publish asv-preview clean help
+.PHONY: cluster coverage faults install range report test speed check bench mutation compare survey asv asv-continuous asv-times asv-compare asv-publish asv-preview clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /: /'
@@ -44,6 +44,9 @@ coverage: $(INSTALLED)  ## lines and branches of harness that the tests run, at 
 	$(BIN)/coverage combine --quiet && \
 	$(BIN)/coverage report --sort cover --fail-under 0 | awk 'NR <= 2 || $$1 == "TOTAL" || $$6 + 0 < 95' && \
 	$(BIN)/coverage report --format total && exit $$tests
+
+range: $(INSTALLED)  ## those tests with Python 3.11 to 3.13, oldest and newest versions (ARGS="-s 'tests(python3.12)' -- -k cli")
+	$(BIN)/nox $(ARGS)
 
 speed: $(INSTALLED)  ## pytest-benchmark over the losses (ARGS="--benchmark-autosave", ARGS="--benchmark-compare")
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest property_tests/test_speed.py --benchmark-only $(ARGS)
@@ -109,4 +112,4 @@ asv-preview: asv-publish  ## serve those pages to this machine alone (PORT=8080)
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory asv_benchmarks/.asv/html $(PORT)
 
 clean:  ## remove the environment and everything that was made, but no report
-	rm -rf .venv .venv-compare .venv-survey build dist asv_benchmarks/.asv .mypy_cache .ruff_cache .hypothesis .loss-harness .coverage
+	rm -rf .venv .nox .venv-compare .venv-survey build dist asv_benchmarks/.asv .mypy_cache .ruff_cache .hypothesis .loss-harness .coverage

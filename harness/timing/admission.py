@@ -19,7 +19,7 @@ from harness.timing.agreement import difference, not_finite
 from harness.timing.clocks import waiting_for
 from harness.timing.compilation import Compilation
 from harness.timing.compiled import compiling, first_calls
-from harness.timing.constants import AGREEMENT, COUNTED_CALL_S, COUNTED_PART, LATE, LOOP_CALLS, SLOW_CALL_S
+from harness.timing.constants import AGREEMENT, COUNTED_CALL_S, COUNTED_PART, LATE, LOOP_CALLS
 from harness.timing.costs import Costs, Counter, TookTooLong
 from harness.timing.devices import current, is_out_of_memory, out_of_memory, release
 from harness.timing.user_code import RAISED, printing_to_stderr
@@ -310,16 +310,13 @@ def _judged(
 def _with_warm_costs(run: _Run, trials: Trials, seconds: float) -> Trials:
     """Costs and time of a second call, and what needs calls of its own.
 
-    A slow loop, which costs most, is spared all that, and so is what took all its time already without being stopped.
+    A long loop, which costs most, is spared all that, and so is what took all its time already without being stopped.  How
+    long it is goes by its calls: how long they took differs from run to run, and costs do not.
     """
     good = [name for name, trial in trials.items() if trial.status == "measured"]
     result = dict(trials)
-    counted = [(trials[name].seconds, trials[name].costs) for name in good]
-    if (
-        good
-        and seconds > 0
-        and all(took < SLOW_CALL_S or (found and (found.aten_calls or 0) < LOOP_CALLS) for took, found in counted)
-    ):
+    counted = [trials[name].costs for name in good]
+    if good and seconds > 0 and all(found is not None and (found.aten_calls or 0) < LOOP_CALLS for found in counted):
         again = _guarded(_Run(run.workload, run.cell, run.differentiable), good, seconds)
         for name in good:
             if again[name].status == "measured":

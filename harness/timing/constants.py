@@ -104,8 +104,8 @@ HOPELESS = 3
 # taken off the estimate of a call's time, which then still errs on the long side.
 COUNTED_CALL_S = 10e-6
 COUNTED_PART = 0.8
-# A call that is slow without a loop's many operations was cold (a compiler, a library that is loaded), and runs again.
-LOOP_CALLS = 2000
+# A loop of more is spared the calls that count what a first, cold one cannot.
+LOOP_CALLS = 5000
 # Making inputs, warming up and calibrating one implementation whose calls are quick.
 SET_UP_S = 0.02
 # Below this a process is not worth its start.

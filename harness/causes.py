@@ -81,6 +81,16 @@ def _raises_alike(cause: Found, effect: Found) -> bool:
     return _text(cause, "aspect") == "raises" and _raised(cause) != "" and _raised(effect) == _raised(cause)
 
 
+def _returns_alike(cause: Found, effect: Found) -> bool:
+    return (
+        _text(cause, "aspect") == "raises" and _raised(cause) == "" and _text(effect, "came").startswith("WrongReturn")
+    )
+
+
+def _ends_alike(cause: Found, effect: Found) -> bool:
+    return _text(cause, "came") == _text(effect, "came")
+
+
 def _raises_at_one_too(cause: Found, effect: Found) -> bool:
     return _text(effect, "aspect") == "raises on a size of one" and _raises_alike(cause, effect)
 
@@ -177,6 +187,8 @@ _REFERENCE = ("E01", "E02", "E03", "E04", "E05")
 LINKS: tuple[Link, ...] = (
     Link(("B01",), ("B01",), "what raises at declared sizes raises at sizes of one too", _raises_at_one_too),
     Link(("B01",), (*"CDEGLST", "B06"), "the loss raises whatever is asked of it", _raises_alike),
+    Link(("B01",), (*"CDEGLST", "B05", "B06"), "the loss returns no tensor whatever is asked of it", _returns_alike),
+    Link(("X01",), ("X01",), "what ends the process under one rule ends it under others", _ends_alike),
     Link(("B01",), (*_REFERENCE, *_LAWS), "numbers of another shape are not compared", _of_shape),
     Link(("C02",), ("B06",), "layouts are compared on tensors that the loss has edited", _wrong_number_or_in_place),
     Link(("C02",), ("G11", "T"), "transforms cannot follow an edit in place", _in_place),
@@ -250,7 +262,7 @@ def grouped(findings: Sequence[F]) -> list[tuple[F, tuple[F, ...]]]:
 
 def _roots(findings: Sequence[Found]) -> list[int | None]:
     """The position of each finding's first cause, or ``None``."""
-    parents = [_parent(findings, effect) for effect in findings]
+    parents = [_parent(findings, position) for position in range(len(findings))]
     roots: list[int | None] = []
     for parent in parents:
         while parent is not None and parents[parent] is not None:
@@ -259,21 +271,27 @@ def _roots(findings: Sequence[Found]) -> list[int | None]:
     return roots
 
 
-def _parent(findings: Sequence[Found], effect: Found) -> int | None:
+def _parent(findings: Sequence[Found], mine: int) -> int | None:
+    effect = findings[mine]
     for link in LINKS:
         if not effect.rule.startswith(link.effects):
             continue
         for position, cause in enumerate(findings):
-            if cause.rule.startswith(link.causes) and _is_cause(link, cause, effect):
-                if link.alone and _is_shared(cause, findings):
-                    continue
-                return position
+            if not _is_cause(link, cause, effect):
+                continue
+            if position > mine and _is_cause(link, effect, cause):
+                continue  # of two that could each bring about the other, the first does
+            if link.alone and _is_shared(cause, findings):
+                continue
+            return position
     return None
 
 
 def _is_cause(link: Link, cause: Found, effect: Found) -> bool:
     return (
         cause is not effect
+        and cause.rule.startswith(link.causes)
+        and effect.rule.startswith(link.effects)
         and _place(cause) == _place(effect)
         and _SEVERITIES.index(cause.severity) <= _SEVERITIES.index(effect.severity)
         and link.when(cause, effect)

@@ -13,6 +13,7 @@ from kinked_losses import absolute_with_backward
 from harness import LossSpec, TensorSpec, domains, verify
 from harness.results import Status
 from harness.rules import slopes
+from harness.rules.detach import DetachTape
 
 # --- one coordinate
 
@@ -239,6 +240,45 @@ def test_a_custom_function_is_not_taken_for_a_cut():
     (finding,) = verify(with_one_element("squared", 0, 1.5), profile="quick", rules=["G01"]).findings
     assert "detaches" not in finding.message
     assert "no_grad" not in finding.message
+
+
+class _Half(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.detach() / 2
+
+    @staticmethod
+    def backward(ctx, upstream):
+        return upstream / 2
+
+
+class _HalfWithSetup(torch.autograd.Function):
+    @staticmethod
+    def forward(x):
+        return x / 2
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.size = float(inputs[0].detach().sum())
+
+    @staticmethod
+    def backward(ctx, upstream):
+        return upstream / 2
+
+
+class _HalfUnderAutocast(_Half):
+    forward = staticmethod(torch.amp.custom_fwd(_Half.forward, device_type="cpu"))
+
+
+@pytest.mark.parametrize("half", [_Half, _HalfWithSetup, _HalfUnderAutocast])
+def test_no_part_of_a_custom_function_is_taken_for_a_cut_and_what_stands_beside_it_is(half):
+    x = torch.ones(3, requires_grad=True)
+    with DetachTape() as tape:
+        half.apply(x)
+    assert tape.recorded == []
+    with DetachTape() as tape:
+        half.apply(x).detach()
+    assert [place.split(" at ")[0] for place in tape.places] == ["detach()"]
 
 
 def test_ties_at_the_bound_of_a_domain_are_ties_too():

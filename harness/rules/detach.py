@@ -7,8 +7,9 @@ fixed.  So the numeric evaluations replay the detached values of the base point,
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import torch
@@ -17,7 +18,6 @@ from torch.overrides import TorchFunctionMode
 
 _CUTS = {"detach", "detach_", "item", "tolist", "__float__", "numpy"}
 _DATA = torch.Tensor.data.__get__  # type: ignore[attr-defined]
-_APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
 
 
 class DetachTape(TorchFunctionMode):
@@ -55,10 +55,22 @@ class DetachTape(TorchFunctionMode):
 
 def _inside_a_custom_function() -> bool:
     """Whether the forward of a `torch.autograd.Function` is running: always without grad, and its backward is no cut."""
+    custom = set(_code_of(torch.autograd.Function))
     frame: FrameType | None = sys._getframe(2)
-    while frame is not None and frame.f_code is not _APPLY:
+    while frame is not None and frame.f_code not in custom:
         frame = frame.f_back
     return frame is not None
+
+
+def _code_of(function: type) -> Iterator[CodeType]:
+    """What a custom function and those derived from it run forward; `apply` itself may be C and leave no frame."""
+    for name in ("forward", "setup_context"):
+        code = getattr(getattr(function, name), "__code__", None)
+        if code is not None:
+            yield code
+    derived: list[type] = function.__subclasses__()
+    for one in derived:
+        yield from _code_of(one)
 
 
 def _user_line() -> str:

@@ -65,6 +65,9 @@ mutation: $(INSTALLED)  ## which mutants of correct losses the rules catch (ARGS
 cluster: $(INSTALLED)  ## the tests on real dask clusters of several processes, whose workers are killed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster property_tests/test_jobs_cluster.py $(ARGS)
 
+leaks: $(INSTALLED)  ## memory over 10,000 examples, flat within 5 %, and that a planted leak is seen (ARGS="--profile ci")
+	OMP_NUM_THREADS=1 $(BIN)/python -m property_tests.leaks $(ARGS)
+
 faults: $(INSTALLED)  ## what a crash, a hang, a full disk or a kill costs: nothing but itself (ARGS="segfault")
 	$(BIN)/python -m property_tests.faults $(ARGS)
 

@@ -31,6 +31,7 @@ REGIMES = ("distinct", "coincident", "unit", "large", "many", "free")
 _MODES = st.sampled_from(("lattice", "smooth"))
 _LAYOUT = st.sampled_from(LAYOUTS)
 _SEED = st.integers(0, 2**31 - 1)
+Draw = Callable[[SearchStrategy[Any]], Any]
 
 
 def cases(
@@ -57,14 +58,14 @@ def cases(
         raise DeclarationError(
             f"regime {regime!r} came, but should be one of {list(REGIMES)}{nearest(regime, REGIMES)}"
         )
-    draw_sizes = _sizes(spec, regime)
+    draw_sizes = _Sizes(spec, regime)
     modes = _MODES if mode is None else st.just(mode)
     dtype = st.sampled_from(tuple(dtypes))
     specs = spec.tensors
     salts = {name: zlib.crc32(name.encode()) for name in specs}
 
     @st.composite
-    def build(draw: Callable[[SearchStrategy[Any]], Any]) -> Case:
+    def build(draw: Draw) -> Case:
         sizes = draw_sizes(draw)
         chosen = draw(modes)
         recipes: dict[str, Recipe] = {}
@@ -86,73 +87,85 @@ def cases(
     return build()
 
 
-def _sizes(spec: LossSpec, regime: str) -> Callable[[Callable[[SearchStrategy[Any]], Any]], dict[str, Size]]:
-    """A function that draws the size of every symbol of the spec."""
-    free = [symbol for symbol in spec.symbols if symbol not in spec.fixed_sizes]
-    variadic = [symbol for symbol in spec.variadic if symbol not in spec.fixed_sizes]
-    all_dims = [tensor.dims for tensor in spec.tensors.values()]
-    lower = {**dict.fromkeys(free, 1), **dims.least_sizes(all_dims)}
-    spread = 2 if len(free) + 2 * len(variadic) >= 4 else 3
-    base = 6 if regime == "large" else 2
-    small = st.integers(base, base + spread)
-    anything = st.integers(1, 4)
-    axis_count = st.integers(0, 1 if regime == "large" else 2)
+class _Sizes:
+    """Draws the size of every symbol of a spec, in one regime."""
 
-    def distinct(draw: Callable[[SearchStrategy[Any]], Any]) -> dict[str, Size]:
-        sizes: dict[str, Size] = dict(spec.fixed_sizes)
+    def __init__(self, spec: LossSpec, regime: str) -> None:
+        self.spec = spec
+        self.free = [symbol for symbol in spec.symbols if symbol not in spec.fixed_sizes]
+        self.variadic = [symbol for symbol in spec.variadic if symbol not in spec.fixed_sizes]
+        self.dims = [tensor.dims for tensor in spec.tensors.values()]
+        self.lower = {**dict.fromkeys(self.free, 1), **dims.least_sizes(self.dims)}
+        spread = 2 if len(self.free) + 2 * len(self.variadic) >= 4 else 3
+        base = 6 if regime == "large" else 2
+        self.small = st.integers(base, base + spread)
+        self.axis_count = st.integers(0, 1 if regime == "large" else 2)
+        drawn_by = {
+            "distinct": self.distinct,
+            "large": self.distinct,
+            "coincident": self.coincident,
+            "unit": self.unit,
+            "many": self.many,
+        }
+        self.chosen = drawn_by.get(regime, self.loose)
+        self.has_computed = any(dim.expression is not None for text in self.dims for dim in dims.parse(text))
+
+    def __call__(self, draw: Draw) -> dict[str, Size]:
+        """The drawn sizes, raised where a computed axis such as ``M-N`` would have no element."""
+        sizes = self.chosen(draw)
+        if not self.has_computed:
+            return sizes
+        start = {symbol: size for symbol, size in sizes.items() if isinstance(size, int)}
+        return {**sizes, **dims.least_sizes(self.dims, start=start, fixed=self.spec.fixed_sizes)}
+
+    def distinct(self, draw: Draw) -> dict[str, Size]:
+        """No two alike."""
+        sizes: dict[str, Size] = dict(self.spec.fixed_sizes)
         used = {size for size in sizes.values() if isinstance(size, int)}
 
         def unused() -> int:
-            size = draw(small)
+            size = draw(self.small)
             while size in used:
                 size += 1
             used.add(size)
             return int(size)
 
-        for symbol in free:
+        for symbol in self.free:
             size = unused()
-            sizes[symbol] = max(size, lower[symbol])
-        for symbol in variadic:
-            sizes[symbol] = tuple(unused() for _ in range(draw(axis_count)))
+            sizes[symbol] = max(size, self.lower[symbol])
+        for symbol in self.variadic:
+            sizes[symbol] = tuple(unused() for _ in range(draw(self.axis_count)))
         return sizes
 
-    def coincident(draw: Callable[[SearchStrategy[Any]], Any]) -> dict[str, Size]:
-        fixed = [size for size in spec.fixed_sizes.values() if isinstance(size, int) and size > 1]
-        size = max([fixed[0] if fixed else draw(st.integers(2, 4)), *lower.values()])
-        axes = {symbol: (size,) * draw(st.integers(1, 2)) for symbol in variadic}  # no axis coincides with none
-        return {**dict.fromkeys(free, size), **axes, **spec.fixed_sizes}
+    def coincident(self, draw: Draw) -> dict[str, Size]:
+        """All alike; a variadic symbol has an axis, since axes coincide with none otherwise."""
+        fixed = [size for size in self.spec.fixed_sizes.values() if isinstance(size, int) and size > 1]
+        size = max([fixed[0] if fixed else draw(st.integers(2, 4)), *self.lower.values()])
+        axes = {symbol: (size,) * draw(st.integers(1, 2)) for symbol in self.variadic}
+        return {**dict.fromkeys(self.free, size), **axes, **self.spec.fixed_sizes}
 
-    def unit(draw: Callable[[SearchStrategy[Any]], Any]) -> dict[str, Size]:
-        sizes = distinct(draw)
-        if free:
-            chosen = draw(st.sampled_from(free))
-            sizes[chosen] = lower[chosen]
+    def unit(self, draw: Draw) -> dict[str, Size]:
+        """One symbol as small as it can be."""
+        sizes = self.distinct(draw)
+        if self.free:
+            chosen = draw(st.sampled_from(self.free))
+            sizes[chosen] = self.lower[chosen]
         return sizes
 
-    def loose(draw: Callable[[SearchStrategy[Any]], Any]) -> dict[str, Size]:
-        sizes: dict[str, Size] = {symbol: max(draw(anything), lower[symbol]) for symbol in free}
-        for symbol in variadic:
+    def loose(self, draw: Draw) -> dict[str, Size]:
+        """Anything small."""
+        anything = st.integers(1, 4)
+        sizes: dict[str, Size] = {symbol: max(draw(anything), self.lower[symbol]) for symbol in self.free}
+        for symbol in self.variadic:
             sizes[symbol] = tuple(draw(st.lists(anything, max_size=2)))
-        return {**sizes, **spec.fixed_sizes}
+        return {**sizes, **self.spec.fixed_sizes}
 
-    def many(draw: Callable[[SearchStrategy[Any]], Any]) -> dict[str, Size]:
-        widest = _widest(spec, lower, variadic)
+    def many(self, draw: Draw) -> dict[str, Size]:
+        """As many elements as the regime may have, or nearly."""
+        widest = _widest(self.spec, self.lower, self.variadic)
         nearly = st.integers(0, widest // 8).map(lambda less: widest - less)
-        sizes: dict[str, Size] = {symbol: max(draw(nearly), lower[symbol]) for symbol in free}
-        return {**sizes, **{symbol: (draw(nearly),) for symbol in variadic}, **spec.fixed_sizes}
-
-    drawn_by = {"distinct": distinct, "large": distinct, "coincident": coincident, "unit": unit, "many": many}
-    chosen = drawn_by.get(regime, loose)
-    if not any(dim.expression is not None for text in all_dims for dim in dims.parse(text)):
-        return chosen
-
-    def with_room(draw: Callable[[SearchStrategy[Any]], Any]) -> dict[str, Size]:
-        """The drawn sizes, raised where a computed axis such as ``M-N`` would have no element."""
-        sizes = chosen(draw)
-        start = {symbol: size for symbol, size in sizes.items() if isinstance(size, int)}
-        return {**sizes, **dims.least_sizes(all_dims, start=start, fixed=spec.fixed_sizes)}
-
-    return with_room
+        sizes: dict[str, Size] = {symbol: max(draw(nearly), self.lower[symbol]) for symbol in self.free}
+        return {**sizes, **{symbol: (draw(nearly),) for symbol in self.variadic}, **self.spec.fixed_sizes}
 
 
 def _widest(spec: LossSpec, lower: Mapping[str, int], variadic: Sequence[str]) -> int:

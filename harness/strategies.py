@@ -80,7 +80,7 @@ def cases(
             else:
                 drawn = draw(st.binary(min_size=count, max_size=count))
                 recipes[name] = Recipe(from_bytes(tensor.domain, shape, drawn, chosen, sizes, salts[name]), mode=chosen)
-        layout = draw(_LAYOUT)
+        layout: str = draw(_LAYOUT)
         layouts = {} if layout == "contiguous" else dict.fromkeys(specs, layout)
         return Case(spec.name, sizes, recipes, draw(dtype) if len(dtypes) > 1 else dtypes[0], layouts, regime)
 

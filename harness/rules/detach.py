@@ -39,7 +39,7 @@ class DetachTape(TorchFunctionMode):
             return self._replayed(returned, name, args)
         self.recorded.append(returned.detach().clone() if isinstance(returned, Tensor) else returned)
         if any(isinstance(arg, Tensor) and arg.requires_grad for arg in args):  # nothing else has a graph to cut
-            self.places.append(f"{'no_grad()' if hidden and name not in _CUTS else name + '()'} at {_user_line()}")
+            self.places.append(f"{'no_grad()' if hidden and name not in _CUTS else name + '()'} at {user_line()}")
         return returned
 
     def _replayed(self, returned: Any, name: str, args: Any) -> Any:
@@ -73,8 +73,8 @@ def _code_of(function: type) -> Iterator[CodeType]:
         yield from _code_of(one)
 
 
-def _user_line() -> str:
-    """file:line of the innermost frame that is neither torch's nor ours."""
+def user_line() -> str:
+    """file:line of the innermost frame that is neither torch's nor ours, for the mode that asks."""
     frame = sys._getframe(2)
     ours = (str(Path(__file__).parent.parent), str(Path(torch.__file__).parent))
     while frame.f_back is not None and frame.f_code.co_filename.startswith(ours):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from harness import tolerance
 from harness.evaluation import LossRaised
 from harness.rules.broadcasting import first_line
+from harness.rules.detach import user_line
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.special import near_cases, special_cases
 from harness.rules.trial import Run, Trial
@@ -179,9 +182,16 @@ def float64_stays_float64(trials: Sequence[Trial]) -> Iterator[Mismatch]:
 
         L(x) != L(round32(x))      and      L(x) != round32(L(x))
 
-    A tensor whose rounding to float32 never changes a single bit of the result was cast to float32 on the way.
+    A tensor whose rounding to float32 never changes a single bit of the result was cast to float32 on the way.  Where
+    only a summand was, whatever function of torch returns fewer digits than it was given, and a gradient, is named.
     """
-    yield from _narrowed_result(trials)
+    found = [*_narrowed_result(trials), *_narrowed_inputs(trials)]
+    if not found and trials:
+        found = list(_narrowed_on_the_way(trials[0]))
+    yield from found
+
+
+def _narrowed_inputs(trials: Sequence[Trial]) -> Iterator[Mismatch]:
     if not trials:
         return
     for name, tensor in trials[0].spec.tensors.items():
@@ -242,6 +252,39 @@ def _narrowed_input(trials: Sequence[Trial], name: str) -> Mismatch | None:
         print(total(loss(**{{**tensors, {name!r}: tensors[{name!r}].detach().float().double()}})).item())
         """,
         hint=f"{name} is cast to float32 (.float(), torch.FloatTensor, a default-dtype constructor); keep its dtype and cast at use",
+    )
+
+
+class _Narrowing(TorchFunctionMode):
+    """Records where a function returns a tensor of fewer digits than one that it was given, on the graph of the loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        returned = func(*args, **(kwargs or {}))
+        if isinstance(returned, Tensor) and returned.requires_grad and returned.dtype in (torch.float32, *HALF):
+            wide = [a for a in args if isinstance(a, Tensor) and a.dtype == torch.float64 and a.requires_grad]
+            if wide:
+                self.places.append(f"{getattr(func, '__name__', 'a function')}() at {user_line()}")
+        return returned
+
+
+def _narrowed_on_the_way(trial: Trial) -> Iterator[Mismatch]:
+    seen = _Narrowing()
+    tensors = trial.tensors()
+    if trial.run(tensors, mode=seen).output.dtype != torch.float64 or not seen.places:
+        return  # what is no float64 in the end is D01's
+    places = ", ".join(dict.fromkeys(seen.places[:3]))
+    yield Mismatch(
+        "a part of the loss in float64",
+        f"computed in fewer digits, by {places}",
+        "in float64 from the first operation to the last",
+        aspect="on the way",
+        tensors=tensors,
+        code="value = total(loss(**tensors))\nprint(value.item(), value.grad_fn)",
+        hint="keep the dtype of the inputs; where float16 needs a wider accumulator, widen only: torch.promote_types(x.dtype, torch.float32)",
     )
 
 

@@ -100,6 +100,16 @@ WEIGHTED = {
     "context": {"weights": TensorSpec("B", domains.positive())},
 }
 
+
+def penalty_in_single(predictions, labels):
+    return mean_squared(predictions, labels) + 0.1 * (predictions.float() ** 2).mean()
+
+
+def penalty_in_their_dtype(predictions, labels):
+    wide = predictions.to(torch.promote_types(predictions.dtype, torch.float32))
+    return mean_squared(predictions, labels) + 0.1 * (wide**2).mean().to(predictions.dtype)
+
+
 PAIRS = (
     pair("D01", "returned in float32", returned_in_single, mean_squared, aspect="output", says="float64"),
     pair(
@@ -140,4 +150,5 @@ PAIRS = (
     pair("D05", "computed in float32", computed_in_single, mean_squared, aspect="result"),
     pair("D05", "labels cast to float32", labels_in_single, mean_squared, aspect="labels"),
     pair("D05", "context cast to float32", WeightsInSingle, WeightsAsTheyCame, WEIGHTED, aspect="weights"),
+    pair("D05", "a summand in float32", penalty_in_single, penalty_in_their_dtype, aspect="on the way", says="float()"),
 )

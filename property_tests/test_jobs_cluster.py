@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
+import socket
 import sys
+import threading
 import time
 from concurrent.futures import Executor, Future
 
@@ -152,6 +155,49 @@ def test_an_address_where_nothing_answers_is_refused_within_seconds():
     with pytest.raises(ClusterError, match=r"no scheduler answers at 'tcp://127\.0\.0\.1:9' within 5 s"):
         cluster("tcp://127.0.0.1:9")
     assert time.monotonic() - started < 10
+
+
+@pytest.fixture
+def listener():
+    """A socket whose connections are accepted by the system and never answered."""
+    with socket.socket() as made:
+        made.bind(("127.0.0.1", 0))
+        made.listen()
+        yield made
+
+
+def address_of(listener):
+    return f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_a_port_that_never_speaks_is_refused_within_seconds(listener):
+    started = time.monotonic()
+    with pytest.raises(ClusterError, match="no scheduler answers"):
+        cluster(address_of(listener))
+    assert time.monotonic() - started < 15
+
+
+def test_a_port_that_speaks_something_else_is_refused(listener):
+    def speak():
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    speaking = threading.Thread(target=speak)
+    speaking.start()
+    with pytest.raises(ClusterError, match="no scheduler answers"):
+        cluster(address_of(listener))
+    speaking.join()
+
+
+@pytest.mark.parametrize("address", ["what:ever:this", "tcp://127.0.0.1:9"])
+def test_a_client_that_cannot_connect_leaves_nothing_to_the_garbage_collector(address):
+    threads = threading.active_count()
+    with pytest.raises(ClusterError) as refused:
+        cluster(address)
+    assert threading.active_count() == threads
+    assert {client.status for client in gc.get_objects() if type(client).__name__ == "Released"} == {"closed"}
+    assert refused.value.__cause__ is not None  # whose frames hold the client until here
 
 
 def test_an_address_that_is_none_is_refused():

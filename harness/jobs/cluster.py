@@ -62,14 +62,20 @@ def _connected(address: str) -> Client:
 
         def start(self, **given: Any) -> None:
             try:
-                super().start(**given)
+                # What accepts a connection and never speaks is waited for without end by what shakes hands.
+                super().start(**given, callback_timeout=_ANSWER_S + 1)
             except BaseException:
                 _release(self)
                 raise
 
     try:
         return Released(address, timeout=_ANSWER_S, set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        MemoryError,
+    ) as error:  # the last where the length of a message is that of HTTP
         raise ClusterError(
             f"no scheduler answers at {address!r} within {_ANSWER_S:g} s: {told_in_a_line(error)}; start one with `dask scheduler`, "
             "and write the address that it prints, such as tcp://10.0.0.5:8786"
@@ -77,8 +83,10 @@ def _connected(address: str) -> Client:
 
 
 def _release(client: Client) -> None:
-    client.close()
-    client._loop_runner.stop()  # a client that has lost its scheduler, or found none, is closed and leaves its thread behind
+    try:
+        client.close(timeout=_ANSWER_S)
+    finally:
+        client._loop_runner.stop()  # a client that has lost its scheduler, or found none, leaves its thread behind
 
 
 def _check_versions(client: Client, address: str, patience_s: float) -> None:

@@ -20,13 +20,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
 HARNESS = [sys.executable, "-m", "harness.cli"]
 CODES = "B01,B05,S02,S04,E01"
-LOSSES = ("segfault", "endless", "bomb", "leaves", "forks", "deadlocks", "prints", "poisons")
+LOSSES = ("segfault", "endless", "bomb", "leaves", "forks", "deadlocks", "prints", "poisons", "cuda_assert")
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,14 @@ class Injected:
 
     Args:
         fault: its name.
-        exit_code: of the command.
+        exit_code: of the command; ``None`` where it was not run.
         message: what it said of the fault.
         lost: what is missing or changed beside the faulty implementation; empty is what is wanted.
         seconds: that it took, the runs that it is compared with among them.
     """
 
     fault: str
-    exit_code: int
+    exit_code: int | None
     message: str
     lost: str
     seconds: float = 0.0
@@ -93,6 +94,8 @@ def report(folder: Path, *arguments: str, wait: bool = True) -> subprocess.Popen
 
 def of_a_loss(fault: str, folder: Path, baseline: dict[str, list[Any]]) -> Injected:
     """A loss harms its process; the report on all others must be what it is without it."""
+    if fault.startswith("cuda") and not torch.cuda.is_available():
+        return Injected(fault, None, "not run: there is no CUDA device", "")
     target = folder / "hostile.py"
     target.write_text(
         "from harness import LossSpec\nfrom hostile_losses import good, " + fault + "\n"
@@ -229,7 +232,13 @@ def main() -> None:
     table = Table("fault", "exit", "message", "lost beside it", "seconds")
     found = inject(chosen)
     for made in found:
-        table.add_row(made.fault, str(made.exit_code), made.message, made.lost or "nothing", f"{made.seconds:.0f}")
+        table.add_row(
+            made.fault,
+            "" if made.exit_code is None else str(made.exit_code),
+            made.message,
+            made.lost or "nothing",
+            f"{made.seconds:.0f}",
+        )
     Console(width=160).print(table)
     sys.exit(any(made.lost for made in found))
 

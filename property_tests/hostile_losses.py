@@ -68,6 +68,13 @@ def poisons(predictions: Tensor, labels: Tensor) -> Tensor:
     return good(predictions, labels)
 
 
+def cuda_assert(predictions: Tensor, labels: Tensor) -> Tensor:
+    """An index out of bounds inside a kernel: the process can use the device no more."""
+    if len(predictions) == 1:
+        torch.zeros(1, device="cuda")[torch.tensor([5], device="cuda")].sum().item()
+    return good(predictions, labels)
+
+
 HOSTILE: tuple[Callable[..., Tensor], ...] = (segfault, endless, bomb, leaves, forks, deadlocks, prints, poisons)
 
 SPECS = [LossSpec(name=loss.__name__, implementations={"good": good, loss.__name__: loss}) for loss in HOSTILE]

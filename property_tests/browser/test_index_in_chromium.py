@@ -89,3 +89,32 @@ def test_axe_finds_nothing_to_mend_and_nothing_is_wider_than_the_screen(opened, 
     assert found.response["passes"], "axe looked at nothing"
     assert found.violations_count == 0, found.generate_report()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def hostile_pages() -> dict[str, str]:
+    """Both pages with losses, folders, hrefs and complaints that try to leave their place."""
+    made = examples.report(*map(examples.hostile, examples.HOSTILE))
+    old, new = replace(made, made=OLD), replace(made, made=NEW)
+    entries = [
+        index.Entry(f"{number} {name}", f"{name}/report.html", report)
+        for number, report in enumerate((new, old))
+        for name in examples.HOSTILE
+    ]
+    unread = [index.Unread(name, name) for name in examples.HOSTILE]
+    return {
+        "index": index_html.render(entries, unread, index.histories(entries)),
+        "diff": diff_html.render(diff.compare(old, new), old, new, places=(examples.HOSTILE[0], examples.HOSTILE[2])),
+    }
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_hostile_names_are_text_on_every_page(opened, name):
+    text = hostile_pages()[name]
+    for width in (1280, 360):
+        page = opened(text, width=width)
+        page.mouse.move(width / 2, 300)
+        assert page.locator("img").count() == 0
+        assert page.locator("[onload], [onerror], [onmouseover]").count() == 0
+        assert page.locator("a[href^='javascript:']").count() == 0
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert "{{ 7 * 7 }}" in page.locator("body").inner_text()

@@ -16,6 +16,11 @@ def test_the_cpu_is_available_and_what_is_not_says_why():
         assert "CUDA" in unavailable("cuda")
 
 
+def test_a_device_of_another_kind_is_available_where_a_tensor_can_be_made_on_it():
+    assert unavailable("meta") is None
+    assert unavailable("xla").startswith("no tensor can be made on 'xla': ")
+
+
 def test_the_cpu_is_never_lost():
     assert lost("cpu") is None
     with current("cpu"):

@@ -8,7 +8,8 @@ import torch
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """A context in which products keep the dtype of their factors; nothing where autocast is off or, as on meta, unknown."""
-    if not torch.amp.is_autocast_available(device.type) or not torch.is_autocast_enabled(device.type):
+    """A context in which products keep the dtype of their factors; nothing where autocast is off or, on meta, unknown."""
+    # Older compilers cannot trace torch.amp.is_autocast_available, which would ask this of any device.
+    if device.type == "meta" or not torch.is_autocast_enabled(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)

@@ -1,7 +1,14 @@
 """Shared by all tests: one thread, so that workers do not fight over cores, and pytest's own test tools."""
 
+import pytest
 import torch
 
 pytest_plugins = ["pytester"]
 
 torch.set_num_threads(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before 2.13 torch asks a sparse tensor to opt in or out of its checks even where `check_invariants` does."""
+    if torch.__version__ < (2, 13):
+        config.addinivalue_line("filterwarnings", "ignore:Sparse invariant checks are implicitly disabled:UserWarning")

@@ -83,7 +83,7 @@ def test_fake_tensors_get_a_scalar_of_the_same_dtype_without_reading_a_value(spe
 @each_loss
 def test_the_forward_pass_calls_no_operation_that_reads_a_value_back(spec):
     module, inputs = module_and_inputs(spec, draw(spec))
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], acc_events=True) as profile:
         module(*inputs)
     called = {event.key for event in profile.key_averages()}
     assert any(name.startswith("aten::") for name in called)

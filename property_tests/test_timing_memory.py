@@ -109,7 +109,7 @@ def tracked_peak(call, given):
 
 def allocated_peak(call):
     """Peak by the allocator's events, of blocks that were allocated inside, by torch's newer profiler."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as seen:
         returned = call()
     del returned
     alive, now, peak = {}, 0, 0
@@ -250,7 +250,7 @@ def test_garbage_is_not_collected_inside_and_the_setting_is_restored():
 
 
 def test_the_peak_is_unknown_under_another_profiler():
-    with profile(activities=[ProfilerActivity.CPU]):
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True):
         assert peak_bytes(lambda: torch.ones(8), "cpu") is None
     assert peak_bytes(lambda: torch.ones(8), "cpu") == 32
 

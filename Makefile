@@ -37,6 +37,9 @@ report: $(INSTALLED)  ## verify and time the losses, 10 s of timing each: report
 test: $(INSTALLED)  ## all tests (ARGS="-k graph_distance"; WORKERS=0 runs them in one process)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --benchmark-disable -m "not cluster" $(ARGS)
 
+range: $(INSTALLED)  ## those tests with Python 3.11 to 3.13, oldest and newest versions (ARGS="-s 'tests(python3.12)' -- -k cli")
+	$(BIN)/nox $(ARGS)
+
 # Two tests are left out, for what they hold to a limit is the time that harness itself takes, which tracing makes longer: the
 # seconds of the processor in which a report is shown, and the least time of a call beside that of torch's own timer.
 UNTRACED := --deselect property_tests/test_report_formats.py::test_a_large_report_is_shown_in_half_a_second_without_torch --deselect property_tests/test_compare_clocks.py

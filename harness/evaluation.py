@@ -40,6 +40,13 @@ def is_of_the_loss(error: BaseException) -> bool:
     return not isinstance(error, (KeyboardInterrupt, *from_outside))
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on an accelerator or on the host."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
 @contextlib.contextmanager
 def _same_draws() -> Iterator[None]:
     """What a constructor draws, such as parameters, is the same in every instance, and torch's generator goes on unmoved."""

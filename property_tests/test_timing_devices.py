@@ -4,7 +4,8 @@ import sys
 import pytest
 import torch
 
-from harness.timing.devices import current, is_out_of_memory, lost, release, unavailable
+from harness.evaluation import is_out_of_memory
+from harness.timing.devices import current, lost, release, unavailable
 
 NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

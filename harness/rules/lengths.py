@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.aten.storages import components
 from harness.dispatch import Watch
 from harness.errors import NotApplicable
-from harness.evaluation import LossRaised
+from harness.evaluation import LossRaised, is_out_of_memory
 from harness.rules.broadcasting import first_line
 from harness.rules.compare import same_gradients, same_output
 from harness.rules.equivalence import is_candidate
@@ -76,9 +76,8 @@ def _along(trial: Trial, symbol: str) -> Iterator[Mismatch | None]:
     """What differs at each size in turn, up to the first where anything does."""
     drawn = trial.case.sizes[symbol]
     shortest = (drawn[0] if drawn else 1) if isinstance(drawn, tuple) else drawn
-    short = _at(trial, symbol, shortest)
-    should, largest = _reference_run(short, trial.cache)
-    if _difference(short, should) is not None:
+    mismatch, largest = _compared(_at(trial, symbol, shortest), trial.cache)
+    if mismatch is not None:
         raise NotApplicable("they differ at small sizes already; see E01 and E02")
     made = [(shortest, largest)]
     for size in SIZES:
@@ -87,8 +86,7 @@ def _along(trial: Trial, symbol: str) -> Iterator[Mismatch | None]:
         longer = _at(trial, symbol, size)
         if elements(trial.spec, longer.case) > ELEMENTS or _expected(made, size) > ELEMENTS:
             return
-        should, largest = _reference_run(longer, trial.cache)
-        mismatch = _difference(longer, should)
+        mismatch, largest = _compared(longer, trial.cache)
         if mismatch is not None:
             yield _smallest(trial, symbol, (made[-1][0], size), mismatch)
             return
@@ -140,20 +138,27 @@ def _evaluated(trial: Trial) -> tuple[Run, int]:
     return run, effort.largest
 
 
-def _difference(trial: Trial, should: Run) -> Mismatch | None:
-    """What differs from the reference's evaluation.
+def _compared(trial: Trial, known: dict[Any, Any]) -> tuple[Mismatch | None, int]:
+    """(what differs from the reference, elements of the largest tensor that either made).
 
     Raises:
-        NotApplicable: the candidate has too many operations.
+        NotApplicable: one of them has too many operations or takes too much memory, or the reference raises.
     """
-    if not bool(should.output.isfinite().all()):
-        return None  # where the reference has no number, there is nothing to equal
+    should, largest = _reference_run(trial, known)
+    effort = _Effort()
     try:
-        came = trial.run(trial.tensors(), mode=_Effort())
+        came = trial.run(trial.tensors(), mode=effort)
     except LossRaised as raised:
         if isinstance(raised.error, _TooMuch):
             raise NotApplicable(f"a forward has more than {OPERATIONS} operations") from raised
-        return Mismatch("loss", first_line(raised.error), "a value, as the reference has")
+        if is_out_of_memory(raised.error):
+            raise NotApplicable("memory ran out; see P03") from raised
+        return Mismatch("loss", first_line(raised.error), "a value, as the reference has"), largest
+    mismatch = _difference(trial, came, should) if bool(should.output.isfinite().all()) else None
+    return mismatch, max(largest, effort.largest)
+
+
+def _difference(trial: Trial, came: Run, should: Run) -> Mismatch | None:
     reference = trial.of(trial.spec.reference)
     mismatch = same_output(came.output, should.output, 0.0, 0.0)
     if mismatch is not None:  # how much rounding may do is measured only where it matters
@@ -181,9 +186,8 @@ def _smallest(trial: Trial, symbol: str, sizes: tuple[int, int], mismatch: Misma
     equal, differs = sizes
     while differs - equal > 1:
         middle = (equal + differs) // 2
-        at_middle = _at(trial, symbol, middle)
         try:
-            found = _difference(at_middle, _reference_run(at_middle, trial.cache)[0])
+            found, _ = _compared(_at(trial, symbol, middle), trial.cache)
         except NotApplicable:  # not this size: an even one, say
             found = None
         if found is None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from harness.aten.storages import Storages
 from harness.errors import DeclarationError, told_in_a_line
-from harness.evaluation import LossRaised
+from harness.evaluation import LossRaised, is_out_of_memory
 from harness.spec import LossSpec
 from harness.timing import costs
 from harness.timing.agreement import difference, not_finite
@@ -21,7 +21,7 @@ from harness.timing.compilation import Compilation
 from harness.timing.compiled import compiling, first_calls
 from harness.timing.constants import AGREEMENT, COUNTED_CALL_S, COUNTED_PART, LATE, LOOP_CALLS
 from harness.timing.costs import Costs, Counter, TookTooLong
-from harness.timing.devices import current, is_out_of_memory, out_of_memory, release
+from harness.timing.devices import current, out_of_memory, release
 from harness.timing.user_code import RAISED, printing_to_stderr
 from harness.timing.variants import eager_name
 from harness.timing.workload import Cell, Pass, Workload, inputs

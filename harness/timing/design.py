@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from harness.errors import told
-from harness.evaluation import LossRaised
+from harness.evaluation import LossRaised, is_out_of_memory
 from harness.spec import LossSpec
 from harness.timing.clock import Call, Clock, NotTimeable
 from harness.timing.clocks import clock_for
@@ -23,7 +23,7 @@ from harness.timing.constants import (
     SET_UP_S,
     SLOW_CALL_S,
 )
-from harness.timing.devices import current, is_out_of_memory, lost, out_of_memory, release
+from harness.timing.devices import current, lost, out_of_memory, release
 from harness.timing.quiet import Quiet
 from harness.timing.statistics import paired_ratio
 from harness.timing.user_code import RAISED

@@ -59,13 +59,6 @@ def lost(device: str) -> str | None:
     return None
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on an accelerator or on the host."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-
-
 def out_of_memory(cell: Cell) -> str:
     """What a row says where memory ran out."""
     return f"out of memory at {cell}: needs a smaller size"

@@ -3,6 +3,9 @@
 An option that makes another function of a loss has a spec of its own; ``reduction`` is checked by rule B07 in all of them.
 """
 
+from torch.nn import functional
+
+from harness import LossSpec
 from harness.catalogs.torch_nn import classification, metric, regression, structured
 from harness.catalogs.torch_nn.classification import (
     BCE,
@@ -71,11 +74,9 @@ from harness.catalogs.torch_nn.structured import (
     ADAPTIVE_LOG_SOFTMAX,
     CTC,
     CTC_LOGITS,
-    LINEAR_CROSS_ENTROPY,
-    LINEAR_CROSS_ENTROPY_CHUNKED,
 )
 
-SPECS = (*regression.SPECS, *classification.SPECS, *structured.SPECS, *metric.SPECS)
+SPECS: tuple[LossSpec, ...] = (*regression.SPECS, *classification.SPECS, *structured.SPECS, *metric.SPECS)
 
 __all__ = [
     "ADAPTIVE_LOG_SOFTMAX",
@@ -109,8 +110,6 @@ __all__ = [
     "KL_DIV_LOG_TARGET",
     "L1",
     "L1_WEIGHTED",
-    "LINEAR_CROSS_ENTROPY",
-    "LINEAR_CROSS_ENTROPY_CHUNKED",
     "LOGISTIC",
     "LOGISTIC_POSITIVE",
     "LOGISTIC_WEIGHTED",
@@ -142,3 +141,10 @@ __all__ = [
     "TRIPLET_MARGIN_L1",
     "TRIPLET_MARGIN_SWAP",
 ]
+
+if hasattr(functional, "linear_cross_entropy"):  # the oldest torch that is supported has it not
+    from harness.catalogs.torch_nn import linear
+    from harness.catalogs.torch_nn.linear import LINEAR_CROSS_ENTROPY, LINEAR_CROSS_ENTROPY_CHUNKED
+
+    SPECS += linear.SPECS
+    __all__ += ["LINEAR_CROSS_ENTROPY", "LINEAR_CROSS_ENTROPY_CHUNKED"]

@@ -1,4 +1,4 @@
-"""torch's losses that are more than a loss: a linear layer with its cross-entropy, adaptive softmax, and CTC's alignments.
+"""torch's losses that are more than a loss: adaptive softmax and CTC's alignments.
 
 Formulas are those of the documentation of torch.nn.
 """
@@ -7,20 +7,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from harness import LossSpec, TensorSpec, domains, laws
 from harness.catalogs.torch_nn._shared import SAMPLEWISE, SCALAR, classes_along_axis_1, in_double, reduce, same_shape
-from harness.catalogs.torch_nn.classification import cross_entropy
 
 GREATEST_LABEL = 3
-
-
-@in_double
-def linear_cross_entropy(input: Tensor, linear_weight: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """The cross-entropy of the logits x Wᵀ."""
-    classes_along_axis_1(input @ linear_weight.mT, target)
-    return cross_entropy(input=input @ linear_weight.mT, target=target, reduction=reduction)
 
 
 @in_double
@@ -136,22 +127,6 @@ def lengths_of_targets(shape: tuple[int, ...], generator: torch.Generator, dtype
     return torch.randint(1, 3, shape, generator=generator).to(dtype)
 
 
-LINEAR_CROSS_ENTROPY = LossSpec(
-    "nn.functional.linear_cross_entropy",
-    {"formula": linear_cross_entropy, "torch": functional.linear_cross_entropy},
-    inputs={
-        "input": TensorSpec("B D"),
-        "linear_weight": TensorSpec("C D"),
-        "target": TensorSpec("B", domains.index("C")),
-    },
-    output=SCALAR,
-    differentiable=("input", "linear_weight"),
-    laws=(laws.nonnegative(), laws.permutation("C"), laws.permutation("D"), *SAMPLEWISE),
-)
-LINEAR_CROSS_ENTROPY_CHUNKED = LINEAR_CROSS_ENTROPY.replace(
-    name="nn.functional.linear_cross_entropy-chunked",
-    options={"options": nn.LinearCrossEntropyOptions(allow_retain_graph=True)},
-)
 _SEQUENCES = {
     "targets": TensorSpec("B S", domains.custom(sequences), dtype=torch.int64),
     "input_lengths": TensorSpec("B", domains.custom(lengths_of_inputs), dtype=torch.int64),
@@ -190,10 +165,4 @@ ADAPTIVE_LOG_SOFTMAX = LossSpec(
     laws=(laws.nonnegative(), *SAMPLEWISE),
 )
 
-SPECS = (
-    LINEAR_CROSS_ENTROPY,
-    LINEAR_CROSS_ENTROPY_CHUNKED,
-    CTC,
-    CTC_LOGITS,
-    ADAPTIVE_LOG_SOFTMAX,
-)
+SPECS = (CTC, CTC_LOGITS, ADAPTIVE_LOG_SOFTMAX)

@@ -16,7 +16,7 @@ SURVEYED := $(SURVEY)/.installed
 ASV := cd asv_benchmarks && LOSS_HARNESS_ASV_PROFILE=$(PROFILE) ../$(BIN)/asv
 
 .DEFAULT_GOAL := report
-.PHONY: cluster coverage faults install range report test speed check bench mutation compare survey asv asv-continuous asv-times asv-compare asv-publish asv-preview clean help
+.PHONY: cluster coverage faults install leaks range report test speed check bench mutation compare survey asv asv-continuous asv-times asv-compare asv-publish asv-preview clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /: /'

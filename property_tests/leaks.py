@@ -73,7 +73,7 @@ def leaking(size: int) -> Iterator[None]:
         kept.append(os.urandom(size))
         return Trial(*given)
 
-    with mock.patch.object(importlib.import_module("harness.verify"), "Trial", leaky):
+    with mock.patch.object(importlib.import_module("harness.session"), "Trial", leaky):
         yield
 
 

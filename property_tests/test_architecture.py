@@ -29,6 +29,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
     {
         "run": (
             "verify",
+            "session",
             "causes",
             "replay",
             "measurement",

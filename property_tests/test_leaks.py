@@ -36,7 +36,7 @@ def measured():
     return [json.loads(line) for line in told.splitlines()]
 
 
-def test_ten_thousand_examples_leave_memory_flat(measured):
+def test_examples_leave_memory_flat(measured):
     quiet = [each for each in measured if not each["kept"]]
     assert is_flat(quiet)
 

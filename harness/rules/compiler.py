@@ -37,10 +37,14 @@ def _forgotten() -> Iterator[None]:
     Fake tensors hold their symbolic sizes through C++, where no garbage collector sees it, and these hold the tensors.  Caches
     of methods hold the sizes.  A guard is held by whatever it guards, which may be as lasting as a module.
     """
-    from torch._dynamo.guards import CheckFunctionManager
-    from torch._dynamo.output_graph import OutputGraph
-    from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+    try:
+        from torch._dynamo.guards import CheckFunctionManager
+        from torch._dynamo.output_graph import OutputGraph
+        from torch._subclasses.fake_tensor import FakeTensorMode
+        from torch.fx.experimental.symbolic_shapes import ShapeEnv
+    except ImportError:  # parts of torch that nobody promises: without them memory grows, and nothing else
+        yield
+        return
 
     environments: list[weakref.ref[Any]] = []
     guards: list[weakref.finalize[Any, Any]] = []
@@ -66,7 +70,6 @@ def _forgotten() -> Iterator[None]:
         for environment in environments:
             if (made := environment()) is not None:
                 made.tracked_fakes = None
-        for method in vars(ShapeEnv).values():
-            if hasattr(method, "cache_clear"):
-                method.cache_clear()
-        FakeTensorMode.cache_clear()
+        for cached in (*vars(ShapeEnv).values(), FakeTensorMode):
+            if hasattr(cached, "cache_clear"):
+                cached.cache_clear()

@@ -1,0 +1,286 @@
+"""One loss under the battery: draws cases, runs rules on them, and shrinks what they find."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness import drawing, strategies, surroundings
+from harness.case import Case
+from harness.errors import NotApplicable, told_in_a_line
+from harness.evaluation import LossRaised
+from harness.reproduce import script, shown
+from harness.results import Finding, Outcome, Severity, Status
+from harness.rules import BATTERY, X01
+from harness.rules.rule import Mismatch, Rule, mismatches
+from harness.rules.trial import Trial, isolated
+from harness.spec import LossSpec
+
+SHRINK_ASPECTS = 3  # findings of one rule that are shrunk; further ones keep the case that was drawn
+EXHAUSTIVE_CASES = 2  # cases of a rule on which all special points are enumerated too
+LEFT_OUT = "it loads torch's compiler, which takes seconds; the profiles 'ci' and 'thorough' run it"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much is done: ``share`` multiplies every rule's number of cases, ``shrinks`` bounds the checks while shrinking.
+
+    Without ``compiles``, rules that load torch's compiler are skipped.
+    """
+
+    share: float
+    shrinks: int
+    compiles: bool = True
+
+
+PROFILES = {"quick": Profile(0.5, 40, compiles=False), "ci": Profile(1.0, 80), "thorough": Profile(6.0, 600)}
+
+
+@dataclass
+class Session:
+    """One run of `verify`: the drawn cases and the evaluations that rules share."""
+
+    spec: LossSpec
+    profile: Profile
+    seed: int
+    device: str
+    cache: dict[Any, Any] = field(default_factory=dict)
+    pools: dict[tuple[str, str | None], list[Case]] = field(default_factory=dict)
+
+    def check(self, implementation: str, rule: Rule) -> tuple[Outcome, list[Finding]]:
+        """What became of one rule on one implementation."""
+        reason = rule.applies(self.spec, implementation)
+        if reason is not None:
+            return Outcome(implementation, rule.code, Status.INAPPLICABLE, 0, reason), []
+        if rule.compiles and not self.profile.compiles:
+            return Outcome(implementation, rule.code, Status.SKIPPED, 0, LEFT_OUT), []
+        try:
+            with surroundings.kept():
+                examples, found, reasons = self._examples(implementation, rule)
+                findings = self._findings(implementation, rule, found)
+        except Exception as error:
+            return self._crashed(implementation, rule, error)
+        return self._conclude(implementation, rule, examples, findings, reasons)
+
+    def trial(self, implementation: str, case: Case, *, exhaustive: bool = True) -> Trial:
+        """A case given to an implementation, on this session's device."""
+        return Trial(self.spec, implementation, case, self.cache, self.device, exhaustive)
+
+    def pool(self, regime: str, mode: str | None, count: int) -> list[Case]:
+        """The first ``count`` cases of a regime; the same seed draws the same ones, whichever rule asks first."""
+        key = (regime, mode)
+        if len(self.pools.get(key, [])) < count:
+            drawn: dict[str, Case] = {}
+
+            def collect(case: Case) -> None:
+                drawn.setdefault(case.key, case)
+
+            wanted = max(count, self._needed(regime, mode))
+            drawing.run(
+                strategies.cases(self.spec, regime=regime, mode=mode),
+                collect,
+                examples=wanted,
+                start=self._start(regime, mode),
+                shrink=False,
+            )
+            self.pools[key] = list(drawn.values())
+        return self.pools[key][:count]
+
+    def _needed(self, regime: str, mode: str | None) -> int:
+        """The most cases that any rule takes from a pool, so that who asks first does not change what is drawn."""
+        counts = (rule.regimes.get(regime, 0) for rule in BATTERY if ("smooth" if rule.smooth else None) == mode)
+        return math.ceil(max(counts, default=0) * self.profile.share)
+
+    def _start(self, *key: object) -> int:
+        """A seed that depends on the loss, what is drawn and the user's seed, and on nothing else."""
+        text = repr((self.spec.name, self.seed, *key))
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+    def _trials(self, implementation: str, rule: Rule) -> list[Trial]:
+        mode = "smooth" if rule.smooth else None
+        return [
+            self.trial(implementation, case, exhaustive=regime == "distinct" and position < EXHAUSTIVE_CASES)
+            for regime, count in rule.regimes.items()
+            for position, case in enumerate(self.pool(regime, mode, max(1, math.ceil(count * self.profile.share))))
+        ]
+
+    def _examples(self, implementation: str, rule: Rule) -> tuple[int, list[tuple[Trial, Mismatch]], list[str]]:
+        """(examples that ran, what was found, why examples said nothing)."""
+        trials = self._trials(implementation, rule)
+        found: list[tuple[Trial, Mismatch]] = []
+        reasons: list[str] = []
+        ran = 0
+        if rule.check is not None:
+            for trial in trials:
+                try:
+                    with isolated():
+                        found += [(trial, m) for m in mismatches(rule.check(trial))]
+                    ran += 1
+                except NotApplicable as reason:
+                    reasons.append(str(reason))
+                except LossRaised as raised:
+                    reasons.append(f"the loss raises here, see B01 ({raised})")
+        if rule.check_all is not None:
+            try:
+                with isolated():
+                    usable = [trial for trial in trials if _runs(trial)]
+                    together = [(t, m) for m in mismatches(rule.check_all(usable)) for t in [_nearest_trial(m, usable)]]
+                found += together if usable else []
+                ran = max(ran, len(usable))
+                if not usable:
+                    reasons.append("the loss raises on every case, see B01")
+            except NotApplicable as reason:
+                reasons.append(str(reason))
+            except LossRaised as raised:
+                reasons.append(f"the loss raises at other sizes or values, see B01 ({raised})")
+        return ran, found, reasons
+
+    def _findings(self, implementation: str, rule: Rule, found: Sequence[tuple[Trial, Mismatch]]) -> list[Finding]:
+        by_aspect: dict[tuple[str, Severity], tuple[Trial, Mismatch]] = {}
+        for trial, mismatch in found:
+            by_aspect.setdefault((mismatch.aspect, self._severity(rule, mismatch)), (trial, mismatch))
+        findings = []
+        for position, ((aspect, severity), (trial, mismatch)) in enumerate(by_aspect.items()):
+            if rule.check is not None and severity != "note" and position < SHRINK_ASPECTS:
+                trial, mismatch = self._shrink(implementation, rule, aspect, severity, trial, mismatch)
+            findings.append(self._finding(rule, severity, trial, mismatch))
+        return findings
+
+    def _severity(self, rule: Rule, mismatch: Mismatch) -> Severity:
+        severity = mismatch.severity or rule.severity
+        required = any(rule.code.startswith(code.upper()) for code in self.spec.requires)
+        return "error" if required and severity == "warning" else severity
+
+    def _shrink(
+        self, implementation: str, rule: Rule, aspect: str, severity: str, trial: Trial, mismatch: Mismatch
+    ) -> tuple[Trial, Mismatch]:
+        """The simplest case that Hypothesis finds with the same finding, within the profile's number of checks."""
+        seen: dict[str, tuple[Trial, Mismatch] | None] = {}
+
+        class Shown(Exception):
+            pass
+
+        best = [(trial, mismatch)]
+
+        def check(case: Case) -> None:
+            case = dataclasses.replace(case, layouts={})
+            if case.key not in seen:
+                if len(seen) >= self.profile.shrinks:
+                    return
+                seen[case.key] = self._same_finding(implementation, rule, aspect, severity, case)
+            shown = seen[case.key]
+            if shown is not None:
+                best[0] = min(best[0], shown, key=lambda pair: _complexity(pair[0].case, self.spec))
+                raise Shown
+
+        mode = "smooth" if rule.smooth else None
+        for regime in dict.fromkeys(("free", trial.case.regime)):
+            strategy = strategies.cases(self.spec, regime=regime, mode=mode)
+            try:
+                drawing.run(strategy, check, examples=20, start=self._start(regime, mode), shrink=True)
+            except Shown:
+                break
+            except Exception as error:  # Hypothesis may call a result flaky when the budget of checks ends
+                if "Flaky" not in type(error).__name__:
+                    raise
+                break
+        return best[0]
+
+    def _same_finding(
+        self, implementation: str, rule: Rule, aspect: str, severity: str, case: Case
+    ) -> tuple[Trial, Mismatch] | None:
+        trial = self.trial(implementation, case)
+        assert rule.check is not None
+        try:
+            with isolated():
+                for mismatch in mismatches(rule.check(trial)):
+                    if mismatch.aspect == aspect and self._severity(rule, mismatch) == severity:
+                        return trial, mismatch
+        except (NotApplicable, LossRaised):
+            pass
+        return None
+
+    def _finding(self, rule: Rule, severity: Severity, trial: Trial, mismatch: Mismatch) -> Finding:
+        evidence = {
+            "where": mismatch.where,
+            "came": mismatch.came,
+            "should": mismatch.should,
+            "difference": mismatch.difference,
+            "allowed": mismatch.allowed,
+            "aspect": mismatch.aspect,
+        }
+        return Finding(
+            rule=rule.code,
+            severity=severity,
+            implementation=trial.implementation,
+            message=_message(rule, trial, mismatch, self.device),
+            evidence=evidence,
+            case=trial.case,
+            reproduction=script(self.spec, trial.implementation, mismatch),
+            hint=mismatch.hint,
+        )
+
+    def _conclude(
+        self, implementation: str, rule: Rule, examples: int, findings: list[Finding], reasons: list[str]
+    ) -> tuple[Outcome, list[Finding]]:
+        waiver = next((reason for code, reason in self.spec.waivers.items() if rule.code == code.upper()), None)
+        serious = [f for f in findings if f.severity != "note"]
+        if waiver is not None and serious:
+            waived = [dataclasses.replace(f, severity="note", hint=f"waived: {waiver}") for f in findings]
+            return Outcome(implementation, rule.code, Status.WAIVED, examples, waiver), waived
+        if waiver is not None and self.spec.role(implementation) == "candidate" and examples:
+            message = (
+                f"{self.spec.name} / {implementation} / {rule.code} {rule.title}\n  the waiver {waiver!r} is not needed: the rule "
+                f"passes on {examples} cases; take {rule.code!r} out of LossSpec(waivers=...)"
+            )
+            findings = [*findings, Finding(rule.code, "error", implementation, message, {"aspect": "stale waiver"})]
+        if findings:
+            return Outcome(implementation, rule.code, Status.FAILED, examples), findings
+        if not examples:
+            return Outcome(
+                implementation, rule.code, Status.INAPPLICABLE, 0, "; ".join(dict.fromkeys(reasons)) or "no case fits"
+            ), []
+        return Outcome(implementation, rule.code, Status.PASSED, examples), []
+
+    def _crashed(self, implementation: str, rule: Rule, error: Exception) -> tuple[Outcome, list[Finding]]:
+        reason = told_in_a_line(error)
+        message = f"{self.spec.name} / {implementation} / {X01.code} {X01.title}\n  {rule.code} {rule.title} could not be checked: {reason}"
+        crashed = Outcome(implementation, rule.code, Status.CRASHED, 0, reason)
+        return crashed, [
+            Finding(X01.code, X01.severity, implementation, message, {"aspect": rule.code, "came": reason})
+        ]
+
+
+def _runs(trial: Trial) -> bool:
+    try:
+        trial.base  # noqa: B018
+    except LossRaised:
+        return False
+    return True
+
+
+def _nearest_trial(mismatch: Mismatch, trials: Sequence[Trial]) -> Trial:
+    """The trial whose shapes a finding about all trials was shown with."""
+    shapes = {n: tuple(t.shape) for n, t in (mismatch.tensors or {}).items()}
+    fits = [t for t in trials if {n: t.case.shape(t.spec, n) for n in t.spec.tensors} == shapes]
+    return min(fits or trials, key=lambda t: _complexity(t.case, t.spec))
+
+
+def _complexity(case: Case, spec: LossSpec) -> tuple[int, int, int, str]:
+    """What is simpler comes first: fewer elements, fewer different values, shorter numbers."""
+    values = [v for r in case.tensors.values() for v in (r.values or ())]
+    return case.numel(spec), len(set(values)), len(repr(values)), case.key
+
+
+def _message(rule: Rule, trial: Trial, mismatch: Mismatch, device: str) -> str:
+    tensors = mismatch.tensors or {}
+    floating = [t.dtype for t in tensors.values() if t.is_floating_point()]
+    dtype = str(floating[0]).removeprefix("torch.") if floating else trial.case.dtype
+    header = f"{trial.spec.name} / {trial.implementation} / {rule.code} {rule.title} / {dtype} / {device}"
+    lines = [header, f"  {mismatch.sentence}", f"  {shown(mismatch.sizes or trial.case.sizes, tensors)}"]
+    lines += [f"  {text}" for text in (mismatch.note, f"to mend: {mismatch.hint}" if mismatch.hint else "") if text]
+    return "\n".join(line for line in lines if line.strip())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -154,11 +156,29 @@ def test_a_run_that_ended_well_leaves_no_journal(tmp_path):
     assert not (tmp_path / FILE).exists()
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="whoever may do anything is refused nothing")
-def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(FolderError, match="cannot write"):
-        journal(tmp_path)
+@contextlib.contextmanager
+def as_nobody():
+    """With no right to write to what belongs to others; root, who is refused nothing, becomes somebody else meanwhile."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights are those of POSIX")
+def test_a_folder_that_cannot_be_written_is_refused_and_left_as_it_is():
+    with tempfile.TemporaryDirectory() as name:  # that of pytest is closed to others
+        folder = Path(name)
+        (folder / "report.json").write_text("earlier")
+        folder.chmod(0o555)
+        with as_nobody(), pytest.raises(FolderError, match=r"cannot write.*Permission denied"):
+            journal(folder)
+        assert [file.name for file in folder.iterdir()] == ["report.json"]
+        assert (folder / "report.json").read_text() == "earlier"
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):

@@ -14,7 +14,6 @@ from concurrent.futures import Executor, Future
 
 import hostile_losses
 import pytest
-from distributed import get_worker
 from test_jobs import findings
 
 from harness.isolation.limits import descendants
@@ -25,7 +24,9 @@ from harness.jobs.driver import Allowed, Driver
 from harness.jobs.executors import Local, Remote
 from harness.report.ledger import Planned, Request
 from harness.report.schema import LossRecord, OutcomeRecord, loss_dumps
-from property_tests.clusters import Disturbed, cluster_of, pids, quick_losses
+
+distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
+from property_tests.clusters import Disturbed, cluster_of, pids, quick_losses  # noqa: E402
 
 pytestmark = [
     pytest.mark.cluster,
@@ -88,7 +89,7 @@ def test_a_loss_that_ends_its_process_costs_no_worker(shop, dask_cluster):
 
 
 def worker_name():
-    return get_worker().name
+    return distributed.get_worker().name
 
 
 def test_jobs_of_a_gpu_run_where_one_is_offered(shop):

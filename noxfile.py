@@ -54,7 +54,8 @@ def tests(session: nox.Session, torch: str, libraries: str) -> None:
     """What `make test` runs, in an environment of its own; what follows `--` goes to pytest."""
     held = Path(session.create_tmp()) / "constraints.txt"
     held.write_text("\n".join(constraints(torch, libraries)) + "\n", encoding="utf-8")
-    session.install("--constraint", str(held), "--editable", ".[test]", "hatchling")
+    tools = ["coverage", "hatchling", "ruff"]  # of which tests ask whether what pages and `init` say is so
+    session.install("--constraint", str(held), "--editable", ".[test,cluster]", *tools)
     session.run("python", "-m", "pip", "freeze", "--exclude-editable")
     session.run(
         *("python", "-m", "pytest", "-n", os.environ.get("WORKERS", "1"), "--dist", "loadfile", "--benchmark-disable"),

@@ -29,7 +29,7 @@ class Outcome:
     """What became of one planned implementation x rule, and on how many examples it rests.
 
     ``status`` is ``failed`` where the rule has any finding, of whatever severity; ``reason`` says why a rule was skipped,
-    waived or does not apply, and is empty for a pass.
+    waived or does not apply, or what of its subject a pass has left out.
     """
 
     implementation: str

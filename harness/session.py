@@ -60,11 +60,14 @@ class Session:
             return Outcome(implementation, rule.code, Status.SKIPPED, 0, LEFT_OUT), []
         try:
             with surroundings.kept():
-                examples, found, reasons = self._examples(implementation, rule)
+                examples, found, reasons, left_out = self._examples(implementation, rule)
                 findings = self._findings(implementation, rule, found)
         except Exception as error:
             return self._crashed(implementation, rule, error)
-        return self._conclude(implementation, rule, examples, findings, reasons)
+        outcome, findings = self._conclude(implementation, rule, examples, findings, reasons)
+        if outcome.status is Status.PASSED:
+            outcome = dataclasses.replace(outcome, reason="; ".join(left_out))
+        return outcome, findings
 
     def trial(self, implementation: str, case: Case, *, exhaustive: bool = True) -> Trial:
         """A case given to an implementation, on this session's device."""
@@ -108,17 +111,20 @@ class Session:
             for position, case in enumerate(self.pool(regime, mode, max(1, math.ceil(count * self.profile.share))))
         ]
 
-    def _examples(self, implementation: str, rule: Rule) -> tuple[int, list[tuple[Trial, Mismatch]], list[str]]:
-        """(examples that ran, what was found, why examples said nothing)."""
+    def _examples(
+        self, implementation: str, rule: Rule
+    ) -> tuple[int, list[tuple[Trial, Mismatch]], list[str], list[str]]:
+        """(examples that ran, what was found, why examples said nothing, what the others left out)."""
         trials = self._trials(implementation, rule)
         found: list[tuple[Trial, Mismatch]] = []
         reasons: list[str] = []
+        left_out: list[str] = []
         ran = 0
         if rule.check is not None:
             for trial in trials:
                 try:
                     with isolated():
-                        found += [(trial, m) for m in mismatches(rule.check(trial))]
+                        found += [(trial, m) for m in mismatches(rule.check(trial), left_out)]
                     ran += 1
                 except NotApplicable as reason:
                     reasons.append(str(reason))
@@ -128,8 +134,8 @@ class Session:
             try:
                 with isolated():
                     usable = [trial for trial in trials if _runs(trial)]
-                    together = [(t, m) for m in mismatches(rule.check_all(usable)) for t in [_nearest_trial(m, usable)]]
-                found += together if usable else []
+                    together = mismatches(rule.check_all(usable), left_out)
+                found += [(_nearest_trial(m, usable), m) for m in together] if usable else []
                 ran = max(ran, len(usable))
                 if not usable:
                     reasons.append("the loss raises on every case, see B01")
@@ -137,7 +143,7 @@ class Session:
                 reasons.append(str(reason))
             except LossRaised as raised:
                 reasons.append(f"the loss raises at other sizes or values, see B01 ({raised})")
-        return ran, found, reasons
+        return ran, found, reasons, left_out
 
     def _findings(self, implementation: str, rule: Rule, found: Sequence[tuple[Trial, Mismatch]]) -> list[Finding]:
         by_aspect: dict[tuple[str, Severity], tuple[Trial, Mismatch]] = {}

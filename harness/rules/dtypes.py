@@ -16,7 +16,7 @@ from harness.rules.broadcasting import first_line
 from harness.rules.detach import user_line
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.special import near_cases, special_cases
-from harness.rules.trial import Run, Trial
+from harness.rules.trial import Run, Trial, contract
 from harness.spec import LossSpec
 
 WIDE = (torch.float32, torch.float64)
@@ -183,7 +183,8 @@ def float64_stays_float64(trials: Sequence[Trial]) -> Iterator[Mismatch]:
         L(x) != L(round32(x))      and      L(x) != round32(L(x))
 
     A tensor whose rounding to float32 never changes a single bit of the result was cast to float32 on the way.  Where
-    only a summand was, whatever function of torch returns fewer digits than it was given, and a gradient, is named.
+    only a summand was, the functions of torch are named that return fewer digits than they were given, on the graph of
+    the loss; what a custom `torch.autograd.Function` does inside is not seen.
     """
     found = [*_narrowed_result(trials), *_narrowed_inputs(trials)]
     if not found and trials:
@@ -260,26 +261,32 @@ class _Narrowing(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.places: list[str] = []
+        self.made: list[tuple[Tensor, str]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         returned = func(*args, **(kwargs or {}))
-        if isinstance(returned, Tensor) and returned.requires_grad and returned.dtype in (torch.float32, *HALF):
-            wide = [a for a in args if isinstance(a, Tensor) and a.dtype == torch.float64 and a.requires_grad]
-            if wide:
-                self.places.append(f"{getattr(func, '__name__', 'a function')}() at {user_line()}")
+        name = getattr(func, "__name__", "a function")
+        made = args[0] if name == "__setitem__" else returned
+        wide = [a for a in args if isinstance(a, Tensor) and a.dtype == torch.float64 and a.requires_grad]
+        narrow = isinstance(made, Tensor) and made.requires_grad and made.dtype in (torch.float32, *HALF)
+        if wide and narrow:
+            self.made.append((made, f"{name}() at {user_line()}"))
         return returned
 
 
 def _narrowed_on_the_way(trial: Trial) -> Iterator[Mismatch]:
     seen = _Narrowing()
     tensors = trial.tensors()
-    if trial.run(tensors, mode=seen).output.dtype != torch.float64 or not seen.places:
+    output = trial.output(trial.leaves(tensors), mode=seen)
+    if output.dtype != torch.float64 or not output.requires_grad or not seen.made:
         return  # what is no float64 in the end is D01's
-    places = ", ".join(dict.fromkeys(seen.places[:3]))
+    reached = torch.autograd.grad(contract(output), [made for made, _ in seen.made], allow_unused=True)
+    places = [place for (_, place), gradient in zip(seen.made, reached, strict=True) if gradient is not None]
+    if not places:
+        return  # for a log, a mask or a statistic beside the loss
     yield Mismatch(
         "a part of the loss in float64",
-        f"computed in fewer digits, by {places}",
+        f"computed in fewer digits, by {', '.join(list(dict.fromkeys(places))[:3])}",
         "in float64 from the first operation to the last",
         aspect="on the way",
         tensors=tensors,

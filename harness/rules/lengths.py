@@ -16,12 +16,13 @@ from harness.evaluation import LossRaised, is_out_of_memory
 from harness.rules.broadcasting import first_line
 from harness.rules.compare import same_gradients, same_output
 from harness.rules.equivalence import is_candidate
-from harness.rules.rule import Mismatch, Rule
+from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.sizes import elements, growable, one, resized
 from harness.rules.trial import Run, Trial
 
-SIZES = (17, 65, 257, 1025)  # one more than what a block, a tile or a limit usually is
-OPERATIONS = 2000  # of one forward: a Python loop over pairs is compared at the sizes where it has fewer
+# For blocks of any power of two: one row left over, all but one, and none.
+SIZES = (17, 31, 64, 257, 1023, 1024)
+OPERATIONS = 6000  # of one forward: a Python loop over pairs is compared at the sizes where it has fewer
 ELEMENTS = 2**21  # of any tensor that a forward makes: 16 MiB
 
 
@@ -48,32 +49,37 @@ class _Effort(Watch):
         return returned
 
 
-def equals_the_reference_along_long_axes(trials: Sequence[Trial]) -> Iterator[Mismatch]:
+def equals_the_reference_along_long_axes(trials: Sequence[Trial]) -> Iterator[Mismatch | Partly]:
     """Where one axis is long, value and gradient are still those of the reference (float64).
 
-        L(x) = L_ref(x),   dL/dx = dL_ref/dx      one symbol at 17, 65, 257 and 1025, the others small
+        L(x) = L_ref(x),   dL/dx = dL_ref/dx      one symbol at 17, 31, 64, 257, 1023 and 1024, the others small
 
-    An axis is made longer until a forward would have more than 2000 operations, or make a tensor of more than 2^21
-    elements.  What is shown is the smallest size that bisection finds between one that agrees and one that does not.
+    An axis is made longer until a forward would have more than 6000 operations, or make a tensor of more than 2^21
+    elements; the outcome says where that was.  What is shown is the smallest size that bisection finds between one that
+    agrees and one that does not.
     """
     for trial in trials[:1]:
         if not growable(trial.spec):
             raise NotApplicable("every size is fixed")
         compared, reasons = False, []
         for symbol in growable(trial.spec):
+            reached = 0
             try:
-                for mismatch in _along(trial, symbol):
-                    compared = True
+                for size, mismatch in _along(trial, symbol):
+                    reached = size
                     if mismatch is not None:
                         yield mismatch
             except NotApplicable as reason:
-                reasons.append(f"along {symbol}: {reason}")
+                reasons.append(f"{symbol} {f'up to {reached}' if reached else 'not at all'}: {reason}")
+            compared |= reached > 0
         if not compared:
             raise NotApplicable("; ".join(reasons))
+        if reasons:
+            yield Partly(f"compared along {'; '.join(reasons)}")
 
 
-def _along(trial: Trial, symbol: str) -> Iterator[Mismatch | None]:
-    """What differs at each size in turn, up to the first where anything does."""
+def _along(trial: Trial, symbol: str) -> Iterator[tuple[int, Mismatch | None]]:
+    """(size, what differs) for each size in turn, up to the first where anything does."""
     drawn = trial.case.sizes[symbol]
     shortest = (drawn[0] if drawn else 1) if isinstance(drawn, tuple) else drawn
     mismatch, largest = _compared(_at(trial, symbol, shortest), trial.cache)
@@ -85,12 +91,12 @@ def _along(trial: Trial, symbol: str) -> Iterator[Mismatch | None]:
             continue
         longer = _at(trial, symbol, size)
         if elements(trial.spec, longer.case) > ELEMENTS or _expected(made, size) > ELEMENTS:
-            return
+            raise NotApplicable(f"with {size}, a tensor of more than {ELEMENTS} elements is needed")
         mismatch, largest = _compared(longer, trial.cache)
         if mismatch is not None:
-            yield _smallest(trial, symbol, (made[-1][0], size), mismatch)
+            yield size, _smallest(trial, symbol, (made[-1][0], size), mismatch)
             return
-        yield None
+        yield size, None
         made.append((size, largest))
 
 

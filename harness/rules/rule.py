@@ -59,7 +59,14 @@ class Mismatch:
         return line
 
 
-Found = Mismatch | Iterable[Mismatch] | None
+@dataclass(frozen=True)
+class Partly:
+    """What a check left out of what its rule is about, and why: a rule that passes says so beside it."""
+
+    reason: str
+
+
+Found = Mismatch | Iterable[Mismatch | Partly] | None
 Check = Callable[["Trial"], Found]
 CheckAll = Callable[[Sequence["Trial"]], Found]
 
@@ -116,8 +123,11 @@ class Rule:
         )
 
 
-def mismatches(found: Found) -> list[Mismatch]:
-    """What a check returned, as a list."""
+def mismatches(found: Found, left_out: list[str] | None = None) -> list[Mismatch]:
+    """What a check returned, as a list; ``left_out`` takes the reasons of what it did not look at."""
     if found is None:
         return []
-    return [found] if isinstance(found, Mismatch) else list(found)
+    given = [found] if isinstance(found, Mismatch) else list(found)
+    if left_out is not None:
+        left_out += [one.reason for one in given if isinstance(one, Partly)]
+    return [one for one in given if isinstance(one, Mismatch)]

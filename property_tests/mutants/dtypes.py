@@ -9,6 +9,8 @@ from torch import nn
 from harness import TensorSpec, domains
 from mutants.pair import pair
 
+LATEST = []
+
 
 def mean_squared(predictions, labels):
     return ((predictions - labels) ** 2).mean()
@@ -105,6 +107,19 @@ def penalty_in_single(predictions, labels):
     return mean_squared(predictions, labels) + 0.1 * (predictions.float() ** 2).mean()
 
 
+def float32_beside_the_loss(predictions, labels):
+    """What is logged, tested or kept is no part of the loss."""
+    LATEST[:] = [predictions.float().detach().mean()]
+    finite = torch.isfinite(predictions.float())
+    return torch.where(finite, (predictions - labels) ** 2, 0.0).mean()
+
+
+def penalty_written_into_float32(predictions, labels):
+    squares = torch.zeros(predictions.shape)
+    squares[:] = predictions**2
+    return mean_squared(predictions, labels) + 0.1 * squares.mean()
+
+
 def penalty_in_their_dtype(predictions, labels):
     wide = predictions.to(torch.promote_types(predictions.dtype, torch.float32))
     return mean_squared(predictions, labels) + 0.1 * (wide**2).mean().to(predictions.dtype)
@@ -151,4 +166,5 @@ PAIRS = (
     pair("D05", "labels cast to float32", labels_in_single, mean_squared, aspect="labels"),
     pair("D05", "context cast to float32", WeightsInSingle, WeightsAsTheyCame, WEIGHTED, aspect="weights"),
     pair("D05", "a summand in float32", penalty_in_single, penalty_in_their_dtype, aspect="on the way", says="float()"),
+    pair("D05", "a buffer of float32", penalty_written_into_float32, float32_beside_the_loss, aspect="on the way"),
 )

@@ -54,9 +54,17 @@ def prints(predictions, labels):
     return mean_squared(predictions, labels)
 
 
+def prints_backward(predictions, labels):
+    total = mean_squared(predictions, labels)
+    if total.requires_grad:
+        total.register_hook(lambda gradient: print("gradient of", float(gradient)))
+    return total
+
+
 PAIRS = (
     pair("S04", "a file", opens_a_file, closes_its_file, aspect="open files"),
     pair("S04", "a thread", starts_a_thread, starts_a_thread_once, aspect="threads"),
     pair("S04", "a process", starts_a_process, waits_for_its_process, aspect="child processes"),
     pair("S04", "a line", prints, mean_squared, severity="warning", aspect="prints", says="loss of"),
+    pair("S04", "a line of backward", prints_backward, mean_squared, severity="warning", aspect="prints"),
 )

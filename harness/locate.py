@@ -9,7 +9,7 @@ import inspect
 import sys
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,11 +21,15 @@ from harness.errors import DeclarationError, TargetError, nearest, shown
 from harness.spec import LossSpec, Source
 
 
-def load_specs(targets: Sequence[str] | Set[str]) -> list[LossSpec]:
+def load_specs(targets: Sequence[str] | Set[str], begin: Callable[[str], None] = lambda target: None) -> list[LossSpec]:
     """Every spec that the targets name, in order; ``package.module``, ``package.module:Name``, ``path/file.py[:Name]``.
 
     An attribute may be a spec, a collection of specs, or a class or function whose annotations declare it.  A target
     without an attribute gives the module's ``SPECS``, else every spec in it, else every loss that its annotations declare.
+
+    Args:
+        targets: in any number.
+        begin: is told each before it is loaded.
 
     Raises:
         TargetError: nothing there, or two specs of one name; the message says what is there.
@@ -37,6 +41,7 @@ def load_specs(targets: Sequence[str] | Set[str]) -> list[LossSpec]:
     for target in targets:
         if not isinstance(target, str):
             raise TargetError(f"target {shown(target)} came, but should be text, such as 'package.module:Name'")
+        begin(target)
         specs += _load(target)
     names = [spec.name for spec in specs]
     twice = sorted({name for name in names if names.count(name) > 1})

@@ -306,3 +306,10 @@ def test_an_impossible_request_is_refused_before_anything_runs(shop):
 def test_a_job_is_text_and_back():
     job = Job("verify", ("losses",), "focal", "naive", "cpu", ("G01",), True, {"profile": "ci"}, step_s=2.0)
     assert Job.loads(job.dumps()) == job
+
+
+def test_a_target_that_never_loads_ends_at_the_limit_of_a_check_and_is_named(shop, tmp_path):
+    (tmp_path / "hangs.py").write_text("while True:\n    pass\n")
+    targets = ["losses.focal", str(tmp_path / "hangs.py")]
+    with pytest.raises(TargetError, match=r"not done after 2 s, at target '.*hangs\.py'"):
+        Driver(targets, Request(), shop, allowed=Allowed(step_s=2.0))

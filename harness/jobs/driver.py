@@ -67,7 +67,7 @@ class Driver(Ledger):
         self.workshop = workshop
         self.allowed = allowed or Allowed()
         self.journal = Memory()  # a `harness.jobs.journal.Journal` remembers
-        told = _plan(workshop, self.targets, request)
+        told = _plan(workshop, self.targets, request, self.allowed.step_s)
         self.warnings: tuple[str, ...] = tuple(told["warnings"])
         self.code: str = told["code"]
         super().__init__([Planned.from_json(plan) for plan in told["plans"]], request, absent=told["absent"])
@@ -294,8 +294,8 @@ class Memory:
         """Keep what came of a job."""
 
 
-def _plan(workshop: Workshop, targets: Sequence[str], request: Request) -> dict[str, Any]:
-    told, reason = workshop.call("plan", {"targets": list(targets), "request": request.to_json()})
+def _plan(workshop: Workshop, targets: Sequence[str], request: Request, step_s: float | None) -> dict[str, Any]:
+    told, reason = workshop.call("plan", {"targets": list(targets), "request": request.to_json(), "step_s": step_s})
     if told is None:
         raise TargetError(f"targets {list(targets)}: loading them ended the process, {reason}")
     if "refused" in told:

@@ -17,6 +17,7 @@ from harness.isolation.sandbox import Hear, Here, Isolation, Sandbox, unheard
 from harness.jobs import arrival
 from harness.jobs.conduct import Conducted, Keep, ProcessLost, conduct
 from harness.jobs.job import VERIFY, Job
+from harness.jobs.perform import LOADING
 from harness.jobs.preload import PRELOAD
 
 Begin = Callable[[str], None]
@@ -206,20 +207,22 @@ def _carried(isolation: Isolation, job: Job, keep: Keep, begin: Begin) -> Carrie
     return Carried(tuple(results), conducted.lost)
 
 
-# A target whose import never ends must end too.
-_SHORT = Limits(step_s=300.0)
+_SHORT_S = 300.0  # a target whose import never ends must end too
 
 
-def called(isolation: Isolation, function: str, payload: dict[str, Any], limits: Limits = _SHORT) -> tuple[Any, str]:
-    """Run a short function apart: (its result, or why there is none)."""
+def called(
+    isolation: Isolation, function: str, payload: dict[str, Any], limits: Limits | None = None
+) -> tuple[Any, str]:
+    """Run a short function apart: (its result, or why there is none); ``step_s`` in its payload is the limit of a step."""
     heard: list[Any] = []
     ended = isolation.run(
         f"harness.jobs.perform:{function}",
         payload,
-        limits,
+        limits or Limits(step_s=payload.get("step_s") or _SHORT_S),
         hear=lambda kind, data: heard.append(data) if kind == "result" else None,
     )
-    reason = "" if ended.ok else f"{ended.how}: {ended.reason}" + (f"\n{ended.output}" if ended.output else "")
+    at = f", at {ended.step}" if ended.step not in ("", LOADING) else ""
+    reason = "" if ended.ok else f"{ended.how}: {ended.reason}{at}" + (f"\n{ended.output}" if ended.output else "")
     return (heard[-1] if heard else None), reason
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness.environment import describe
-from harness.errors import HarnessError, TargetError
+from harness.errors import HarnessError, TargetError, shown
 from harness.locate import load_specs
 from harness.report.ledger import Request
 from harness.report.observer import Observer, Step
@@ -28,7 +28,9 @@ def plan(payload: Mapping[str, Any], tell: Tell) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         try:
-            run = Run(load_specs(payload["targets"]), Request.from_json(payload["request"]))
+            specs = load_specs(payload["targets"], lambda target: tell("step", f"target {shown(target)}"))
+            tell("step", LOADING)
+            run = Run(specs, Request.from_json(payload["request"]))
         except HarnessError as error:
             tell("result", {"refused": str(error), "kind": type(error).__name__})
             return

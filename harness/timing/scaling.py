@@ -59,7 +59,8 @@ def fit_power_law(sizes: Sequence[float], costs: Sequence[float]) -> PowerLaw | 
     points = sorted((size, cost) for size, cost in zip(sizes, costs, strict=True) if size > 0 and cost > 0)
     if len({size for size, _ in points}) < 2:
         return None
-    x, y = np.log([size for size, _ in points]), np.log([cost for _, cost in points])
+    at, y = np.array([size for size, _ in points]), np.log([cost for _, cost in points])
+    x = np.log(at)
     centred = x - x.mean()
     spread = float(centred @ centred)
     exponent = float(centred @ y) / spread
@@ -69,7 +70,7 @@ def fit_power_law(sizes: Sequence[float], costs: Sequence[float]) -> PowerLaw | 
     if freedom > 0:
         half = student_quantile(freedom) * math.sqrt(float(residual @ residual) / freedom / spread)
     below = max(size for size, _ in points if size < points[-1][0])
-    ends = [float(np.mean(y[x == math.log(size)])) for size in (below, points[-1][0])]
+    ends = [float(y[at == size].mean()) for size in (below, points[-1][0])]  # two logarithms need not agree to the bit
     return PowerLaw(
         exponent=exponent,
         low=None if half is None else exponent - half,

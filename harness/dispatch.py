@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -30,6 +31,29 @@ class Watch(TorchDispatchMode):
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
+
+
+class TooManyOperations(Exception):
+    """A call has more operations than whoever counts them waits for."""
+
+
+class Calls(Watch):
+    """Counts ATen calls.
+
+    Args:
+        most: beyond which `TooManyOperations` is raised; by default any number will do.
+    """
+
+    def __init__(self, most: float = math.inf) -> None:
+        super().__init__()
+        self.count = 0
+        self._most = most
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        if self.count > self._most:
+            raise TooManyOperations
+        return func(*args, **(kwargs or {}))
 
 
 _READS = {"_local_scalar_dense", "is_nonzero", "nonzero", "equal", "_unique2", "unique_dim", "masked_select"}

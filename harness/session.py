@@ -64,10 +64,7 @@ class Session:
                 findings = self._findings(implementation, rule, found)
         except Exception as error:
             return self._crashed(implementation, rule, error)
-        outcome, findings = self._conclude(implementation, rule, examples, findings, reasons)
-        if outcome.status is Status.PASSED:
-            outcome = dataclasses.replace(outcome, reason="; ".join(left_out))
-        return outcome, findings
+        return self._conclude(implementation, rule, examples, findings, reasons, left_out)
 
     def trial(self, implementation: str, case: Case, *, exhaustive: bool = True) -> Trial:
         """A case given to an implementation, on this session's device."""
@@ -231,7 +228,13 @@ class Session:
         )
 
     def _conclude(
-        self, implementation: str, rule: Rule, examples: int, findings: list[Finding], reasons: list[str]
+        self,
+        implementation: str,
+        rule: Rule,
+        examples: int,
+        findings: list[Finding],
+        reasons: list[str],
+        left_out: list[str],
     ) -> tuple[Outcome, list[Finding]]:
         waiver = next((reason for code, reason in self.spec.waivers.items() if rule.code == code.upper()), None)
         serious = [f for f in findings if f.severity != "note"]
@@ -250,7 +253,7 @@ class Session:
             return Outcome(
                 implementation, rule.code, Status.INAPPLICABLE, 0, "; ".join(dict.fromkeys(reasons)) or "no case fits"
             ), []
-        return Outcome(implementation, rule.code, Status.PASSED, examples), []
+        return Outcome(implementation, rule.code, Status.PASSED, examples, "; ".join(left_out)), []
 
     def _crashed(self, implementation: str, rule: Rule, error: Exception) -> tuple[Outcome, list[Finding]]:
         reason = told_in_a_line(error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,9 +60,7 @@ def conduct(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], Non
         job = left.without({ended.step})
         if not job.codes and not job.suggests:
             return Conducted()
-    for code in job.codes:
-        keep(_untried(job, code, f"not run, after {DEATHS} processes had ended"))
-    return Conducted("looking for laws to declare did not run" if job.suggests else "")
+    return _leave(job, job.codes, f"not run, after {DEATHS} processes had ended", keep)
 
 
 def _round(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], None]) -> tuple[Ended, Job]:
@@ -126,15 +124,16 @@ def _give_up(job: Job, ended: Ended, reason: str, keep: Keep) -> Conducted:
     """The first rule that is left is reported, the others were never tried."""
     first, *others = job.codes
     keep(came_to_nothing(job, first, reason, ended.output))
-    for code in others:
-        keep(_untried(job, code, f"not run: {reason}"))
+    return _leave(job, others, f"not run: {reason}", keep)
+
+
+def _leave(job: Job, codes: Sequence[str], reason: str, keep: Keep) -> Conducted:
+    """Rules that are not tried any more, and what would come after them."""
+    for code in codes:
+        outcome = OutcomeRecord(job.implementation, code, job.device, "skipped", 0, reason)
+        record = LossRecord(job.loss, "", "", (job.implementation,), outcomes=(outcome,))
+        keep({"step": code, "record": loss_dumps(record), "failures": {}, "is_outcome": True})
     return Conducted("looking for laws to declare did not run" if job.suggests else "")
-
-
-def _untried(job: Job, code: str, reason: str) -> dict[str, Any]:
-    outcome = OutcomeRecord(job.implementation, code, job.device, "skipped", 0, reason)
-    record = LossRecord(job.loss, "", "", (job.implementation,), outcomes=(outcome,))
-    return {"step": code, "record": loss_dumps(record), "failures": {}, "is_outcome": True}
 
 
 def came_to_nothing(job: Job, code: str, reason: str, output: str = "") -> dict[str, Any]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from harness import tolerance
-from harness.dispatch import Watch
+from harness.dispatch import Calls, TooManyOperations
 from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.rules import slopes
@@ -25,24 +24,6 @@ DIRECTIONS = 4  # two errors that cancel along one direction of +-1 do so along 
 OPERATIONS = 500  # a loop over elements; the small cases of G01 are for it
 AGREEMENT = 0.2  # of the gap, between steps: rounding grows as 1/h, what a crossed kink adds is gone at another step
 LEAST_SHARE = 1e-3  # of the step, for an input with a large gradient beside one with a small gradient
-
-
-class TooManyOperations(Exception):
-    """A forward has more operations than this rule waits for."""
-
-
-class _Impatient(Watch):
-    """Stops a Python loop over the elements."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += 1
-        if self.count > OPERATIONS:
-            raise TooManyOperations
-        return func(*args, **(kwargs or {}))
 
 
 @dataclass(frozen=True)
@@ -187,7 +168,7 @@ def _point(trial: Trial, tensors: dict[str, Tensor], *, watched: bool = True) ->
     names = [name for name in trial.spec.differentiable if tensors[name].numel()]
     tape = DetachTape()
     try:
-        base = trial.run(tensors, mode=_both(_Impatient(), tape) if watched else _Impatient())
+        base = trial.run(tensors, mode=_both(Calls(OPERATIONS), tape) if watched else Calls(OPERATIONS))
     except LossRaised as raised:
         if isinstance(raised.error, TooManyOperations):
             many = f"one forward has more than {OPERATIONS} operations at these sizes; see G01 for small ones"
@@ -213,8 +194,8 @@ def _point(trial: Trial, tensors: dict[str, Tensor], *, watched: bool = True) ->
 
 
 @contextmanager
-def _both(impatient: _Impatient, tape: DetachTape) -> Iterator[None]:
-    with impatient, tape:
+def _both(calls: Calls, tape: DetachTape) -> Iterator[None]:
+    with calls, tape:
         yield
 
 

@@ -91,8 +91,8 @@ def _gradient_differs(trial: Trial, point: str) -> Mismatch | None:
             return None
         raise NotApplicable("the values differ already; see E01")
     tensors = trial.tensors()
-    mismatch = _gradients_at(trial, tensors)
-    if mismatch is None or (should.finite and came.finite and _gradients_at(trial, trial.nudged(tensors)) is None):
+    mismatch = gradients_at(trial, tensors)
+    if mismatch is None or (should.finite and came.finite and gradients_at(trial, trial.nudged(tensors)) is None):
         return None  # what agrees at a generic point nearby is two choices at a tie
     return replace(
         mismatch,
@@ -108,7 +108,8 @@ def _gradient_differs(trial: Trial, point: str) -> Mismatch | None:
     )
 
 
-def _gradients_at(trial: Trial, tensors: dict[str, Tensor]) -> Mismatch | None:
+def gradients_at(trial: Trial, tensors: dict[str, Tensor]) -> Mismatch | None:
+    """Where the gradient at a point is not the reference's, beyond what rounding may do."""
     reference = _reference(trial)
     should, came = reference.run(tensors), trial.run(tensors)
     function, intermediate = reference.function(tensors), reference.measure_scale(tensors)[1]

@@ -14,7 +14,7 @@ from harness.aten.calls import describe
 from harness.aten.kernels import kernel_of
 from harness.aten.storages import Storages, address, components
 from harness.case import Case
-from harness.dispatch import Watch
+from harness.dispatch import Calls, Watch
 from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.rules.rule import Mismatch, Rule
@@ -26,18 +26,6 @@ CALL_SIZES = (2, 4, 8, 16, 32)  # the last where four say neither: a loop may sk
 SYMBOL_SIZES = (16, 32)  # of one symbol, the others at 2: its highest power stands out
 LARGEST_SIZE, ELEMENTS = 32, 1024  # of all symbols together: N^4 elements still fit anywhere
 HALF_A_POWER = 0.5  # exponents are whole numbers; lower orders beside them shift what is measured by less than this
-
-
-class Calls(Watch):
-    """Counts ATen calls."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += 1
-        return func(*args, **(kwargs or {}))
 
 
 class Memory(Watch):

@@ -32,8 +32,8 @@ def nothing_is_left_behind(trial: Trial) -> Iterator[Mismatch]:
     What a first call starts once for all, such as a pool of threads, is not left behind, nor what ends within two seconds.
     """
     tensors = trial.tensors()
-    printed = _Printed()
-    with printed:
+    out, error = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
         counts = [_counts(trial, tensors) for _ in range(CALLS)]
     for name in HELD:
         held = [count[name] for count in counts]
@@ -47,10 +47,10 @@ def nothing_is_left_behind(trial: Trial) -> Iterator[Mismatch]:
                 code=f"import os, threading\n\nfor call in range({CALLS}):\n    total(loss(**tensors)).backward()\n    print({_COUNTED[name]})",
                 hint=_MENDED[name],
             )
-    if printed.text:
+    if printed := out.getvalue() + error.getvalue():
         yield Mismatch(
             f"printed in {CALLS} calls",
-            shown(printed.text),
+            shown(printed),
             "nothing",
             aspect="prints",
             severity="warning",
@@ -100,24 +100,6 @@ def _ends(name: str, first: int) -> bool:
             return False
         time.sleep(_PATIENCE_S / 100)
     return True
-
-
-class _Printed(contextlib.ExitStack):
-    """Takes what the block prints."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._out, self._error = io.StringIO(), io.StringIO()
-
-    def __enter__(self) -> _Printed:
-        self.enter_context(contextlib.redirect_stdout(self._out))
-        self.enter_context(contextlib.redirect_stderr(self._error))
-        return self
-
-    @property
-    def text(self) -> str:
-        """What came, both streams together."""
-        return self._out.getvalue() + self._error.getvalue()
 
 
 RULES = (

@@ -10,12 +10,12 @@ from typing import Any
 from torch import Tensor
 
 from harness.aten.storages import components
-from harness.dispatch import Watch
+from harness.dispatch import Calls, TooManyOperations
 from harness.errors import NotApplicable
 from harness.evaluation import LossRaised, is_out_of_memory
 from harness.rules.broadcasting import first_line
 from harness.rules.compare import same_gradients, same_output
-from harness.rules.equivalence import is_candidate
+from harness.rules.equivalence import gradients_at, is_candidate
 from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.sizes import elements, growable, one, resized
 from harness.rules.trial import Run, Trial
@@ -26,23 +26,15 @@ OPERATIONS = 6000  # of one forward: a Python loop over pairs is compared at the
 ELEMENTS = 2**21  # of any tensor that a forward makes: 16 MiB
 
 
-class _TooMuch(Exception):
-    """A forward does more than this rule waits for."""
-
-
-class _Effort(Watch):
+class _Effort(Calls):
     """Counts the operations of a forward, and the elements of the largest tensor that one returns."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.operations = 0
+        super().__init__(OPERATIONS)
         self.largest = 1
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.operations += 1
-        if self.operations > OPERATIONS:
-            raise _TooMuch
-        returned = func(*args, **(kwargs or {}))
+        returned = super().__torch_dispatch__(func, types, args, kwargs)
         for made in returned if isinstance(returned, (tuple, list)) else (returned,):
             if isinstance(made, Tensor):
                 self.largest = max([self.largest, *(part.numel() for part in components(made))])
@@ -138,7 +130,7 @@ def _evaluated(trial: Trial) -> tuple[Run, int]:
     try:
         run = trial.of(trial.spec.reference).run(trial.tensors(), mode=effort)
     except LossRaised as raised:
-        if isinstance(raised.error, _TooMuch):
+        if isinstance(raised.error, TooManyOperations):
             raise NotApplicable(f"a forward of the reference has more than {OPERATIONS} operations") from raised
         raise NotApplicable(f"the reference raises: {first_line(raised.error)}") from raised
     return run, effort.largest
@@ -155,7 +147,7 @@ def _compared(trial: Trial, known: dict[Any, Any]) -> tuple[Mismatch | None, int
     try:
         came = trial.run(trial.tensors(), mode=effort)
     except LossRaised as raised:
-        if isinstance(raised.error, _TooMuch):
+        if isinstance(raised.error, TooManyOperations):
             raise NotApplicable(f"a forward has more than {OPERATIONS} operations") from raised
         if is_out_of_memory(raised.error):
             raise NotApplicable("memory ran out; see P03") from raised
@@ -174,17 +166,10 @@ def _difference(trial: Trial, came: Run, should: Run) -> Mismatch | None:
     tensors = trial.tensors()
     if same_gradients(trial, came.gradients, should.gradients, tensors, reference.function(tensors), 0.0) is None:
         return None
-    mismatch = _gradients_differ(trial, tensors)
-    if mismatch is None or (came.finite and _gradients_differ(trial, trial.nudged(tensors)) is None):
+    mismatch = gradients_at(trial, tensors)
+    if mismatch is None or (came.finite and gradients_at(trial, trial.nudged(tensors)) is None):
         return None  # what agrees at a generic point nearby is two choices at a tie
     return mismatch
-
-
-def _gradients_differ(trial: Trial, tensors: dict[str, Tensor]) -> Mismatch | None:
-    reference = trial.of(trial.spec.reference)
-    came, should = trial.run(dict(tensors)), reference.run(dict(tensors))
-    intermediate = reference.measure_scale(dict(tensors))[1]
-    return same_gradients(trial, came.gradients, should.gradients, tensors, reference.function(tensors), intermediate)
 
 
 def _smallest(trial: Trial, symbol: str, sizes: tuple[int, int], mismatch: Mismatch) -> Mismatch:

@@ -1,10 +1,11 @@
 import gc
 import time
+from types import SimpleNamespace
 
 import pytest
 from timed_losses import SPECS, spec_of, vectorized
 
-from harness.timing import design
+from harness.timing import clocks, design
 from harness.timing.clock import NotTimeable
 from harness.timing.clocks import WallClock, clock_for
 from harness.timing.constants import COLD_CALLS
@@ -72,6 +73,28 @@ def test_cold_calls_are_timed_one_by_one_and_emptying_the_caches_is_not():
     seconds = clock.block(lambda: done.append("call"), 2)
     assert done == ["flush", "wait", "call", "wait"] * 2
     assert seconds < 0.02
+
+
+@pytest.mark.parametrize(("away_in", "idle_s"), [("flush", 0.0), ("call", 0.25), ("neither", 0.0)])
+def test_only_time_away_within_a_cold_call_counts_as_idle(monkeypatch, away_in, idle_s):
+    now = {"wall": 0.0, "worked": 0.0}
+
+    def work(step):
+        now["wall"] += 0.01 + (0.25 if step == away_in else 0.0)
+        now["worked"] += 0.01
+
+    played = SimpleNamespace(perf_counter=lambda: now["wall"], thread_time=lambda: now["worked"])
+    monkeypatch.setattr(clocks, "time", played)
+    clock = WallClock(None, lambda: work("flush"))
+    assert clock.block(lambda: work("call"), 1) == pytest.approx(0.01 + idle_s)
+    assert clock.idle_s == pytest.approx(idle_s)
+
+
+def test_a_cold_block_has_emptied_the_caches_once_before_it_even_of_a_slow_call():
+    done = []
+    clock = WallClock(None, lambda: done.append("flush"))
+    clock.prepare(lambda: done.append("made"))
+    assert done == ["flush", "made"]
 
 
 class NeverClock(WallClock):

@@ -17,7 +17,7 @@ def test_twice_a_known_cache_is_gone_through_else_256_mb(monkeypatch):
     monkeypatch.setattr(cold, "last_level_cache_bytes", lambda: 3_000_000)
     assert flush_bytes(CPU) == 6_000_000
     monkeypatch.setattr(cold, "last_level_cache_bytes", lambda: None)
-    assert flush_bytes(CPU) == flush_bytes(torch.device("cuda:1")) == FLUSH_BYTES == 256 * 1024**2
+    assert flush_bytes(CPU) == FLUSH_BYTES == 256 * 1024**2
 
 
 def test_memory_is_taken_once_and_only_when_it_is_used(monkeypatch):
@@ -53,7 +53,7 @@ def test_a_flush_for_which_there_is_no_memory_says_so(monkeypatch):
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_cuda_flush_takes_as_long_as_256_mb_need():
+def test_a_cuda_flush_takes_as_long_as_the_caches_need():
     flush = Flush(torch.device("cuda"))
     flush()
     torch.cuda.synchronize()

@@ -67,3 +67,22 @@ def test_after_an_interruption_blocks_begin_with_a_pause_and_a_warm_call_until_i
     for _ in range(WARY_BLOCKS + 5):
         blocks.run(machine.block, warm=lambda: warm.append(1))
     assert machine.pauses == len(warm) == WARY_BLOCKS
+
+
+@pytest.mark.parametrize(
+    ("idle_s", "repeated"),
+    [
+        ([0.0], 0),  # whatever happened while the caches were emptied
+        ([1e-5], 0),  # less than a block of 2 ms may be away, though as much as the call itself
+        ([1e-3, 0.0], 1),
+        ([1e-3], 4),
+        ([None], 0),  # a wait for a device tells nothing
+    ],
+)
+def test_a_cold_call_runs_again_where_it_was_interrupted_itself(monkeypatch, idle_s, repeated):
+    machine = Machine([(0.03, 0.01)])
+    monkeypatch.setattr(quiet, "time", machine)
+    told = iter([*idle_s, *idle_s[-1:] * 4])
+    blocks = Quiet()
+    assert blocks.run(lambda: machine.block() and 1e-5, int, lambda: next(told)) == 1e-5
+    assert blocks.repeated == repeated

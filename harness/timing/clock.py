@@ -17,12 +17,15 @@ class Clock(Protocol):
 
     Attributes:
         most_calls: the greatest number of calls in a block.
+        idle_s: seconds of the last block in which this thread did not run, within what was timed alone; ``None`` where the
+            thread may be away without being interrupted, as it is while it waits for a device.
     """
 
     most_calls: int
+    idle_s: float | None
 
     def prepare(self, make: Callable[[], Result]) -> Result:
-        """The call that is to be timed in place of the one that ``make`` makes.
+        """The call that is to be timed in place of the one that ``make`` makes; what the clock itself needs is made first.
 
         Raises:
             NotTimeable: this clock cannot time it.

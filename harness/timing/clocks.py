@@ -47,35 +47,42 @@ class WallClock:
     def __init__(self, synchronize: Callable[[], None] | None = None, flush: Call | None = None) -> None:
         self._synchronize, self._flush = synchronize, flush
         self.most_calls = sys.maxsize if flush is None else COLD_CALLS["cpu"]
+        self.idle_s: float | None = None
 
     def prepare(self, make: Callable[[], Result]) -> Result:
-        """The call itself."""
+        """The call itself; what empties the caches takes its memory first."""
+        if self._flush is not None:
+            self._flush()
         return make()
 
     def warm_up(self, call: Call) -> None:
         """Call until the caches have settled; at least once."""
         repeat_until(WARM_UP_S["cpu" if self._synchronize is None else "cuda"], call, self._wait)
-        if self._flush is not None:
-            self._flush()  # the first one maps the memory that it goes through
 
     def block(self, call: Call, calls: int) -> float:
         """Seconds that ``calls`` calls take together, the device's work included."""
         with no_collection():
             if self._flush is None:
-                return self._timed(call, calls)
-            seconds = 0.0
-            for _ in range(calls):
-                self._flush()
-                seconds += self._timed(call, 1)
-            return seconds
+                seconds, idle_s = self._timed(call, calls)
+            else:
+                seconds = idle_s = 0.0
+                for _ in range(calls):
+                    self._flush()
+                    taken, away = self._timed(call, 1)
+                    seconds, idle_s = seconds + taken, idle_s + away
+        self.idle_s = idle_s if self._synchronize is None else None  # a wait for the device may put the thread to sleep
+        return seconds
 
-    def _timed(self, call: Call, calls: int) -> float:
+    def _timed(self, call: Call, calls: int) -> tuple[float, float]:
+        """Seconds of the calls, and those of them in which this thread did not run."""
         self._wait()
+        worked = time.thread_time()
         begin = time.perf_counter()
         for _ in range(calls):
             call()
         self._wait()
-        return time.perf_counter() - begin
+        seconds = time.perf_counter() - begin
+        return seconds, max(0.0, seconds - (time.thread_time() - worked))
 
     def _wait(self) -> None:
         if self._synchronize is not None:

@@ -10,10 +10,11 @@ from harness.timing.constants import FLUSH_BYTES, FLUSH_CACHES
 
 
 class Flush:
-    """Goes through more memory than the caches hold; the memory is taken at the first use.
+    """Goes through more memory than the caches hold; the memory is taken at the first use, which belongs before a block.
 
     On the CPU every element is read and written: to write alone may bypass the caches, and leave in them what was there.
-    On a CUDA device 256 MB are set to zero, several times the second-level cache of any.
+    On a CUDA device all of it is written and then read: what is written stays in the second-level cache until something
+    else needs the room, and writing it back would be timed as if it were the call's.
 
     Args:
         device: whose caches.
@@ -35,9 +36,13 @@ class Flush:
             self._buffer.add_(1)
         else:
             self._buffer.zero_()
+            self._buffer.sum()
 
 
 def flush_bytes(device: torch.device) -> int:
-    """Bytes to go through: a multiple of a known last-level cache of the CPU, else 256 MB."""
-    known = last_level_cache_bytes() if device.type == "cpu" else None
-    return FLUSH_BYTES if known is None else FLUSH_CACHES * known
+    """Bytes to go through: a multiple of the last cache where its size is known, on a CUDA device at least 256 MB."""
+    if device.type == "cpu":
+        known = last_level_cache_bytes()
+        return FLUSH_BYTES if known is None else FLUSH_CACHES["cpu"] * known
+    cache = int(torch.cuda.get_device_properties(device).L2_cache_size)
+    return max(FLUSH_BYTES, FLUSH_CACHES["cuda"] * cache)

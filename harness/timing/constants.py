@@ -36,7 +36,8 @@ BLOCK_HEADROOM = 1.25
 # A block of 2.5 ms that another process interrupts takes two to five times as long.  On two cores with four busy processes
 # that is every second block: the median of 30 ratios of a function to itself then scattered by 56 %, and by 0.4 % where
 # interrupted blocks were repeated, up to five times in all.  A block counts as interrupted where the thread did not run for
-# more than a hundredth of it.  Blocks with more work than a scheduler's slices are interrupted anyway, and average it out;
+# more than a hundredth of it, or of 2 ms where it is one short cold call: that is 20 us, and a slice takes longer.  What
+# happens while the caches are emptied disturbs nothing.  Blocks with more work than a scheduler's slices are interrupted anyway, and average it out;
 # those that take long without working wait for something of their own.
 BLOCK_TRIES = 5
 INTERRUPTED = 0.01
@@ -68,11 +69,12 @@ RESAMPLES = 2000
 
 # Clocks of a GPU rise over tens of milliseconds; a CPU needs its caches and branch predictors filled.
 WARM_UP_S = {"cpu": 5e-3, "cuda": 0.1}
-# Cold caches: 256 MB are five times the second-level cache of the largest GPU, and what is gone through where the CPU does not
-# say how large its last-level cache is.  Where it does, twice as much: replacement is not strictly by age, and a cache that
-# takes what others evict adds to theirs.  A sum of 1 MiB goes from 11 us to 67 us by it, and no further by 256 MB.
+# Cold caches: where the CPU says how large its last-level cache is, twice as much: replacement is not strictly by age, and a
+# cache that takes what others evict adds to theirs.  A sum of 1 MiB goes from 11 us to 67 us by it, and no further by 256 MB,
+# which is gone through where the CPU does not say.  On a GPU, whose lines are placed by a hash, five times the second-level
+# cache, and no less than 256 MB, for some have a further cache behind it that they do not tell of.
 FLUSH_BYTES = 256 * 2**20
-FLUSH_CACHES = 2
+FLUSH_CACHES = {"cpu": 2, "cuda": 5}
 # Cold calls are timed one by one.  The host's clock is exact to 0.1 us; events to 0.5 us, of which 20 leave a ninth.
 COLD_CALLS = {"cpu": 1, "cuda": 20}
 # Before a capture, libraries must have made their handles and workspaces; PyTorch's documentation asks for three calls.
@@ -85,7 +87,8 @@ COMPILE_CALL_S = 0.01
 COMPILER_S = 60.0
 # What another process compiles again it finds in the compiler's cache, in 3 to 15 % of the time.
 COMPILE_AGAIN = 0.2
-# A call this long amortises its own cold start, and calibration would only show that one call fills a block.
+# A call this long amortises its own cold start, and calibration would only show that one call fills a block.  Not so on a
+# device, where a first call may load and compile kernels for seconds: there one call comes first all the same.
 SLOW_CALL_S = 0.1
 
 # Trials (correctness and exact costs) may take half of the budget, and each half of what is then left of that: a loop without

@@ -7,9 +7,12 @@ from collections.abc import Callable
 
 import torch
 
-from harness.timing.clock import Call, NotTimeable, Result, repeat_until
+from harness.timing.capture import captured
+from harness.timing.clock import Call, Result, repeat_until
 from harness.timing.collection import no_collection
 from harness.timing.constants import CAPTURE_WARM_UPS, COLD_CALLS, WARM_UP_S
+
+Span = tuple[torch.cuda.Event, torch.cuda.Event]
 
 
 class EventClock:
@@ -20,13 +23,18 @@ class EventClock:
         flush: empties the caches; it runs on the same stream before every call, which then has two events of its own.
     """
 
+    idle_s: float | None = None  # the device works on while this thread is away
+
     def __init__(self, device: torch.device, flush: Call | None = None) -> None:
         self._device, self._flush = device, flush
         self.most_calls = sys.maxsize if flush is None else COLD_CALLS["cuda"]
+        self._spans: list[Span] = []
 
     def prepare(self, make: Callable[[], Result]) -> Result:
-        """The call itself."""
+        """The call itself; what empties the caches takes its memory first."""
         with torch.cuda.device(self._device):
+            if self._flush is not None:
+                self._flush()
             return make()
 
     def warm_up(self, call: Call) -> None:
@@ -37,25 +45,32 @@ class EventClock:
     def block(self, call: Call, calls: int) -> float:
         """Seconds between an event before the first call and one after the last; of cold calls, the sum of theirs."""
         with torch.cuda.device(self._device), no_collection():
+            spans = self._recorded(1 if self._flush is None else calls)
             self._wait()
             if self._flush is None:
-                spans = [self._span(call, calls)]
+                self._time(spans[0], call, calls)
             else:
-                spans = []
-                for _ in range(calls):
+                for span in spans:
                     self._flush()
-                    spans.append(self._span(call, 1))
+                    self._time(span, call, 1)
             self._wait()
             return sum(float(begin.elapsed_time(end)) for begin, end in spans) / 1000
 
-    def _span(self, call: Call, calls: int) -> tuple[torch.cuda.Event, torch.cuda.Event]:
-        begin = torch.cuda.Event(enable_timing=True)
-        end = torch.cuda.Event(enable_timing=True)
+    def _recorded(self, number: int) -> list[Span]:
+        """Pairs of events that have been recorded before: the first record makes an event, which would be timed too."""
+        while len(self._spans) < number:
+            span = (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
+            for event in span:
+                event.record()
+            self._spans.append(span)
+        return self._spans[:number]
+
+    def _time(self, span: Span, call: Call, calls: int) -> None:
+        begin, end = span
         begin.record()
         for _ in range(calls):
             call()
         end.record()
-        return begin, end
 
     def _wait(self) -> None:
         torch.cuda.synchronize(self._device)
@@ -76,6 +91,8 @@ class GraphClock(EventClock):
             NotTimeable: it cannot be captured, for it waits for the device, copies from the host or the like.
         """
         with torch.cuda.device(self._device):
+            if self._flush is not None:
+                self._flush()
             side = torch.cuda.Stream(self._device)
             side.wait_stream(torch.cuda.current_stream(self._device))
             with torch.cuda.stream(side):
@@ -83,24 +100,11 @@ class GraphClock(EventClock):
                 for _ in range(CAPTURE_WARM_UPS):
                     call()
             torch.cuda.current_stream(self._device).wait_stream(side)
-            graph = torch.cuda.CUDAGraph()
-            try:
-                with torch.cuda.graph(graph, stream=side):
-                    loss = call()
-            except Exception as error:  # whatever the call does that a capture forbids
-                first = _first(error)
-                text = (str(first).splitlines() or [""])[0]
-                raise NotTimeable(f"cannot be captured into a CUDA graph: {type(first).__name__}: {text}") from error
+            self._wait()  # what failed on the device raises here, and is not taken for what a capture forbids
+            graph, loss = captured(call, side)
 
         def replay() -> torch.Tensor:
             graph.replay()
             return loss
 
         return replay
-
-
-def _first(error: BaseException) -> BaseException:
-    """What went wrong first: the end of a capture that failed raises an error of its own."""
-    while error.__context__ is not None:
-        error = error.__context__
-    return error

@@ -143,7 +143,7 @@ def race(job: Mapping[str, object], spec: LossSpec) -> dict[str, list[float]]:
             if job["is_warm"]:
                 calls[who]()  # the one before has filled the caches with its own data
             block = partial(clock.block, calls[who], blocks[who])
-            seconds[who].append(quiet.run(block, calls[who]) / blocks[who])
+            seconds[who].append(quiet.run(block, calls[who], lambda: clock.idle_s) / blocks[who])
     return seconds
 
 

@@ -77,6 +77,7 @@ class ScriptedClock:
     """A clock by which each implementation takes as long as the script says, whatever the machine does meanwhile."""
 
     most_calls = 10**9
+    idle_s = None
 
     def __init__(self, seconds):
         self.seconds, self.names = seconds, {}

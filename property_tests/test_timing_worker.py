@@ -2,6 +2,7 @@ import json
 import os
 import signal
 import sys
+from types import SimpleNamespace
 
 import pytest
 from timed_losses import SPECS, naive, vectorized, wrong_axis
@@ -125,6 +126,26 @@ def test_a_file_that_cannot_be_loaded_is_said_so(tmp_path):
     [line] = lines(job(SPECS[0], target=str(broken)))
     assert line["event"] == "unloadable"
     assert "RuntimeError: not today" in line["reason"]
+
+
+def test_a_device_that_nothing_can_run_on_is_said_so_before_anything_is_timed(monkeypatch):
+    monkeypatch.setattr(worker, "unusable", lambda device: f"{device} is there, but nothing can run on it: busy")
+    assert lines(job(SPECS[0])) == [{"event": "unloadable", "reason": "cpu is there, but nothing can run on it: busy"}]
+
+
+def test_to_wake_a_device_and_to_read_its_clocks_is_part_of_the_start_and_leaves_time_to_read_them_again(monkeypatch):
+    now, given = [1000.0], {}
+
+    def takes(seconds, result=None):
+        return lambda *_: now.__setitem__(0, now[0] + seconds) or result
+
+    monkeypatch.setattr(worker, "time", SimpleNamespace(time=lambda: now[0], perf_counter=lambda: now[0]))
+    monkeypatch.setattr(worker, "unusable", takes(4.0))
+    monkeypatch.setattr(worker.environment, "gpu_states", takes(3.0, {}))
+    monkeypatch.setattr(worker, "measure", lambda *_, **arguments: given.update(arguments))
+    loaded, _ = lines(job(SPECS[0], left_s=20.0, started=1000.0))
+    assert loaded["start_s"] == pytest.approx(7.0)
+    assert given["seconds"] == pytest.approx(20 - 7 - 3)
 
 
 def test_a_fingerprint_tells_functions_and_declarations_apart():

@@ -41,6 +41,8 @@ class Trial:
         values: loss and gradients, in float64 on the CPU, to hold others to.
         fits: false where memory ran out, as it will on a larger input.
         compile_seconds: how much longer the first call of a compiled variant took than the second.
+        start_seconds: on a device, how much longer the first call of any other took than the second: it loads kernels, and
+            compiles those that are compiled where they are first called, as Triton's are.
     """
 
     status: Status
@@ -50,6 +52,7 @@ class Trial:
     values: tuple[Tensor, ...] = ()
     fits: bool = True
     compile_seconds: float | None = None
+    start_seconds: float = 0.0
 
 
 Trials = dict[Pass, Trial]
@@ -66,6 +69,7 @@ class _Run:
         self.workload, self.cell = workload, cell
         self.differentiable = differentiable
         self.trials: Trials = {}
+        self._waits = waiting_for(torch.device(cell.device))
 
     def again(self) -> _Run:
         """The same run on a loss that is built anew."""
@@ -76,23 +80,30 @@ class _Run:
         self.workload.reset()
         loss: Tensor | None = None
         reached: dict[Pass, tuple[float, Costs]] = {}
-        begin = time.perf_counter()
+        begin = self._now()
         try:
             with counter:
                 loss = self._checked(self.workload.forward())
-                reached["forward"] = time.perf_counter() - begin, counter.costs
+                reached["forward"] = self._now() - begin, counter.costs
                 if "full" in passes or "backward" in passes:
                     self._check_graph(loss)
                     between = time.perf_counter()
                     with Counter(counter.seconds - (between - begin)) as second:
                         self.workload.backward(loss)
-                    reached["full"] = time.perf_counter() - begin, counter.costs
-                    reached["backward"] = time.perf_counter() - between, second.costs
+                    end = self._now()
+                    reached["full"] = end - begin, counter.costs
+                    reached["backward"] = end - between, second.costs
         finally:
             for pass_name, (taken, found) in reached.items():
                 seconds = max(taken - COUNTED_CALL_S * (found.aten_calls or 0), (1 - COUNTED_PART) * taken)
                 values = self.values(loss, pass_name) if loss is not None else ()
                 self.trials[pass_name] = Trial("measured", "", seconds, found, values)
+
+    def _now(self) -> float:
+        """The time, once a device that works beside the host has done what it was given."""
+        if self._waits is not None:
+            self._waits()
+        return time.perf_counter()
 
     def _checked(self, loss: object) -> Tensor:
         if isinstance(loss, Tensor) and loss.is_nested:
@@ -278,7 +289,8 @@ def _try(run: _Run, passes: Sequence[Pass], counter: Counter) -> Trial | None:
         run.run(passes, counter)
     except TookTooLong:
         taken = time.perf_counter() - begin
-        reason = f"one call takes longer than the {counter.seconds:.2g} s that the budget had left for it"
+        call = "one call" if run.cell.device == "cpu" else "the first call, which may compile kernels,"
+        reason = f"{call} takes longer than the {counter.seconds:.2g} s that the budget had left for it"
         if taken > LATE * counter.seconds:
             reason += f"; it could not be stopped before {taken:.2g} s were over"
         return Trial("skipped", reason, taken)
@@ -321,7 +333,8 @@ def _with_warm_costs(run: _Run, trials: Trials, seconds: float) -> Trials:
         for name in good:
             if again[name].status == "measured":
                 quicker = min(again[name].seconds, trials[name].seconds)
-                result[name] = replace(trials[name], costs=again[name].costs, seconds=quicker)
+                start = trials[name].seconds - quicker if run.cell.device != "cpu" else 0.0
+                result[name] = replace(trials[name], costs=again[name].costs, seconds=quicker, start_seconds=start)
         for name in good:
             result[name] = _completed(run, name, result[name])
     return result

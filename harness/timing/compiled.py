@@ -164,6 +164,8 @@ def first_calls(workload: Workload, pass_name: str, wait: Callable[[], None] | N
 
     def call() -> None:
         workload.reset()
+        if wait is not None:
+            wait()  # for what was before
         begin = time.perf_counter()
         loss = workload.forward()
         forward = full = lap(begin)

@@ -53,7 +53,8 @@ class Costs:
         product_flops: those of `flops` in matrix products, convolutions and the like.
         flops_left_out_calls: ATen calls that compute and that no formula is known for.
         host_reads: ATen calls whose result the host waits for, such as `.item()`: those that rule P02 counts.
-        kernel_launches: kernels launched on CUDA, as `torch.profiler` sees them; ``None`` on the CPU, which launches none.
+        kernel_launches: kernels launched on CUDA, as `torch.profiler` sees them; ``None`` on the CPU, which launches none, and
+            where the profiler cannot see them.
         host_syncs: waits of the host for the CUDA device, as torch's synchronization debug mode reports them; ``None`` on the
             CPU, which waits for nothing.
         graphs: graphs that `torch.compile` captured; ``None`` but for what is compiled.

@@ -11,15 +11,18 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+import torch
+
 from harness.errors import told
 from harness.evaluation import LossRaised, is_out_of_memory
 from harness.spec import LossSpec
 from harness.timing.clock import Call, Clock, NotTimeable
-from harness.timing.clocks import clock_for
+from harness.timing.clocks import clock_for, waiting_for
 from harness.timing.compiled import compiling
 from harness.timing.constants import (
     BLOCK_HEADROOM,
     BLOCK_S,
+    CAPTURE_WARM_UPS,
     SET_UP_S,
     SLOW_CALL_S,
 )
@@ -115,6 +118,12 @@ def calibrate(clock: Clock, call: Call) -> int:
         calls = min(grown, clock.most_calls)
 
 
+def calls_to_time(cell: Cell, contestant: Contestant) -> int:
+    """Calls until the first round of a slow call is over: on a device one first, and for a graph those of its capture."""
+    first = int(cell.device != "cpu" and contestant.seconds >= SLOW_CALL_S)
+    return 1 + first + (CAPTURE_WARM_UPS + 1 if cell.clock == "graph" else 0)
+
+
 def order(names: Sequence[str], generator: random.Random) -> list[str]:
     """The names in random order, so that nobody always runs behind the same one."""
     shuffled = list(names)
@@ -178,7 +187,8 @@ def measure(
 def _expected(heats: Sequence[Heat]) -> dict[str, float]:
     """Seconds that one block of everyone in later heats is expected to take."""
     return {
-        f"{heat.cell} {name}": max(contestant.seconds, SET_UP_S) + contestant.compile_s
+        f"{heat.cell} {name}": max(calls_to_time(heat.cell, contestant) * contestant.seconds, SET_UP_S)
+        + contestant.compile_s
         for heat in heats
         for name, contestant in heat.contestants.items()
     }
@@ -190,12 +200,13 @@ class _Race:
     def __init__(self, spec: LossSpec, position: int, heat: Heat, seed: int) -> None:
         self.spec, self.position, self.heat, self.seed = spec, position, heat, seed
         self.clock = clock_for(heat.cell)
+        self._wait = waiting_for(torch.device(heat.cell.device))
         self.lost: str | None = None
         self.calls: dict[str, Call] = {}
         self.calls_per_block: dict[str, int] = {}
         self.block_s: dict[str, float] = {}
         self.losses: dict[str, float] = {}
-        self.quiet = Quiet() if heat.cell.device == "cpu" else Quiet(tries=1)
+        self.quiet = Quiet()
         self.repeated: Counter[str] = Counter()
         self.dropped: list[Samples] = []
 
@@ -216,8 +227,10 @@ class _Race:
             if self.lost:
                 self._drop(name, "skipped", self.lost)
                 continue
-            if contestant.seconds + contestant.compile_s > left:
-                reason = f"one call takes about {contestant.seconds:.2g} s, but {max(left, 0):.2g} s were left for it; slower calls had the rest, a larger budget times both"
+            calls = calls_to_time(self.heat.cell, contestant)
+            if calls * contestant.seconds + contestant.compile_s > left:
+                several = f" and its clock needs {calls}" if calls > 1 else ""
+                reason = f"one call takes about {contestant.seconds:.2g} s{several}, but {max(left, 0):.2g} s were left for it; slower calls had the rest, a larger budget times both"
                 self._drop(name, "skipped", reason)
                 continue
             try:
@@ -239,6 +252,7 @@ class _Race:
             self._drop(name, "skipped", self.lost)
         elif isinstance(cause, NotTimeable):
             self._drop(name, "skipped", str(cause))
+            self.lost = lost(self.heat.cell.device)
         elif is_out_of_memory(cause):
             self._drop(name, "skipped", out_of_memory(self.heat.cell))
         else:
@@ -250,10 +264,11 @@ class _Race:
         workload = Workload(self.spec, name, inputs(self.spec, cell, self.seed))  # own tensors: one may write into them
         call = self.clock.prepare(lambda: workload.call(cell.pass_name))
         calls = contestant.calls_per_block
-        if contestant.seconds >= SLOW_CALL_S:
-            if contestant.compile_s:
-                call()
-            calls, self.block_s[name] = 1, contestant.seconds
+        seconds = contestant.seconds
+        if seconds >= SLOW_CALL_S and (contestant.compile_s or cell.device != "cpu"):
+            seconds = min(self._first_s(call), seconds)  # its trial may have compiled what is compiled once
+        if seconds >= SLOW_CALL_S:
+            calls, self.block_s[name] = 1, seconds
         else:
             self.losses[name] = float(call().detach().double().abs().max())
             self.clock.warm_up(call)
@@ -261,11 +276,18 @@ class _Race:
             self._block(name, call, calls)
         self.calls_per_block[name], self.calls[name] = calls, call
 
+    def _first_s(self, call: Call) -> float:
+        begin = time.perf_counter()
+        call()
+        if self._wait is not None:
+            self._wait()
+        return time.perf_counter() - begin
+
     def _block(self, name: str, call: Call, calls: int) -> float:
         """Seconds of a block by the clock; what it took in all, to empty caches included, is what the next will take."""
         begin = time.perf_counter()
         before = self.quiet.repeated
-        seconds = self.quiet.run(lambda: self.clock.block(call, calls), call)
+        seconds = self.quiet.run(lambda: self.clock.block(call, calls), call, lambda: self.clock.idle_s)
         self.repeated[name] += self.quiet.repeated - before
         self.block_s[name] = time.perf_counter() - begin
         return seconds
@@ -289,6 +311,8 @@ class _Race:
                     del self.calls[name]
                 else:
                     times[name].append(seconds / self.calls_per_block[name])
+                if name not in self.calls and not self.lost:
+                    release(self.heat.cell.device)  # here, where no traceback holds the tensors any more
             if number + 1 in looks:
                 running.update(dict.fromkeys(self._decided(times, running, number + 1), number + 1))
         return times

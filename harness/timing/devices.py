@@ -59,6 +59,24 @@ def lost(device: str) -> str | None:
     return None
 
 
+def unusable(device: str) -> str | None:
+    """Why a device that is there does nothing for this process, or ``None``; after it, the device is awake.
+
+    The first use of a device makes its context and loads libraries, which takes seconds and is no loss's time.  It fails
+    where others have all of the device's memory, or the device to themselves.
+    """
+    if torch.device(device).type != "cuda":
+        return None
+    try:
+        with current(device):
+            value = torch.ones(8, 8, device=device, requires_grad=True)
+            (value @ value).sum().backward()
+            torch.cuda.synchronize(device)
+    except RuntimeError as error:
+        return f"{device} is there, but nothing can run on it: {told_in_a_line(error)}"
+    return None
+
+
 def out_of_memory(cell: Cell) -> str:
     """What a row says where memory ran out."""
     return f"out of memory at {cell}: needs a smaller size"

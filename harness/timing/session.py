@@ -30,11 +30,12 @@ from harness.timing.constants import (
     ROUNDS,
     SAME_FUNCTION,
     SETTLED_ROUNDS,
+    SLOW_CALL_S,
     TRIAL_LIMIT,
     TRIAL_SHARE,
 )
 from harness.timing.design import Contestant, Heat, Samples, measure
-from harness.timing.devices import lost, unavailable
+from harness.timing.devices import lost, release, unavailable, unusable
 from harness.timing.processes import Answer, target_of, time_in_fresh_process, without_folder
 from harness.timing.scaling import extrapolated
 from harness.timing.statistics import paired_ratio
@@ -96,7 +97,9 @@ class Session:
         costs.count(
             lambda: torch.zeros(()) + 1
         )  # the first use imports 800 modules of torch, which is not the loss's time
-        missing = {device: unavailable(device) for device in {cell.device for cell in self.cells}}
+        begin = time.perf_counter()
+        missing = {device: unavailable(device) or unusable(device) for device in {cell.device for cell in self.cells}}
+        self._begin += time.perf_counter() - begin  # to wake a device is no loss's time either
         for device, reason in sorted(missing.items()):
             if reason is not None:
                 self.notes.append(f"nothing was measured on {device}: {reason}")
@@ -123,8 +126,20 @@ class Session:
                 trials = self._admit(left, name) if left else []
                 self.trials.update({(at, name): found for at, found in known.items()})
                 self.trials.update({(at, name): trial for at, trial in zip(left, trials, strict=True)})
+                self._note_start(name, left, trials)
                 if any(trial.status == "failed" for trial in trials):
                     missing[device] = self._lost_by(name, self.cells[left[0]])
+
+    def _note_start(self, name: str, group: Sequence[int], trials: Sequence[Trial]) -> None:
+        """Say what the first calls took more than the second, which is in no figure."""
+        seconds, at = max(
+            ((trial.start_seconds, -at) for at, trial in zip(group, trials, strict=True)), default=(0.0, 0)
+        )
+        if seconds >= SLOW_CALL_S:
+            self.notes.append(
+                f"{name} at {self.cells[-at]}: its first call took {seconds:.2g} s longer than the second, in which kernels are "
+                "loaded and compiled; no time includes that"
+            )
 
     def _known(self, at: int, name: str) -> Trial | None:
         """What is known of an implementation in a cell without trying it there."""
@@ -242,6 +257,9 @@ class Session:
         self.environment = {**environment.describe(device), "timed_in": "nothing was timed"}
         if not self._heats(0)[0]:
             return
+        for used in {cell.device for cell in self.cells}:
+            if not unavailable(used) and not lost(used):
+                release(used)  # what trials have left in this process is memory of the device that fresh ones need
         target, why = target_of(self.spec)
         reason = why if target is None else self._in_fresh_processes(target, device)
         if reason:

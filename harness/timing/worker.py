@@ -24,7 +24,7 @@ from harness.spec import LossSpec
 from harness.timing.compiled import unavailable_compiler
 from harness.timing.constants import LEAST_PROCESS_S, LOOKS
 from harness.timing.design import Heat, Samples, measure
-from harness.timing.devices import lost
+from harness.timing.devices import lost, unusable
 from harness.timing.variants import eager_name
 
 # Set in workers: a file that calls benchmark() while it is loaded would start workers without end.
@@ -80,17 +80,23 @@ def run(job: Mapping[str, Any], emit: Callable[[Mapping[str, Any]], None]) -> No
         emit({"event": "unloadable", "reason": told(error)})
         return
     heats = [Heat.from_json(heat) for heat in job["heats"]]
-    compiler_s = _load_compiler(spec, heats)
-    start_s = time.time() - job["started"] - compiler_s
-    under = environment.describe(job["device"])
-    emit({"event": "loaded", "environment": under, "start_s": start_s, "compiler_s": compiler_s})
     devices = sorted({heat.cell.device for heat in heats})
+    reason = next(filter(None, map(unusable, devices)), None)  # asking wakes them, too
+    if reason is not None:  # such as a device that one process has to itself
+        emit({"event": "unloadable", "reason": reason})
+        return
+    compiler_s = _load_compiler(spec, heats)
+    asked = time.perf_counter()
     before = environment.gpu_states(devices)
+    asked_s = time.perf_counter() - asked  # and as long again in the end
+    under = environment.describe(job["device"])
+    start_s = time.time() - job["started"] - compiler_s
+    emit({"event": "loaded", "environment": under, "start_s": start_s, "compiler_s": compiler_s})
     measure(
         spec,
         heats,
         looks=LOOKS,
-        seconds=seconds_here(job["left_s"], job["processes"] - job["process"], start_s),
+        seconds=max(seconds_here(job["left_s"], job["processes"] - job["process"], start_s) - asked_s, 0.0),
         seed=job["seed"],
         process=job["process"],
         report=lambda samples: emit({"event": "samples", **asdict(samples)}),

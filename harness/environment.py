@@ -127,10 +127,37 @@ def _gpu(device: str) -> dict[str, object] | None:
     return {
         "name": properties.name,
         "memory_bytes": properties.total_memory,
+        "l2_cache_bytes": properties.L2_cache_size,
         "capability": f"{properties.major}.{properties.minor}",
         "cuda": torch.version.cuda,
         **_gpu_state(str(getattr(properties, "uuid", ""))),
+        "float32": _float32_settings(),
     }
+
+
+def _float32_settings() -> dict[str, object]:
+    """What float32 products and convolutions on CUDA are computed in, and how convolutions are chosen; ``None`` is unknown.
+
+    TF32 keeps 10 of 23 bits; by default convolutions use it and products do not.  Torch refuses to tell one of its two sets
+    of names where a setting was made by the other, so both are asked.
+    """
+    asked: dict[str, Callable[[], object]] = {
+        "matmul_precision": torch.get_float32_matmul_precision,
+        "matmul_allow_tf32": lambda: torch.backends.cuda.matmul.allow_tf32,
+        "matmul_fp32_precision": lambda: torch.backends.cuda.matmul.fp32_precision,
+        "cudnn_allow_tf32": lambda: torch.backends.cudnn.allow_tf32,
+        "cudnn_conv_fp32_precision": lambda: torch.backends.cudnn.conv.fp32_precision,  # type: ignore[attr-defined]
+        "cudnn_benchmark": lambda: torch.backends.cudnn.benchmark,
+        "cudnn_deterministic": lambda: torch.backends.cudnn.deterministic,
+    }
+    return {name: _told(setting) for name, setting in asked.items()}
+
+
+def _told(setting: Callable[[], object]) -> object:
+    try:
+        return setting()
+    except (RuntimeError, AttributeError):
+        return None
 
 
 def _gpu_state(uuid: str) -> dict[str, object]:
@@ -167,7 +194,11 @@ def gpu_states(devices: Sequence[str]) -> dict[str, dict[str, object]]:
     for device in devices:
         if torch.device(device).type == "cuda" and torch.cuda.is_available():
             uuid = str(getattr(torch.cuda.get_device_properties(device), "uuid", ""))
-            buffer = torch.empty(2**26, dtype=torch.uint8, device=device)
+            try:
+                buffer = torch.empty(2**26, dtype=torch.uint8, device=device)
+            except torch.OutOfMemoryError:  # others have it all; a device that does not work tells nothing
+                states[device] = {**dict.fromkeys(_STATE_QUERY), "limits": None}
+                continue
 
             def work(buffer: torch.Tensor = buffer) -> None:
                 buffer.zero_()

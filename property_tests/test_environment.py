@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from fake_cuda import play
 
 from harness import environment
 
@@ -144,12 +145,55 @@ def test_a_gpu_that_works_has_a_clock_and_a_temperature():
     assert isinstance(state["limits"], list)
 
 
+def test_a_gpu_is_described_with_its_cache_and_what_float32_is_computed_in_where_its_tool_is_missing(monkeypatch):
+    def missing(*_, **__):
+        raise FileNotFoundError("nvidia-smi")
+
+    play(monkeypatch, l2_bytes=50 * 2**20)
+    monkeypatch.setattr(subprocess, "run", missing)
+    gpu = environment.describe("cuda:1")["gpu"]
+    assert json.loads(json.dumps(gpu)) == gpu
+    assert (gpu["name"], gpu["capability"], gpu["l2_cache_bytes"]) == ("played", "9.0", 50 * 2**20)
+    assert (gpu["driver"], gpu["power_limit_w"]) == (None, None)
+    assert set(gpu["float32"]) == {
+        "matmul_precision",
+        "matmul_allow_tf32",
+        "matmul_fp32_precision",
+        "cudnn_allow_tf32",
+        "cudnn_conv_fp32_precision",
+        "cudnn_benchmark",
+        "cudnn_deterministic",
+    }
+
+
+@pytest.mark.parametrize(
+    "code", ["cudnn.allow_tf32 = False", "cuda.matmul.allow_tf32 = True", "fp32_precision = 'tf32'"]
+)
+def test_a_setting_of_float32_is_recorded_as_it_was_made_or_unknown(code):
+    program = (
+        "import torch, json\nfrom harness.environment import _float32_settings as asked\n"
+        f"before = asked()\ntorch.backends.{code}\nprint(json.dumps([before, asked()]))"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    before, after = json.loads(ran.stdout)
+    assert before["matmul_precision"] == "highest"
+    assert (before["matmul_allow_tf32"], before["cudnn_allow_tf32"]) == (False, True)
+    assert after != before
+
+
+def test_a_gpu_whose_memory_others_have_is_in_an_unknown_state(monkeypatch):
+    play(monkeypatch, memory=2**20)
+    state = environment.gpu_states(["cuda:1"])["cuda:1"]
+    assert set(state) == {"sm_clock_mhz", "memory_clock_mhz", "temperature_c", "limits"}
+    assert set(state.values()) == {None}
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_is_described():
     gpu = environment.describe("cuda")["gpu"]
     assert gpu["name"]
-    assert gpu["memory_bytes"] > 0
+    assert gpu["memory_bytes"] > gpu["l2_cache_bytes"] > 0
     assert gpu["driver"]
 
 

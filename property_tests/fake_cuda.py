@@ -218,7 +218,7 @@ class FakeCuda:
             self.current = before
 
     @contextmanager
-    def capture(self, graph, pool, stream):
+    def capture(self, graph, pool=(1, 0), stream=None):
         """`torch.cuda.graph`, whose end raises where the capture did, before it is back on the stream before it."""
         self.synchronize()
         before, self.current = self.current, stream
@@ -245,7 +245,7 @@ class FakeCuda:
         assert not self.recording.pop(pool), "a pool is released while it is recorded into"
 
     @contextmanager
-    def profile(self, activities, acc_events):
+    def profile(self, activities, acc_events=False):
         """`torch.profiler.profile`."""
         self.launched.clear()
         self.is_profiled = True

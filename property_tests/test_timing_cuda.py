@@ -253,9 +253,18 @@ def test_a_loss_that_waits_for_the_device_is_not_captured_and_the_next_one_is():
 
     with pytest.raises(NotTimeable, match="cannot be captured"):
         prepared(on_device("graph"), "waits", spec_of("waiting", waits=waits))
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    torch.cuda.empty_cache()
+    assert torch.rand(3, device="cuda").sum().item() > 0  # what the generator of a capture that goes on refuses
     _, replay, _ = prepared(on_device("graph"))
     replay()
     torch.cuda.synchronize()
+
+
+@pytest.mark.cuda
+@NO_CUDA
+def test_more_is_gone_through_than_the_second_level_cache_of_this_device_holds():
+    assert flush_bytes(torch.device("cuda")) >= 5 * torch.cuda.get_device_properties("cuda").L2_cache_size > 0
 
 
 @pytest.mark.cuda

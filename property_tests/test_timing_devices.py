@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from harness.evaluation import is_out_of_memory
-from harness.timing.devices import current, lost, release, unavailable
+from harness.timing.devices import current, lost, release, unavailable, unusable
 
 NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -52,6 +52,13 @@ def test_a_device_that_fails_at_every_call_is_lost_and_says_why(monkeypatch):
         "cuda:1 works no more in this process: AcceleratorError: CUDA error: device-side assert triggered on cuda:1"
     )
     assert lost("cuda:1") == expected
+
+
+@pytest.mark.cuda
+@NO_CUDA
+def test_a_device_that_works_is_woken():
+    assert unusable("cuda") is None
+    assert torch.cuda.is_initialized()
 
 
 @pytest.mark.cuda

@@ -280,7 +280,8 @@ def test_launches_and_syncs_on_cuda_are_counted():
         return (value * 2).sum().item()
 
     found = costs.completed(count(call), call, "cuda")
-    assert (found.kernel_launches, found.host_syncs, found.host_reads) == (2, 1, 1)
+    assert (found.host_syncs, found.host_reads) == (1, 1)
+    assert found.kernel_launches in (2, None)  # unknown where the profiler may not ask the driver
 
 
 def test_what_only_cuda_has_is_unknown_on_the_cpu():

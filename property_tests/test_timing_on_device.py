@@ -224,7 +224,7 @@ def test_memory_that_runs_out_in_a_trial_is_no_failure_and_is_given_back(fake):
     assert fake.log[-1] == "empty cache"
 
 
-@pytest.mark.parametrize("out_of_memory_at", [1, 60])
+@pytest.mark.parametrize("out_of_memory_at", [1, 130])
 def test_memory_that_runs_out_in_the_rounds_is_given_back_before_others_go_on(fake, out_of_memory_at):
     losses = {"large": losing(fake, 1e-3, out_of_memory_at=out_of_memory_at), "fine": losing(fake, 1e-3)}
     known = {name: Contestant(1e-3, calls_per_block=2) for name in losses}

@@ -49,13 +49,18 @@ class Injected:
     seconds: float = 0.0
 
 
+def environment() -> dict[str, str]:
+    """Of the commands: they find this folder, and what was on the path before, where their own packages may lie."""
+    before = os.environ.get("PYTHONPATH")
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE), *([before] if before else [])])}
+
+
 def command(folder: Path, *arguments: str, wait: bool = True) -> subprocess.Popen[str]:
     """Run `loss-harness` in a folder."""
-    path = os.pathsep.join([str(HERE.parent), str(HERE)])
     started = subprocess.Popen(
         [*HARNESS, *arguments],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": path},
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -164,7 +169,6 @@ def read_only(folder: Path, _: dict[str, list[Any]]) -> Injected:
 
 def full_disk(folder: Path, _: dict[str, list[Any]]) -> Injected:
     """A disk that is full while the journal is written, as a limit on the size of files."""
-    path = os.pathsep.join([str(HERE.parent), str(HERE)])
     (folder / "out").mkdir()
     (folder / "out" / "report.json").write_text("earlier")
     code = (
@@ -175,7 +179,7 @@ def full_disk(folder: Path, _: dict[str, list[Any]]) -> Injected:
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": path},
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,

@@ -4,6 +4,7 @@ import signal
 import sys
 
 import pytest
+from fake_time import AMPLE_S
 from timed_losses import SPECS, naive, vectorized, wrong_axis
 
 from harness.timing import processes, worker
@@ -15,7 +16,7 @@ from harness.timing.workload import Cell
 CELL = Cell({"B": 3, "C": 3}, "cpu", "float32", "forward")
 
 
-def answer(spec, target=None, *, names=("naive",), left_s=30.0):
+def answer(spec, target=None, *, names=("naive",), left_s=AMPLE_S):
     heat = Heat(CELL, dict.fromkeys(names, Contestant(1e-3)), 2)
     return time_in_fresh_process(
         spec,
@@ -54,7 +55,7 @@ def test_a_process_that_dies_keeps_what_it_had_measured_and_says_how_it_ended(tm
     spec = worker.locate.load_specs([str(tmp_path / "dying.py")])[0]
     heats = [Heat(CELL, {name: Contestant(1e-3)}, 2) for name in ("fine", "dies")]
     found = time_in_fresh_process(
-        spec, str(spec.target), heats, device="cpu", left_s=30, process=2, processes=3, seed=0
+        spec, str(spec.target), heats, device="cpu", left_s=AMPLE_S, process=2, processes=3, seed=0
     )
     assert [(samples.heat, samples.implementation) for samples in found.samples] == [(0, "fine")]
     assert found.broken.startswith(f"it died of {signal.SIGABRT.name}")
@@ -81,7 +82,7 @@ def job(spec, **changes):
         "path": list(sys.path),
         "heats": [Heat(CELL, {"naive": Contestant(1e-3)}, 2).to_json()],
         "device": "cpu",
-        "left_s": 5.0,
+        "left_s": AMPLE_S,
         "process": 0,
         "processes": 1,
         "seed": 0,

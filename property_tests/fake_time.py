@@ -23,7 +23,7 @@ class FakeTime:
     def perf_counter(self) -> float:
         return self.now
 
-    monotonic = thread_time = perf_counter
+    monotonic = thread_time = time = perf_counter
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds

@@ -106,6 +106,17 @@ def test_answers_are_json_and_the_first_says_what_they_were_taken_under():
     assert finished == {"event": "finished", "environment": {"gpu_states": {"before": {}, "after": {}}}}
 
 
+def test_what_it_takes_to_load_the_compiler_is_told_apart_and_is_no_part_of_the_start(monkeypatch, fake_time):
+    monkeypatch.setattr(worker, "time", fake_time)
+    monkeypatch.setattr(worker, "unavailable_compiler", lambda device: fake_time.sleep(3.0))
+    monkeypatch.setattr(worker, "measure", lambda *_, **__: None)
+    heat = Heat(CELL, dict.fromkeys(("naive", "naive (compiled)"), Contestant(1e-3)), 2)
+    loaded, _ = lines(job(SPECS[0], heats=[heat.to_json()], started=-2.0))
+    assert (loaded["compiler_s"], loaded["start_s"]) == (3.0, 2.0)
+    loaded, _ = lines(job(SPECS[0], started=fake_time.now - 2.0))
+    assert (loaded["compiler_s"], loaded["start_s"]) == (0.0, 2.0)
+
+
 @pytest.mark.parametrize(
     ("spec", "reason"),
     [

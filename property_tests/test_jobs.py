@@ -14,8 +14,11 @@ from pathlib import Path
 
 import hostile_losses
 import pytest
+from fake_time import FakeTime
+from test_leaks import Canned
 
 from harness.errors import DeclarationError, HarnessError, TargetError
+from harness.isolation.sandbox import unheard
 from harness.jobs.driver import Allowed, Driver
 from harness.jobs.executors import Local, Remote
 from harness.jobs.job import Job
@@ -117,12 +120,35 @@ def test_jobs_find_what_a_run_in_this_process_finds(shop):
     assert driver.failures.keys() == run.failures.keys()
 
 
-def test_a_job_that_waits_for_its_turn_takes_no_longer_for_it():
-    with Local(1) as one:
-        driver = Driver(["losses.focal", "losses.mahalanobis"], Request(profile="quick", codes=("B01",)), one)
-        begin = time.monotonic()
+class TakesTurns(Canned):
+    """Each job takes ten seconds, and begins when the driver has taken in the one before."""
+
+    def __init__(self, jobs, fake):
+        super().__init__(jobs)
+        self.time, self.done, self.driver = fake, 0, None
+
+    def run(self, function, payload, limits=None, hear=unheard, *, folder=None):
+        if function.endswith(":plan"):
+            return super().run(function, payload, limits, hear, folder=folder)
+
+        def takes_long(kind, data):
+            hear(kind, data)
+            self.time.sleep(10 if kind == "step" else 0)
+
+        while sum(self.driver.seconds.values()) < 10 * self.done:
+            time.sleep(1e-3)
+        self.done += 1
+        return super().run(function, payload, limits, takes_long, folder=folder)
+
+
+def test_a_job_that_waits_for_its_turn_takes_no_longer_for_it(monkeypatch):
+    fake = FakeTime()
+    monkeypatch.setattr("harness.jobs.driver.time", fake)
+    played = TakesTurns(3, fake)
+    with Local(1, played) as one:
+        played.driver = driver = Driver(["losses"], Request(codes=("B01",)), one)
         driver.verify()
-    assert sum(driver.seconds.values()) < 1.2 * (time.monotonic() - begin)
+    assert list(driver.seconds.values()) == [10, 10, 10]
 
 
 class Shuffled(Local):

@@ -182,10 +182,8 @@ def test_trial_calls_leave_no_trace(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_slow_call_is_interrupted() -> None:
-    started = time.perf_counter()
     with pytest.raises(SlowCallError, match=r"more than 0\.05 s"), limited(0.05):
-        time.sleep(30)
-    assert time.perf_counter() - started < 5
+        time.sleep(3600)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import time
 import pytest
 from fake_time import AMPLE_S
 from timed_losses import SPECS, spec_of, vectorized
+from work import work
 
 from harness.timing import design
 from harness.timing.clock import NotTimeable
@@ -20,6 +21,13 @@ def test_a_block_takes_as_long_as_its_calls(fake_time):
 
 def test_a_block_goes_by_the_clock_of_the_machine():
     assert WallClock().block(lambda: time.sleep(0.005), 4) >= 0.02  # a sleep is never shorter
+
+
+def test_a_block_does_nothing_between_its_calls():
+    def of(calls):
+        return work(lambda: WallClock().block(lambda: None, calls))
+
+    assert of(20) - of(10) == {"call": 10}
 
 
 def test_a_block_waits_for_the_device_before_and_after():

@@ -47,7 +47,7 @@ UNTRACED := --deselect "property_tests/test_jobs.py::test_a_loss_that_only_harms
 # was writing when it was killed.
 coverage: $(INSTALLED)  ## lines and branches of harness that the tests run, at least 95 %; half an hour (ARGS="-k journal")
 	rm -rf .coverage && mkdir .coverage
-	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadfile --benchmark-disable --timeout 900 -m "not cluster" $(UNTRACED) $(ARGS); tests=$$?; \
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadfile --benchmark-disable -m "not cluster" $(UNTRACED) $(ARGS); tests=$$?; \
 	$(BIN)/coverage combine --quiet && rm -f .coverage/data.* && \
 	$(BIN)/coverage report --sort cover --fail-under 0 | awk 'NR <= 2 || $$1 == "TOTAL" || $$6 + 0 < 95' && \
 	$(BIN)/coverage report --format total && exit $$tests

@@ -76,9 +76,7 @@ def verify(*args):
 
 def python(*args, **changes):
     environment = {**os.environ, **changes}
-    return subprocess.run(
-        [sys.executable, *args], capture_output=True, text=True, env=environment, check=False, timeout=240
-    )
+    return subprocess.run([sys.executable, *args], capture_output=True, text=True, env=environment, check=False)
 
 
 # ---- starting ------------------------------------------------------------------------------------------------------------

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from harness import annotations as signatures
 from harness import inline, untrusted
 from harness.errors import DeclarationError, nearest, shown
 from harness.spec import LossSpec
+
+T = TypeVar("T")
 
 ON_THE_COMMAND_LINE = (
     'On the command line a tensor of the batch is --inputs "name: B", one that exists before training --context '
@@ -78,9 +80,9 @@ class Declaration:
             DeclarationError: a text that cannot be read, or one that contradicts the loss.
         """
         implementations = {name: loss} if reference is None else {"reference": reference, name: loss}
-        inputs = inline.tensors(self.inputs)
-        context = inline.tensors(self.context) if self.context.strip() else None
-        output = None if self.output is None else inline.tensor(self.output)
+        inputs = _read("inputs", inline.tensors, self.inputs)
+        context = _read("context", inline.tensors, self.context) if self.context.strip() else None
+        output = None if self.output is None else _read("output", inline.tensor, self.output)
         options = inline.options(self.options)
         laws = [inline.law(law) for law in self.laws]
         for implementation in implementations.values():
@@ -91,6 +93,14 @@ class Declaration:
             )
         except DeclarationError as error:
             raise DeclarationError(f"{error}\n{ON_THE_COMMAND_LINE}") from error
+
+
+def _read(field: str, read: Callable[[str], T], text: str) -> T:
+    """A field, whose name stands in front of what is refused in it: the text alone may be that of several."""
+    try:
+        return read(text)
+    except DeclarationError as error:
+        raise DeclarationError(f"{field} {error}") from error
 
 
 def _check_names(name: str, loss: Callable[..., Any], tensors: Sequence[str]) -> None:

@@ -2,10 +2,19 @@
 
 import pytest
 import torch
+from fake_time import FakeTime, install
 
 pytest_plugins = ["pytester"]
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def fake_time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
+    """The time by which this process times, which stands still but for whoever sleeps by it."""
+    fake = FakeTime()
+    install(fake, monkeypatch.setattr)
+    return fake
 
 
 def pytest_configure(config: pytest.Config) -> None:

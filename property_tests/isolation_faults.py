@@ -118,7 +118,14 @@ def sleeper(payload):
     whole = Path(payload["file"] + ".part")
     whole.write_text(str(os.getpid()))
     whole.rename(payload["file"])
-    time.sleep(60)
+    time.sleep(3600)
+
+
+def meet(payload):
+    folder = Path(payload["folder"])
+    (folder / str(os.getpid())).touch()
+    while len(list(folder.iterdir())) < payload["together"]:
+        time.sleep(0.01)
 
 
 def nothing(_):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from harness.report.schema import (
@@ -114,3 +115,18 @@ def report(*losses: LossRecord) -> Report:
         environment={"cpu": {"torch": "2.13.0", "threads": 1}},
         seconds={"verify graph_distance": 1.5},
     )
+
+
+def large(losses: int = 30) -> Report:
+    """A report of the size that a whole library of losses has: 2 MB."""
+    measured = measurement(seconds_per_call=tuple(1e-5 + n * 1e-9 for n in range(400)), process=(0,) * 400)
+    made = (
+        loss(
+            name=f"loss_{number}",
+            outcomes=tuple(outcome(rule=f"L{rule:02}") for rule in range(100)),
+            findings=tuple(finding("warning", rule=f"L{rule:02}") for rule in range(5)),
+            measurements=tuple(replace(measured, sizes={"N": n}) for n in range(4)),
+        )
+        for number in range(losses)
+    )
+    return report(*made)

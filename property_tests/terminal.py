@@ -16,7 +16,7 @@ from pathlib import Path
 # The child takes the terminal as its own before it becomes the command, so that Ctrl-C reaches it and its children.
 _LAUNCH = "import os, sys; os.login_tty(int(sys.argv[1])); os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_PATIENCE_S = 90
+_PATIENCE_S = 900  # for what comes in a moment, on a machine that is slow or busy
 
 
 class Terminal:

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from fake_time import AMPLE_S
 
 from harness import HarnessError, calibrate, cli
 from harness.benchmark import Comparison
@@ -139,8 +140,9 @@ def test_the_command_saves_every_comparison_and_its_exit_code_tells(tmp_path, mo
     assert saved["levels"][0]["called"] == alarms
 
 
-def test_a_real_one_runs_through_fresh_processes():
-    made = calibrate.calibrate(3, rounds=6, slowdowns=(10,), budget_s=60)
+def test_a_real_one_runs_through_fresh_processes(monkeypatch):
+    monkeypatch.setattr(calibrate, "GROUP_S", AMPLE_S)
+    made = calibrate.calibrate(3, rounds=6, slowdowns=(10,))
     assert made.environment["timed_in"] == "fresh processes"
     assert [(level.percent, len(level.comparisons)) for level in made.levels] == [(0, 3), (10, 3)]
     assert all(c.rounds >= 6 for level in made.levels for c in level.comparisons)

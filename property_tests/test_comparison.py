@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from fake_time import AMPLE_S
 from torch import Tensor
 
 from losses import weighted_mse
@@ -52,7 +53,7 @@ def example(ours=weighted_mse.WeightedMSELoss):
         small={"batch": (), "H": 2, "W": 3},
         sizes=[{"batch": (), "H": 16, "W": 16}],
         claims=[*ahead("squares"), *ahead("twice"), *ahead("absent"), Claim("peak_bytes", ("squares",), most=1e-3)],
-        seconds=30,
+        seconds=AMPLE_S,
     )
 
 

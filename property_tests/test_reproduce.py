@@ -56,7 +56,6 @@ def run_each(codes, cwd=ROOT, path=()):
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))},
     )

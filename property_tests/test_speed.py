@@ -8,6 +8,7 @@ import os
 
 import pytest
 import torch
+from fake_time import AMPLE_S
 
 import harness
 from harness.errors import HarnessError
@@ -77,6 +78,13 @@ def test_no_spec_and_other_sizes_are_refused():
         parametrize_with_benchmarks(SPECS, sizes="last")
 
 
+@pytest.fixture
+def patient(monkeypatch):
+    """No call is too slow, neither to be counted nor to be held to."""
+    monkeypatch.setattr("harness.pytest_speed.SLOW_S", AMPLE_S)
+    monkeypatch.setattr("harness.pytest_speed.HELD_S", AMPLE_S)
+
+
 class Bench:
     """What the fixture is to a benchmark, but for the timing."""
 
@@ -97,7 +105,7 @@ def _speed(function, pass_name="full"):
     return Speed(spec, "only", Cell({"B": 4}, "cpu", "float32", pass_name))
 
 
-def test_costs_are_those_of_the_pass():
+def test_costs_are_those_of_the_pass(patient):
     found = {}
     for pass_name in ("forward", "full"):
         bench = Bench()
@@ -149,12 +157,12 @@ def _pair(fast, elements=4, pass_name="full"):
         (lambda predictions, labels: predictions @ labels[:1], "was not timed, for it failed: RuntimeError"),
     ],
 )
-def test_what_differs_from_the_reference_is_not_timed_as_if_it_were_right(fast, message):
+def test_what_differs_from_the_reference_is_not_timed_as_if_it_were_right(patient, fast, message):
     with pytest.raises(AssertionError, match=message):
         _pair(fast)(Bench())
 
 
-def test_what_agrees_with_the_reference_is_timed_and_the_record_has_no_reservation():
+def test_what_agrees_with_the_reference_is_timed_and_the_record_has_no_reservation(patient):
     bench = Bench()
     _pair(lambda predictions, labels: torch.nn.functional.mse_loss(predictions, labels))(bench)
     assert bench.extra_info["aten_calls"] > 0
@@ -163,7 +171,7 @@ def test_what_agrees_with_the_reference_is_timed_and_the_record_has_no_reservati
 
 @pytest.mark.parametrize(
     ("elements", "seconds", "reason"),
-    [(60_000, 1.0, "120000 elements are more than 100000"), (4, 0.0, "naive: one call")],
+    [(60_000, AMPLE_S, "120000 elements are more than 100000"), (4, 0.0, "naive: one call")],
 )
 def test_where_the_reference_is_too_slow_nothing_is_held_to_it_and_the_record_says_why(
     monkeypatch, elements, seconds, reason
@@ -174,20 +182,44 @@ def test_where_the_reference_is_too_slow_nothing_is_held_to_it_and_the_record_sa
     assert bench.extra_info["not_held"].startswith(reason)
 
 
-PROJECT = """
-import time
+# The time of the project: a call of the quick loss takes TOOK, and whoever looks at the clock a little.
+PLAYED = """
+import pytest
 
+now = 0.0
+
+
+def sleep(seconds):
+    global now
+    now += seconds
+
+
+def look():
+    sleep(1e-7)
+    return now
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    monkeypatch.setattr("harness.pytest_speed.SLOW_S", float("inf"))
+    monkeypatch.setattr("harness.pytest_speed.HELD_S", 3600.0)
+"""
+PROJECT = """
+import played
 import torch
 
 import harness
 from harness import LossSpec, TensorSpec
+from played import patient
 
 
 def slow(predictions, labels):
+    played.sleep(1e-3)
     return sum((predictions - labels).square().unbind()) / len(predictions)
 
 
 def quick(predictions, labels):
+    played.sleep(TOOK)
     return (predictions - labels).square().mean()
 
 
@@ -204,23 +236,25 @@ SPEC = LossSpec(
 def test_speed(benchmark, speed):
     speed(benchmark)
 """
-HOLDUP = "def quick(predictions, labels):\n    time.sleep(0.02)"
 
 
 def test_a_later_run_is_compared_with_a_saved_one_and_fails_where_it_is_slower(pytester, monkeypatch):
     """With pytest-benchmark's own options, in a project of its own."""
     for name in [name for name in os.environ if name.startswith("PYTEST_XDIST")]:
         monkeypatch.delenv(name)  # pytest-benchmark times nothing in a worker, and the runs here are none
-    pytester.makepyfile(test_project=PROJECT)
-    saved = pytester.runpytest_subprocess("--benchmark-autosave", "--benchmark-json=first.json")
+    timer = "--benchmark-timer=played.look"
+    pytester.makepyfile(played=PLAYED, test_project=PROJECT.replace("TOOK", "1e-4"))
+    saved = pytester.runpytest_subprocess(timer, "--benchmark-autosave", "--benchmark-json=first.json")
     saved.assert_outcomes(passed=4)
     found = json.loads((pytester.path / "first.json").read_text())["benchmarks"]
     assert {b["group"] for b in found} == {"squared-B8-cpu-forward", "squared-B8-cpu-full"}
     calls = {b["param"]: b["extra_info"]["aten_calls"] for b in found}
     assert calls["squared-B8-cpu-full-slow"] > calls["squared-B8-cpu-full-quick"] > 0
 
-    pytester.makepyfile(test_project=PROJECT.replace("def quick(predictions, labels):", HOLDUP))
-    compared = pytester.runpytest_subprocess("--benchmark-compare", "--benchmark-compare-fail=min:900%", "-k", "quick")
+    pytester.makepyfile(test_project=PROJECT.replace("TOOK", "2e-2"))
+    compared = pytester.runpytest_subprocess(
+        timer, "--benchmark-compare", "--benchmark-compare-fail=min:900%", "-k", "quick"
+    )
     assert compared.ret != 0
     compared.stdout.fnmatch_lines(["*benchmark 'squared-B8-cpu-full': 2 tests*"])
     compared.stderr.fnmatch_lines(["*Performance has regressed*"])

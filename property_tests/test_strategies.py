@@ -5,13 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 import random
-import time
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import strategies as st
 from test_domains import ALL, complaint
 
 import losses
@@ -309,45 +307,6 @@ def test_a_layout_stays_only_where_it_matters():
 def test_the_smallest_case_of_distinct_sizes_has_distinct_sizes():
     case, _ = shrunk(LINEAR, lambda tensors: True, regime="distinct")
     assert sorted(case.sizes.values()) == [2, 3]
-
-
-# --- speed
-
-
-def draws_per_second(strategy, use, examples=150):
-    """Draws in a second of this process."""
-    count = 0
-
-    def check(drawn):
-        nonlocal count
-        count += 1
-        use(drawn)
-
-    began = time.process_time()
-    run(strategy, check, examples=examples, start=0, shrink=False)
-    return count / (time.process_time() - began)
-
-
-ONE_MATRIX = spec_of({"x": "B C"})
-THREE_LINKED = spec_of({"x": "B C", "y": TensorSpec("B", domains.index("C")), "w": TensorSpec("C", domains.positive())})
-# What Hypothesis alone needs for one matrix: two sizes, a mode, a byte an element, a layout.
-BARE = st.tuples(
-    st.integers(1, 8), st.integers(1, 8), st.booleans(), st.binary(min_size=9, max_size=9), st.sampled_from(LAYOUTS)
-)
-BARE_ON_A_QUIET_MACHINE = 2500
-
-
-@pytest.mark.parametrize(("spec", "least"), [(ONE_MATRIX, 1000), (THREE_LINKED, 400)], ids=["one", "three linked"])
-def test_cases_are_drawn_and_made_at_the_promised_rate(record_property, spec, least):
-    """On a machine that is slow or busy, by as much less as Hypothesis alone is slower; the best of several runs."""
-    rates, bare = [], []
-    for _ in range(5):
-        rates.append(draws_per_second(cases(spec), lambda case: case.materialize(spec)))
-        bare.append(draws_per_second(BARE, lambda drawn: None))
-    slower = min(1.0, max(bare) / BARE_ON_A_QUIET_MACHINE)
-    record_property("cases_per_second", max(rates))
-    record_property("bare_draws_per_second", max(bare))
-    assert max(rates) >= slower * least
 
 
 @pytest.mark.parametrize("regime", REGIMES)

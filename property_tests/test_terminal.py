@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -51,12 +50,11 @@ def patient(predictions, labels):
 
 
 def deaf(predictions, labels):
-    for _ in range(600):
+    while True:
         try:
             time.sleep(0.1)
         except BaseException:
             pass
-    return ((predictions - labels) ** 2).mean()
 
 
 def vectorized(predictions, labels):
@@ -177,9 +175,7 @@ def test_a_terminal_has_colours_unless_it_is_told_otherwise(
 def test_colours_can_be_sent_through_a_pipe_and_never_to_a_file(folder: Path) -> None:
     command = [sys.executable, "-m", "harness.cli", "verify", "mine.py:BAD", *FEW, "-q", "--write", "text:out.txt"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "FORCE_COLOR": "1"}
-    shown = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120
-    )
+    shown = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert COLORED.search(shown.stdout)
     assert shown.stderr == ""
     assert "bad / wrong / E01" in (folder / "out.txt").read_text()
@@ -228,10 +224,8 @@ def test_a_loss_that_swallows_interrupts_is_never_asked(folder: Path) -> None:
         "verify", "mine.py:DEAF", "--profile", "quick", "--implementation", "deaf", folder=folder
     ) as terminal:
         terminal.wait_for("deaf / deaf / B01")
-        begin = time.monotonic()
         terminal.interrupt()
-        assert terminal.wait() == 130
-    assert time.monotonic() - begin < 5
+        assert terminal.wait() == 130  # it would never end
     assert terminal.raw.rfind("\x1b[?25h") > terminal.raw.rfind("\x1b[?25l")
 
 
@@ -239,7 +233,7 @@ def test_a_loss_that_swallows_interrupts_is_never_asked(folder: Path) -> None:
 def test_an_interrupt_while_timing_leaves_a_partial_report_and_no_process(folder: Path, how: object) -> None:
     (folder / "out").mkdir()
     (folder / "out" / "report.json").write_text("earlier")
-    args = ("report", "mine.py:GOOD", "--profile", "quick", "--select", "B01", "--budget", "60", "--out", "out")
+    args = ("report", "mine.py:GOOD", "--profile", "quick", "--select", "B01", "--budget", "3600", "--out", "out")
     with Terminal(*args, folder=folder) as terminal:
         terminal.wait_for("timing ")
         while not (workers := terminal.workers()):

@@ -3,19 +3,32 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from fake_time import AMPLE_S
 from timed_losses import SPECS, spec_of, vectorized
+from work import work
 
 from harness.timing import clocks, design
 from harness.timing.clock import NotTimeable
 from harness.timing.clocks import WallClock, clock_for
-from harness.timing.constants import COLD_CALLS
+from harness.timing.constants import COLD_CALLS, WARM_UP_S
 from harness.timing.cuda import EventClock, GraphClock
 from harness.timing.design import Contestant, Heat, measure
 from harness.timing.workload import Cell
 
 
-def test_a_block_takes_as_long_as_its_calls():
-    assert 0.02 <= WallClock().block(lambda: time.sleep(0.005), 4) < 1
+def test_a_block_takes_as_long_as_its_calls(fake_time):
+    assert WallClock().block(lambda: fake_time.sleep(0.005), 4) == pytest.approx(0.02)
+
+
+def test_a_block_goes_by_the_clock_of_the_machine():
+    assert WallClock().block(lambda: time.sleep(0.005), 4) >= 0.02  # a sleep is never shorter
+
+
+def test_a_block_does_nothing_between_its_calls():
+    def of(calls):
+        return work(lambda: WallClock().block(lambda: None, calls))
+
+    assert of(20) - of(10) == {"call": 10}
 
 
 def test_a_block_waits_for_the_device_before_and_after():
@@ -24,10 +37,11 @@ def test_a_block_waits_for_the_device_before_and_after():
     assert events == ["wait", "call", "call", "wait"]
 
 
-def test_the_warm_up_calls_at_least_once_even_if_that_is_long():
-    calls = []
-    WallClock().warm_up(lambda: (calls.append(0), time.sleep(0.05)))
-    assert len(calls) == 1
+@pytest.mark.parametrize(("seconds", "calls"), [(0.05, 1), (WARM_UP_S["cpu"] / 8, 8)])
+def test_the_warm_up_calls_for_a_while_and_at_least_once_even_if_that_is_long(fake_time, seconds, calls):
+    called = []
+    WallClock().warm_up(lambda: (called.append(0), fake_time.sleep(seconds)))
+    assert len(called) == calls
 
 
 @pytest.mark.parametrize("enabled", [True, False])
@@ -62,17 +76,21 @@ def test_cold_caches_are_a_part_of_the_cell():
     assert clock_for(cell("cpu")).most_calls > 1e6
 
 
-def test_cold_calls_are_timed_one_by_one_and_emptying_the_caches_is_not():
+def test_cold_calls_are_timed_one_by_one_and_emptying_the_caches_is_not(fake_time):
     done = []
 
     def flush():
         done.append("flush")
-        time.sleep(0.02)
+        fake_time.sleep(0.02)
+
+    def call():
+        done.append("call")
+        fake_time.sleep(0.001)
 
     clock = WallClock(lambda: done.append("wait"), flush)
-    seconds = clock.block(lambda: done.append("call"), 2)
+    seconds = clock.block(call, 2)
     assert done == ["flush", "wait", "call", "wait"] * 2
-    assert seconds < 0.02
+    assert seconds == pytest.approx(0.002)
 
 
 @pytest.mark.parametrize(("away_in", "idle_s"), [("flush", 0.0), ("call", 0.25), ("neither", 0.0)])
@@ -106,7 +124,7 @@ def timed(monkeypatch, spec, clock, names=("vectorized",)):
     monkeypatch.setattr(design, "clock_for", lambda cell: clock)
     found = []
     heat = Heat(Cell({"B": 3, "C": 3}, "cpu", "float32", "full"), dict.fromkeys(names, Contestant(1e-4)), rounds=3)
-    measure(spec, [heat], looks=(), seconds=10, seed=0, process=0, report=found.append)
+    measure(spec, [heat], looks=(), seconds=AMPLE_S, seed=0, process=0, report=found.append)
     return {samples.implementation: samples for samples in found}
 
 
@@ -115,17 +133,17 @@ def test_what_a_clock_cannot_time_is_skipped_with_the_reason_and_no_failure(monk
     assert (found.status, found.reason) == ("skipped", "cannot be captured into a CUDA graph: it waits")
 
 
-def test_one_that_raises_in_its_rounds_fails_alone(monkeypatch):
+def test_one_that_raises_in_its_rounds_fails_alone(monkeypatch, fake_time):
     calls = []
+    quick = fake_time.lasting(1e-4, vectorized)
 
     def tires(predictions, labels, weights):
         calls.append(0)
         if len(calls) > 500:
             raise ValueError("tired")
-        time.sleep(1e-4)
-        return vectorized(predictions, labels, weights)
+        return quick(predictions, labels, weights)
 
-    spec = spec_of("tiring", tires=tires, vectorized=vectorized)
+    spec = spec_of("tiring", tires=tires, vectorized=quick)
     monkeypatch.setattr(design, "calibrate", lambda clock, call: 200)
     found = timed(monkeypatch, spec, WallClock(), ("tires", "vectorized"))
     assert (found["tires"].status, found["tires"].reason) == ("failed", "ValueError: tired")

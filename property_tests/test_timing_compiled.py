@@ -5,7 +5,9 @@ import os
 
 import pytest
 import torch
+from fake_time import AMPLE_S, FakeTime
 from timed_losses import SPECS, Module, naive, raises, spec_of, vectorized, wrong_axis
+from torch._dynamo.backends.debugging import aot_eager, boxed_nop
 
 from harness.benchmark import benchmark
 from harness.timing import session as sessions
@@ -21,19 +23,39 @@ CELL = Cell({"B": 5, "C": 4}, "cpu", "float32", "full")
 PASSES = ("forward", "backward", "full")
 
 
+class Light:
+    """A compiler that captures graphs and runs them as they are: what is tested is all but the code that is generated."""
+
+    def __init__(self):
+        self.time, self.seconds = FakeTime(), {"forward": 0.0, "backward": 0.0}
+
+    def takes(self, time, **seconds):
+        """From now on compiling a graph moves a time."""
+        self.time, self.seconds = time, seconds
+
+    def __call__(self, graph, inputs):
+        return aot_eager(graph, inputs, fw_compiler=self._of("forward"), bw_compiler=self._of("backward"))
+
+    def _of(self, pass_name):
+        def compiles(graph, inputs):
+            self.time.sleep(self.seconds[pass_name])
+            return boxed_nop(graph, inputs)
+
+        return compiles
+
+
 @pytest.fixture
 def light(monkeypatch):
-    """The compiler that captures graphs and runs them as they are: what is tested is all but the code that is generated."""
-    real = torch.compile
-    monkeypatch.setattr(torch, "compile", functools.partial(real, backend="aot_eager"))
+    made, real = Light(), torch.compile
+    monkeypatch.setattr(torch, "compile", functools.partial(real, backend=made))
     unavailable_compiler.cache_clear()
     assert unavailable_compiler("cpu") is None
-    yield
+    yield made
     unavailable_compiler.cache_clear()
 
 
 def tried(spec, name, passes=PASSES, reference=None):
-    return admit(spec, name, CELL, passes, reference or {}, seed=0, seconds=60)
+    return admit(spec, name, CELL, passes, reference or {}, seed=0, seconds=AMPLE_S)
 
 
 # ---- names ---------------------------------------------------------------------------------------------------------------
@@ -107,16 +129,17 @@ def test_the_compilers_cache_is_ours_for_a_while_and_then_the_users_again(monkey
 # ---- trials --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_compiled_variant_is_held_to_the_reference_and_its_time_to_compile_stands_apart(light):
+def test_a_compiled_variant_is_held_to_the_reference_and_its_time_to_compile_stands_apart(light, fake_time):
+    light.takes(fake_time, forward=2.0, backward=3.0)
     trials = tried(SPECS[0], "vectorized (compiled)", reference=tried(SPECS[0], "naive"))
     assert {trial.status for trial in trials.values()} == {"measured"}
-    assert 0 < trials["forward"].compile_seconds < trials["full"].compile_seconds
-    assert trials["full"].seconds < trials["full"].compile_seconds
     costs = trials["full"].costs
     assert (costs.graphs, costs.graph_breaks, costs.recompilations) == (1, 0, 0)
     assert costs.aten_calls is None  # ATen does not see what a compiled kernel does
     assert costs.saved_bytes > 0
     assert costs.peak_bytes > 0
+    assert (trials["forward"].compile_seconds, trials["full"].compile_seconds) == (2.0, 5.0)
+    assert trials["full"].seconds == 0  # for the compiler alone took time
     eager = tried(SPECS[0], "vectorized")
     for name in PASSES:
         for value, should in zip(trials[name].values, eager[name].values, strict=True):
@@ -147,7 +170,7 @@ def test_a_compiled_variant_that_is_wrong_fails_as_its_eager_form_does(light, im
 def test_without_a_compiler_the_variants_are_skipped_with_the_reason_and_the_others_are_not(monkeypatch):
     why = "torch.compile does not work on cpu here: InvalidCxxCompiler: No working C++ compiler found"
     monkeypatch.setattr(sessions, "unavailable_compiler", lambda device: why)
-    session = Session(SPECS[0], ["naive", "vectorized", "vectorized (compiled)"], [CELL], budget_s=20, seed=0)
+    session = Session(SPECS[0], ["naive", "vectorized", "vectorized (compiled)"], [CELL], budget_s=AMPLE_S, seed=0)
     session.admit_all()
     assert [session.trials[0, name].status for name in session.names] == ["measured", "measured", "skipped"]
     assert session.trials[0, "vectorized (compiled)"].reason == why
@@ -168,7 +191,7 @@ def test_what_the_compiler_raises_is_the_reason(monkeypatch):
         unavailable_compiler.cache_clear()
 
 
-def test_what_would_take_longer_to_compile_than_there_is_is_not_compiled_and_says_so(light, monkeypatch):
+def test_what_would_take_longer_to_compile_than_there_is_is_not_compiled_and_says_so(light, fake_time):
     def loop(predictions, labels, weights):
         return naive(predictions, labels, weights)
 
@@ -183,7 +206,7 @@ def test_what_would_take_longer_to_compile_than_there_is_is_not_compiled_and_say
 
 def test_what_is_wrong_or_too_slow_is_not_compiled(light):
     session = Session(
-        spec_of("faulty", raises=raises), ["naive", "raises", "raises (compiled)"], [CELL], budget_s=20, seed=0
+        spec_of("faulty", raises=raises), ["naive", "raises", "raises (compiled)"], [CELL], budget_s=AMPLE_S, seed=0
     )
     session.admit_all()
     trial = session.trials[0, "raises (compiled)"]
@@ -195,7 +218,7 @@ def test_what_is_wrong_or_too_slow_is_not_compiled(light):
 
 def test_variants_are_timed_beside_all_others_and_compared_with_the_reference_and_their_eager_form(light, monkeypatch):
     monkeypatch.setattr(sessions, "target_of", lambda spec: (None, "the test says so"))
-    result = benchmark(SPECS[0], implementations=["vectorized"], passes=("full",), budget_s=30, compiled=True)
+    result = benchmark(SPECS[0], implementations=["vectorized"], passes=("full",), budget_s=AMPLE_S, compiled=True)
     found = {m.implementation: m for m in result.measurements}
     assert set(found) == {"naive", "vectorized", "naive (compiled)", "vectorized (compiled)"}
     assert {m.status for m in found.values()} == {"measured"}, {n: m.reason for n, m in found.items()}
@@ -218,15 +241,14 @@ def test_a_fresh_process_compiles_before_it_times_and_says_how_long_the_compiler
         str(target_of(SPECS[0])[0]),
         [Heat(CELL, contestants, rounds=3)],
         device="cpu",
-        left_s=60,
+        left_s=AMPLE_S,
         process=0,
         processes=1,
         seed=0,
     )
     assert (answer.broken, answer.unloadable) == ("", "")
-    assert answer.compiler_s > 0.1
+    assert answer.compiler_s > 0
     found = {samples.implementation: samples for samples in answer.samples}
     assert {samples.status for samples in found.values()} == {"measured"}, found
     assert len(found["vectorized (compiled)"].seconds_per_call) == 3
-    assert max(found["vectorized (compiled)"].seconds_per_call) < 0.01  # compiling takes a hundred times as long
     assert found["vectorized (compiled)"].loss == pytest.approx(found["vectorized"].loss, rel=1e-4)

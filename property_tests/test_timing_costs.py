@@ -3,7 +3,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import asdict
 
 import pytest
@@ -200,10 +199,8 @@ def test_a_loop_without_end_is_stopped_even_if_it_catches_everything(leaf):
             with contextlib.suppress(Exception):
                 total = total + 1
 
-    begin = time.perf_counter()
     with pytest.raises(TookTooLong), Counter(0.1):
         endless()
-    assert time.perf_counter() - begin < 5
 
 
 def test_a_backward_pass_without_end_is_stopped(leaf):

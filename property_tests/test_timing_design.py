@@ -2,7 +2,8 @@ import random
 import sys
 
 import pytest
-from timed_losses import SPECS, raises, spec_of, vectorized
+from fake_time import AMPLE_S
+from timed_losses import SPECS, naive, raises, spec_of, vectorized
 
 from harness.timing import design
 from harness.timing.constants import BLOCK_S
@@ -56,20 +57,23 @@ def test_everyone_gets_a_round_and_the_quick_leave_their_time_to_the_slow():
     assert affordable({"quick": 0.002, "slow": 0.01}, 10, 3.0) == {"quick": 10, "slow": 10}
 
 
-def measured(heats, looks=(), seconds=2.0, process=0, spec=SPECS[0]):
+def measured(heats, looks=(), seconds=AMPLE_S, process=0, spec=SPECS[0]):
     found = []
     measure(spec, heats, looks=looks, seconds=seconds, seed=0, process=process, report=found.append)
     return {(samples.heat, samples.implementation): samples for samples in found}
 
 
-def test_every_contestant_of_every_heat_is_timed_in_every_round():
+def test_every_contestant_of_every_heat_is_timed_in_every_round(fake_time):
+    quick, slow = fake_time.lasting(1e-4, vectorized), fake_time.lasting(1e-3, naive)
     heats = [Heat(CELL, {"naive": Contestant(1e-3), "vectorized": Contestant(1e-4)}, 3, "naive")] * 2
-    found = measured(heats)
+    found = measured(heats, spec=spec_of("timed", naive=slow, vectorized=quick))
     assert sorted(found) == [(0, "naive"), (0, "vectorized"), (1, "naive"), (1, "vectorized")]
     for samples in found.values():
         assert samples.status == "measured"
         assert len(samples.seconds_per_call) == 3
-        assert min(samples.seconds_per_call) * samples.calls_per_block >= BLOCK_S / 2
+        each = 1e-3 if samples.implementation == "naive" else 1e-4
+        assert samples.seconds_per_call == pytest.approx((each,) * 3)
+        assert samples.calls_per_block * each >= BLOCK_S
         assert samples.loss == found[0, "naive"].loss or samples.loss == pytest.approx(found[0, "naive"].loss)
 
 
@@ -122,10 +126,23 @@ def test_what_an_earlier_process_calibrated_is_kept():
 
 
 def test_what_takes_longer_than_is_left_is_skipped_and_says_so():
-    found = measured([Heat(CELL, {"naive": Contestant(60.0), "vectorized": Contestant(1e-4)}, 3, "naive")])
+    found = measured([Heat(CELL, {"naive": Contestant(2 * AMPLE_S), "vectorized": Contestant(1e-4)}, 3, "naive")])
     assert found[0, "naive"].status == "skipped"
-    assert "one call takes about 60 s" in found[0, "naive"].reason
+    assert f"one call takes about {2 * AMPLE_S:.2g} s" in found[0, "naive"].reason
     assert found[0, "vectorized"].status == "measured"
+
+
+def test_what_the_first_call_takes_beyond_the_others_is_in_no_round(fake_time):
+    calls = []
+
+    def compiles_first(predictions, labels, weights):
+        fake_time.sleep(1e-4 if calls else 5.0)
+        calls.append(0)
+        return vectorized(predictions, labels, weights)
+
+    heat = Heat(CELL, {"compiles": Contestant(1e-4, compile_s=5.0)}, 3)
+    found = measured([heat], spec=spec_of("compiling", compiles=compiles_first))
+    assert found[0, "compiles"].seconds_per_call == pytest.approx((1e-4,) * 3)
 
 
 def test_who_raises_is_failed_and_the_others_are_timed():

@@ -1,10 +1,8 @@
 """What a session does where memory or time runs out, a device is lost or its clocks change."""
 
-import time
-from types import SimpleNamespace
-
 import pytest
 import torch
+from fake_time import AMPLE_S
 from timed_losses import SPECS, raises, spec_of, vectorized
 
 from harness import environment
@@ -29,7 +27,7 @@ def cells(*passes, caches=("warm",), device="cpu"):
 
 
 def admitted(spec, made):
-    session = Session(spec, list(spec.implementations), made, budget_s=20, seed=0)
+    session = Session(spec, list(spec.implementations), made, budget_s=AMPLE_S, seed=0)
     session.admit_all()
     return session
 
@@ -101,17 +99,13 @@ def test_memory_that_runs_out_in_the_rounds_skips_the_row_and_the_others_are_tim
     assert len(session.times(0, "vectorized")) > 1
 
 
-def test_who_cannot_be_stopped_pays_for_it_and_the_quick_are_still_timed(here):
-    def spins(predictions, labels, weights):
-        time.sleep(2.2)
-        return vectorized(predictions, labels, weights)
-
-    spec = spec_of("spinning", "one", one=vectorized, spins=spins, two=vectorized)
-    begin = time.perf_counter()
+def test_who_cannot_be_stopped_pays_for_it_and_the_quick_are_still_timed(here, fake_time):
+    quick, spins = (fake_time.lasting(seconds, vectorized) for seconds in (1e-4, 2.2))
+    spec = spec_of("spinning", "one", one=quick, spins=spins, two=quick)
     session = Session(spec, list(spec.implementations), cells("full")[:1], budget_s=2, seed=0)
     session.admit_all()
     session.time_all()
-    assert time.perf_counter() - begin < 2.2 + 2 + 1
+    assert fake_time.now < 2.2 + 2 + 1
     assert session.trials[0, "spins"].status == "skipped"
     assert len(session.times(0, "one")) == len(session.times(0, "two")) == ROUNDS
 
@@ -125,13 +119,11 @@ def test_who_cannot_be_stopped_pays_for_it_and_the_quick_are_still_timed(here):
         (4, 100, 1, 2),  # never beyond what there would have been
     ],
 )
-def test_what_overruns_leaves_the_others_a_reserve(monkeypatch, budget_s, taken, for_trials, for_rounds):
-    now = [0.0]
-    monkeypatch.setattr(sessions, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+def test_what_overruns_leaves_the_others_a_reserve(monkeypatch, fake_time, budget_s, taken, for_trials, for_rounds):
     session = Session(SPECS[0], ["naive"], cells("full")[:1], budget_s=budget_s, seed=0)
 
     def admit(*_, **__):
-        now[0] += taken
+        fake_time.sleep(taken)
         return {"full": Trial("measured")}
 
     monkeypatch.setattr(sessions, "admit", admit)

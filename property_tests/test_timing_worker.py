@@ -5,6 +5,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from fake_time import AMPLE_S
 from timed_losses import SPECS, naive, vectorized, wrong_axis
 
 from harness.timing import processes, worker
@@ -16,7 +17,7 @@ from harness.timing.workload import Cell
 CELL = Cell({"B": 3, "C": 3}, "cpu", "float32", "forward")
 
 
-def answer(spec, target=None, *, names=("naive",), left_s=30.0):
+def answer(spec, target=None, *, names=("naive",), left_s=AMPLE_S):
     heat = Heat(CELL, dict.fromkeys(names, Contestant(1e-3)), 2)
     return time_in_fresh_process(
         spec,
@@ -55,7 +56,7 @@ def test_a_process_that_dies_keeps_what_it_had_measured_and_says_how_it_ended(tm
     spec = worker.locate.load_specs([str(tmp_path / "dying.py")])[0]
     heats = [Heat(CELL, {name: Contestant(1e-3)}, 2) for name in ("fine", "dies")]
     found = time_in_fresh_process(
-        spec, str(spec.target), heats, device="cpu", left_s=30, process=2, processes=3, seed=0
+        spec, str(spec.target), heats, device="cpu", left_s=AMPLE_S, process=2, processes=3, seed=0
     )
     assert [(samples.heat, samples.implementation) for samples in found.samples] == [(0, "fine")]
     assert found.broken.startswith(f"it died of {signal.SIGABRT.name}")
@@ -82,7 +83,7 @@ def job(spec, **changes):
         "path": list(sys.path),
         "heats": [Heat(CELL, {"naive": Contestant(1e-3)}, 2).to_json()],
         "device": "cpu",
-        "left_s": 5.0,
+        "left_s": AMPLE_S,
         "process": 0,
         "processes": 1,
         "seed": 0,
@@ -104,6 +105,17 @@ def test_answers_are_json_and_the_first_says_what_they_were_taken_under():
     assert samples["event"] == "samples"
     assert len(worker.read_samples(samples).seconds_per_call) == 2
     assert finished == {"event": "finished", "environment": {"gpu_states": {"before": {}, "after": {}}}}
+
+
+def test_what_it_takes_to_load_the_compiler_is_told_apart_and_is_no_part_of_the_start(monkeypatch, fake_time):
+    monkeypatch.setattr(worker, "time", fake_time)
+    monkeypatch.setattr(worker, "unavailable_compiler", lambda device: fake_time.sleep(3.0))
+    monkeypatch.setattr(worker, "measure", lambda *_, **__: None)
+    heat = Heat(CELL, dict.fromkeys(("naive", "naive (compiled)"), Contestant(1e-3)), 2)
+    loaded, _ = lines(job(SPECS[0], heats=[heat.to_json()], started=-2.0))
+    assert (loaded["compiler_s"], loaded["start_s"]) == (3.0, 2.0)
+    loaded, _ = lines(job(SPECS[0], started=fake_time.now - 2.0))
+    assert (loaded["compiler_s"], loaded["start_s"]) == (0.0, 2.0)
 
 
 @pytest.mark.parametrize(

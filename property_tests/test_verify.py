@@ -357,7 +357,6 @@ def test_the_same_seed_gives_the_same_verification_in_a_fresh_process_with_anoth
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
         cwd=HERE.parent,
         env={**os.environ, "PYTHONHASHSEED": "77"},
     )

@@ -24,7 +24,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
         ),
         "surroundings": ("environment", "dispatch", "aten", "meter", "isolation"),
     },
-    {"generate": ("strategies", "drawing"), "evaluate": ("evaluation", "surroundings")},
+    {"generate": ("strategies", "drawing"), "evaluate": ("evaluation", "surroundings", "devices", "backends")},
     {"check": ("rules", "reproduce", "suggest"), "measure": ("timing",)},
     {
         "run": (

@@ -17,7 +17,7 @@ import torch
 from harness.devices import is_cpu
 
 PRODUCTS, CONVOLUTIONS = "the precision of float32 products", "the precision of float32 convolutions"
-_TF32, _FULL = "tf32", "ieee"
+_TF32, _FULL, _UNSET = "tf32", "ieee", "none"
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,18 @@ def read() -> dict[Setting, Any]:
 
 
 def changed(before: Mapping[Setting, Any], after: Mapping[Setting, Any]) -> Iterator[tuple[Setting, Any, Any]]:
-    """(setting, what it is, what it was) of everything that changed, the first of those that decide one thing."""
+    """(setting, what it is, what it was) of everything that has another effect, the first of those that decide one thing."""
     told: set[str] = set()
     for setting, was in before.items():
-        if after[setting] != was and setting.about not in told:
+        came = after[setting]
+        if None not in (came, was) and _effect(came) != _effect(was) and setting.about not in told:
             told |= {setting.about} - {""}
-            yield setting, after[setting], was
+            yield setting, came, was
+
+
+def _effect(value: Any) -> Any:
+    """Unset is full precision: what is set by the older way and set back is never unset again."""
+    return _FULL if value == _UNSET else value
 
 
 def restore(before: Mapping[Setting, Any]) -> None:

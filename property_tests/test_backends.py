@@ -67,6 +67,14 @@ def test_what_changes_is_seen_and_put_back(change):
     assert backends.read() == before
 
 
+def test_what_is_set_and_set_back_in_the_older_way_has_not_changed():
+    with isolated():
+        before = backends.read()
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cuda.matmul.allow_tf32 = False
+        assert list(backends.changed(before, backends.read())) == []
+
+
 def tf32():
     return [s.name for s, value in backends.read().items() if value in ("tf32", "bf16", True) and "32" in s.name]
 

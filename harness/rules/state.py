@@ -122,18 +122,14 @@ def _backends_changed(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[M
     for setting, came, was in backends.changed(before, backends.read()):
         yield Mismatch(
             f"{setting.name} after a call",
-            _told(came),
-            f"{_told(was)} as before",
+            str(came),
+            f"{was} as before",
             aspect=setting.name,
             tensors=tensors,
             code=f"print({setting.name})\nloss(**tensors)\nprint({setting.name})",
             hint="leave it to whoever trains, or put it back in a `finally`",
             note=f"from now on it decides {setting.about} of the whole program" if setting.about else "",
         )
-
-
-def _told(value: Any) -> str:
-    return "set in another way, which torch does not tell here" if value is None else str(value)
 
 
 def _printed_around(name: str) -> str:

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from harness import dims
@@ -296,9 +295,7 @@ def _differs(trial: Trial, changed: Mapping[str, Tensor], plain: Mapping[str, Te
     try:
         run = trial.run(changed)
     except LossRaised as raised:
-        return Mismatch(
-            "loss", first_line(raised.error), f"{float(torch.as_tensor(base.scalar)):.4g}, as for the contiguous tensor"
-        )
+        return Mismatch("loss", first_line(raised.error), f"{base.scalar:.4g}, as for the contiguous tensor")
     condition, intermediate = trial.scale
     mismatch = same_output(run.output, base.output, condition, intermediate)
     if mismatch is not None or not base.finite:

@@ -19,7 +19,7 @@ from harness.evaluation import LossRaised
 from harness.rules.broadcasting import first_line
 from harness.rules.compare import same_output
 from harness.rules.rule import Mismatch, Rule
-from harness.rules.trial import Trial, contract, describe
+from harness.rules.trial import Trial, checked, contract, describe
 
 
 def loose_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -202,8 +202,8 @@ def _copies(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
     module: Any = trial.candidate.build(tensors)
     leaves = trial.leaves(tensors)
     output = trial.candidate.call(module, leaves)
-    if isinstance(output, Tensor):
-        _backward(contract(output))
+    if isinstance(output, Tensor) and output.requires_grad:
+        _backward(contract(checked(output, leaves)))
     try:
         copy.deepcopy(module)
     except Exception as error:

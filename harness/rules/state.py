@@ -100,7 +100,7 @@ def _settings_changed(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[M
             before = {name: read() for name, read in GLOBALS.items()}
             output = _call(trial, trial.leaves(tensors))
             after = {name: read() for name, read in GLOBALS.items()}
-        _backward(output, grad)
+        _backward(output, tensors, grad)
         for name, value in after.items():
             if value != before[name]:
                 where = "inside no_grad()" if not grad else "with grad enabled"
@@ -118,7 +118,7 @@ def _settings_changed(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[M
 
 def _backends_changed(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
     before = backends.read()
-    _backward(_call(trial, trial.leaves(tensors)), True)
+    _backward(_call(trial, trial.leaves(tensors)), tensors, True)
     for setting, came, was in backends.changed(before, backends.read()):
         yield Mismatch(
             f"{setting.name} after a call",
@@ -164,7 +164,7 @@ def _generators_changed(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator
         np.random.seed(state)
         before.append(_generator_states())
         output = trial.candidate.call(built, trial.leaves(tensors))
-        _backward(output, True)
+        _backward(output, tensors, True)
         after.append(_generator_states())
     for name in before[0]:  # a generator that the loss itself was the first to use is not among them
         if after[0][name] == before[0][name]:
@@ -200,9 +200,9 @@ def _call(trial: Trial, tensors: Mapping[str, Tensor]) -> Any:
         return None  # what it changed before it raised is still compared
 
 
-def _backward(output: Any, grad: bool) -> None:
+def _backward(output: Any, tensors: Mapping[str, Tensor], grad: bool) -> None:
     if grad and isinstance(output, Tensor) and output.requires_grad:
-        scalar = contract(output)
+        scalar = contract(checked(output, tensors))
         try:
             scalar.backward()
         except RuntimeError as error:

@@ -126,6 +126,10 @@ _PATCHED: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
 
 def _performed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     name = func.overloadpacket.__name__
+    if func.namespace == "prims":  # torch asks for the shape of a sum with zeros that autograd does not make
+        return func(
+            *(_held(each, "meta") for each in args), **{key: _held(each, "meta") for key, each in kwargs.items()}
+        )
     is_on = any(isinstance(each, On) for each in _tensors((*args, *kwargs.values())))
     target = None if kwargs.get("device") is None else torch.device(kwargs["device"]).type
     if is_on:
@@ -155,10 +159,10 @@ def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
             yield from _tensors(each)
 
 
-def _held(value: Any) -> Any:
+def _held(value: Any, device: str = "cpu") -> Any:
     if isinstance(value, On):
-        return value.held
-    return type(value)(map(_held, value)) if type(value) in (list, tuple) else value
+        return value.held.to(device)
+    return type(value)(_held(each, device) for each in value) if type(value) in (list, tuple) else value
 
 
 def _placed(value: Any) -> Any:

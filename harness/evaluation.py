@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from harness import annotations as signatures
-from harness import meter
+from harness import devices, meter
 from harness.errors import told
 from harness.spec import LossSpec, call_function, construct_parameters
 
@@ -49,13 +49,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def _same_draws() -> Iterator[None]:
-    """What a constructor draws, such as parameters, is the same in every instance, and torch's generator goes on unmoved."""
-    before = torch.default_generator.get_state()
-    torch.default_generator.manual_seed(_SEED)
+    """What a constructor draws, such as parameters, is the same in every instance, and torch's generators go on unmoved."""
+    before = {generator: generator.get_state() for generator in devices.generators().values()}
+    devices.seed(_SEED)
     try:
         yield
     finally:
-        torch.default_generator.set_state(before)
+        for generator, state in before.items():
+            generator.set_state(state)
 
 
 class Candidate:
@@ -64,11 +65,13 @@ class Candidate:
     Args:
         spec: the declaration.
         name: which implementation.
+        device: where it is evaluated, wherever the tensors are that it is given; by default where they are.
     """
 
-    def __init__(self, spec: LossSpec, name: str) -> None:
+    def __init__(self, spec: LossSpec, name: str, device: str | None = None) -> None:
         self.spec = spec
         self.name = name
+        self.device = device
         self.implementation = spec.implementations[name]
         self.is_class = inspect.isclass(self.implementation)
         constructor = construct_parameters(self.implementation)
@@ -88,12 +91,17 @@ class Candidate:
             return issubclass(self.implementation, nn.Module)
         return isinstance(self.implementation, nn.Module)
 
+    def placed(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The tensors where the implementation is evaluated; gradients find their way back."""
+        return tensors if self.device is None else {name: tensor.to(self.device) for name, tensor in tensors.items()}
+
     def build(self, tensors: Mapping[str, Tensor], *, train: bool = False) -> Callable[..., Any]:
-        """A fresh instance, in eval mode unless ``train``: built with its context, or copied.
+        """A fresh instance, in eval mode unless ``train``: built with its context, or copied, and moved to its inputs.
 
         Raises:
             LossRaised: the constructor raised, or the module cannot be copied.
         """
+        tensors = self.placed(tensors)
         if self.is_class:
             try:
                 given = {n: tensors[n] for n in self.constructed}
@@ -111,6 +119,7 @@ class Candidate:
         else:
             return self.implementation
         if isinstance(built, nn.Module):
+            _to_device_of_inputs(built, tensors)
             self._to_dtype_of_inputs(built, tensors)
             built.train(train)
         return built  # type: ignore[no-any-return]
@@ -132,8 +141,10 @@ class Candidate:
         """
         process = os.getpid()
         try:
-            returned = meter.evaluation(built, **{n: tensors[n] for n in self.called}, **self.call_options)
-            return returned if self.spec.select is None else self.spec.select(returned)
+            given = self.placed(tensors)
+            returned = meter.evaluation(built, **{n: given[n] for n in self.called}, **self.call_options)
+            returned = returned if self.spec.select is None else self.spec.select(returned)
+            return returned if given is tensors else _back(returned, tensors)
         except BaseException as error:
             if not is_of_the_loss(error):
                 raise
@@ -145,3 +156,16 @@ class Candidate:
     def __call__(self, tensors: Mapping[str, Tensor], *, train: bool = False) -> Tensor:
         """Build a fresh instance and call it once."""
         return self.call(self.build(tensors, train=train), tensors)  # type: ignore[no-any-return]
+
+
+def _to_device_of_inputs(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """As whoever trains on a device does, ``module.to(device)``; a tensor that does not follow is a defect of the module."""
+    elsewhere = next((tensor.device for tensor in tensors.values() if tensor.device.type != "cpu"), None)
+    if elsewhere is not None:
+        module.to(elsewhere)
+
+
+def _back(returned: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """What was returned, beside the tensors that were given."""
+    given = next(iter(tensors.values()), None)
+    return returned.to(given.device) if isinstance(returned, Tensor) and given is not None else returned

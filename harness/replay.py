@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness import surroundings
+from harness.backends import full_float32
 from harness.case import Case
 from harness.declaration import Declaration
 from harness.errors import DeclarationError, HarnessError, NotApplicable, TargetError, shown, told
@@ -18,6 +19,7 @@ from harness.results import Finding, Verification
 from harness.rules import X01, find
 from harness.rules.rule import mismatches
 from harness.rules.trial import Trial, isolated
+from harness.session import place
 from harness.spec import LossSpec
 from harness.trust import stranger
 from harness.verify import verify
@@ -92,8 +94,10 @@ def _replay(failure: Mapping[str, Any], named: str | None) -> Replay:
     aspect = str(failure.get("aspect", ""))
     if rule.check is None or failure.get("case") is None:
         return _verify_again(spec, failure, aspect)
-    trial = Trial(spec, implementation, Case.from_json(failure["case"]), device=str(failure.get("device", "cpu")))
-    with surroundings.kept(), warnings.catch_warnings(), isolated():
+    device = str(failure.get("device", "cpu"))
+    asked_on, _ = place(spec, implementation, rule, device)
+    trial = Trial(spec, implementation, Case.from_json(failure["case"]), device=asked_on)
+    with surroundings.kept(), warnings.catch_warnings(), isolated(), full_float32(device):
         warnings.simplefilter("ignore")
         found = [m for m in mismatches(rule.check(trial)) if m.aspect == aspect]
     if not found:

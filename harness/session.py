@@ -9,19 +9,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness import drawing, strategies, surroundings
+from harness import devices, drawing, strategies, surroundings
 from harness.case import Case
 from harness.errors import NotApplicable, told_in_a_line
 from harness.evaluation import LossRaised
+from harness.isolation import worker
 from harness.reproduce import script, shown
 from harness.results import Finding, Outcome, Severity, Status
 from harness.rules import BATTERY, X01
 from harness.rules.rule import Mismatch, Rule, mismatches
 from harness.rules.trial import Trial, isolated
 from harness.spec import LossSpec
+from harness.stopped import unfinished
 
 SHRINK_ASPECTS = 3  # findings of one rule that are shrunk; further ones keep the case that was drawn
 EXHAUSTIVE_CASES = 2  # cases of a rule on which all special points are enumerated too
+OF_THE_REFERENCE = "it is the reference, whose numbers are those of the CPU wherever candidates run"
 LEFT_OUT = "it loads torch's compiler, which takes seconds; the profiles 'ci' and 'thorough' run it"
 
 
@@ -38,6 +41,18 @@ class Profile:
 
 
 PROFILES = {"quick": Profile(0.5, 40, compiles=False), "ci": Profile(1.0, 80), "thorough": Profile(6.0, 600)}
+
+
+def place(spec: LossSpec, implementation: str, rule: Rule, device: str) -> tuple[str, str]:
+    """(where a rule is asked of an implementation that is verified on ``device``, why that is another device).
+
+    The reference is asked on the CPU: a loop over elements launches a kernel for each on CUDA, which is 5 to 20 times slower,
+    and it is there to say what is right, not to run there.
+    """
+    if devices.is_cpu(device):
+        return device, ""
+    reason = OF_THE_REFERENCE if spec.role(implementation) == "reference" else rule.on_the_cpu
+    return ("cpu", f"asked on the CPU: {reason}") if reason else (device, "")
 
 
 @dataclass
@@ -58,17 +73,36 @@ class Session:
             return Outcome(implementation, rule.code, Status.INAPPLICABLE, 0, reason), []
         if rule.compiles and not self.profile.compiles:
             return Outcome(implementation, rule.code, Status.SKIPPED, 0, LEFT_OUT), []
+        device, elsewhere = place(self.spec, implementation, rule, self.device)
+        if (gone := devices.lost(device)) is not None:
+            return Outcome(implementation, rule.code, Status.SKIPPED, 0, f"not run: {gone}"), []
+        outcome, findings = self._checked(implementation, rule, elsewhere)
+        if (gone := devices.lost(device)) is not None:  # whatever was found, found it on a device that fails
+            return self._device_lost(implementation, rule, device, gone)
+        return outcome, findings
+
+    def _checked(self, implementation: str, rule: Rule, elsewhere: str) -> tuple[Outcome, list[Finding]]:
         try:
             with surroundings.kept():
                 examples, found, reasons, left_out = self._examples(implementation, rule)
                 findings = self._findings(implementation, rule, found)
         except Exception as error:
             return self._crashed(implementation, rule, error)
-        return self._conclude(implementation, rule, examples, findings, reasons, left_out)
+        told = [elsewhere] if elsewhere else []
+        return self._conclude(implementation, rule, examples, findings, [*told, *reasons], [*told, *left_out])
 
-    def trial(self, implementation: str, case: Case, *, exhaustive: bool = True) -> Trial:
-        """A case given to an implementation, on this session's device."""
-        return Trial(self.spec, implementation, case, self.cache, self.device, exhaustive)
+    def _device_lost(self, implementation: str, rule: Rule, device: str, reason: str) -> tuple[Outcome, list[Finding]]:
+        last = worker.noted()
+        case = None if last is None else Case.from_json(last)
+        outcome, finding = unfinished(
+            self.spec, implementation, rule, device=device, status=Status.CRASHED, reason=reason, case=case
+        )
+        return outcome, [finding]
+
+    def trial(self, implementation: str, case: Case, rule: Rule | None = None, *, exhaustive: bool = True) -> Trial:
+        """A case given to an implementation, where ``rule`` is asked, or on this session's device."""
+        device = self.device if rule is None else place(self.spec, implementation, rule, self.device)[0]
+        return Trial(self.spec, implementation, case, self.cache, device, exhaustive)
 
     def pool(self, regime: str, mode: str | None, count: int) -> list[Case]:
         """The first ``count`` cases of a regime; the same seed draws the same ones, whichever rule asks first."""
@@ -103,7 +137,7 @@ class Session:
     def _trials(self, implementation: str, rule: Rule) -> list[Trial]:
         mode = "smooth" if rule.smooth else None
         return [
-            self.trial(implementation, case, exhaustive=regime == "distinct" and position < EXHAUSTIVE_CASES)
+            self.trial(implementation, case, rule, exhaustive=regime == "distinct" and position < EXHAUSTIVE_CASES)
             for regime, count in rule.regimes.items()
             for position, case in enumerate(self.pool(regime, mode, max(1, math.ceil(count * self.profile.share))))
         ]
@@ -196,7 +230,7 @@ class Session:
     def _same_finding(
         self, implementation: str, rule: Rule, aspect: str, severity: str, case: Case
     ) -> tuple[Trial, Mismatch] | None:
-        trial = self.trial(implementation, case)
+        trial = self.trial(implementation, case, rule)
         assert rule.check is not None
         try:
             with isolated():
@@ -220,7 +254,7 @@ class Session:
             rule=rule.code,
             severity=severity,
             implementation=trial.implementation,
-            message=_message(rule, trial, mismatch, self.device),
+            message=_message(rule, trial, mismatch),
             evidence=evidence,
             case=trial.case,
             reproduction=script(self.spec, trial.implementation, mismatch),
@@ -285,11 +319,11 @@ def _complexity(case: Case, spec: LossSpec) -> tuple[int, int, int, str]:
     return case.numel(spec), len(set(values)), len(repr(values)), case.key
 
 
-def _message(rule: Rule, trial: Trial, mismatch: Mismatch, device: str) -> str:
+def _message(rule: Rule, trial: Trial, mismatch: Mismatch) -> str:
     tensors = mismatch.tensors or {}
     floating = [t.dtype for t in tensors.values() if t.is_floating_point()]
     dtype = str(floating[0]).removeprefix("torch.") if floating else trial.case.dtype
-    header = f"{trial.spec.name} / {trial.implementation} / {rule.code} {rule.title} / {dtype} / {device}"
+    header = f"{trial.spec.name} / {trial.implementation} / {rule.code} {rule.title} / {dtype} / {trial.device}"
     lines = [header, f"  {mismatch.sentence}", f"  {shown(mismatch.sizes or trial.case.sizes, tensors)}"]
     lines += [f"  {text}" for text in (mismatch.note, f"to mend: {mismatch.hint}" if mismatch.hint else "") if text]
     return "\n".join(line for line in lines if line.strip())

@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 
 from harness import errors, suggest, surroundings
+from harness.backends import full_float32
 from harness.causes import attributed
 from harness.errors import HarnessError, nearest, told_in_a_line
 from harness.laws import Law
@@ -86,7 +87,8 @@ def verify(
         rules: codes or prefixes to check; all by default.
         ignore: codes or prefixes to leave out.
         implementations: names to check; all by default.
-        device: where the tensors are.
+        device: where the tensors are; beside candidates on a CUDA device the reference is verified on the CPU.  A rule that
+            loses the device for this process has crashed, and those after it are skipped.
         seed: the same seed gives the same cases and findings.
 
     Raises:
@@ -107,6 +109,7 @@ def verify(
     with (
         warnings.catch_warnings(),
         isolated(),
+        full_float32(device),
         contextlib.redirect_stdout(io.StringIO()),
     ):  # hundreds of calls may print
         warnings.simplefilter("ignore")
@@ -165,7 +168,13 @@ def _of_smooth_cases(
     ask: Callable[[Sequence[Trial]], T], spec: LossSpec, implementation: str, profile: str, device: str, seed: int
 ) -> T:
     session = _session(spec, profile, seed, device)
-    with surroundings.kept(), warnings.catch_warnings(), isolated(), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        surroundings.kept(),
+        warnings.catch_warnings(),
+        isolated(),
+        full_float32(device),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
         cases = session.pool("distinct", "smooth", CASES_OF_SUGGESTIONS)
         return ask([session.trial(implementation, case) for case in cases])

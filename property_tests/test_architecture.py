@@ -24,7 +24,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
         ),
         "surroundings": ("environment", "dispatch", "aten", "meter", "isolation"),
     },
-    {"generate": ("strategies", "drawing"), "evaluate": ("evaluation", "surroundings")},
+    {"generate": ("strategies", "drawing"), "evaluate": ("evaluation", "surroundings", "devices", "backends")},
     {"check": ("rules", "reproduce", "suggest"), "measure": ("timing",)},
     {
         "run": (
@@ -119,6 +119,40 @@ def violations(root: Path) -> list[str]:
 
 def test_imports_run_one_way() -> None:
     assert violations(HARNESS) == []
+
+
+MAKERS = {
+    *("arange", "as_tensor", "empty", "eye", "from_numpy", "full", "linspace", "normal", "ones", "rand", "randint"),
+    *("randn", "randperm", "tensor", "zeros"),
+}
+
+
+def made_on_the_cpu(folder: Path) -> list[str]:
+    """Where a rule makes a tensor without saying on which device, as `path:line: what`."""
+    found = []
+    for path in sorted(folder.rglob("*.py")):
+        if path.name == "made.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and isinstance(node.func.value, ast.Name)
+                and node.func.value.id == "torch"
+                and node.func.attr in MAKERS
+                and not any(given.arg == "device" for given in node.keywords)
+            ):
+                found.append(f"{path.name}:{node.lineno}: torch.{node.func.attr} without a device")
+    return found
+
+
+def test_rules_make_tensors_on_the_device_of_the_case() -> None:
+    assert made_on_the_cpu(HARNESS / "rules") == []
+
+
+def test_a_planted_tensor_of_the_cpu_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "signs.py").write_text("import torch\norder = torch.arange(3)\nthere = torch.arange(3, device='cpu')\n")
+    assert made_on_the_cpu(tmp_path) == ["signs.py:2: torch.arange without a device"]
 
 
 def test_every_floor_stands() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from harness.isolation import events, limits
 
 _telling: list[Teller] = []
+_noted: list[Callable[[], Any]] = []  # the latest alone
 
 
 class Teller:
@@ -38,8 +39,14 @@ def note(data: Callable[[], Any]) -> None:
     Args:
         data: makes it, as JSON types.
     """
+    _noted[:] = [data]
     if _telling:
         _telling[-1].tell("note", data())
+
+
+def noted() -> Any:
+    """What was looked at last in this process, as JSON types; ``None`` before anything was."""
+    return _noted[-1]() if _noted else None
 
 
 @contextlib.contextmanager

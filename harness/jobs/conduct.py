@@ -36,7 +36,8 @@ def conduct(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], Non
     """Run a job, keep its results as they come, and report what its process does not survive.
 
     A rule whose check ends the process is reported as crashed or timed out, with the last input; the rules after it run in
-    a new one.  After `DEATHS` processes, or one that cannot even load the loss, what is left is reported as not run.
+    a new one.  So do those after a rule that has lost the device, which the process itself has reported.  After `DEATHS`
+    processes, or one that cannot even load the loss, what is left is reported as not run.
 
     Args:
         sandbox: where processes come from.
@@ -48,6 +49,9 @@ def conduct(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], Non
         return _measure(sandbox, job, keep, begin)
     for _ in range(DEATHS):
         ended, left = _round(sandbox, job, keep, begin)
+        if ended.ok and left.codes:
+            job = left
+            continue
         if ended.ok:
             return Conducted()
         if not left.codes:

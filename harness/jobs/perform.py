@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from harness import devices
 from harness.environment import describe
 from harness.errors import HarnessError, TargetError, shown
 from harness.locate import load_specs
@@ -58,33 +59,49 @@ class _Telling(Run):
         self.current = step
         self.tell("step", step)
 
+    def begin_on_a_device(self, step: str) -> None:
+        for device in self.request.devices:
+            if (gone := devices.lost(device)) is not None:
+                raise _DeviceLost(gone)
+        self.begin(step)
+
     def add(self, record: LossRecord, failures: Mapping[str, dict[str, Any]] | None = None) -> None:
         super().add(record, failures)
         told = {"step": self.current, "record": loss_dumps(record), "failures": dict(failures or {})}
         self.tell("result", told | {"is_outcome": bool(record.outcomes)})
 
 
+class _DeviceLost(Exception):
+    """The device of the job works no more in this process."""
+
+
 class _Steps(Observer):
-    """Names the step before it begins."""
+    """Names the step before it begins, and begins none on a device that is lost."""
 
     def __init__(self, run: _Telling) -> None:
         self.run = run
 
     def begin(self, step: Step) -> None:
         """See `Observer`."""
-        self.run.begin(step.kind)
+        self.run.begin_on_a_device(step.kind)
 
     def found(self, loss: str, findings: Sequence[FindingRecord]) -> None:
         """Told with the results."""
 
 
 def verify(payload: Mapping[str, Any], tell: Tell) -> None:
-    """Check the rules that the request names on its one implementation, then look for laws where that is asked for."""
+    """Check the rules that the request names on its one implementation, then look for laws where that is asked for.
+
+    Where a rule loses the device it is told of, and this ends with the others undone: they need another process.
+    """
     run = _loaded(payload, tell)
     if payload["checks"]:
-        run.verify(_Steps(run))
+        try:
+            run.verify(_Steps(run))
+        except _DeviceLost:
+            return
     if payload["suggests"]:
-        run.begin(SUGGESTIONS)
+        run.begin_on_a_device(SUGGESTIONS)
         run.suggest(run.plans[0])
 
 

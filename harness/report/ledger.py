@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness import rules
+from harness import devices, rules
 from harness.calibrate import GROUP_S, SHORT_PAIRS, calibrate
 from harness.environment import describe, now
 from harness.errors import HarnessError
@@ -144,6 +144,8 @@ def why_absent(device: str) -> str:
     kind, _, index = device.partition(":")
     if kind != "cuda":
         return ""
+    if devices.is_barred():
+        return f"{device}: this process is a fork of one that has used CUDA, and cannot use it"
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return f"{device}: torch sees {count} CUDA devices here" if int(index or 0) >= count else ""
 
@@ -185,8 +187,9 @@ class Ledger(ABC):
         self.seconds: dict[str, float] = {}
         self.is_verified = False
         self.untimed: set[str] = set()
-        here = {device: reason for device in request.devices if (reason := why_absent(device))}
-        self.absent = dict(here if absent is None else absent)
+        if absent is None:  # else whoever runs the jobs has said so, and asking here might start CUDA in this process
+            absent = {device: reason for device in request.devices if (reason := why_absent(device))}
+        self.absent = dict(absent)
         if len(self.absent) == len(request.devices):
             raise HarnessError("; ".join(self.absent.values()))
         self._parts: dict[str, list[LossRecord]] = {plan.name: [plan.record] for plan in self.plans}

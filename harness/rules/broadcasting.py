@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from harness import dims
@@ -16,7 +15,7 @@ from harness.errors import NotApplicable, told, told_in_a_line
 from harness.evaluation import LossRaised
 from harness.rules import sides
 from harness.rules.compare import same_gradients, same_output
-from harness.rules.rule import Mismatch, Rule
+from harness.rules.rule import ENDS_A_DEVICE, Mismatch, Rule
 from harness.rules.symbols import permuted, symbol_axes
 from harness.rules.trial import Trial, WrongReturn
 from harness.spec import LossSpec
@@ -296,9 +295,7 @@ def _differs(trial: Trial, changed: Mapping[str, Tensor], plain: Mapping[str, Te
     try:
         run = trial.run(changed)
     except LossRaised as raised:
-        return Mismatch(
-            "loss", first_line(raised.error), f"{float(torch.as_tensor(base.scalar)):.4g}, as for the contiguous tensor"
-        )
+        return Mismatch("loss", first_line(raised.error), f"{base.scalar:.4g}, as for the contiguous tensor")
     condition, intermediate = trial.scale
     mismatch = same_output(run.output, base.output, condition, intermediate)
     if mismatch is not None or not base.finite:
@@ -327,6 +324,7 @@ RULES = (
         check=undeclared_shapes_are_refused,
         regimes={"distinct": 2},
         smooth=True,
+        on_the_cpu=ENDS_A_DEVICE,
         why="[B, 1] predictions against [B] labels make a [B, B] matrix: the mean of it is a plausible number, and a wrong one.",
         example="return ((predictions - labels) ** 2).mean()      # [B, 1] - [B] is [B, B]",
         mend="Compare shapes first and raise a ValueError that names both.",

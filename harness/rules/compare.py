@@ -30,7 +30,9 @@ def same_output(came: Tensor, should: Tensor, condition: float, intermediate: fl
     allowed = torch.maximum(
         tolerance.SAME_RELATIVE * finite,
         torch.tensor(
-            tolerance.same(float(finite.max()) if finite.numel() else 0.0, condition, intermediate), dtype=torch.float64
+            tolerance.same(float(finite.max()) if finite.numel() else 0.0, condition, intermediate),
+            dtype=torch.float64,
+            device=b.device,
         ),
     )
     if not bool((off > allowed).any()):

@@ -96,7 +96,7 @@ def _compiled_differs(trial: Trial, compiled: Compiled, symbol: str) -> Mismatch
         returned = compiled(candidate.build(leaves), {n: leaves[n] for n in candidate.called}, candidate.call_options)
         output = dense(returned if trial.spec.select is None else trial.spec.select(returned))
         gradients: Sequence[Tensor | None] = [None] * len(names)
-        if output.requires_grad:
+        if output.requires_grad:  # what is compiled may first fail in its backward
             gradients = torch.autograd.grad(contract(output), [leaves[n] for n in names], allow_unused=True)
     except LossRaised:
         raise

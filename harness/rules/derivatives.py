@@ -41,8 +41,11 @@ def first_difference(trial: Trial, came: Gradients, should: Gradients) -> Mismat
     for name, theirs in should.items():
         if name not in came or (theirs is None and came[name] is None):
             continue
-        shape = trial.case.shape(trial.spec, name)
-        ours, wanted = (torch.zeros(shape) if g is None else g.detach().double() for g in (came[name], theirs))
+        given = next(g for g in (came[name], theirs) if g is not None)
+        ours, wanted = (
+            torch.zeros_like(given, dtype=torch.float64) if g is None else g.detach().double()
+            for g in (came[name], theirs)
+        )
         off = (ours - wanted).abs().nan_to_num(torch.inf)
         largest = float(wanted.abs().max()) if wanted.numel() else 0.0
         allowed = 10 * tolerance.SAME_RELATIVE * largest

@@ -17,6 +17,7 @@ from harness.rules import slopes
 from harness.rules.compare import same_output
 from harness.rules.detach import DetachTape
 from harness.rules.gradients import element, interior, loss_value, needs_differentiable, slope_code
+from harness.rules.made import directions
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.trial import Trial, describe
 
@@ -65,10 +66,7 @@ class _Point:
     def directions(self, generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
         """Fresh directions of +-1, times each input's share of the step."""
         for _ in range(DIRECTIONS):
-            yield {
-                name: self.shares[name] * (2.0 * torch.randint(2, g.shape, generator=generator) - 1).to(g)
-                for name, g in self.gradients.items()
-            }
+            yield {name: self.shares[name] * directions(g, generator) for name, g in self.gradients.items()}
 
 
 def gradient_matches_slopes_along_directions(trial: Trial) -> Mismatch | None:

@@ -164,6 +164,7 @@ RULES = (
         regimes={"distinct": 1},
         smooth=True,
         compiles=True,
+        on_the_cpu="fake tensors have no numbers, and say by themselves that they are on CUDA",
         why="A constant on the CPU fails at the first batch on a GPU, where no test ran.",
         example="mask = torch.eye(len(z), dtype=torch.bool)      # on the CPU, wherever z is",
         mend="`torch.eye(len(z), dtype=torch.bool, device=z.device)`.",

@@ -16,6 +16,7 @@ from harness.evaluation import LossRaised
 from harness.rules import slopes
 from harness.rules.broadcasting import unit_symbols
 from harness.rules.detach import DetachTape
+from harness.rules.made import signs
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.special import counts_nothing, special_cases, with_everything_counted
 from harness.rules.trial import Run, Trial, contract, describe
@@ -97,11 +98,6 @@ def _largest_slope(value: slopes.Value, tensors: Mapping[str, Tensor], names: Se
     )
     count = sum(tensors[n].numel() for n in names)
     return max([*found, abs(slope) / max(count, 1) if math.isfinite(slope) else 0.0])
-
-
-def signs(tensor: Tensor) -> Tensor:
-    """A fixed direction of +-1 without a pattern that a loss may share: the signs of sin(k^2)."""
-    return torch.arange(1, tensor.numel() + 1, dtype=torch.float64).square().sin().sign().reshape(tensor.shape)
 
 
 def _gradcheck(

@@ -210,7 +210,7 @@ def _declared_power(spec: LossSpec, symbol: str) -> int:
 
 def _footprint(trial: Trial, case: Case) -> tuple[int, int]:
     """(most bytes made at a time, bytes saved for backward) of one forward."""
-    tensors = trial.leaves(trial.at(case).tensors())
+    tensors = trial.leaves(trial.candidate.placed(trial.at(case).tensors()))
     built, seen = trial.candidate.build(tensors), Memory(tensors)
     try:
         with torch.autograd.graph.saved_tensors_hooks(seen.pack, lambda tensor: tensor), seen:

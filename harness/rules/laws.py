@@ -19,6 +19,7 @@ from harness.errors import NotApplicable
 from harness.laws import Law
 from harness.rules import sides
 from harness.rules.compare import relation
+from harness.rules.made import counted
 from harness.rules.masking import removable
 from harness.rules.removal import removal
 from harness.rules.rule import Found, Mismatch, Rule
@@ -144,7 +145,7 @@ def _linear_in(trial: Trial, law: Law) -> Iterator[Mismatch]:
     domain = trial.spec.tensors[name].domain
     if not tensors[name].is_floating_point():
         raise NotApplicable(f"{name} is not floating")
-    other = domain.sample(tuple(tensors[name].shape), trial.generator(2), trial.case.sizes).to(tensors[name].dtype)
+    other = trial.another(name, tensors[name], salt=2)
     a, b = (FACTOR, SHIFT) if domain.scalable else (0.25, 0.75)  # a bounded domain is closed under means only
 
     tensors[name] = a * tensors[name] + b * other
@@ -286,9 +287,9 @@ def _repeats(trial: Trial, law: Law) -> Iterator[Mismatch]:
         raise NotApplicable(f"{name} has dims {trial.spec.tensors[name].dims!r}; copies need one weight per slice")
     if any(tensor.domain.symbol == symbols[0] for tensor in trial.spec.tensors.values()):
         raise NotApplicable(f"{name} is looked up by position, so that its copies would be other positions")
-    counts = torch.arange(1, tensors[name].numel() + 1) % 3 + 1
+    counts = counted(tensors[name].numel(), tensors[name], start=1) % 3 + 1
     tensors[name] = counts.to(tensors[name].dtype)
-    index = torch.repeat_interleave(torch.arange(len(counts)), counts)
+    index = [position for position, copies in enumerate(counts.tolist()) for _ in range(copies)]
 
     def other(leaves: Mapping[str, Tensor]) -> Tensor:
         copies = selected(trial, leaves, symbols[0], index)
@@ -310,10 +311,7 @@ def _inert(trial: Trial, law: Law) -> Iterator[Mismatch]:
     """
     name = law.names[0]
     tensors = trial.tensors()
-    other_value = trial.spec.tensors[name].domain.sample(
-        tuple(tensors[name].shape), trial.generator(3), trial.case.sizes
-    )
-    changed = other_value.to(tensors[name].dtype)
+    changed = trial.another(name, tensors[name], salt=3)
     yield from relation(
         trial,
         lambda leaves: trial.output({**leaves, name: changed}),

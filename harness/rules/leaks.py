@@ -139,10 +139,11 @@ def _second_step(trial: Trial, built: Any, train: bool) -> Iterator[Mismatch]:
     for step in (1, 2):
         try:
             scalar = _forward(trial, built, trial.tensors())
-            if scalar.requires_grad:
-                scalar.backward()
-        except Exception as raised:
-            error = raised.error if isinstance(raised, LossRaised) else raised
+        except LossRaised as raised:
+            error: BaseException | None = raised.error
+        else:
+            error = _raised_in_backward(scalar)
+        if error is not None:
             if step == 1 or "second time" not in str(error):
                 return  # another failure: B01 and the rules of state say so
             yield Mismatch(
@@ -155,6 +156,15 @@ def _second_step(trial: Trial, built: Any, train: bool) -> Iterator[Mismatch]:
                 hint="detach what is carried from call to call: self.running = (0.9 * self.running + 0.1 * value).detach()",
             )
             return
+
+
+def _raised_in_backward(scalar: Tensor) -> Exception | None:
+    try:
+        if scalar.requires_grad:
+            scalar.backward()
+    except Exception as error:
+        return error
+    return None
 
 
 _STEPS = """

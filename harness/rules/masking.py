@@ -10,6 +10,7 @@ from torch import Tensor
 from harness import dims
 from harness.case import Case
 from harness.errors import NotApplicable
+from harness.rules.made import scattered
 from harness.spec import LossSpec
 
 
@@ -34,10 +35,9 @@ def with_some_removed(spec: LossSpec, tensors: Mapping[str, Tensor], name: str) 
         raise NotApplicable(f"{name} has fewer than two elements")
     value = removable(spec, name)
     assert value is not None
-    order = torch.arange(values.numel(), dtype=torch.float64).add(1).mul(0.6180339887498949).frac().argsort()
     count = max(1, values.numel() // 3)
-    removed = torch.zeros(values.numel(), dtype=torch.bool)
-    removed[order[:count]] = True
+    removed = torch.zeros_like(values, dtype=torch.bool).reshape(-1)
+    removed[scattered(values)[:count]] = True
     removed = removed.reshape(values.shape)
     kept = removable_free(spec, values, name)
     values = torch.where(removed, torch.full_like(values, value), kept)

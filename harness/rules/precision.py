@@ -146,9 +146,10 @@ def autocast_changes_only_the_precision(trial: Trial) -> Iterator[Mismatch]:
     if not exact.finite or not plain.finite:
         raise NotApplicable("not finite in float32 or float64; see G08 and D02")
     condition, intermediate = trial.scale
-    where = "under torch.autocast('cpu', dtype=torch.bfloat16)"
+    kind = torch.device(trial.device).type
+    where = f"under torch.autocast({kind!r}, dtype=torch.bfloat16)"
     try:
-        run = trial.run(tensors, mode=torch.autocast("cpu", dtype=torch.bfloat16))
+        run = trial.run(tensors, mode=torch.autocast(kind, dtype=torch.bfloat16))
     except LossRaised as raised:
         yield Mismatch(
             f"loss {where}",

@@ -135,10 +135,7 @@ def _removal_code(name: str, where: Mapping[str, Tensor], changed: Mapping[str, 
 
 def _other_values(trial: Trial, name: str, tensor: Tensor, mask: Tensor) -> Tensor:
     """Other legal values where ``mask`` is set."""
-    domain = trial.spec.tensors[name].domain
-    sampled = domain.sample(
-        tuple(tensor.shape), trial.generator(salt=1 + list(trial.spec.tensors).index(name)), trial.case.sizes
-    ).to(tensor.dtype)
+    sampled = trial.another(name, tensor, salt=1 + list(trial.spec.tensors).index(name))
     return torch.where(mask, sampled, tensor)
 
 

@@ -66,6 +66,14 @@ class Partly:
     reason: str
 
 
+# Why rules that give a loss what it should refuse ask on the CPU.  There an index out of range is an exception, which is the
+# refusal that they look for; on CUDA it is an assertion in a kernel, after which the device is lost to the process.  What is
+# refused is decided by the code of the loss, which is one on all devices.
+ENDS_A_DEVICE = (
+    "an index out of range, which is an error there, would end the device for the process, and what a loss refuses does not "
+    "depend on the device"
+)
+
 Found = Mismatch | Iterable[Mismatch | Partly] | None
 Check = Callable[["Trial"], Found]
 CheckAll = Callable[[Sequence["Trial"]], Found]
@@ -86,6 +94,7 @@ class Rule:
         regimes: which cases it looks at, and how many of each at most.
         smooth: whether it needs generic values, without ties and special points.
         compiles: whether it loads torch's compiler, which takes seconds once in a process; profiles may leave it out.
+        on_the_cpu: why it is asked on the CPU, on whatever device the loss is verified; empty where it is asked there.
         why: what goes wrong in practice.
         example: the defect as code.
         mend: how to mend it.
@@ -106,6 +115,7 @@ class Rule:
     applies: Callable[[LossSpec, str], str | None] = lambda spec, name: None
     smooth: bool | None = None
     compiles: bool = False
+    on_the_cpu: str = ""
 
     @property
     def statement(self) -> str:
@@ -113,11 +123,15 @@ class Rule:
         function: Any = self.check or self.check_all
         return textwrap.dedent(f"    {function.__doc__ or ''}").strip()
 
+    @property
+    def _place(self) -> str:
+        return f"Asked on the CPU, whatever the device: {self.on_the_cpu}.\n\n" if self.on_the_cpu else ""
+
     def explain(self) -> str:
         """What the rule checks, why it matters, an example of the defect, how to mend it, the source."""
         example = textwrap.indent(textwrap.dedent(self.example).strip(), "    ")
         return (
-            f"# {self.code} {self.title}\n\n{self.statement}\n\nSeverity: {self.severity}\n\n"
+            f"# {self.code} {self.title}\n\n{self.statement}\n\n{self._place}Severity: {self.severity}\n\n"
             f"## Why it matters\n\n{self.why}\n\n## An example of the defect\n\n{example}\n\n"
             f"## How to mend it\n\n{self.mend}\n\n## Source\n\n{self.source}\n"
         )

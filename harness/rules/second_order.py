@@ -12,7 +12,8 @@ from harness import tolerance
 from harness.errors import NotApplicable
 from harness.rules.broadcasting import first_line
 from harness.rules.detach import DetachTape
-from harness.rules.gradients import element, interior, needs_differentiable, signs
+from harness.rules.gradients import element, interior, needs_differentiable
+from harness.rules.made import signs
 from harness.rules.rule import Mismatch, Rule, Severity
 from harness.rules.trial import Trial, contract, describe
 from harness.spec import LossSpec
@@ -64,7 +65,10 @@ def curvature(trial: Trial, tensors: Mapping[str, Tensor]) -> Curvature:
     upstream = torch.ones_like(scalar).requires_grad_()  # `once_differentiable` refuses by looking at this one only
     try:
         first = torch.autograd.grad(scalar, wrt, upstream, create_graph=True, allow_unused=True)
-        along = [(g * signs(g)).sum() for g in first if g is not None and g.requires_grad]
+    except Exception as error:
+        raise Refused(error) from error
+    along = [(g * signs(g)).sum() for g in first if g is not None and g.requires_grad]
+    try:
         torch.autograd.backward(along)  # grad() would leave out a node that refuses, as no path from it leads to wrt
     except Exception as error:
         raise Refused(error) from error

@@ -230,8 +230,8 @@ def _is_weighted_mean(trial: Trial, each: Trial, mean: Trial) -> bool:
         recipes = {n: Recipe(seed=1 + 7919 * len(rows) + k) for k, n in enumerate(trial.spec.differentiable)}
         drawn = trial.at(replace(trial.case, tensors={**trial.case.tensors, **recipes})).tensors()
         with torch.no_grad():
-            rows.append(each.output(drawn).reshape(-1))
-            values.append(mean.output(drawn).sum())
+            rows.append(each.output(drawn).reshape(-1).cpu())  # CUDA has no solver for a matrix without full rank
+            values.append(mean.output(drawn).sum().cpu())
         if len(rows) == 1:
             draws = min(rows[0].numel(), UNKNOWN_LIMIT) + 3
             allowed = tolerance.same(float(values[0]), *mean.measure_scale(drawn))

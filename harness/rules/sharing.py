@@ -17,7 +17,8 @@ from harness.rules.broadcasting import first_line
 from harness.rules.compare import relation, same_gradients, same_output
 from harness.rules.dtypes import short
 from harness.rules.laws import declared
-from harness.rules.rule import Mismatch, Rule
+from harness.rules.made import counted, positions
+from harness.rules.rule import ENDS_A_DEVICE, Mismatch, Rule
 from harness.rules.symbols import permuted, selected
 from harness.rules.trial import Trial, describe
 from harness.spec import LossSpec
@@ -233,9 +234,9 @@ def _padded(trial: Trial, leaves: Mapping[str, Tensor], name: str, symbol: str) 
             raise NotApplicable(f"{other} is tied together along {symbol}, so that nothing can be appended")
     size = trial.case.sizes[symbol]
     assert isinstance(size, int)
-    result = selected(trial, leaves, symbol, torch.tensor([*range(size), 0, size - 1]))
+    result = selected(trial, leaves, symbol, [*range(size), 0, size - 1])
     axis = dims.axes(trial.spec.tensors[name].dims, trial.case.sizes).index(symbol)
-    result[name] = result[name].index_fill(axis, torch.tensor([size, size + 1]), 0)
+    result[name] = result[name].index_fill(axis, positions([size, size + 1], result[name]), 0)
     return result
 
 
@@ -281,7 +282,7 @@ def _covering(trial: Trial, symbol: str) -> tuple[Trial, dict[str, Tensor]] | No
     moved = trial.at(replace(trial.case, sizes=sizes, tensors=recipes, layouts={}))
     tensors = moved.tensors()
     for name in pointing:
-        flat = torch.arange(tensors[name].numel()) % count
+        flat = counted(tensors[name].numel(), tensors[name]) % count
         tensors[name] = flat.reshape(tensors[name].shape).to(tensors[name].dtype)
     return moved, tensors
 
@@ -342,6 +343,7 @@ RULES = (
         applies=_has_zero_or_one,
         regimes={"distinct": 2},
         smooth=True,
+        on_the_cpu=ENDS_A_DEVICE,
         why="A loader gives the mask as uint8 or int64, and the loss keeps what it should drop.",
         example="error[mask]      # with an int64 mask these are rows 0 and 1; ~mask of a uint8 one is 254 or 255",
         mend="`mask = mask != 0` first, or refuse other dtypes with a TypeError.",

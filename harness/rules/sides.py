@@ -6,13 +6,14 @@ Each function returns the lines that define ``other(tensors)``, in which ``loss(
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.machinery import PathFinder
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from harness.rules.made import counted
 from harness.rules.rule import Mismatch
 from harness.rules.symbols import permuted, symbol_axes
 from harness.rules.trial import Trial
@@ -88,7 +89,7 @@ def _order(trial: Trial, tensors: Mapping[str, Tensor], symbol: str, axes: Mappi
     count = tensors[name].shape[along[0]]
     shape = [count if axis in along else 1 for axis in range(tensors[name].ndim)]
     column = [-1 if axis == along[0] else 1 for axis in range(tensors[name].ndim)]
-    outside = torch.arange(count, 2 * count)  # values below count may be renamed
+    outside = counted(count, tensors[name], start=count)  # values below count may be renamed
     moved = permuted(trial, {**tensors, name: outside.reshape(column).expand(shape)}, symbol)[name]
     index = tuple(slice(None) if axis == along[0] else 0 for axis in range(moved.ndim))
     return [int(position) - count for position in moved[index]]
@@ -103,9 +104,9 @@ def combination(name: str, value: Tensor, a: float, b: float) -> str:
     )
 
 
-def repeated(trial: Trial, name: str, symbol: str, index: Tensor) -> str:
+def repeated(trial: Trial, name: str, symbol: str, index: Sequence[int]) -> str:
     """The loss of the slices at ``index`` along a symbol, each of weight one."""
-    lines = [f"index = torch.tensor({index.tolist()})", "copies = dict(tensors)"]
+    lines = [f"index = torch.tensor({list(index)})", "copies = dict(tensors)"]
     for each, along in symbol_axes(trial.spec, trial.case, symbol).items():
         lines.append(
             f"copies[{each!r}] = tensors[{each!r}]" + "".join(f".index_select({axis}, index)" for axis in along)

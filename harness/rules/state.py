@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness import surroundings
+from harness import backends, devices, surroundings
 from harness.evaluation import LossRaised
 from harness.rules.compare import same_output
 from harness.rules.rule import Mismatch, Rule
@@ -31,7 +31,7 @@ def same_input_same_output(trial: Trial) -> Mismatch | None:
     tensors = trial.tensors()
     outputs = []
     for state in STATES:
-        torch.default_generator.manual_seed(state)
+        devices.seed(state)
         random.seed(state)
         np.random.seed(state)
         outputs.append(checked(trial.candidate(tensors), tensors))
@@ -61,23 +61,28 @@ GLOBALS: Mapping[str, Callable[[], Any]] = {
     "torch.are_deterministic_algorithms_enabled()": torch.are_deterministic_algorithms_enabled,
     "torch.is_anomaly_enabled()": torch.is_anomaly_enabled,
     "torch.is_autocast_enabled('cpu')": lambda: torch.is_autocast_enabled("cpu"),
+    "torch.is_autocast_enabled('cuda')": lambda: torch.is_autocast_enabled("cuda"),
     "os.getcwd()": os.getcwd,
     "sys.getrecursionlimit()": sys.getrecursionlimit,
 }
-GENERATORS: Mapping[str, Callable[[], Any]] = {
-    "torch's global generator": lambda: torch.get_rng_state().numpy().tobytes(),
-    "Python's global generator": random.getstate,
-    "NumPy's global generator": _numpy_state,
-}
+
+
+def _generator_states() -> dict[str, Any]:
+    """The state of every global generator by its name; those of CUDA devices are among torch's."""
+    states: dict[str, Any] = {name: each.get_state().numpy().tobytes() for name, each in devices.generators().items()}
+    return states | {"Python's global generator": random.getstate(), "NumPy's global generator": _numpy_state()}
 
 
 def global_state_is_untouched(trial: Trial) -> Iterator[Mismatch]:
     """A call leaves the global generators, grad mode, default dtype, threads and autocast as they were, and the process too.
 
-    state after L(x).backward() = state before
+        state after L(x).backward() = state before
+
+    So do the settings of torch's backends: in which precision float32 is multiplied and convolved (TF32), and which kernels
+    cuDNN may take.  Generators of CUDA devices are among those that are watched where the process uses CUDA.
     """
     tensors = trial.tensors()
-    for changes in (_nothing, _process_changed, _settings_changed, _generators_changed):
+    for changes in (_nothing, _process_changed, _settings_changed, _backends_changed, _generators_changed):
         with surroundings.kept(), isolated():  # what one call changes for good would no longer change in the next one
             found = list(changes(trial, tensors))
         yield from found
@@ -95,7 +100,7 @@ def _settings_changed(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[M
             before = {name: read() for name, read in GLOBALS.items()}
             output = _call(trial, trial.leaves(tensors))
             after = {name: read() for name, read in GLOBALS.items()}
-        _backward(output, grad)
+        _backward(output, tensors, grad)
         for name, value in after.items():
             if value != before[name]:
                 where = "inside no_grad()" if not grad else "with grad enabled"
@@ -109,6 +114,22 @@ def _settings_changed(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[M
                     code=f"import os\nimport sys\n\nwith {mode}:\n    print({name})\n    loss(**tensors)\n    print({name})",
                     hint="use `with torch.no_grad():` (or torch.autocast, ...) as a context manager; it restores what was",
                 )
+
+
+def _backends_changed(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
+    before = backends.read()
+    _backward(_call(trial, trial.leaves(tensors)), tensors, True)
+    for setting, came, was in backends.changed(before, backends.read()):
+        yield Mismatch(
+            f"{setting.name} after a call",
+            str(came),
+            f"{was} as before",
+            aspect=setting.name,
+            tensors=tensors,
+            code=f"print({setting.name})\nloss(**tensors)\nprint({setting.name})",
+            hint="leave it to whoever trains, or put it back in a `finally`",
+            note=f"from now on it decides {setting.about} of the whole program" if setting.about else "",
+        )
 
 
 def _printed_around(name: str) -> str:
@@ -138,14 +159,14 @@ def _generators_changed(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator
     before: list[dict[str, Any]] = []
     for state in SEEDS:
         built = trial.candidate.build(tensors)
-        torch.default_generator.manual_seed(state)
+        devices.seed(state)
         random.seed(state)
         np.random.seed(state)
-        before.append({name: read() for name, read in GENERATORS.items()})
+        before.append(_generator_states())
         output = trial.candidate.call(built, trial.leaves(tensors))
-        _backward(output, True)
-        after.append({name: read() for name, read in GENERATORS.items()})
-    for name in GENERATORS:
+        _backward(output, tensors, True)
+        after.append(_generator_states())
+    for name in before[0]:  # a generator that the loss itself was the first to use is not among them
         if after[0][name] == before[0][name]:
             continue
         reseeded = after[0][name] == after[1][name]
@@ -156,10 +177,20 @@ def _generators_changed(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator
             aspect=name,
             severity=None if reseeded else "warning",
             tensors=tensors,
-            code="for seed in (1, 2):\n    torch.manual_seed(seed)\n    loss(**tensors)\n    print('next draw after the call:', torch.rand(()).item())",
+            code=_draw_after(name),
             hint="use a local torch.Generator",
             note="every other random draw of the training repeats: augmentation, dropout, sampling" if reseeded else "",
         )
+
+
+def _draw_after(name: str) -> str:
+    """Lines that show the next draw of a generator after a call."""
+    device = name.rpartition(" of ")[2] if " of cuda" in name else ""
+    draw = f"torch.rand((), device={device!r})" if device else "torch.rand(())"
+    return (
+        f"for seed in (1, 2):\n    torch.manual_seed(seed)\n    loss(**tensors)\n"
+        f"    print('next draw after the call:', {draw}.item())"
+    )
 
 
 def _call(trial: Trial, tensors: Mapping[str, Tensor]) -> Any:
@@ -169,10 +200,11 @@ def _call(trial: Trial, tensors: Mapping[str, Tensor]) -> Any:
         return None  # what it changed before it raised is still compared
 
 
-def _backward(output: Any, grad: bool) -> None:
+def _backward(output: Any, tensors: Mapping[str, Tensor], grad: bool) -> None:
     if grad and isinstance(output, Tensor) and output.requires_grad:
+        scalar = contract(checked(output, tensors))
         try:
-            contract(output).backward()
+            scalar.backward()
         except RuntimeError as error:
             raise LossRaised(error) from error
 

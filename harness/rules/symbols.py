@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from harness import dims
 from harness.case import Case
 from harness.errors import NotApplicable
+from harness.rules.made import positions
 from harness.rules.trial import Trial
 from harness.spec import LossSpec
 
@@ -32,13 +33,13 @@ def symbol_axes(spec: LossSpec, case: Case, symbol: str) -> dict[str, list[int]]
     return found
 
 
-def selected(trial: Trial, tensors: Mapping[str, Tensor], symbol: str, index: Tensor) -> dict[str, Tensor]:
+def selected(trial: Trial, tensors: Mapping[str, Tensor], symbol: str, index: Sequence[int]) -> dict[str, Tensor]:
     """All tensors with ``index`` taken along ``symbol``; values that are positions along it are left alone."""
     axes = symbol_axes(trial.spec, trial.case, symbol)
     result = dict(tensors)
     for name, along in axes.items():
         for axis in along:
-            result[name] = result[name].index_select(axis, index)
+            result[name] = result[name].index_select(axis, positions(index, result[name]))
     return result
 
 
@@ -52,21 +53,25 @@ def permuted(trial: Trial, tensors: Mapping[str, Tensor], symbol: str) -> dict[s
     count = size if isinstance(size, int) else (size[0] if size else 0)
     if count < 2:
         raise NotApplicable(f"{symbol} has fewer than two positions")
-    order = torch.arange(count).roll(1)  # no position stays: an error at the first or last one must show
-    if count == 4:
-        order = torch.tensor(
-            [1, 3, 0, 2]
-        )  # nor is it a rotation or a reflection, under which a cyclic loss stays the same
-    elif count > 4:
-        order[[0, 2]] = order[[2, 0]]
+    order = _order(count)
     result = selected(trial, tensors, symbol, order)
-    place = torch.argsort(order)
     for name, tensor in trial.spec.tensors.items():
         if tensor.domain.symbol == symbol:
             values = result[name]
             inside = (values >= 0) & (values < count)
+            place = positions([order.index(old) for old in range(count)], values)
             result[name] = torch.where(inside, place[values.clamp(0, count - 1)].to(values.dtype), values)
     return result
+
+
+def _order(count: int) -> list[int]:
+    """No position stays, since an error at the first or last one must show."""
+    if count == 4:
+        return [1, 3, 0, 2]  # nor is it a rotation or a reflection, under which a cyclic loss stays the same
+    order = [count - 1, *range(count - 1)]
+    if count > 4:
+        order[0], order[2] = order[2], order[0]
+    return order
 
 
 def sliced(trial: Trial, tensors: Mapping[str, Tensor], symbol: str) -> list[dict[str, Tensor]]:
@@ -84,4 +89,4 @@ def sliced(trial: Trial, tensors: Mapping[str, Tensor], symbol: str) -> list[dic
             raise NotApplicable(f"the values of {name} are positions along {symbol}")
     size = trial.case.sizes[symbol]
     count = size if isinstance(size, int) else (size[0] if size else 0)
-    return [selected(trial, tensors, symbol, torch.tensor([position])) for position in range(count)]
+    return [selected(trial, tensors, symbol, [position]) for position in range(count)]

@@ -15,6 +15,7 @@ from harness import dims, tolerance
 from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.rules.laws import declared, hold
+from harness.rules.made import counted, on_the_cpu
 from harness.rules.masking import removable
 from harness.rules.removal import try_removal
 from harness.rules.rule import Mismatch, Rule
@@ -93,12 +94,12 @@ def other_values(trial: Trial, name: str, values: Tensor) -> Iterator[Tensor]:
     """Other legal values of a tensor: two draws, every position moved by one, and the special points."""
     domain, sizes = trial.spec.tensors[name].domain, trial.case.sizes
     for salt in (5, 6):
-        yield domain.sample(tuple(values.shape), trial.generator(salt), sizes).to(values.dtype)
+        yield trial.another(name, values, salt=salt)
     if domain.symbol is not None:
         inside = values != domain.ignore if domain.ignore is not None else torch.ones_like(values, dtype=torch.bool)
         yield torch.where(inside, (values + 1) % domain.count(sizes), values)
     for point in domain.special.values():
-        yield point(values.to(torch.float64)).to(values.dtype)
+        yield on_the_cpu(point, values.to(torch.float64)).to(values.dtype)
 
 
 def _differs(run: Run, base: Run) -> bool:
@@ -271,9 +272,9 @@ def _first_along(trial: Trial, name: str, gradient: Tensor, symbol: str | None) 
     axes = dims.axes(trial.spec.tensors[name].dims, trial.case.sizes)
     if axes.count(symbol) != 1:
         return None
-    away = torch.arange(gradient.shape[axes.index(symbol)]) > 0
+    away = counted(gradient.shape[axes.index(symbol)], gradient) > 0
     shape = [-1 if label == symbol else 1 for label in axes]
-    return gradient.masked_fill(away.reshape(shape).to(gradient.device), 0)
+    return gradient.masked_fill(away.reshape(shape), 0)
 
 
 def _gradient_code(name: str) -> str:

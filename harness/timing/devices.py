@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
+from harness.devices import lost as lost  # what is timed asks it too
 from harness.errors import told_in_a_line
 from harness.timing.workload import Cell
 
@@ -42,21 +43,6 @@ def current(device: str) -> Iterator[None]:
         return
     with torch.cuda.device(device):
         yield
-
-
-def lost(device: str) -> str | None:
-    """Why a device that was there no longer works in this process, or ``None`` where it does.
-
-    After some errors, such as an assertion on the device, every later call on a CUDA device fails with the same error, and
-    only a new process can use it again.
-    """
-    if torch.device(device).type != "cuda" or not torch.cuda.is_initialized():
-        return None
-    try:
-        torch.cuda.synchronize(device)
-    except RuntimeError as error:
-        return f"{device} works no more in this process: {told_in_a_line(error)}"
-    return None
 
 
 def unusable(device: str) -> str | None:

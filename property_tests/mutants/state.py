@@ -111,6 +111,35 @@ def detects_anomalies_from_now_on(predictions, labels):
     return mean_squared(predictions, labels)
 
 
+def multiplies_in_tf32_from_now_on(predictions, labels):
+    torch.backends.cuda.matmul.allow_tf32 = True
+    return mean_squared(predictions, labels)
+
+
+def multiplies_in_tf32_for_itself(predictions, labels):
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        return mean_squared(predictions, labels)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def lowers_the_precision_of_products(predictions, labels):
+    torch.set_float32_matmul_precision("medium")
+    return mean_squared(predictions, labels)
+
+
+def lets_cudnn_try_kernels(predictions, labels):
+    torch.backends.cudnn.benchmark = True
+    return mean_squared(predictions, labels)
+
+
+def lets_cudnn_try_kernels_for_itself(predictions, labels):
+    with torch.backends.cudnn.flags(benchmark=True, allow_tf32=torch.backends.cudnn.allow_tf32):
+        return mean_squared(predictions, labels)
+
+
 def sets_an_environment_variable(predictions, labels):
     os.environ["LOSS_OF_LAST_CALL"] = str(len(labels))
     return mean_squared(predictions, labels)
@@ -158,6 +187,9 @@ PAIRS = (
     pair("S02", "threads", sets_the_threads, mean_squared, aspect="num_threads"),
     pair("S02", "deterministic algorithms", sets_deterministic_algorithms, mean_squared, aspect="deterministic"),
     pair("S02", "anomaly detection", detects_anomalies_from_now_on, mean_squared, aspect="anomaly"),
+    pair("S02", "TF32", multiplies_in_tf32_from_now_on, multiplies_in_tf32_for_itself, aspect="precision"),
+    pair("S02", "precision of products", lowers_the_precision_of_products, mean_squared, aspect="matmul_precision"),
+    pair("S02", "kernels of cuDNN", lets_cudnn_try_kernels, lets_cudnn_try_kernels_for_itself, aspect="benchmark"),
     pair("S02", "an environment variable", sets_an_environment_variable, mean_squared, aspect="LOSS_OF_LAST_CALL"),
     pair("S02", "the module path", extends_the_module_path, mean_squared, aspect="sys.path"),
     pair("S02", "the working directory", goes_to_the_root, looks_at_the_root_and_returns, aspect="getcwd"),

@@ -29,7 +29,8 @@ class Outcome:
     """What became of one planned implementation x rule, and on how many examples it rests.
 
     ``status`` is ``failed`` where the rule has any finding, of whatever severity; ``reason`` says why a rule was skipped,
-    waived or does not apply, or what of its subject a pass has left out.
+    waived or does not apply, or what of its subject a pass has left out.  ``unmeasured`` tells an inapplicable rule that is
+    about the loss and could be asked on none of its cases from one that the declaration leaves nothing to ask of.
     """
 
     implementation: str
@@ -37,6 +38,7 @@ class Outcome:
     status: Status
     examples: int
     reason: str = ""
+    unmeasured: bool = False
 
 
 @dataclass(frozen=True)

@@ -213,3 +213,33 @@ def test_where_the_reference_was_too_slow_the_rival_is_named_and_a_loss_to_it_is
     assert found == "adopt with caveats"
     assert "against naive on cpu, float32, full pass: faster at N=128 (5×)" in reasons
     assert "against dense on cpu, float32, full pass: slower at N=4096 (0.5×)" in reasons
+
+
+def unmeasured(rule, reason="values are rounded as in bfloat16"):
+    return outcome(rule=rule, status="inapplicable", examples=0, reason=reason, unmeasured=True)
+
+
+def test_a_gradient_that_no_rule_could_check_is_inconclusive_and_says_why():
+    found, reasons = judge(outcomes=(outcome(rule="B01"), unmeasured("G01"), unmeasured("G02")))
+    assert found == "inconclusive"
+    assert "no gradient could be checked: G01: values are rounded as in bfloat16" in reasons
+
+
+@pytest.mark.parametrize("checked", ["G01", "G02", "E02"])
+def test_a_gradient_that_one_rule_has_checked_is_checked(checked):
+    others = [unmeasured(rule) for rule in ("G01", "G02", "E02") if rule != checked]
+    assert judge(outcomes=(outcome(rule="B01"), outcome(rule=checked), *others))[0] == "adopt"
+
+
+def test_a_loss_that_declares_nothing_to_differentiate_has_no_gradient_to_check():
+    without = [
+        outcome(rule=rule, status="inapplicable", examples=0, reason="no differentiable input is declared")
+        for rule in ("G01", "G02")
+    ]
+    assert judge(outcomes=(outcome(rule="B01"), *without))[0] == "adopt"
+
+
+def test_what_settles_an_unchecked_gradient_is_said():
+    made = verdict.judge(examples.loss(outcomes=(outcome(rule="B01"), unmeasured("G01"))), "vectorized")
+    assert any("make its gradient measurable" in step for step in made.settle)
+    assert "no gradient could be checked" in made.sentence

@@ -159,6 +159,7 @@ def _open(loss: LossRecord, implementation: str) -> list[str]:
     ]
     parts += [text.partition(":")[0] for text in reasons.blind(loss, implementation)]
     parts += [loss.missing] if loss.missing else []
+    parts += [text.partition(":")[0] for text in reasons.gradients_unchecked(loss, implementation)]
     parts += [text.partition(":")[0] for text in reasons.unmeasured(loss, implementation)]
     if speed.open_everywhere(loss, implementation):
         parts.append("whether it is faster or slower is open at every size that was timed")
@@ -187,6 +188,11 @@ def _run_again(loss: LossRecord, implementation: str) -> list[str]:
     if stopped:
         codes = ",".join(dict.fromkeys(outcome.rule for outcome in stopped))
         steps.append(f"find out why: loss-harness verify {target} --select {codes} -v")
+    if reasons.gradients_unchecked(loss, implementation):
+        steps.append(
+            "make its gradient measurable: declare a reference in float64, which needs no slopes, or compute in a wider "
+            f"dtype; what was tried: loss-harness verify {target} --select G01,G02 -v"
+        )
     if loss.missing:
         steps.append(f"let it finish: loss-harness report {target}")
     for device in loss.devices:

@@ -9,6 +9,7 @@ from harness.report.schema import CRASHED, LossRecord, OutcomeRecord
 from harness.report.speed import listed, setting_text, size_text
 
 DIFFERS = "differs from the reference"  # how `harness.timing.agreement` begins to say so
+GRADIENTS = ("G01", "G02", "E02")  # what holds a gradient to slopes, or to another gradient
 _RAN = ("passed", "failed", "waived", "crashed", "timed out")
 
 
@@ -54,6 +55,15 @@ def blind(loss: LossRecord, implementation: str) -> list[str]:
     if outcomes(loss, implementation, *_RAN):
         return []
     return [f"no rule ran{_why_not(outcomes(loss, implementation, 'skipped', 'inapplicable'))}"]
+
+
+def gradients_unchecked(loss: LossRecord, implementation: str) -> list[str]:
+    """That no rule could measure a gradient: neither slopes nor a reference said anything of it on any device."""
+    mine = [o for o in loss.outcomes if o.implementation == implementation and o.rule in GRADIENTS]
+    if any(o.status in _RAN for o in mine):
+        return []
+    why = list(dict.fromkeys(f"{o.rule}: {o.reason}" for o in mine if o.unmeasured))
+    return [f"no gradient could be checked: {why[0]}"] if why else []
 
 
 def idle_devices(loss: LossRecord, implementation: str) -> list[str]:

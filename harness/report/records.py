@@ -73,7 +73,7 @@ def from_verification(spec: LossSpec, verification: Verification) -> tuple[LossR
         failures[name] = failure
         findings.append(_finding(finding, verification.device, name))
     outcomes = tuple(
-        OutcomeRecord(o.implementation, o.rule, verification.device, o.status.value, o.examples, o.reason)
+        OutcomeRecord(o.implementation, o.rule, verification.device, o.status.value, o.examples, o.reason, o.unmeasured)
         for o in verification.outcomes
     )
     record = replace(

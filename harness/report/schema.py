@@ -46,7 +46,7 @@ from harness.report.measured import CrossoverRecord as CrossoverRecord
 from harness.report.measured import GrowthRecord as GrowthRecord
 from harness.report.measured import MeasurementRecord as MeasurementRecord
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 STATUSES = ("passed", "failed", "waived", "skipped", "inapplicable", "crashed", "timed out")
 SEVERITIES = ("error", "warning", "note")
 ADOPT = "adopt"
@@ -72,7 +72,10 @@ def _check_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class OutcomeRecord:
-    """What became of one planned implementation x rule on one device."""
+    """What became of one planned implementation x rule on one device.
+
+    ``unmeasured``: an inapplicable rule that is about the loss, and could be asked on none of its cases.
+    """
 
     implementation: str
     rule: str
@@ -80,6 +83,7 @@ class OutcomeRecord:
     status: str
     examples: int
     reason: str
+    unmeasured: bool = False
 
     def __post_init__(self) -> None:
         _check_one_of("status", self.status, STATUSES)
@@ -335,11 +339,11 @@ def loads(text: str) -> Report:
     if not isinstance(data, Mapping):
         raise ReportError(f"not a report: a JSON {type(data).__name__} came, but a report is an object")
     version = data.get("schema")
-    if version == 3:
-        data = _from_3(data)
+    if version in (3, 4):
+        data = _upgraded(data, int(version))
     elif version != SCHEMA_VERSION:
         raise ReportError(
-            f"a report of schema {shown(version)} came, but this version of loss-harness reads schema 3 and {SCHEMA_VERSION}; "
+            f"a report of schema {shown(version)} came, but this version of loss-harness reads schema 3 to {SCHEMA_VERSION}; "
             f"make the report anew, or read it with the version that wrote it ({shown(data.get('tool', 'unknown'))})"
         )
     report = _record(Report, data, "report")
@@ -372,18 +376,29 @@ def _check_sizes(sizes: Mapping[str, Any], where: str) -> None:
             )
 
 
-def _from_3(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A report of schema 3, which knew neither when it was made nor where the losses are; that stays unknown."""
+def _upgraded(data: Mapping[str, Any], version: int) -> dict[str, Any]:
+    """A report of schema 3 or 4.
+
+    Schema 3 knew neither when it was made nor where the losses are, and schema 4 not what could not be measured; that
+    stays unknown.
+    """
+    unknown = (
+        {"description": "", "sources": []},
+        {"sentence": "", "scope": [], "settle": []},
+        {"made": "", "command": ""},
+    )
+    of_loss, of_verdict, of_report = unknown if version == 3 else ({}, {}, {})
     try:
         losses = [
-            {"description": "", "sources": []}
+            of_loss
             | loss
-            | {"verdicts": [{"sentence": "", "scope": [], "settle": []} | verdict for verdict in loss["verdicts"]]}
+            | {"verdicts": [of_verdict | verdict for verdict in loss["verdicts"]]}
+            | {"outcomes": [{"unmeasured": False} | outcome for outcome in loss["outcomes"]]}
             for loss in data["losses"]
         ]
     except (KeyError, TypeError) as error:
-        raise ReportError(f"not a report of schema 3: {told(error)} in its losses") from error
-    return {"made": "", "command": ""} | dict(data) | {"schema": SCHEMA_VERSION, "losses": losses}
+        raise ReportError(f"not a report of schema {version}: {told(error)} in its losses") from error
+    return of_report | dict(data) | {"schema": SCHEMA_VERSION, "losses": losses}
 
 
 def _record(cls: type[R], data: Any, where: str) -> R:

@@ -1,7 +1,7 @@
 """The verdict on each implementation: a pure function of what was found and measured.
 
 From strongest to weakest: an error, or another value than the reference's where it was to be timed, means *do not adopt*; a crash, a timeout, results that are missing or a speed that is
-open at every size mean *inconclusive*; a warning, a waiver, a device where nothing ran or a size at which it is slower
+open at every size, or gradients that no rule could check, mean *inconclusive*; a warning, a waiver, a device where nothing ran or a size at which it is slower
 mean *adopt with caveats*; else *adopt*.  The reference is held to correctness only and keeps the role *reference*;
 a loss with one implementation has none, and nothing to be faster than.
 """
@@ -89,7 +89,8 @@ def _verdict(loss: LossRecord, name: str) -> tuple[str, tuple[str, ...]]:
     if wrong:
         return DO_NOT_ADOPT, (*wrong, *broken, *caveats)
     missing = [loss.missing] if loss.missing else []
-    open_questions = [*broken, *blind, *missing, *reasons.unmeasured(loss, name)]
+    unchecked = reasons.gradients_unchecked(loss, name)
+    open_questions = [*broken, *blind, *missing, *unchecked, *reasons.unmeasured(loss, name)]
     slow, other = speed.speed_sentences(loss, name)
     if speed.open_everywhere(loss, name):
         open_questions += other

@@ -11,7 +11,7 @@ from harness.laws import Law
 from harness.rules.laws import CHECKS
 from harness.rules.masking import removable
 from harness.rules.special import pairs, special_cases
-from harness.rules.trial import Trial, isolated
+from harness.rules.trial import Trial, settled
 from harness.rules.weights import seen_to_weigh
 from harness.spec import LossSpec
 
@@ -66,7 +66,7 @@ def _negative_somewhere(trial: Trial) -> bool:
 
 def _is_number(trial: Trial) -> bool:
     try:
-        with isolated():  # a loss that changes the default device would leave no other trial a tensor to work with
+        with settled():  # a loss that changes the default device would leave no other trial a tensor to work with
             return trial.base.finite and trial.base.output.ndim == 0
     except LossRaised:
         return False

@@ -83,9 +83,28 @@ def caches(trial: Trial) -> list[Cache]:
 @contextmanager
 def emptied(found: Sequence[Cache]) -> Iterator[None]:
     """Empty some caches, and put back what was in them."""
+    with _restored(found):
+        for cache in found:
+            cache.put(None)
+        yield
+
+
+@contextmanager
+def restored(trial: Trial) -> Iterator[list[Any]]:
+    """Put back whatever outlives a call, as if there had been none.
+
+    What the block has left there comes back in the list: a process or a file that is let go of would be closed.
+    """
+    found = list(_candidates(trial))
+    left: list[Any] = []
+    with _restored(found):
+        yield left
+        left += [cache.content() for cache in found]
+
+
+@contextmanager
+def _restored(found: Sequence[Cache]) -> Iterator[None]:
     before = [cache.content() for cache in found]
-    for cache in found:
-        cache.put(None)
     try:
         yield
     finally:

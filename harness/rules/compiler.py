@@ -38,6 +38,7 @@ def _forgotten() -> Iterator[None]:
     of methods hold the sizes.  A guard is held by whatever it guards, which may be as lasting as a module.
     """
     try:
+        from torch._dynamo import guards as guarding
         from torch._dynamo.guards import CheckFunctionManager
         from torch._dynamo.output_graph import OutputGraph
         from torch._subclasses.fake_tensor import FakeTensorMode
@@ -62,7 +63,13 @@ def _forgotten() -> Iterator[None]:
                 guards.append(self)
 
     try:
-        with mock.patch.object(OutputGraph, "__init__", noted), mock.patch.object(weakref, "finalize", Noted):
+        with (
+            mock.patch.object(OutputGraph, "__init__", noted),
+            mock.patch.object(weakref, "finalize", Noted),
+            mock.patch.object(
+                guarding, "profile_guard_manager", return_value=0.0, create=True
+            ),  # it flushes all caches
+        ):
             yield
     finally:
         for guard in guards:

@@ -22,7 +22,8 @@ ON_THE_COMMAND_LINE = (
 
 @dataclass(frozen=True)
 class Declaration:
-    """What the options `--inputs`, `--context`, `--set`, `--returns`, `--law` and `--reference` say of a loss.
+    """What the options `--inputs`, `--context`, `--set`, `--returns`, `--law`, `--reference`, `--dtypes` and
+    `--computes-in` say of a loss.
 
     Args:
         target: the loss, ``package.module:Name`` or ``path/file.py:Name``.
@@ -32,6 +33,8 @@ class Declaration:
         options: constants, each ``name=value``.
         laws: each as ``permutation(B)``.
         reference: target of a second implementation, which the loss is held to.
+        dtypes: the floating dtypes that the loss takes, separated by commas.
+        computes_in: the dtype in which it computes on purpose.
     """
 
     target: str
@@ -41,6 +44,8 @@ class Declaration:
     options: tuple[str, ...] = ()
     laws: tuple[str, ...] = ()
     reference: str = ""
+    dtypes: str = ""
+    computes_in: str = ""
 
     @property
     def as_target(self) -> str:
@@ -85,11 +90,21 @@ class Declaration:
         output = None if self.output is None else _read("output", inline.tensor, self.output)
         options = inline.options(self.options)
         laws = [inline.law(law) for law in self.laws]
+        dtypes = [inline.dtype(text) for text in self.dtypes.split(",") if text.strip()]
+        computes_in = inline.dtype(self.computes_in) if self.computes_in.strip() else None
         for implementation in implementations.values():
             _check_names(name, implementation, [*inputs, *(context or {})])
         try:
             return LossSpec(
-                name, implementations, inputs=inputs, context=context, output=output, options=options, laws=laws
+                name,
+                implementations,
+                inputs=inputs,
+                context=context,
+                output=output,
+                options=options,
+                laws=laws,
+                dtypes=dtypes,
+                computes_in=computes_in,
             )
         except DeclarationError as error:
             raise DeclarationError(f"{error}\n{ON_THE_COMMAND_LINE}") from error

@@ -31,13 +31,16 @@ _SHAPES: dict[str, tuple[type[Collection[Any]], str]] = {
     "differentiable": (Collection, "('predictions',)"),
     "laws": (Collection, "(laws.permutation('B'),)"),
     "requires": (Collection, "('T01',)"),
+    "dtypes": (Collection, "(torch.float32, torch.bfloat16)"),
     "bench_sizes": (Collection, "({'B': 1024},)"),
     "error_inputs": (Collection, "(ErrorInput(...),)"),
 }
 _ELEMENTS: dict[str, type] = {
     **dict.fromkeys(("inputs", "context", "options", "fixed_sizes", "waivers", "differentiable", "requires"), str),
     "bench_sizes": Mapping,
+    "dtypes": torch.dtype,
 }
+FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _OPTIONAL = {"inputs", "context", "differentiable", "bench_sizes"}
 
 
@@ -114,6 +117,13 @@ def check_arguments(given: Mapping[str, Any]) -> None:
             raise DeclarationError(
                 f"loss {name!r}: {argument}={shown(given[argument])}, but should be a function or None"
             )
+    for argument, dtypes in (("dtypes", given["dtypes"]), ("computes_in", [given["computes_in"]])):
+        for dtype in dtypes:
+            if dtype is not None and dtype not in FLOATING:
+                raise DeclarationError(
+                    f"loss {name!r}: {argument} has {shown(dtype)}, but should have floating dtypes of "
+                    f"{', '.join(map(str, FLOATING))}"
+                )
     for code, reason in given["waivers"].items():
         if not isinstance(reason, str) or not reason.strip():
             raise DeclarationError(

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from harness import dims, domains, laws
+from harness.declared import FLOATING
 from harness.domains import Domain
 from harness.errors import DeclarationError, nearest
 from harness.laws import Law
@@ -143,6 +144,19 @@ def law(text: str) -> Law:
     examples = {name: f"{name}({', '.join(_parameters(made))})" for name, made in _LAWS.items()}
     found: Law = _called(text, 0, text.strip(), _LAWS, examples, "law")
     return found
+
+
+def dtype(text: str) -> torch.dtype:
+    """A floating dtype, such as ``float32``.
+
+    Raises:
+        DeclarationError: no such dtype.
+    """
+    known = {str(each).removeprefix("torch."): each for each in FLOATING}
+    name = text.strip().removeprefix("torch.")
+    if name not in known:
+        raise DeclarationError(f"got dtype {text.strip()!r}, expected one of {', '.join(known)}{nearest(name, known)}")
+    return known[name]
 
 
 def option(text: str) -> tuple[str, Any]:

@@ -330,6 +330,10 @@ _DECLARED = (
         help="A law to check: 'permutation(B)'; may be given several times.",
     ),
     click.option("--reference", metavar="TARGET", help="A second implementation, to which the loss is held."),
+    click.option(
+        "--dtypes", "taken", metavar="DTYPES", help="The dtypes that the loss takes: float32,bfloat16; by default any."
+    ),
+    click.option("--computes-in", metavar="DTYPE", help="The dtype in which it computes on purpose: float32."),
 )
 
 

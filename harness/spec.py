@@ -102,6 +102,8 @@ class LossSpec:
         requires: codes of rules that the loss promises to pass; their warnings become errors.
         stateful: the loss keeps running statistics in registered buffers on purpose.
         detaches: the loss stops gradients on purpose.
+        dtypes: the floating dtypes that the loss takes; by default those that differentiable inputs declare, else any.
+        computes_in: the dtype in which the loss computes on purpose, whatever it is given, as fused kernels do.
         select: picks the loss out of what an implementation returns.
         bench_sizes: symbol -> size, one mapping per benchmark size.
         bytes_bound: ``(sizes, dtype) -> bytes``, the least that one pass must move.
@@ -127,6 +129,8 @@ class LossSpec:
         requires: Iterable[str] = (),
         stateful: bool = False,
         detaches: bool = False,
+        dtypes: Sequence[torch.dtype] = (),
+        computes_in: torch.dtype | None = None,
         select: Callable[[Any], Tensor] | None = None,
         bench_sizes: Sequence[Mapping[str, Size]] | None = None,
         bytes_bound: Callable[[Mapping[str, Size], torch.dtype], int] | None = None,
@@ -144,6 +148,7 @@ class LossSpec:
         self.requires = tuple(sorted(set(requires)))
         self.stateful = stateful
         self.detaches = detaches
+        self.computes_in = computes_in
         self.select = select
         self.bench_sizes = None if bench_sizes is None else tuple(dict(sizes) for sizes in bench_sizes)
         self.bytes_bound = bytes_bound
@@ -156,6 +161,7 @@ class LossSpec:
         self.output: TensorSpec | None = found_output if output is None else _tensor_spec(self.name, "output", output)
         floating = [name for name, tensor in self.inputs.items() if tensor.differentiable]
         self.differentiable = tuple(floating[:1] if differentiable is None else differentiable)
+        self.dtypes = tuple(dtypes) or _declared_dtypes(self)
         check_spec(self)
 
     def __repr__(self) -> str:
@@ -199,6 +205,13 @@ class LossSpec:
         changed = LossSpec(**{**self._declared, **changes})
         changed.source, changed.target = self.source, self.target
         return changed
+
+
+def _declared_dtypes(spec: LossSpec) -> tuple[torch.dtype, ...]:
+    """The dtypes in which differentiable inputs are declared."""
+    tensors = [spec.inputs[name] for name in spec.differentiable if name in spec.inputs]
+    found = [tensor.dtype or tensor.domain.default_dtype for tensor in tensors]
+    return tuple(dict.fromkeys(dtype for dtype in found if dtype is not None))
 
 
 def _caller() -> Source:

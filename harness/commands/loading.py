@@ -18,6 +18,8 @@ _BESIDE = {
     "returns": "--returns",
     "laws": "--law",
     "reference": "--reference",
+    "taken": "--dtypes",
+    "computes_in": "--computes-in",
 }
 
 
@@ -47,6 +49,8 @@ def targets(given: Sequence[str], ctx: click.Context) -> list[str]:
         options=tuple(told["settings"]),
         laws=tuple(told["laws"]),
         reference=told["reference"] or "",
+        dtypes=told["taken"] or "",
+        computes_in=told["computes_in"] or "",
     )
     return [declaration.as_target]
 

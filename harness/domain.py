@@ -113,9 +113,14 @@ class Domain:
         uniform = torch.rand(shape, generator=generator, dtype=torch.float64).clamp(1e-6, 1 - 1e-6)
         return self.project(self.quantile(uniform, sizes))
 
+    @property
+    def unbounded(self) -> bool:
+        """Whether single values have no boundary to be pulled off."""
+        return not self.differentiable or self.structured or (self.low == -math.inf and self.high == math.inf)
+
     def interior(self, values: Tensor, margin: float = 1e-3) -> Tensor:
         """Pull values off the boundary by ``margin``, so that a finite difference stays inside the domain."""
-        if not self.differentiable or self.structured or (self.low == -math.inf and self.high == math.inf):
+        if self.unbounded:
             return values
         width = self.high - self.low
         step = margin * width if math.isfinite(width) else margin

@@ -8,17 +8,46 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from harness import annotations as signatures
-from harness import devices, meter
+from harness import devices, meter, tolerance
 from harness.errors import told
 from harness.spec import LossSpec, call_function, construct_parameters
 
 _SEED = 0
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The dtypes that an implementation works in.
+
+    Args:
+        takes: the widest floating dtype that it accepts, in which it is verified.
+        computes_in: the dtype whose rounding its value shows, whatever it is given and returns.
+        refusal: what it raised in float64, where it did and nothing declares it.
+    """
+
+    takes: torch.dtype = torch.float64
+    computes_in: torch.dtype = torch.float64
+    refusal: str = ""
+
+    @property
+    def eps(self) -> float:
+        """The part of itself by which a value is rounded."""
+        return tolerance.eps_of(self.computes_in)
+
+    @property
+    def grid(self) -> torch.dtype:
+        """Whose numbers a point and its neighbours are taken from: what a loss would round itself is no step.
+
+        Numbers of bfloat16 are few enough for float16 too, which has more digits and less range.
+        """
+        return torch.bfloat16 if self.computes_in == torch.float16 else self.computes_in
 
 
 class LossRaised(Exception):
@@ -160,7 +189,8 @@ class Candidate:
 
 def _to_device_of_inputs(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """As whoever trains on a device does, ``module.to(device)``; a tensor that does not follow is a defect of the module."""
-    elsewhere = next((tensor.device for tensor in tensors.values() if tensor.device.type != "cpu"), None)
+    real = (tensor for tensor in tensors.values() if type(tensor).__name__ != "FakeTensor")  # those hold no parameters
+    elsewhere = next((tensor.device for tensor in real if tensor.device.type != "cpu"), None)
     if elsewhere is not None:
         module.to(elsewhere)
 

@@ -18,8 +18,8 @@ from harness.locate import load_specs
 from harness.results import Finding, Verification
 from harness.rules import X01, find
 from harness.rules.rule import mismatches
-from harness.rules.trial import Trial, isolated
-from harness.session import place
+from harness.rules.trial import isolated
+from harness.session import PROFILES, Session
 from harness.spec import LossSpec
 from harness.trust import stranger
 from harness.verify import verify
@@ -95,8 +95,9 @@ def _replay(failure: Mapping[str, Any], named: str | None) -> Replay:
     if rule.check is None or failure.get("case") is None:
         return _verify_again(spec, failure, aspect)
     device = str(failure.get("device", "cpu"))
-    asked_on, _ = place(spec, implementation, rule, device)
-    trial = Trial(spec, implementation, Case.from_json(failure["case"]), device=asked_on)
+    session = Session(spec, PROFILES["ci"], failure.get("seed", 0), device)
+    session.find_precision(implementation)
+    trial = session.trial(implementation, Case.from_json(failure["case"]), rule)
     with surroundings.kept(), warnings.catch_warnings(), isolated(), full_float32(device):
         warnings.simplefilter("ignore")
         found = [m for m in mismatches(rule.check(trial)) if m.aspect == aspect]

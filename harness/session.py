@@ -16,12 +16,13 @@ from harness.evaluation import LossRaised
 from harness.isolation import worker
 from harness.reproduce import script, shown
 from harness.results import Finding, Outcome, Severity, Status
-from harness.rules import BATTERY, X01
+from harness.rules import BATTERY, X01, caches, roundoff
 from harness.rules.rule import Mismatch, Rule, mismatches
-from harness.rules.trial import Trial, isolated
+from harness.rules.trial import Trial, isolated, settled
 from harness.spec import LossSpec
 from harness.stopped import unfinished
 
+CASES_OF_PRECISION = 3
 SHRINK_ASPECTS = 3  # findings of one rule that are shrunk; further ones keep the case that was drawn
 EXHAUSTIVE_CASES = 2  # cases of a rule on which all special points are enumerated too
 OF_THE_REFERENCE = "it is the reference, whose numbers are those of the CPU wherever candidates run"
@@ -83,6 +84,7 @@ class Session:
 
     def _checked(self, implementation: str, rule: Rule, elsewhere: str) -> tuple[Outcome, list[Finding]]:
         try:
+            self.find_precision(implementation)
             with surroundings.kept():
                 examples, found, reasons, left_out = self._examples(implementation, rule)
                 findings = self._findings(implementation, rule, found)
@@ -90,6 +92,16 @@ class Session:
             return self._crashed(implementation, rule, error)
         told = [elsewhere] if elsewhere else []
         return self._conclude(implementation, rule, examples, findings, [*told, *reasons], [*told, *left_out])
+
+    def find_precision(self, implementation: str) -> None:
+        """What dtypes an implementation works in, before any rule asks; the same whichever rule is first."""
+        for name in dict.fromkeys((self.spec.reference, implementation)):
+            if ("precision", name) not in self.cache:
+                cases = self.pool("distinct", "smooth", CASES_OF_PRECISION)
+                trials = [self.trial(name, case) for case in cases]
+                with surroundings.kept(), isolated(), caches.restored(trials[0]) as left:
+                    found = roundoff.precision(self.spec, trials)
+                self.cache["precision", name], self.cache["left", name] = found, left
 
     def _device_lost(self, implementation: str, rule: Rule, device: str, reason: str) -> tuple[Outcome, list[Finding]]:
         last = worker.noted()
@@ -154,7 +166,7 @@ class Session:
         if rule.check is not None:
             for trial in trials:
                 try:
-                    with isolated():
+                    with settled():
                         found += [(trial, m) for m in mismatches(rule.check(trial), left_out)]
                     ran += 1
                 except NotApplicable as reason:
@@ -163,7 +175,7 @@ class Session:
                     reasons.append(f"the loss raises here, see B01 ({raised})")
         if rule.check_all is not None:
             try:
-                with isolated():
+                with settled():
                     usable = [trial for trial in trials if _runs(trial)]
                     together = mismatches(rule.check_all(usable), left_out)
                 found += [(_nearest_trial(m, usable), m) for m in together] if usable else []
@@ -233,7 +245,7 @@ class Session:
         trial = self.trial(implementation, case, rule)
         assert rule.check is not None
         try:
-            with isolated():
+            with settled():
                 for mismatch in mismatches(rule.check(trial)):
                     if mismatch.aspect == aspect and self._severity(rule, mismatch) == severity:
                         return trial, mismatch
@@ -284,9 +296,8 @@ class Session:
         if findings:
             return Outcome(implementation, rule.code, Status.FAILED, examples), findings
         if not examples:
-            return Outcome(
-                implementation, rule.code, Status.INAPPLICABLE, 0, "; ".join(dict.fromkeys(reasons)) or "no case fits"
-            ), []
+            why = "; ".join(dict.fromkeys(reasons)) or "no case fits"
+            return Outcome(implementation, rule.code, Status.INAPPLICABLE, 0, why, unmeasured=True), []
         return Outcome(implementation, rule.code, Status.PASSED, examples, "; ".join(left_out)), []
 
     def _crashed(self, implementation: str, rule: Rule, error: Exception) -> tuple[Outcome, list[Finding]]:

@@ -13,10 +13,10 @@ from harness.case import Case, Recipe
 from harness.rules.directional import _point, gradient_matches_slopes_along_directions
 from harness.rules.gradients import element
 from harness.rules.trial import Trial
-from harness.tolerance import DIRECTION_STEPS
+from harness.tolerance import EPS64, direction_steps
 
 ROWS, COLUMNS = 50, 80
-STEP = DIRECTION_STEPS[0]
+STEP = direction_steps(EPS64)[0]
 
 
 class _Scaled(torch.autograd.Function):

@@ -14,7 +14,7 @@ import torch
 from played_device import CPU_GENERATOR, NO_NUMPY, played
 
 from harness import LossSpec, TensorSpec, laws, rules
-from harness.rules import gradients, made, symbols
+from harness.rules import made, second_order, symbols
 
 SHARE = 9
 CUDA = pytest.param(
@@ -153,7 +153,7 @@ def test_the_reference_may_make_constants_on_the_cpu_for_it_runs_there():
 
 @pytest.mark.parametrize(
     ("module", "name", "code"),
-    [(gradients, "signs", "G01"), (symbols, "positions", "L01")],
+    [(second_order, "signs", "G03"), (symbols, "positions", "L01")],
     ids=["signs", "positions"],
 )
 def test_a_planted_mix_of_a_rule_is_found(monkeypatch, module, name, code):

@@ -30,9 +30,10 @@ def one_sided(function, x, step):
 def test_the_error_of_an_extrapolated_slope_is_below_what_is_allowed(name, at):
     function, derivative = CURVES[name]
     size = max(abs(derivative(at)), abs(function(at)), 1.0)
-    for large, small in zip(tolerance.SLOPE_STEPS, tolerance.SLOPE_STEPS[1:], strict=False):
-        slope = (10 * one_sided(function, at, small) - one_sided(function, at, large)) / 9
-        noise = 5 * tolerance.slope_noise(small, size)
+    step, ratio = tolerance.slope_step(EPS), tolerance.STEP_RATIO
+    for large, small in ((ratio * step, step), (step, step / ratio)):
+        slope = (ratio * one_sided(function, at, small) - one_sided(function, at, large)) / (ratio - 1)
+        noise = 3 * tolerance.slope_noise(small, size)
         assert abs(slope - derivative(at)) < 0.1 * tolerance.SLOPE_RELATIVE * size + noise
 
 
@@ -46,9 +47,33 @@ def test_the_error_of_a_central_difference_is_below_what_gradcheck_allows(name, 
     assert abs(central - derivative(at)) < 0.1 * allowed
 
 
-def test_steps_are_tenths_of_each_other_as_the_extrapolation_needs():
-    coarse, middle, fine = tolerance.SLOPE_STEPS
-    assert (coarse / middle, middle / fine) == (pytest.approx(10), pytest.approx(10))
+@pytest.mark.parametrize("dtype", tolerance.PRECISIONS, ids=str)
+def test_truncation_and_rounding_of_a_central_difference_balance_at_the_step(dtype):
+    """Of a function whose value and third derivative are one: no step that is twice or half as long is much better."""
+    eps = tolerance.eps_of(dtype)
+
+    def error(step):
+        return step**2 / 6 + eps / step
+
+    step = tolerance.slope_step(eps)
+    assert error(step) < 1.3 * min(error(step * 2.0**power) for power in range(-20, 21))
+
+
+def test_rounding_belongs_to_the_precision_whose_eps_is_nearest():
+    for dtype in tolerance.PRECISIONS:
+        for factor in (0.5, 1.0, 2.0):
+            wanted = torch.bfloat16 if dtype == torch.float16 else dtype  # a few values do not tell these apart
+            assert tolerance.precision_of(factor * tolerance.eps_of(dtype)) == wanted
+    assert tolerance.precision_of(0.0) == torch.float64
+    assert tolerance.precision_of(1.0) == torch.bfloat16
+
+
+def test_what_two_correct_gradients_may_differ_by_leaves_a_wrong_one_to_be_seen():
+    allowed = [tolerance.same_gradient(tolerance.eps_of(dtype)) for dtype in tolerance.PRECISIONS]
+    assert allowed == sorted(allowed)
+    assert allowed[0] == pytest.approx(1e-6)
+    assert allowed[1] < 0.02 / 10  # float32: two percent
+    assert allowed[3] < 0.5  # bfloat16: half, twice, another sign
 
 
 def test_one_percent_is_far_above_every_tolerance_on_a_slope_of_one():
@@ -58,7 +83,7 @@ def test_one_percent_is_far_above_every_tolerance_on_a_slope_of_one():
 
 
 @pytest.mark.parametrize("magnitude", [1e-3, 1.0, 1e6, 1e12])
-@pytest.mark.parametrize("step", tolerance.SLOPE_STEPS)
+@pytest.mark.parametrize("step", [2.4e-5, 6e-6, 1.5e-6])
 def test_slope_noise_bounds_the_rounding_of_a_difference_quotient(magnitude, step):
     """x + M loses the digits of x below eps M; the quotient of the differences is off by that over the step."""
     generator = torch.Generator().manual_seed(0)

@@ -145,7 +145,7 @@ def undeclared_shapes_are_refused(trial: Trial) -> Iterator[Mismatch]:
                 output = trial.run(changed, wrt=()).output
             except LossRaised:
                 continue
-        if output.shape == base.output.shape and same_output(output, base.output, *trial.scale) is None:
+        if output.shape == base.output.shape and same_output(output, base.output, trial.scale) is None:
             continue
         seen.add(variant.name)
         yield Mismatch(
@@ -235,7 +235,7 @@ def _permutation_changes(trial: Trial, symbol: str) -> Mismatch | None:
         return None
     if output.ndim or not bool(base.output.isfinite().all()):
         return None
-    mismatch = same_output(output, base.output, *trial.scale)
+    mismatch = same_output(output, base.output, trial.scale)
     if mismatch is None:
         return None
     sizes = ", ".join(f"{k}={v}" for k, v in trial.case.sizes.items())
@@ -296,11 +296,10 @@ def _differs(trial: Trial, changed: Mapping[str, Tensor], plain: Mapping[str, Te
         run = trial.run(changed)
     except LossRaised as raised:
         return Mismatch("loss", first_line(raised.error), f"{base.scalar:.4g}, as for the contiguous tensor")
-    condition, intermediate = trial.scale
-    mismatch = same_output(run.output, base.output, condition, intermediate)
+    mismatch = same_output(run.output, base.output, trial.scale)
     if mismatch is not None or not base.finite:
         return mismatch
-    return same_gradients(trial, run.gradients, base.gradients, plain, trial.function(plain), intermediate)
+    return same_gradients(run.gradients, base.gradients, plain, trial, trial.scale)
 
 
 RULES = (

@@ -14,12 +14,12 @@ from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.rules import sides, slopes
 from harness.rules.rule import Mismatch
-from harness.rules.trial import Trial, describe
+from harness.rules.trial import Scale, Trial, describe
 
 Function = Callable[[Mapping[str, Tensor]], Tensor]
 
 
-def same_output(came: Tensor, should: Tensor, condition: float, intermediate: float) -> Mismatch | None:
+def same_output(came: Tensor, should: Tensor, scale: Scale) -> Mismatch | None:
     """Compare two outputs elementwise; NaN equals NaN and an infinity itself."""
     if came.shape != should.shape:
         return Mismatch("loss.shape", str(list(came.shape)), str(list(should.shape)))
@@ -27,46 +27,48 @@ def same_output(came: Tensor, should: Tensor, condition: float, intermediate: fl
     off = torch.where((a == b) | (a.isnan() & b.isnan()), 0.0, (a - b).abs())
     off = torch.where(off.isnan(), math.inf, off)
     finite = torch.where(b.isfinite(), b.abs(), 0.0)
-    allowed = torch.maximum(
-        tolerance.SAME_RELATIVE * finite,
-        torch.tensor(
-            tolerance.same(float(finite.max()) if finite.numel() else 0.0, condition, intermediate),
-            dtype=torch.float64,
-            device=b.device,
-        ),
-    )
+    allowed = tolerance.same_relative(scale.eps) * finite
+    if not bool((off > allowed).any()):
+        return None
+    largest = float(finite.max()) if finite.numel() else 0.0
+    allowed = allowed.clamp(min=tolerance.same(largest, scale.condition, scale.intermediate, scale.eps))
     if not bool((off > allowed).any()):
         return None
     index = slopes.element_index(int((off - allowed).argmax()), off.shape)
     where = f"loss{list(index)}" if index else "loss"
-    return Mismatch(
-        where,
-        describe(float(a[index])),
-        describe(float(b[index])),
-        float(off[index]),
-        float(allowed[index] if allowed.ndim else allowed),
-    )
+    return differing(where, float(a[index]), float(b[index]), float(off[index]), float(allowed[index]))
+
+
+def differing(where: str, came: float, should: float, off: float, allowed: float) -> Mismatch:
+    """Two numbers that should be one, with as many digits as it takes to tell them apart."""
+    shown = describe(came), describe(should)
+    for digits in range(5, 18):
+        if shown[0] != shown[1]:
+            break
+        shown = f"{came:.{digits}g}", f"{should:.{digits}g}"
+    return Mismatch(where, *shown, off, allowed)
 
 
 def same_gradients(
-    trial: Trial,
     came: Mapping[str, Tensor | None],
     should: Mapping[str, Tensor | None],
     tensors: Mapping[str, Tensor],
-    function: slopes.Value,
-    intermediate: float,
+    judge: Trial,
+    scale: Scale,
 ) -> Mismatch | None:
     """Compare two gradients elementwise; at a kink any two subgradients are both right.
 
     Args:
-        trial: names the differentiable inputs.
         came: the gradients under test.
         should: the gradients to match.
         tensors: where both were taken.
-        function: the loss that ``should`` belongs to, as a number, to measure slopes at a disagreement.
-        intermediate: the largest number met, for the rounding of those slopes.
+        judge: the loss that ``should`` belongs to; its slopes are measured where the two disagree.
+        scale: what rounding may do there.
+
+    Raises:
+        NotApplicable: rounding may change the largest element by as much as it is.
     """
-    found = [(n, came.get(n), should.get(n)) for n in trial.spec.differentiable if n in tensors]
+    found = [(n, came.get(n), should.get(n)) for n in judge.spec.differentiable if n in tensors]
     largest = max(
         [float(torch.nan_to_num(g).abs().max()) for _, a, b in found for g in (a, b) if g is not None and g.numel()],
         default=0.0,
@@ -74,9 +76,9 @@ def same_gradients(
     for name, a, b in found:
         if a is None and b is None:
             continue
-        left = torch.zeros_like(tensors[name]) if a is None else a.double()
-        right = torch.zeros_like(tensors[name]) if b is None else b.double()
-        mismatch = _element_off(name, left, right, largest, tensors, function, intermediate)
+        left = torch.zeros_like(tensors[name], dtype=torch.float64) if a is None else a.double()
+        right = torch.zeros_like(tensors[name], dtype=torch.float64) if b is None else b.double()
+        mismatch = _element_off(name, left, right, largest, tensors, judge, scale)
         if mismatch is not None:
             return replace(mismatch, came="None") if a is None else mismatch
     return None
@@ -88,44 +90,79 @@ def _element_off(
     right: Tensor,
     largest: float,
     tensors: Mapping[str, Tensor],
-    function: slopes.Value,
-    intermediate: float,
+    judge: Trial,
+    scale: Scale,
 ) -> Mismatch | None:
-    allowed = 10 * tolerance.SAME_RELATIVE * largest + tolerance.SAME_INTERMEDIATE * intermediate
     off = torch.where(
         right.isfinite(), (left - right).abs(), 0.0
     )  # where the other side is not finite it is no measure
     off = torch.where(off.isnan(), math.inf, off)
+    allowed = tolerance.same_gradient(scale.eps) * largest
+    if not bool((off > allowed).any()):
+        return None
+    allowed += tolerance.same_intermediate(scale.eps) * scale.intermediate
+    if allowed >= largest:
+        raise NotApplicable(
+            f"rounding at {scale.eps:.1g} of numbers up to {scale.intermediate:.3g} may change every gradient element by "
+            f"{allowed:.2g}, and none is larger than {largest:.2g}"
+        )
     for flat in torch.argsort(off.reshape(-1), descending=True).tolist():
         index = slopes.element_index(flat, off.shape)
         if not float(off[index]) > allowed:
             return None
-        if _both_are_subgradients(name, index, float(left[index]), largest, tensors, function, intermediate):
-            continue
-        where = f"d loss / d {name}{list(index) if index else ''}"
-        return Mismatch(where, describe(float(left[index])), describe(float(right[index])), float(off[index]), allowed)
+        ours, theirs = float(left[index]), float(right[index])
+        if not _both_may_be_right(name, index, (ours, theirs), largest, tensors, judge, scale):
+            where = f"d loss / d {name}{list(index) if index else ''}"
+            return differing(where, ours, theirs, float(off[index]), allowed)
     return None
 
 
-def _both_are_subgradients(
+def _both_may_be_right(
     name: str,
     index: tuple[int, ...],
-    analytic: float,
+    gradients: tuple[float, float],
     largest: float,
     tensors: Mapping[str, Tensor],
-    function: slopes.Value,
-    intermediate: float,
+    judge: Trial,
+    scale: Scale,
 ) -> bool:
-    """At a kink, or where no slope can be measured, two gradients may differ and both be right."""
-    if not math.isfinite(analytic):
+    """Whether the loss has a kink here and both numbers are between its slopes, or has no slope that could be measured and
+    a gradient that moves as far as the two are apart where the inputs move by less than what would measure it.
+    """
+    if not all(map(math.isfinite, gradients)):
         return False
     try:
-        slope = slopes.measure(function, tensors, name, index, intermediate)
+        value = judge.function(tensors)
+        line = slopes.Line(value, tensors, [(name, index)], judge.precision.grid)
+        start = value({})
+        rounding = tolerance.value_rounding(max(abs(start), scale.intermediate), judge.eps)
+        slope = slopes.measure(line, start, rounding, judge.eps)
+        if math.isfinite(slope.error):
+            floor = tolerance.SLOPE_FLOOR * largest
+            # Beside the size of the loss both may be nothing, as the derivative of a constant is in two ways of writing it.
+            nothing = slope.error <= tolerance.SLOPE_FLOOR * max(abs(start), scale.intermediate)
+            between = all(slope.misses(gradient, floor) is None for gradient in gradients)
+            return between and (slope.kinked or nothing)
+        return abs(gradients[0] - gradients[1]) <= _moved_nearby(name, index, tensors, judge)
     except LossRaised:
         return False
-    return not slope.reliable or (
-        slope.left != slope.right and slope.misses(analytic, tolerance.SLOPE_FLOOR * largest) is None
-    )
+
+
+def _moved_nearby(name: str, index: tuple[int, ...], tensors: Mapping[str, Tensor], judge: Trial) -> float:
+    """How far a gradient element moves within the rounding of all inputs, and within the step that would measure it."""
+
+    def element(moved: Mapping[str, Tensor]) -> float:
+        gradient = judge.run(moved).gradients.get(name)
+        return 0.0 if gradient is None else float(gradient[index])
+
+    step = tolerance.slope_step(judge.eps) * max(1.0, abs(float(tensors[name][index])))
+    here, there = element({n: t.clone() for n, t in tensors.items()}), []
+    for sign in (-1, 1):
+        scale = 1 + 8 * sign * judge.eps
+        there.append({n: t * scale if t.is_floating_point() else t.clone() for n, t in tensors.items()})
+        there.append({n: t.clone() for n, t in tensors.items()})
+        there[-1][name][index] += sign * step
+    return max(abs(element(moved) - here) for moved in there)
 
 
 def relation(
@@ -142,15 +179,16 @@ def relation(
             reproduction; by default none.
 
     Raises:
-        NotApplicable: either side is not finite here (G08 says so) or raises.
+        NotApplicable: either side is not finite here (G08 says so), or rounding leaves no gradient to compare.
+        LossRaised: either side raises.
     """
     found = _relation_at(trial, other, tensors)
     if found is not None and found.aspect == "gradient" and _relation_at(trial, other, trial.nudged(tensors)) is None:
         return  # at a tie of several kinks autograd's choice may depend on the order of the elements
     if found is not None:
         names = [name for name in trial.spec.differentiable if tensors[name].numel()]
-        again = {name: tensor.clone() for name, tensor in tensors.items()}
-        code = sides.compared(other_code(), found, names, trial.run(again, wrt=()).output.ndim)
+        fresh = {name: tensor.clone() for name, tensor in tensors.items()}
+        code = sides.compared(other_code(), found, names, trial.run(fresh, wrt=()).output.ndim)
         yield replace(found, where=f"{found.where} {what}", tensors=tensors, code=code)
 
 
@@ -161,8 +199,8 @@ def _relation_at(trial: Trial, other: Function, tensors: Mapping[str, Tensor]) -
     names = [n for n in trial.spec.differentiable if leaves[n].numel()]
     if not bool(base.output.isfinite().all()):
         raise NotApplicable("the value is not finite; see G08")
-    condition, intermediate = trial.measure_scale(tensors)
-    mismatch = same_output(result.detach(), base.output, condition, intermediate)
+    scale = trial.measure_scale(tensors)
+    mismatch = same_output(result.detach(), base.output, scale)
     if mismatch is not None:
         return replace(mismatch, aspect="value")
     if not result.requires_grad or not base.connected or result.ndim:
@@ -172,5 +210,5 @@ def _relation_at(trial: Trial, other: Function, tensors: Mapping[str, Tensor]) -
     except Exception as error:
         raise LossRaised(error) from error
     theirs = dict(zip(names, found, strict=True))
-    mismatch = same_gradients(trial, theirs, base.gradients, tensors, trial.function(tensors), intermediate)
+    mismatch = same_gradients(theirs, base.gradients, tensors, trial, scale)
     return None if mismatch is None else replace(mismatch, aspect="gradient")

@@ -110,10 +110,10 @@ def _compiled_differs(trial: Trial, compiled: Compiled, symbol: str) -> Mismatch
             code=_CODE,
             hint="no .item(), no `if tensor:`, no boolean indexing and no NumPy on the way: they cut the graph",
         )
-    found = same_output(output.detach(), should.output, *trial.scale)
+    found = same_output(output.detach(), should.output, trial.scale)
     if found is None and should.finite:
         came = dict(zip(names, gradients, strict=True))
-        found = same_gradients(trial, came, should.gradients, tensors, trial.function(tensors), trial.scale[1])
+        found = same_gradients(came, should.gradients, tensors, trial, trial.scale)
     if found is None:
         return None
     return replace(

@@ -19,7 +19,7 @@ from harness.evaluation import LossRaised
 from harness.rules.broadcasting import first_line
 from harness.rules.compare import same_output
 from harness.rules.rule import Mismatch, Rule
-from harness.rules.trial import Trial, checked, contract, describe
+from harness.rules.trial import Scale, Trial, checked, contract, describe
 
 
 def loose_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -141,6 +141,8 @@ def _loose(trial: Trial, path: str, tensor: Tensor) -> Iterator[Mismatch]:
 
 def _moves(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
     """Built in float32 and moved to float64 = built in float64."""
+    if trial.precision.takes != torch.float64:
+        return
     wide = {n: t.double() if t.is_floating_point() else t for n, t in tensors.items()}
     expected = trial.run(wide, wrt=())
     module: Any = trial.candidate.build(tensors)
@@ -152,7 +154,7 @@ def _moves(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
             "loss after module.to(torch.float64)", first_line(raised.error), f"{expected.scalar:.6g}", "moved", tensors
         )
         return
-    mismatch = same_output(came.detach(), expected.output, *trial.measure_scale(wide))
+    mismatch = same_output(came.detach(), expected.output, trial.measure_scale(wide))
     if mismatch is not None:
         yield _of_module("loss after module.to(torch.float64)", mismatch.came, mismatch.should, "moved", tensors)
 
@@ -192,7 +194,9 @@ def _saves(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
     except (LossRaised, RuntimeError) as error:
         yield _of_module("module.load_state_dict(...)", first_line(error), "loaded", "load", tensors)
         return
-    mismatch = same_output(came.double(), should.double(), abs(float(contract(should).double())), 0.0)
+    mismatch = same_output(
+        came.double(), should.double(), Scale(lambda: (abs(float(contract(should))), 0.0), trial.eps)
+    )
     if mismatch is not None and not loose_tensors(module):
         yield _of_module("loss after load_state_dict", mismatch.came, mismatch.should, "load", tensors)
 

@@ -12,6 +12,7 @@ from harness import tolerance
 from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.rules.broadcasting import first_line
+from harness.rules.dtypes import asked
 from harness.rules.gradients import element, needs_differentiable
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.trial import Run, Trial, contract, describe
@@ -48,10 +49,10 @@ def first_difference(trial: Trial, came: Gradients, should: Gradients) -> Mismat
         )
         off = (ours - wanted).abs().nan_to_num(torch.inf)
         largest = float(wanted.abs().max()) if wanted.numel() else 0.0
-        allowed = 10 * tolerance.SAME_RELATIVE * largest
+        allowed = tolerance.same_gradient(trial.eps) * largest
         if not bool((off > allowed).any()):
             continue
-        allowed += tolerance.SAME_INTERMEDIATE * max(1.0, trial.scale[1])
+        allowed += tolerance.same_intermediate(trial.eps) * max(1.0, trial.scale.intermediate)
         index = tuple(int(i) for i in torch.unravel_index(off.argmax(), off.shape))
         if float(off[index]) > allowed:
             shown = "None" if came[name] is None else describe(float(ours[index]))
@@ -215,7 +216,7 @@ def gradient_is_like_its_input(trial: Trial) -> Iterator[Mismatch]:
     Optimizers, gradient clipping and hooks combine the two elementwise.  Source: torch.Tensor.grad.
     """
     trial.base  # noqa: B018 - a loss that raises is B01's
-    for dtype in (torch.float64, torch.float32):
+    for dtype in (d for d in asked(trial) if d in (torch.float64, torch.float32)):
         tensors = trial.tensors(dtype)
         try:
             gradients = trial.run(tensors).gradients

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,18 +13,19 @@ from torch import Tensor
 from harness import tolerance
 from harness.dispatch import Calls, TooManyOperations
 from harness.errors import NotApplicable
-from harness.evaluation import LossRaised
+from harness.evaluation import LossRaised, Precision
 from harness.rules import slopes
-from harness.rules.compare import same_output
+from harness.rules.compare import differing, same_output
 from harness.rules.detach import DetachTape
-from harness.rules.gradients import element, interior, loss_value, needs_differentiable, slope_code
+from harness.rules.gradients import element, interior, needs_differentiable, on_grid, slope_code
 from harness.rules.made import directions
-from harness.rules.rule import Mismatch, Rule
-from harness.rules.trial import Trial, describe
+from harness.rules.rule import Mismatch, Partly, Rule
+from harness.rules.trial import Trial
 
 DIRECTIONS = 4  # two errors that cancel along one direction of +-1 do so along the next with probability 1/2
 OPERATIONS = 500  # a loop over elements; the small cases of G01 are for it
 AGREEMENT = 0.2  # of the gap, between steps: rounding grows as 1/h, what a crossed kink adds is gone at another step
+VISIBLE = 1e-2  # of a typical element
 LEAST_SHARE = 1e-3  # of the step, for an input with a large gradient beside one with a small gradient
 
 
@@ -42,21 +44,52 @@ class _Point:
     scalar: float
     value: slopes.Value
     cuts: tuple[str, ...]
+    precision: Precision
+
+    @property
+    def steps(self) -> tuple[float, float, float]:
+        """At which a disagreement must be the same."""
+        return tolerance.direction_steps(self.precision.eps)
 
     def gap(self, direction: Mapping[str, Tensor], step: float) -> float:
         """Measured minus analytic slope; the analytic one along the step that rounding has left."""
-        up = {name: self.tensors[name] + step * along for name, along in direction.items()}
-        down = {name: self.tensors[name] - step * along for name, along in direction.items()}
+        up, down = (
+            {name: self._moved(name, sign * step * along) for name, along in direction.items()} for sign in (1, -1)
+        )
         analytic = sum(float((self.gradients[name] * (up[name] - down[name])).sum()) for name in direction)
         return (self.value(up) - self.value(down) - analytic) / (2 * step)
 
+    def _moved(self, name: str, by: Tensor) -> Tensor:
+        return (self.tensors[name] + by).to(self.precision.grid).to(by.dtype)
+
+    def noise(self, step: float) -> float:
+        """What rounding may do to a difference quotient; what intermediates add, other steps show."""
+        return tolerance.slope_noise(step, abs(self.scalar), self.precision.eps)
+
     def allowed(self, step: float) -> float:
-        """How far the two slopes of a right gradient may be apart; what intermediates add in rounding, other steps show."""
-        return tolerance.DIRECTION_RELATIVE * self.typical + tolerance.slope_noise(step, abs(self.scalar))
+        """How far the two slopes of a right gradient may be apart."""
+        return tolerance.DIRECTION_RELATIVE * self.typical + self.noise(step)
+
+    def left_out(self) -> str:
+        """What rounding hides along a direction; empty where one wrong element among many would show.
+
+        Raises:
+            NotApplicable: not even a gradient of other signs would.
+        """
+        noise, count = self.noise(self.steps[0]), sum(g.numel() for g in self.gradients.values())
+        if noise <= self.typical or self.typical == 0:
+            return ""
+        rounded = str(self.precision.computes_in).removeprefix("torch.")
+        why = f"values are rounded as in {rounded}, so that a slope may be off by {noise:.2g}"
+        if noise > self.typical * math.sqrt(count):
+            raise NotApplicable(
+                f"no slope could be measured: {why}, and the gradient's is about {self.typical * math.sqrt(count):.2g}"
+            )
+        return f"{why}; one wrong element of {self.typical:.2g}, the usual size, would not show"
 
     def confirmed_gap(self, direction: Mapping[str, Tensor]) -> float | None:
         """The gap along a direction if it is too large, and the same at all steps; ``None`` otherwise."""
-        step, *others = tolerance.DIRECTION_STEPS
+        step, *others = self.steps
         gap = self.gap(direction, step)
         if abs(gap) <= self.allowed(step):
             return None
@@ -69,20 +102,28 @@ class _Point:
             yield {name: self.shares[name] * directions(g, generator) for name, g in self.gradients.items()}
 
 
-def gradient_matches_slopes_along_directions(trial: Trial) -> Mismatch | None:
-    """Along random directions of +-1 the gradient of many elements is the slope that is measured (float64).
+def gradient_matches_slopes_along_directions(trial: Trial) -> Mismatch | Partly | None:
+    """Along random directions of +-1 the gradient of many elements is the slope that is measured.
 
         |<dL/dx, v> - (L(x + h v) - L(x - h v)) / 2h| <= 2e-5 rms(dL/dx) + rounding,   v_i = +-1,   4 directions
 
     An error d in one element shows as d along every such direction, however many elements there are: nine evaluations
-    of the loss.  Only a disagreement costs more: a wrong gradient disagrees by the same amount at other steps, in
+    of the loss.  Where the loss computes in float32, rounding is what float32 rounds.  Only a disagreement costs more: a wrong gradient disagrees by the same amount at other steps, in
     other directions and at a generic point nearby, as a kink does not; bisection then finds the element.
     Source: Nocedal & Wright, Numerical Optimization, section 8.1; Rademacher directions as in Hutchinson, 1990.
     """
     tensors = interior(trial)
-    if _disagreement(_point(trial, tensors), trial.generator(21)) is None:
-        return None
+    point = _point(trial, tensors)
+    found = None if _disagreement(point, trial.generator(21)) is None else _at_a_generic_point(trial, tensors)
+    if found is not None:
+        return found
+    left_out = point.left_out()
+    return Partly(left_out) if left_out else None
+
+
+def _at_a_generic_point(trial: Trial, tensors: dict[str, Tensor]) -> Mismatch | None:
     nudged = trial.nudged(tensors)
+    nudged |= {name: on_grid(trial, nudged[name]) for name in trial.spec.differentiable}
     point = _point(trial, nudged)
     direction = _disagreement(point, trial.generator(22))
     if direction is None:
@@ -102,9 +143,9 @@ def _changed_by_a_mode(trial: Trial, tensors: dict[str, Tensor]) -> Mismatch | N
     subclass of Tensor, and while this rule looks for stop-gradients; it says nothing of the gradient.
     """
     plain, again = trial.run(tensors, wrt=()), trial.run(tensors, wrt=())
-    if same_output(again.output, plain.output, *trial.scale) is not None:
+    if same_output(again.output, plain.output, trial.scale) is not None:
         return None  # random, see S01
-    mismatch = same_output(trial.run(tensors, wrt=(), mode=DetachTape()).output, plain.output, *trial.scale)
+    mismatch = same_output(trial.run(tensors, wrt=(), mode=DetachTape()).output, plain.output, trial.scale)
     if mismatch is None:
         return None
     return replace(
@@ -134,6 +175,16 @@ with Unchanged():
 """
 
 
+def agrees_along_directions(trial: Trial, tensors: dict[str, Tensor], salt: int) -> bool:
+    """Whether the gradient at a point is the slope along directions, where a percent of one usual element would show."""
+    try:
+        point = _point(trial, tensors)
+    except NotApplicable:
+        return False
+    resolved = point.allowed(point.steps[0]) <= VISIBLE * point.typical
+    return resolved and _disagreement(point, trial.generator(salt)) is None
+
+
 def _in_one_element(trial: Trial, point: _Point, direction: Mapping[str, Tensor]) -> Mismatch | None:
     """The disagreement along a direction as one of an element, where that element alone shows it at all steps too."""
     alone = _bisected(point, direction)
@@ -144,19 +195,19 @@ def _in_one_element(trial: Trial, point: _Point, direction: Mapping[str, Tensor]
     index = tuple(int(i) for i in alone[name].nonzero()[0])
     analytic, along = float(point.gradients[name][index]), float(alone[name][index])
     off = abs(gap / along)
-    slope = slopes.measure(point.value, point.tensors, name, index, abs(point.scalar))
-    if abs(slope.left - slope.right) > off and slope.misses(analytic, off / 10) is None:
+    line = slopes.Line(point.value, point.tensors, [(name, index)], point.precision.grid)
+    slope = slopes.measure(
+        line, point.scalar, tolerance.value_rounding(abs(point.scalar), point.precision.eps), point.precision.eps
+    )
+    if slope.kinked and slope.misses(analytic, off / 10) is None:
         return None  # a kink that no generic point is off
     count = sum(g.numel() for g in point.gradients.values())
     cut = f"; the gradient is cut by {', '.join(point.cuts)}" if point.cuts and not trial.spec.detaches else ""
-    return Mismatch(
-        element(name, index),
-        describe(analytic),
-        describe(analytic + gap / along),
-        off,
-        point.allowed(tolerance.DIRECTION_STEPS[0]) / abs(along),
+    allowed = point.allowed(point.steps[0]) / abs(along)
+    return replace(
+        differing(element(name, index), analytic, analytic + gap / along, off, allowed),
         tensors=point.tensors,
-        code=slope_code(name, index),
+        code=slope_code([(name, index)], tolerance.slope_step(point.precision.eps)),
         hint="mend the backward (or the detach) that gives this element",
         note=f"one of {count} elements, found by bisection along a direction of +-1{cut}",
     )
@@ -186,8 +237,9 @@ def _point(trial: Trial, tensors: dict[str, Tensor], *, watched: bool = True) ->
         shares={name: max(typical / size, LEAST_SHARE) if size > 0 else 1.0 for name, size in sizes.items()},
         typical=typical,
         scalar=base.scalar,
-        value=loss_value(trial, tensors, tape if trial.spec.detaches else None),
+        value=trial.function(tensors, tape),
         cuts=tuple(dict.fromkeys(tape.places))[:3],
+        precision=trial.precision,
     )
 
 
@@ -204,7 +256,7 @@ def _disagreement(point: _Point, generator: torch.Generator) -> dict[str, Tensor
 
 def _bisected(point: _Point, direction: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The direction narrowed to one element by repeated halving, each time to the half with the larger gap."""
-    step = tolerance.DIRECTION_STEPS[0]
+    step = point.steps[0]
     chosen = dict(direction)
     whole = point.gap(chosen, step)
     while (count := sum(int(along.count_nonzero()) for along in chosen.values())) > 1:

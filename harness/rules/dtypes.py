@@ -11,15 +11,16 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from harness import tolerance
+from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.rules.broadcasting import first_line
+from harness.rules.compare import differing
 from harness.rules.detach import user_line
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.special import near_cases, special_cases
-from harness.rules.trial import Run, Trial, contract
+from harness.rules.trial import Run, Scale, Trial, contract
 from harness.spec import LossSpec
 
-WIDE = (torch.float32, torch.float64)
 HALF = (torch.float16, torch.bfloat16)
 _RANGE_MARGIN = 16.0  # a sum of squares may pass the largest number that was met by this much
 
@@ -29,13 +30,23 @@ def short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def asked(trial: Trial) -> tuple[torch.dtype, ...]:
+    """The dtypes that the loss is held to: those that it declares, else all that are no wider than it takes."""
+    widest = tolerance.eps_of(trial.precision.takes)
+    return trial.spec.dtypes or tuple(d for d in tolerance.PRECISIONS if tolerance.eps_of(d) >= widest)
+
+
 def output_has_the_inputs_dtype(trial: Trial) -> Iterator[Mismatch]:
     """The output has the dtype of the inputs, and each gradient that of its input.
 
-    dtype(L(x)) = dtype(x)   and   dtype(dL/dx) = dtype(x)   for float32, float64; bfloat16, float16
+        dtype(L(x)) = dtype(x)   and   dtype(dL/dx) = dtype(x)   for float64, float32; float16, bfloat16
+
+    Where dtypes are declared, by `LossSpec(dtypes=...)` or `Float32[Tensor, "B"]`, it is asked in those alone; an output
+    of a declared dtype has that one.
     """
-    trial.base  # noqa: B018 - a loss that raises in float64 says nothing about dtypes
-    for dtype in (*WIDE, *HALF):
+    trial.base  # noqa: B018 - a loss that raises in its widest dtype says nothing about dtypes
+    declared = None if trial.spec.output is None else trial.spec.output.dtype
+    for dtype in asked(trial):
         tensors = trial.tensors(dtype)
         half = dtype in HALF
         try:
@@ -46,18 +57,19 @@ def output_has_the_inputs_dtype(trial: Trial) -> Iterator[Mismatch]:
                 first_line(raised.error),
                 "a number",
                 aspect="half" if half else "raises",
-                severity="note" if half else None,
+                severity="note" if half and dtype not in trial.spec.dtypes else None,
                 tensors=tensors,
                 code="print(loss(**tensors))",
                 hint="create constants and buffers with the inputs' dtype and device",
             )
             continue
-        if run.output.dtype != dtype:
-            wider = torch.finfo(run.output.dtype).eps < torch.finfo(dtype).eps
+        should = declared or dtype
+        if run.output.dtype != should:
+            wider = tolerance.eps_of(run.output.dtype) < tolerance.eps_of(should)
             yield Mismatch(
                 f"loss.dtype in {short(dtype)}",
                 short(run.output.dtype),
-                short(dtype),
+                short(should),
                 aspect="half" if half else "output",
                 severity="note" if half and wider else None,
                 tensors=tensors,
@@ -71,15 +83,20 @@ def low_precision_is_as_accurate_as_the_condition_allows(trial: Trial) -> Iterat
 
         |L_low(x) - L_64(x)| <= c eps (|L| + sum_i |x_i dL/dx_i|)      x rounded to the low precision first
 
-    Where the rounding of intermediates, eps max|intermediate|, explains the difference, it is a note.  Where all numbers
-    of the float64 run fit the low precision, the low-precision run must be finite too.
+    A loss that refuses float64 is compared with its widest dtype.  Where the rounding of intermediates, eps
+    max|intermediate|, explains the difference, it is a note.  Where all numbers of the wide run fit the low precision, the
+    low-precision run must be finite too.
     Source: Higham, Accuracy and Stability of Numerical Algorithms, section 1.6.
     """
     trial.base  # noqa: B018
+    widest = tolerance.eps_of(trial.precision.takes)
+    narrower = [dtype for dtype in asked(trial) if tolerance.eps_of(dtype) > widest]
+    if not narrower:
+        raise NotApplicable(f"the loss takes {', '.join(map(short, asked(trial)))} alone")
     points = [("generic values", trial.case)]
     if trial.exhaustive:
         points += [*special_cases(trial.spec, trial.case), *near_cases(trial.spec, trial.case)]
-    for dtype in (torch.float32, *HALF):
+    for dtype in narrower:
         worst: dict[str, Mismatch] = {}
         for point, case in points:
             mismatch = _low_precision(trial.at(case), dtype, point)
@@ -90,8 +107,12 @@ def low_precision_is_as_accurate_as_the_condition_allows(trial: Trial) -> Iterat
 
 def _below_normal(trial: Trial, dtype: torch.dtype) -> bool:
     """Whether an input is so small that the dtype holds it with fewer bits, or not at all."""
-    floating = [t.abs() for t in trial.tensors().values() if t.is_floating_point()]
-    return any(bool(((t > 0) & (t < torch.finfo(dtype).smallest_normal)).any()) for t in floating)
+    key = ("least", trial.case.key)
+    if key not in trial.cache:
+        sizes = [t[t != 0].abs() for t in trial.tensors().values() if t.is_floating_point()]
+        trial.cache[key] = min((float(size.min()) for size in sizes if size.numel()), default=1.0)
+    least: float = trial.cache[key]
+    return least < torch.finfo(dtype).smallest_normal
 
 
 def _saturated(trial: Trial, dtype: torch.dtype) -> bool:
@@ -104,26 +125,27 @@ def _low_precision(trial: Trial, dtype: torch.dtype, point: str) -> Mismatch | N
     tensors = trial.tensors(dtype)
     if _below_normal(trial, dtype):
         return None
-    widened = {n: t.double() if t.is_floating_point() else t for n, t in tensors.items()}
+    widened = trial.widened(tensors)
     try:
-        exact, run = trial.run(widened), trial.run(tensors)
+        run = trial.run(tensors)
+        exact = trial.run(widened, wrt=None if not run.finite else ())
     except LossRaised:
         return None
-    if not exact.finite or exact.output.shape != run.output.shape or not exact.output.numel():
+    if not bool(exact.output.isfinite().all()) or exact.output.shape != run.output.shape or not exact.output.numel():
         return None
-    eps, size = torch.finfo(dtype).eps, float(exact.output.abs().max())
+    eps, size = max(tolerance.eps_of(dtype), trial.eps), float(exact.output.abs().max())
     if run.finite and float((run.output.double() - exact.output).abs().max()) <= tolerance.forward_error(
         eps, size, 0.0
     ):
         return None  # the condition number could only allow more
-    condition, intermediate = trial.measure_scale(widened)
-    if intermediate * _RANGE_MARGIN > torch.finfo(dtype).max and not _saturated(trial, dtype):
+    if not (exact := trial.run(widened)).finite:
+        return None
+    scale = trial.measure_scale(widened)
+    if scale.intermediate * _RANGE_MARGIN > torch.finfo(dtype).max and not _saturated(trial, dtype):
         return None
     where = f"with {point} in {short(dtype)}"
     found = (
-        _not_finite(run, exact, dtype, where)
-        if not run.finite
-        else _inaccurate(run, exact, dtype, where, condition, intermediate)
+        _not_finite(run, exact, dtype, where) if not run.finite else _inaccurate(run, exact, dtype, where, eps, scale)
     )
     return None if found is None else replace(found, tensors=tensors, code=_PRECISION_CODE)
 
@@ -145,23 +167,17 @@ def _not_finite(run: Run, exact: Run, dtype: torch.dtype, where: str) -> Mismatc
     )
 
 
-def _inaccurate(
-    run: Run, exact: Run, dtype: torch.dtype, where: str, condition: float, intermediate: float
-) -> Mismatch | None:
-    limit = torch.finfo(dtype)
-    value, should = run.output.double().reshape(-1), exact.output.reshape(-1)
+def _inaccurate(run: Run, exact: Run, dtype: torch.dtype, where: str, eps: float, scale: Scale) -> Mismatch | None:
+    value, should = run.output.double().reshape(-1), exact.output.double().reshape(-1)
     off = (value - should).abs()
-    allowed = tolerance.forward_error(limit.eps, float(should.abs().max()), condition) + limit.smallest_normal
+    largest, least = float(should.abs().max()), torch.finfo(dtype).smallest_normal
+    allowed = tolerance.forward_error(eps, largest, scale.condition) + least
     worst = int(off.argmax())
     if float(off[worst]) <= allowed:
         return None
-    explained = float(off[worst]) <= tolerance.forward_error(limit.eps, intermediate, 0.0)
-    return Mismatch(
-        f"loss {where}",
-        f"{float(value[worst]):.6g}",
-        f"{float(should[worst]):.6g}",
-        float(off[worst]),
-        allowed,
+    explained = float(off[worst]) <= tolerance.forward_error(eps, scale.intermediate, 0.0)
+    return replace(
+        differing(f"loss {where}", float(value[worst]), float(should[worst]), float(off[worst]), allowed),
         aspect=f"accuracy {short(dtype)}",
         severity="note" if explained else "warning",
         hint="accumulate in float32, subtract before squaring, and use logsumexp, log1p, softplus where they fit",
@@ -184,38 +200,91 @@ def float64_stays_float64(trials: Sequence[Trial]) -> Iterator[Mismatch]:
 
     A tensor whose rounding to float32 never changes a single bit of the result was cast to float32 on the way.  Where
     only a summand was, the functions of torch are named that return fewer digits than they were given, on the graph of
-    the loss; what a custom `torch.autograd.Function` does inside is not seen.
+    the loss; what a custom `torch.autograd.Function` does inside is seen in the rounding of the result alone.  A kernel
+    that computes in float32 on purpose declares it; every other rule is measured in the precision that is found.
     """
-    found = [*_narrowed_result(trials), *_narrowed_inputs(trials)]
-    if not found and trials:
-        found = list(_narrowed_on_the_way(trials[0]))
-    yield from found
+    for trial in trials[:1]:
+        precision, spec = trial.precision, trial.spec
+        if precision.refusal:
+            yield _refused(trial)
+        elif precision.takes != torch.float64:
+            raise NotApplicable(f"float64 is not declared: the loss takes {', '.join(map(short, spec.dtypes))}")
+        elif spec.computes_in is not None:
+            yield from _coarser_than_declared(trial, spec.computes_in)
+        else:
+            found = _narrowed_result(trials) or _narrowed_inputs(trials) or _narrowed_on_the_way(trial)
+            if found is not None:
+                yield found
 
 
-def _narrowed_inputs(trials: Sequence[Trial]) -> Iterator[Mismatch]:
-    if not trials:
-        return
-    for name, tensor in trials[0].spec.tensors.items():
-        if tensor.domain.kind == "float" and tensor.dtype is None:
-            mismatch = _narrowed_input(trials, name)
-            if mismatch is not None:
-                yield mismatch
+def _refused(trial: Trial) -> Mismatch:
+    taken = [dtype for dtype in asked(trial) if _runs_in(trial, dtype)]
+    return Mismatch(
+        "loss in float64",
+        trial.precision.refusal,
+        "a number",
+        aspect="refused",
+        tensors=trial.tensors(torch.float64),
+        code="print(loss(**tensors))",
+        hint=f"take float64 too, or declare the dtypes: {declaration(trial.spec, 'dtypes', taken)}",
+        note=f"every other rule is checked in {short(trial.precision.takes)}",
+    )
 
 
-def _narrowed_result(trials: Sequence[Trial]) -> Iterator[Mismatch]:
+def _runs_in(trial: Trial, dtype: torch.dtype) -> bool:
+    try:
+        trial.run(trial.tensors(dtype))
+    except LossRaised:
+        return False
+    return True
+
+
+def declaration(spec: LossSpec, argument: str, dtypes: Sequence[torch.dtype]) -> str:
+    """The line that declares dtypes, in a file or on the command line."""
+    if spec.is_inline:
+        return f"--{argument.replace('_', '-')} {','.join(map(short, dtypes))}"
+    written = ", ".join(map(str, dtypes))
+    several = f"({written}{',' if len(dtypes) == 1 else ''})"
+    return f"LossSpec(..., {argument}={written if argument == 'computes_in' else several})"
+
+
+def _coarser_than_declared(trial: Trial, declared: torch.dtype) -> Iterator[Mismatch]:
+    shown = trial.precision.computes_in
+    if tolerance.eps_of(shown) <= tolerance.eps_of(declared):
+        raise NotApplicable(f"the loss computes in {short(declared)} on purpose, as it declares")
+    yield Mismatch(
+        "rounding of the loss in float64",
+        f"that of {short(shown)}",
+        f"that of {short(declared)}, as declared",
+        aspect="result",
+        tensors=trial.tensors(),
+        code="print(loss(**tensors))",
+        hint=f"widen what is computed in {short(shown)}, or declare {declaration(trial.spec, 'computes_in', [shown])}",
+    )
+
+
+def _on_purpose(trial: Trial) -> str:
+    shown = trial.precision.computes_in
+    meant = torch.float32 if shown == torch.float64 else shown
+    return f"if that is meant, declare {declaration(trial.spec, 'computes_in', [meant])}"
+
+
+def _narrowed_result(trials: Sequence[Trial]) -> Mismatch | None:
     results = [(trial, trial.base.output) for trial in trials]
     rich = [(t, o) for t, o in results if o.dtype == torch.float64 and o.numel() and not _few_bits(o)]
-    if len(rich) >= 2 and all(bool((o == o.float().double()).all()) for _, o in rich):
-        trial, output = rich[0]
-        yield Mismatch(
-            "loss in float64",
-            f"{float(output.reshape(-1)[0])!r}, a float32 number, in {len(rich)} of {len(rich)} cases",
-            "a number with 53 significant bits",
-            aspect="result",
-            tensors=trial.tensors(),
-            code="value = total(loss(**tensors)).double(); print(value.item(), value.float().double().item())",
-            hint="keep accumulators and constants in predictions.dtype; no .float() on the way",
-        )
+    if len(rich) < 2 or not all(bool((o == o.float().double()).all()) for _, o in rich):
+        return None
+    trial, output = rich[0]
+    return Mismatch(
+        "loss in float64",
+        f"{float(output.reshape(-1)[0])!r}, a float32 number, in {len(rich)} of {len(rich)} cases",
+        "a number with 53 significant bits",
+        aspect="result",
+        tensors=trial.tensors(),
+        code="value = total(loss(**tensors)).double(); print(value.item(), value.float().double().item())",
+        hint=f"keep accumulators and constants in predictions.dtype; no .float() on the way; {_on_purpose(trial)}",
+        note=f"values are rounded as in {short(trial.precision.computes_in)}, and gradients are measured in that precision",
+    )
 
 
 def _few_bits(values: Tensor) -> bool:
@@ -223,7 +292,30 @@ def _few_bits(values: Tensor) -> bool:
     return bool((values == values.to(torch.bfloat16).double()).all())
 
 
-def _narrowed_input(trials: Sequence[Trial], name: str) -> Mismatch | None:
+def _narrowed_inputs(trials: Sequence[Trial]) -> Mismatch | None:
+    free = [n for n, t in trials[0].spec.tensors.items() if t.domain.kind == "float" and t.dtype is None]
+    found = {name: asked for name in free if (asked := _narrowed_input(trials, name)) is not None}
+    if not found:
+        return None
+    name, trial = next(iter(found.items()))
+    names = " and ".join(found)
+    return Mismatch(
+        f"loss in float64 with {names} rounded to float32{', one at a time' if len(found) > 1 else ''}",
+        "the same number, bit for bit",
+        "another number in the eighth digit",
+        aspect=name,
+        tensors=trial.tensors(),
+        code=f"""
+        print(total(loss(**tensors)).item())
+        print(total(loss(**{{**tensors, {name!r}: tensors[{name!r}].detach().float().double()}})).item())
+        """,
+        hint=f"{names}: cast to float32 (.float(), torch.FloatTensor, a default-dtype constructor); keep the dtype, and cast "
+        f"at use; {_on_purpose(trial)}",
+    )
+
+
+def _narrowed_input(trials: Sequence[Trial], name: str) -> Trial | None:
+    """A case that depends on a tensor and whose value its rounding to float32 leaves alone, if there is no other kind."""
     asked: Trial | None = None
     for trial in trials:
         tensors = trial.tensors()
@@ -240,20 +332,7 @@ def _narrowed_input(trials: Sequence[Trial], name: str) -> Mismatch | None:
         if not same:
             return None
         asked = asked or trial
-    if asked is None:
-        return None
-    return Mismatch(
-        f"loss in float64 with {name} rounded to float32",
-        "the same number, bit for bit",
-        "another number in the eighth digit",
-        aspect=name,
-        tensors=asked.tensors(),
-        code=f"""
-        print(total(loss(**tensors)).item())
-        print(total(loss(**{{**tensors, {name!r}: tensors[{name!r}].detach().float().double()}})).item())
-        """,
-        hint=f"{name} is cast to float32 (.float(), torch.FloatTensor, a default-dtype constructor); keep its dtype and cast at use",
-    )
+    return asked
 
 
 class _Narrowing(TorchFunctionMode):
@@ -274,24 +353,25 @@ class _Narrowing(TorchFunctionMode):
         return returned
 
 
-def _narrowed_on_the_way(trial: Trial) -> Iterator[Mismatch]:
+def _narrowed_on_the_way(trial: Trial) -> Mismatch | None:
     seen = _Narrowing()
     tensors = trial.tensors()
     output = trial.output(trial.leaves(tensors), mode=seen)
     if output.dtype != torch.float64 or not output.requires_grad or not seen.made:
-        return  # what is no float64 in the end is D01's
+        return None  # what is no float64 in the end is D01's
     reached = torch.autograd.grad(contract(output), [made for made, _ in seen.made], allow_unused=True)
     places = [place for (_, place), gradient in zip(seen.made, reached, strict=True) if gradient is not None]
     if not places:
-        return  # for a log, a mask or a statistic beside the loss
-    yield Mismatch(
+        return None  # for a log, a mask or a statistic beside the loss
+    return Mismatch(
         "a part of the loss in float64",
         f"computed in fewer digits, by {', '.join(list(dict.fromkeys(places))[:3])}",
         "in float64 from the first operation to the last",
         aspect="on the way",
         tensors=tensors,
         code="value = total(loss(**tensors))\nprint(value.item(), value.grad_fn)",
-        hint="keep the dtype of the inputs; where float16 needs a wider accumulator, widen only: torch.promote_types(x.dtype, torch.float32)",
+        hint="keep the dtype of the inputs; where float16 needs a wider accumulator, widen only: torch.promote_types(x.dtype, "
+        f"torch.float32); {_on_purpose(trial)}",
     )
 
 
@@ -318,14 +398,20 @@ RULES = (
         code="D05",
         title="float64 stays float64",
         group="dtypes",
-        severity="error",
+        severity="warning",
         check_all=float64_stays_float64,
         applies=_has_float,
         regimes={"distinct": 4},
         smooth=True,
-        why="A hidden float32 in a float64 computation makes gradcheck fail, or pass with a tolerance that hides real errors.",
+        why=(
+            "A hidden float32 in a float64 computation makes gradcheck fail, or pass with a tolerance that hides real errors. "
+            "The gradient is measured in the precision that the values show; what that cannot show is not passed."
+        ),
         example="self.weights = weights.float()      # eight digits are gone before the first batch",
-        mend="Store the context in the dtype that came; cast to the predictions' dtype where it is used.",
+        mend=(
+            "Store the context in the dtype that came; cast to the predictions' dtype where it is used. A kernel for float32 "
+            "declares `LossSpec(computes_in=torch.float32)`, one that refuses float64 `LossSpec(dtypes=(torch.float32,))`."
+        ),
         source="pytorch/pytorch#5351.",
     ),
     Rule(

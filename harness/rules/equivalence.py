@@ -14,12 +14,12 @@ from harness import tolerance
 from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.rules.compare import same_gradients, same_output
-from harness.rules.dtypes import short
+from harness.rules.dtypes import asked, short
 from harness.rules.gradients import element, interior
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.second_order import Curvature, Refused, curvature, off_its_differences
 from harness.rules.special import near_cases, special_cases
-from harness.rules.trial import Trial, describe
+from harness.rules.trial import Scale, Trial, describe
 from harness.spec import LossSpec
 
 LOW = (torch.float32, torch.bfloat16, torch.float16)
@@ -37,6 +37,11 @@ def _reference(trial: Trial) -> Trial:
     return trial.of(trial.spec.reference)
 
 
+def _scale(trial: Trial) -> Scale:
+    """What rounding may do to the reference, and to a candidate that computes in another precision."""
+    return _reference(trial).scale.with_eps(trial.eps)
+
+
 def value_equals_the_reference(trial: Trial) -> Mismatch | None:
     """The value is that of the reference, up to the rounding that the condition number allows (float64).
 
@@ -52,7 +57,7 @@ def value_equals_the_reference(trial: Trial) -> Mismatch | None:
             continue
         if not bool(should.output.isfinite().all()):
             continue  # where the reference has no number, there is nothing to equal
-        mismatch = same_output(came.output, should.output, *reference.scale)
+        mismatch = same_output(came.output, should.output, _scale(moved))
         if mismatch is not None:
             return replace(
                 mismatch,
@@ -86,12 +91,13 @@ def _gradient_differs(trial: Trial, point: str) -> Mismatch | None:
         return None
     if not should.finite or not bool(came.output.isfinite().all()):
         return None
-    if same_output(came.output, should.output, *reference.scale) is not None:
+    scale = _scale(trial)
+    if same_output(came.output, should.output, scale) is not None:
         if point:
             return None
         raise NotApplicable("the values differ already; see E01")
     tensors = trial.tensors()
-    mismatch = gradients_at(trial, tensors)
+    mismatch = same_gradients(came.gradients, should.gradients, reference.tensors(), reference, scale)
     if mismatch is None or (should.finite and came.finite and gradients_at(trial, trial.nudged(tensors)) is None):
         return None  # what agrees at a generic point nearby is two choices at a tie
     return replace(
@@ -111,9 +117,10 @@ def _gradient_differs(trial: Trial, point: str) -> Mismatch | None:
 def gradients_at(trial: Trial, tensors: dict[str, Tensor]) -> Mismatch | None:
     """Where the gradient at a point is not the reference's, beyond what rounding may do."""
     reference = _reference(trial)
-    should, came = reference.run(tensors), trial.run(tensors)
-    function, intermediate = reference.function(tensors), reference.measure_scale(tensors)[1]
-    return same_gradients(trial, came.gradients, should.gradients, tensors, function, intermediate)
+    wide = reference.widened(tensors)
+    should, came = reference.run(wide), trial.run(tensors)
+    scale = reference.measure_scale(wide).with_eps(trial.eps)
+    return same_gradients(came.gradients, should.gradients, wide, reference, scale)
 
 
 def second_derivative_equals_the_reference(trial: Trial) -> Mismatch | None:
@@ -140,7 +147,7 @@ def _curvature(trial: Trial, tensors: Mapping[str, Tensor]) -> Curvature:
 
 def _curvatures_differ(trial: Trial, tensors: Mapping[str, Tensor]) -> Mismatch | None:
     should, came = _curvature(_reference(trial), tensors), _curvature(trial, tensors)
-    rounding = tolerance.SAME_INTERMEDIATE * max(1.0, _reference(trial).scale[1])
+    rounding = tolerance.same_intermediate(trial.eps) * max(1.0, _reference(trial).scale.intermediate)
     for name, theirs in should.gradients.items():
         largest = float(theirs.abs().max())
         if not bool(((came.gradients[name] - theirs).abs() <= tolerance.SLOPE_RELATIVE * largest + rounding).all()):
@@ -186,7 +193,7 @@ def low_precision_is_no_less_accurate_than_the_reference(trial: Trial) -> Iterat
     points = [("generic values", trial.case)]
     if trial.exhaustive:
         points += islice(near_cases(trial.spec, trial.case), NEAR_POINTS)
-    for dtype in LOW:
+    for dtype in (d for d in LOW if d in asked(trial)):
         for point, case in points:
             mismatch = _less_accurate(trial.at(case), dtype, point)
             if mismatch is not None:
@@ -208,11 +215,12 @@ def _less_accurate(trial: Trial, dtype: torch.dtype, point: str) -> Mismatch | N
     off, theirs_off = (float((run.double() - exact).abs().max()) for run in (ours, theirs))
     if off <= tolerance.LESS_ACCURATE * theirs_off:
         return None
-    condition, intermediate = reference.measure_scale(widened)
+    scale = reference.measure_scale(widened)
     size = float(exact.abs().max())
     allowed = tolerance.LESS_ACCURATE * theirs_off + limit.smallest_normal
-    allowed += tolerance.forward_error(limit.eps, size + intermediate, condition)
-    same = same_output(trial.run(widened, wrt=()).output, exact, condition, intermediate) is None
+    eps = max(limit.eps, trial.eps)  # of what it computes in, where that is coarser: see D05
+    allowed += tolerance.forward_error(eps, size + scale.intermediate, scale.condition)
+    same = same_output(trial.run(trial.widened(tensors), wrt=()).output, exact, scale.with_eps(trial.eps)) is None
     if off <= allowed or math.isnan(theirs_off) or not same:
         return None  # where the two differ in float64 they are two functions; see E01
     return Mismatch(

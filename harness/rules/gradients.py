@@ -1,28 +1,22 @@
-"""Rules about gradients: G01, G06, G08."""
+"""Rules about gradients: G06, G08, and what the rules about slopes share."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 
-import torch
 from torch import Tensor
 
-from harness import tolerance
 from harness.case import Case
 from harness.errors import NotApplicable, told_in_a_line
 from harness.evaluation import LossRaised
 from harness.rules import slopes
 from harness.rules.broadcasting import unit_symbols
 from harness.rules.detach import DetachTape
-from harness.rules.made import signs
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.special import counts_nothing, special_cases, with_everything_counted
-from harness.rules.trial import Run, Trial, contract, describe
+from harness.rules.trial import Trial, describe
 from harness.spec import LossSpec
-
-GRADCHECK_ELEMENTS = 200  # a slow gradcheck of N elements costs 2N + 2 evaluations
 
 
 def element(name: str, index: tuple[int, ...]) -> str:
@@ -31,160 +25,37 @@ def element(name: str, index: tuple[int, ...]) -> str:
 
 
 def interior(trial: Trial) -> dict[str, Tensor]:
-    """The case's tensors, the differentiable ones pulled off the boundary of their domain."""
+    """The case's tensors, the differentiable ones pulled off the boundary of their domain, in numbers that the loss itself
+    computes with.
+    """
     tensors = trial.tensors()
     for name in trial.spec.differentiable:
-        tensors[name] = trial.spec.inputs[name].domain.interior(tensors[name])
+        tensors[name] = on_grid(trial, trial.spec.inputs[name].domain.interior(tensors[name]))
     return tensors
 
 
-def gradient_matches_finite_differences(trial: Trial) -> Mismatch | None:
-    """The gradient that autograd gives is the slope that is measured (float64).
-
-        dL/dx_i = (L(x + h e_i) - L(x - h e_i)) / 2h + O(h^2)
-
-    The loss is rescaled so that its largest slope is 1, and at a kink any slope between the left and the right one is
-    right.  Source: `torch.autograd.gradcheck`; Nocedal & Wright, Numerical Optimization, section 8.1.
-    """
-    tensors = interior(trial)
-    mismatch = _slope_mismatch(trial, tensors)
-    if mismatch is not None and _slope_mismatch(trial, trial.nudged(tensors)) is None:
-        return replace(mismatch, aspect="at a tie only", severity="note", note=_AT_A_TIE)
-    return mismatch
+def on_grid(trial: Trial, tensor: Tensor) -> Tensor:
+    """The nearest numbers of the precision in which the loss computes."""
+    return tensor.to(trial.precision.grid).to(tensor.dtype)
 
 
-# relu(x) - relu(-x) = x has slope 1 at 0, and autograd, which adds the subgradients of the parts, gives 0 there.
-_AT_A_TIE = "a generic point nearby has the right gradient: autograd's choice at a tie of several kinks is no slope"
-
-
-def _slope_mismatch(trial: Trial, tensors: Mapping[str, Tensor]) -> Mismatch | None:
-    names = tuple(n for n in trial.spec.differentiable if tensors[n].numel())
-    if sum(tensors[n].numel() for n in names) > GRADCHECK_ELEMENTS:
-        raise NotApplicable(f"more than {GRADCHECK_ELEMENTS} elements; a slow gradcheck would be too long")
-    tape = DetachTape()
-    base = trial.run(tensors, mode=tape)
-    if not base.connected:
-        raise NotApplicable("the output does not depend on the inputs through autograd; see G06")
-    if not base.finite:
-        raise NotApplicable("the value or gradient is not finite; see G08")
-    replay = tape if trial.spec.detaches else None
-    value = loss_value(trial, tensors, replay)
-    magnitude = max(abs(base.scalar), trial.measure_scale(tensors)[1])
-    largest = _largest_slope(value, tensors, names, base)
-    noise = tolerance.slope_noise(tolerance.GRADCHECK_STEP, magnitude)
-    if largest <= noise or _gradcheck(trial, tensors, names, largest, noise / largest, replay):
-        return None
-    return _worst_slope(trial, value, tensors, names, base, largest, magnitude, tape)
-
-
-def loss_value(trial: Trial, tensors: Mapping[str, Tensor], replay: DetachTape | None) -> slopes.Value:
-    """The loss as a number of replaced tensors; with ``replay``, its declared stop-gradients stay at the recorded values."""
-    if replay is None:
-        return trial.function(tensors)
-
-    def value(changes: Mapping[str, Tensor]) -> float:
-        return float(contract(trial.output({**tensors, **changes}, mode=DetachTape(replay=replay))).detach())
-
-    return value
-
-
-def _largest_slope(value: slopes.Value, tensors: Mapping[str, Tensor], names: Sequence[str], base: Run) -> float:
-    """The largest slope, analytic or, where autograd says zero, measured along one +-1 direction."""
-    found = [float(g.abs().max()) for g in base.gradients.values() if g is not None and g.numel()]
-    step = tolerance.SLOPE_STEPS[1]
-    moved = {n: (tensors[n] + step * signs(tensors[n]), tensors[n] - step * signs(tensors[n])) for n in names}
-    slope = (value({n: up for n, (up, _) in moved.items()}) - value({n: down for n, (_, down) in moved.items()})) / (
-        2 * step
-    )
-    count = sum(tensors[n].numel() for n in names)
-    return max([*found, abs(slope) / max(count, 1) if math.isfinite(slope) else 0.0])
-
-
-def _gradcheck(
-    trial: Trial,
-    tensors: Mapping[str, Tensor],
-    names: Sequence[str],
-    largest: float,
-    noise: float,
-    replay: DetachTape | None,
-) -> bool:
-    def scaled(*leaves: Tensor) -> Tensor:
-        given = {**tensors, **dict(zip(names, leaves, strict=True))}
-        mode = None if replay is None else DetachTape(replay=replay)
-        return contract(trial.output(given, mode=mode)).to(torch.float64) / largest
-
-    leaves = tuple(tensors[n].detach().clone().requires_grad_() for n in names)
-    try:
-        return bool(
-            torch.autograd.gradcheck(
-                scaled,
-                leaves,
-                eps=tolerance.GRADCHECK_STEP,
-                atol=tolerance.GRADCHECK_ABSOLUTE + 10 * noise,
-                rtol=tolerance.GRADCHECK_RELATIVE,
-                nondet_tol=tolerance.GRADCHECK_ABSOLUTE,
-                check_undefined_grad=False,
-                raise_exception=False,
-            )
-        )
-    except RuntimeError:  # a loss that edits its inputs breaks gradcheck's second backward; the slopes decide
-        return False
-
-
-def _worst_slope(
-    trial: Trial,
-    value: slopes.Value,
-    tensors: Mapping[str, Tensor],
-    names: tuple[str, ...],
-    base: Run,
-    largest: float,
-    magnitude: float,
-    tape: DetachTape,
-) -> Mismatch | None:
-    """The coordinate whose gradient is furthest outside its measured slopes."""
-    worst: tuple[float, Mismatch] | None = None
-    for name, index in slopes.coordinates(tensors, names):
-        gradient = base.gradients[name]
-        analytic = 0.0 if gradient is None else float(gradient[index])
-        slope = slopes.measure(value, tensors, name, index, magnitude)
-        off = slope.misses(analytic, tolerance.SLOPE_FLOOR * largest)
-        if off is None or (worst is not None and off <= worst[0]):
-            continue
-        should = (
-            describe(slope.right)
-            if abs(slope.left - slope.right) < off
-            else f"in [{slope.left:.4g}, {slope.right:.4g}]"
-        )
-        places = list(dict.fromkeys(tape.places))
-        note = ""
-        if places and not trial.spec.detaches:
-            note = f"the gradient is cut by {', '.join(places[:3])}; if that is meant, declare LossSpec(detaches=True)"
-        mismatch = Mismatch(
-            element(name, index),
-            describe(analytic),
-            should,
-            off,
-            slope.allowed(analytic, tolerance.SLOPE_FLOOR * largest),
-            tensors=tensors,
-            code=slope_code(name, index),
-            hint="mend the backward (or the detach) that gives this element",
-            note=note,
-        )
-        worst = (off, mismatch)
-    return None if worst is None else worst[1]
-
-
-def slope_code(name: str, index: tuple[int, ...]) -> str:
-    """Lines that print one element of the gradient beside its measured slope."""
-    at = f"[{', '.join(map(str, index))}]" if index else "[()]"
+def slope_code(place: Sequence[slopes.Element], step: float) -> str:
+    """Lines that print one element of the gradient, or the sum of those that move together, beside the measured slope."""
+    names = list(dict.fromkeys(name for name, _ in place))
     return f"""
-        value = total(loss(**tensors))
-        (gradient,) = torch.autograd.grad(value, [tensors[{name!r}]], allow_unused=True)
-        h, up, down = 1e-5, tensors[{name!r}].detach().clone(), tensors[{name!r}].detach().clone()
-        up{at} += h
-        down{at} -= h
-        slope = (total(loss(**{{**tensors, {name!r}: up}})) - total(loss(**{{**tensors, {name!r}: down}}))) / (2 * h)
-        print("autograd:", None if gradient is None else gradient{at}.item(), " measured:", slope.item())
+        place = {[(name, list(index)) for name, index in place]!r}  # what moves by h
+
+        def moved(h):
+            given = {{n: t.detach().clone() for n, t in tensors.items()}}
+            for name, index in place:
+                given[name][tuple(index)] += h
+            return total(loss(**given)).item()
+
+        gradients = torch.autograd.grad(total(loss(**tensors)), [tensors[n] for n in {names!r}], materialize_grads=True)
+        found = dict(zip({names!r}, gradients))
+        h = {step:.1g}
+        print("autograd:", sum(found[name][tuple(index)].item() for name, index in place))
+        print("measured:", (moved(h) - moved(-h)) / (2 * h), " right:", (moved(h) - moved(0)) / h, " left:", (moved(0) - moved(-h)) / h)
     """
 
 
@@ -382,22 +253,5 @@ RULES = (
         example="distance = ((a - b) ** 2).sum(-1).sqrt()    # derivative 1/(2 sqrt(0)) * 0 = NaN where a = b",
         mend="Guard the argument (the 'double where'): `safe = torch.where(d2 > 0, d2, 1)`, then sqrt, then where again.",
         source="pytorch/pytorch#4132; 'Nan gradients and the double-where trick', TensorFlow issue 2540.",
-    ),
-    Rule(
-        code="G01",
-        title="gradient matches finite differences",
-        group="gradients",
-        severity="error",
-        check=gradient_matches_finite_differences,
-        applies=needs_differentiable,
-        regimes={"distinct": 5, "coincident": 2, "unit": 1},
-        why="A hand-written backward, a detach or an in-place edit gives a gradient of another function; training converges to something else.",
-        example="""
-            def backward(ctx, g):
-                x, y = ctx.saved_tensors
-                return g * (x - y), None                # the forward divides by the batch size, this does not
-        """,
-        mend="Derive the backward again, or let autograd do it; compare the named element with the formula.",
-        source="torch.autograd.gradcheck; pytorch/pytorch#114234 on kinks; Nocedal & Wright, section 8.1.",
     ),
 )

@@ -18,7 +18,7 @@ from harness.rules.broadcasting import first_line
 from harness.rules.caches import caches, emptied
 from harness.rules.compare import same_gradients, same_output
 from harness.rules.rule import Mismatch, Rule
-from harness.rules.trial import Run, Trial, describe
+from harness.rules.trial import Run, Scale, Trial, describe
 from harness.spec import LossSpec
 
 OTHER_VALUES = "other values"
@@ -153,11 +153,11 @@ def _compared(
         came = trial.run(tensors, built=built)
     except LossRaised as raised:
         return Mismatch("loss", first_line(raised.error), describe(should.scalar))
-    scale = trial.scale if not _identical(came, should) else (0.0, 0.0)
-    mismatch = same_output(came.output, should.output, *scale)
+    scale = trial.scale if not _identical(came, should) else Scale(lambda: (0.0, 0.0))
+    mismatch = same_output(came.output, should.output, scale)
     if mismatch is not None or not should.finite or _identical(came, should):
         return mismatch
-    return same_gradients(trial, came.gradients, should.gradients, tensors, trial.function(tensors), scale[1])
+    return same_gradients(came.gradients, should.gradients, tensors, trial, scale)
 
 
 def _identical(came: Run, should: Run) -> bool:
@@ -209,7 +209,7 @@ def _training(trial: Trial) -> Iterator[Mismatch]:
     except LossRaised as raised:
         mismatch: Mismatch | None = Mismatch("loss", first_line(raised.error), describe(trial.base.scalar))
     else:
-        mismatch = same_output(run.output, trial.base.output, *trial.scale)
+        mismatch = same_output(run.output, trial.base.output, trial.scale)
     if mismatch is not None:
         yield replace(
             mismatch,

@@ -95,7 +95,7 @@ def _along(trial: Trial, symbol: str) -> Iterator[tuple[int, Mismatch | None]]:
 def _at(trial: Trial, symbol: str, size: int) -> Trial:
     """The case with one symbol at a size, and a cache of its own: large tensors are not kept."""
     case = resized(trial.spec, trial.case, one(trial.spec, symbol, size))
-    return Trial(trial.spec, trial.implementation, case, device=trial.device, exhaustive=False)
+    return trial.apart(case=case, exhaustive=False)
 
 
 def _expected(made: Sequence[tuple[int, int]], size: int) -> float:
@@ -158,15 +158,12 @@ def _compared(trial: Trial, known: dict[Any, Any]) -> tuple[Mismatch | None, int
 
 def _difference(trial: Trial, came: Run, should: Run) -> Mismatch | None:
     reference = trial.of(trial.spec.reference)
-    mismatch = same_output(came.output, should.output, 0.0, 0.0)
-    if mismatch is not None:  # how much rounding may do is measured only where it matters
-        mismatch = same_output(came.output, should.output, *reference.scale)
+    scale = reference.scale.with_eps(trial.eps)
+    mismatch = same_output(came.output, should.output, scale)
     if mismatch is not None or not should.finite:
         return mismatch
     tensors = trial.tensors()
-    if same_gradients(trial, came.gradients, should.gradients, tensors, reference.function(tensors), 0.0) is None:
-        return None
-    mismatch = gradients_at(trial, tensors)
+    mismatch = same_gradients(came.gradients, should.gradients, reference.tensors(), reference, scale)
     if mismatch is None or (came.finite and gradients_at(trial, trial.nudged(tensors)) is None):
         return None  # what agrees at a generic point nearby is two choices at a tie
     return mismatch

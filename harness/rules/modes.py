@@ -54,7 +54,10 @@ def _forward_differs(trial: Trial, tensors: Mapping[str, Tensor]) -> Mismatch | 
         duals = {n: forward_ad.make_dual(leaves[n], u) for n, u in along.items()}
         tangent = forward_ad.unpack_dual(contract(trial.output({**tensors, **duals}))).tangent
     came = 0.0 if tangent is None else float(tangent)
-    allowed = 10 * tolerance.SAME_RELATIVE * size + tolerance.SAME_INTERMEDIATE * max(1.0, trial.scale[1])
+    allowed = tolerance.same_gradient(trial.eps) * size
+    if abs(came - should) <= allowed:
+        return None
+    allowed += tolerance.same_intermediate(trial.eps) * max(1.0, trial.scale.intermediate)
     if abs(came - should) <= allowed:
         return None
     return Mismatch(

@@ -13,6 +13,7 @@ from harness.dispatch import Watch
 from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.rules.broadcasting import first_line
+from harness.rules.dtypes import asked
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.sizes import filled
 from harness.rules.trial import Trial, describe
@@ -103,6 +104,8 @@ def no_overflow_where_the_true_value_fits(trials: Sequence[Trial]) -> Iterator[M
     """
     for trial in trials[:1]:
         trial.base  # noqa: B018 - a loss that raises is B01's
+        if torch.float16 not in asked(trial):
+            raise NotApplicable("the loss does not take float16")
         case = filled(trial.spec, trial.case, ELEMENTS)
         names, exact = _scalable(trial.spec), _exact(trial, case)
         tensors = _scaled(exact, names, _largest_fitting(trial, exact, names))
@@ -131,9 +134,8 @@ def no_overflow_where_the_true_value_fits(trials: Sequence[Trial]) -> Iterator[M
 
 
 def _exact(trial: Trial, case: Case) -> dict[str, Tensor]:
-    """The tensors of a case, rounded to float16 and held in float64."""
-    tensors = case.materialize(trial.spec, dtype=torch.float16, device=trial.device)
-    return {n: t.double() if t.is_floating_point() else t for n, t in tensors.items()}
+    """The tensors of a case, rounded to float16 and held in the widest dtype that the loss takes."""
+    return trial.widened(case.materialize(trial.spec, dtype=torch.float16, device=trial.device))
 
 
 def _scaled(tensors: Mapping[str, Tensor], names: Sequence[str], exponent: int) -> dict[str, Tensor]:

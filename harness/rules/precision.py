@@ -13,7 +13,7 @@ from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.rules.broadcasting import first_line
 from harness.rules.compare import same_output
-from harness.rules.dtypes import short
+from harness.rules.dtypes import asked, short
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.trial import Trial, describe
 from harness.spec import LossSpec
@@ -42,6 +42,8 @@ def _context_dtype(trial: Trial) -> Iterator[Mismatch]:
     context = [n for n, t in spec.context.items() if t.domain.kind == "float" and t.dtype is None]
     others = [n for n, t in spec.inputs.items() if t.domain.kind == "float" and t.dtype is None]
     if not context or not others:
+        return
+    if not {torch.float32, torch.float64} <= set(asked(trial)):
         return
     for ours, theirs in ((torch.float32, torch.float64), (torch.float64, torch.float32)):
         tensors = {**trial.tensors(ours), **{n: t for n, t in trial.tensors(theirs).items() if n in context}}
@@ -115,7 +117,7 @@ def _narrow_labels(trial: Trial, name: str) -> Iterator[Mismatch]:
         output = trial.run(narrow, wrt=()).output
     except LossRaised:
         return  # PyTorch's own losses refuse them too, and say so
-    found = same_output(output, trial.base.output, *trial.scale)
+    found = same_output(output, trial.base.output, trial.scale)
     if found is not None:
         yield Mismatch(
             f"loss with {name} in int32",
@@ -140,12 +142,14 @@ def autocast_changes_only_the_precision(trial: Trial) -> Iterator[Mismatch]:
     Source: Higham, Accuracy and Stability of Numerical Algorithms, section 1.6.
     """
     trial.base  # noqa: B018 - a loss that raises is B01's
+    if torch.float32 not in asked(trial):
+        raise NotApplicable("the loss does not take float32")
     tensors = trial.tensors(torch.float32)
-    widened = {n: t.double() if t.is_floating_point() else t for n, t in tensors.items()}
+    widened = trial.widened(tensors)
     exact, plain = trial.run(widened), trial.run(trial.tensors(torch.float32))  # a loss may edit what it is given
     if not exact.finite or not plain.finite:
         raise NotApplicable("not finite in float32 or float64; see G08 and D02")
-    condition, intermediate = trial.scale
+    condition, intermediate = trial.scale.condition, trial.scale.intermediate
     kind = torch.device(trial.device).type
     where = f"under torch.autocast({kind!r}, dtype=torch.bfloat16)"
     try:

@@ -101,8 +101,7 @@ def try_removal(trial: Trial, name: str) -> Removal | None:
         output = trial.run(changed, wrt=()).output
     except LossRaised:
         return None
-    condition, intermediate = trial.measure_scale(tensors)
-    mismatch = same_output(output, base.output, condition, intermediate)
+    mismatch = same_output(output, base.output, trial.measure_scale(tensors))
     if mismatch is not None:
         mismatch = replace(
             mismatch,
@@ -184,7 +183,7 @@ def _leaking_nan(found: Removal, name: str) -> Iterator[Mismatch]:
             kept = [
                 g[~found.removed[n]] if n in found.removed else g for n, g in run.gradients.items() if g is not None
             ]
-            same = same_output(run.output, base.output, *trial.measure_scale(found.tensors)) is None
+            same = same_output(run.output, base.output, trial.measure_scale(found.tensors)) is None
             if same and run.finite and all(bool(g.isfinite().all()) for g in kept):
                 continue
             legal = trial.spec.tensors[other].domain.nan and math.isnan(poison)

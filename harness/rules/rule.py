@@ -74,7 +74,7 @@ ENDS_A_DEVICE = (
     "depend on the device"
 )
 
-Found = Mismatch | Iterable[Mismatch | Partly] | None
+Found = Mismatch | Partly | Iterable[Mismatch | Partly] | None
 Check = Callable[["Trial"], Found]
 CheckAll = Callable[[Sequence["Trial"]], Found]
 
@@ -141,7 +141,7 @@ def mismatches(found: Found, left_out: list[str] | None = None) -> list[Mismatch
     """What a check returned, as a list; ``left_out`` takes the reasons of what it did not look at."""
     if found is None:
         return []
-    given = [found] if isinstance(found, Mismatch) else list(found)
+    given = [found] if isinstance(found, (Mismatch, Partly)) else list(found)
     if left_out is not None:
         left_out += [one.reason for one in given if isinstance(one, Partly)]
     return [one for one in given if isinstance(one, Mismatch)]

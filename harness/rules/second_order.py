@@ -138,7 +138,9 @@ def off_its_differences(trial: Trial, found: Curvature) -> Mismatch | None:
     if not any(bool((off > _allowed(trial, found, n, step)).any()) for n, off in suspects.items()):
         return None
     size = sum(float(g.abs().sum()) for g in found.gradients.values())
-    if abs(slope - found.slope) > tolerance.SLOPE_RELATIVE * size + tolerance.slope_noise(step, trial.scale[1]):
+    if abs(slope - found.slope) > tolerance.SLOPE_RELATIVE * size + tolerance.slope_noise(
+        step, trial.scale.intermediate, trial.eps
+    ):
         raise NotApplicable("the gradient itself is not the slope here, or there is a kink; see G01")
     sides += _quotients(trial, found, finer)[0]
     worst: Mismatch | None = None
@@ -161,7 +163,9 @@ def _allowed(trial: Trial, found: Curvature, name: str, step: float) -> float:
     """How far H u may be off: a part of the largest of its elements, and the rounding of two gradients over the step."""
     largest = float(found.products[name].abs().nan_to_num(0).max())
     gradient = float(found.gradients[name].abs().max())
-    return tolerance.SLOPE_RELATIVE * largest + tolerance.slope_noise(step, gradient * max(1.0, trial.scale[1]))
+    return tolerance.SLOPE_RELATIVE * largest + tolerance.slope_noise(
+        step, gradient * max(1.0, trial.scale.intermediate), trial.eps
+    )
 
 
 def _quotients(trial: Trial, found: Curvature, step: float) -> tuple[list[dict[str, Tensor]], float]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from harness import annotations as signatures
-from harness import dims, tolerance
+from harness import dims
 from harness.annotations import call_function, construct_parameters
 from harness.case import Case, Recipe
 from harness.errors import NotApplicable
@@ -96,12 +96,12 @@ def _expanded(trial: Trial, name: str, shape: torch.Size, given: dict[str, Tenso
         return Mismatch("loss", first_line(raised.error), f"{describe(should.scalar)}, as expanded", aspect=name)
     if not should.finite:
         return None
-    condition, intermediate = trial.measure_scale(wide)
-    found = same_output(came.output, should.output, condition, intermediate)
+    scale = trial.measure_scale(wide)
+    found = same_output(came.output, should.output, scale)
     if found is not None:
         return replace(found, aspect=name)
     summed = {n: g if g is None else g.sum_to_size(given[n].shape) for n, g in should.gradients.items()}
-    found = same_gradients(trial, came.gradients, summed, given, trial.function(given), intermediate)
+    found = same_gradients(came.gradients, summed, given, trial, scale)
     return None if found is None else replace(found, aspect=f"{name} gradient")
 
 
@@ -146,7 +146,7 @@ def _empty(trial: Trial) -> Iterator[Mismatch]:
     if any(t.domain.symbol == symbol and math.prod(case.shape(spec, n)) for n, t in spec.tensors.items()):
         return  # positions along an empty axis: there are none to name
     try:
-        tensors = case.materialize(spec, dtype=torch.float64, device=trial.device)
+        tensors = case.materialize(spec, dtype=trial.precision.takes, device=trial.device)
     except (RuntimeError, ValueError, IndexError) as error:
         raise NotApplicable(f"no empty tensors can be made: {first_line(error)}") from error
     found = _troubled(trial, tensors, f"with {symbol} = 0", "on an empty batch")
@@ -217,7 +217,7 @@ def reductions_agree(trial: Trial) -> Iterator[Mismatch]:
 
 def _with_reduction(trial: Trial, reduction: str) -> Trial:
     spec = trial.spec.replace(options={**trial.spec.options, "reduction": reduction})
-    return Trial(spec, trial.implementation, trial.case, {}, trial.device)
+    return trial.apart(spec=spec)
 
 
 def _is_weighted_mean(trial: Trial, each: Trial, mean: Trial) -> bool:
@@ -234,7 +234,7 @@ def _is_weighted_mean(trial: Trial, each: Trial, mean: Trial) -> bool:
             values.append(mean.output(drawn).sum().cpu())
         if len(rows) == 1:
             draws = min(rows[0].numel(), UNKNOWN_LIMIT) + 3
-            allowed = tolerance.same(float(values[0]), *mean.measure_scale(drawn))
+            allowed = mean.measure_scale(drawn).same(float(values[0]))
         if len(rows) == 3 and _is_mean(rows, values, allowed):
             return True
     if rows[0].numel() > UNKNOWN_LIMIT:

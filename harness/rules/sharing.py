@@ -93,7 +93,7 @@ def _another_number(trial: Trial, output: Tensor) -> bool:
     if output.shape != base.shape:
         return True
     largest = float(base.abs().max()) if base.numel() else 0.0
-    allowed = tolerance.forward_error(torch.finfo(torch.float32).eps, largest, trial.scale[0])
+    allowed = tolerance.forward_error(torch.finfo(torch.float32).eps, largest, trial.scale.condition)
     return not bool(((output.double() - base.double()).abs() <= allowed).all())
 
 
@@ -108,8 +108,8 @@ def _sparse(trial: Trial, tensors: Mapping[str, Tensor], name: str) -> Mismatch 
             n: g.to_dense() if g is not None and g.layout != torch.strided else g for n, g in run.gradients.items()
         }
         base, scale = trial.base, trial.scale
-        mismatch = same_output(run.output, base.output, *scale) or same_gradients(
-            trial, gradients, base.gradients, tensors, trial.function(tensors), scale[1]
+        mismatch = same_output(run.output, base.output, scale) or same_gradients(
+            gradients, base.gradients, tensors, trial, scale
         )
         if mismatch is not None:
             return replace(
@@ -145,8 +145,8 @@ def sharing_storage_does_not_matter(trial: Trial) -> Iterator[Mismatch]:
             mismatch: Mismatch | None = Mismatch("loss", first_line(raised.error), describe(should.scalar))
         else:
             scale = trial.measure_scale(copied)
-            mismatch = same_output(came.output, should.output, *scale) or same_gradients(
-                trial, came.gradients, should.gradients, copied, trial.function(copied), scale[1]
+            mismatch = same_output(came.output, should.output, scale) or same_gradients(
+                came.gradients, should.gradients, copied, trial, scale
             )
         if mismatch is not None:
             yield replace(

@@ -35,7 +35,7 @@ def same_input_same_output(trial: Trial) -> Mismatch | None:
         random.seed(state)
         np.random.seed(state)
         outputs.append(checked(trial.candidate(tensors), tensors))
-    compared = (same_output(output, outputs[0], *trial.scale) for output in outputs[1:])
+    compared = (same_output(output, outputs[0], trial.scale) for output in outputs[1:])
     mismatch = next((found for found in compared if found is not None), None)
     if mismatch is None:
         return None

@@ -76,7 +76,7 @@ def _functional_gradient(trial: Trial) -> Mismatch | None:
             hint="give a custom Function a setup_context, and let the loss detach or edit nothing in place",
         )
     came = dict(zip(names, gradients, strict=True))
-    found = same_gradients(trial, came, trial.base.gradients, tensors, trial.function(tensors), trial.scale[1])
+    found = same_gradients(came, trial.base.gradients, tensors, trial, trial.scale)
     return (
         None
         if found is None
@@ -124,7 +124,7 @@ def _batched(trial: Trial) -> Mismatch | None:
             hint="no shapes and branches that depend on values: torch.where and masks instead of boolean indexing, .item() and `if tensor:`",
         )
     for each, value, case in zip(came, should, cases, strict=True):
-        found = same_output(each, value, *trial.at(case).scale) if bool(value.isfinite().all()) else None
+        found = same_output(each, value, trial.at(case).scale) if bool(value.isfinite().all()) else None
         if found is not None:
             return replace(found, where=f"{found.where} of {where}", aspect="vmap", tensors=tensors, code=code)
     return None

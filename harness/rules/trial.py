@@ -9,17 +9,19 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from harness import backends, devices
+from harness import backends, devices, tolerance
 from harness.case import Case
 from harness.dispatch import Watch
-from harness.evaluation import Candidate, LossRaised
+from harness.evaluation import Candidate, LossRaised, Precision
 from harness.isolation import worker
+from harness.rules.detach import DetachTape
 from harness.rules.made import normal, on_the_cpu
 from harness.spec import LossSpec
 
@@ -83,6 +85,41 @@ def _largest_finite(values: Tensor) -> float:
     return float(finite.max()) if finite.numel() else 0.0
 
 
+class Scale:
+    """What rounding may do to a loss at a point; measured where it is asked for, since most numbers are equal.
+
+    Args:
+        measure: gives `condition` and `intermediate`.
+        eps: of the precision in which the loss computes.
+    """
+
+    def __init__(self, measure: Callable[[], tuple[float, float]], eps: float = tolerance.EPS64) -> None:
+        self.eps = eps
+        self._measure = measure
+
+    @property
+    def condition(self) -> float:
+        """Sum |x dL/dx| over all floating tensors, the first-order effect of a relative change of all of them."""
+        return self._measured[0]
+
+    @property
+    def intermediate(self) -> float:
+        """The largest absolute value met on the way."""
+        return self._measured[1]
+
+    @cached_property
+    def _measured(self) -> tuple[float, float]:
+        return self._measure()
+
+    def same(self, value: float) -> float:
+        """How far two correct evaluations of a number may be apart."""
+        return tolerance.same(value, self.condition, self.intermediate, self.eps)
+
+    def with_eps(self, eps: float) -> Scale:
+        """The same point, compared with what computes in a coarser precision."""
+        return Scale(lambda: self._measured, max(self.eps, eps))
+
+
 class Trial:
     """One case given to one implementation.
 
@@ -96,6 +133,7 @@ class Trial:
         cache: shared by all rules of one verification, so that one evaluation serves many.
         device: where the tensors are.
         exhaustive: whether rules also go through all special points of this case; a few cases are enough for that.
+        values_in: the dtype whose numbers the values are rounded to; by default the widest that the implementation takes.
     """
 
     def __init__(
@@ -106,6 +144,7 @@ class Trial:
         cache: dict[Any, Any] | None = None,
         device: str = "cpu",
         exhaustive: bool = True,
+        values_in: torch.dtype | None = None,
     ) -> None:
         self.spec = spec
         self.implementation = implementation
@@ -114,6 +153,8 @@ class Trial:
         self.device = device
         self.exhaustive = exhaustive
         self.is_reference = spec.role(implementation) == "reference"
+        self.precision: Precision = self.cache.get(("precision", implementation), Precision())
+        self.values_in = self.precision.takes if values_in is None else values_in
         elsewhere = "cpu" if self.is_reference and not devices.is_cpu(device) else None
         key = ("candidate", implementation, elsewhere)
         if key not in self.cache:
@@ -121,25 +162,50 @@ class Trial:
         self.candidate: Candidate = self.cache[key]
 
     def of(self, implementation: str) -> Trial:
-        """The same case given to another implementation."""
-        return Trial(self.spec, implementation, self.case, self.cache, self.device)
+        """The same case, with the same values, given to another implementation."""
+        return Trial(self.spec, implementation, self.case, self.cache, self.device, values_in=self.values_in)
 
     def at(self, case: Case) -> Trial:
         """Another case given to the same implementation."""
-        return Trial(self.spec, self.implementation, case, self.cache, self.device)
+        return Trial(self.spec, self.implementation, case, self.cache, self.device, values_in=self.values_in)
 
-    def tensors(self, dtype: torch.dtype = torch.float64, *, layouts: bool = False) -> dict[str, Tensor]:
-        """Fresh tensors of the case."""
+    def apart(self, *, case: Case | None = None, spec: LossSpec | None = None, exhaustive: bool = True) -> Trial:
+        """The same implementation on another case, or of a changed spec, with a cache that nobody shares."""
+        known = {key: value for key, value in self.cache.items() if isinstance(key, tuple) and key[0] == "precision"}
+        chosen = spec or self.spec, self.implementation, case or self.case
+        return Trial(*chosen, known, self.device, exhaustive, values_in=self.values_in)
+
+    @property
+    def eps(self) -> float:
+        """The part of itself by which the implementation rounds its value."""
+        return self.precision.eps
+
+    def tensors(self, dtype: torch.dtype | None = None, *, layouts: bool = False) -> dict[str, Tensor]:
+        """Fresh tensors of the case, in the widest dtype that the implementation takes where none is named."""
         worker.note(self.case.to_json)
+        chosen = self.precision.takes if dtype is None else dtype
         if layouts:
-            return self.case.materialize(self.spec, dtype=dtype, device=self.device, layouts=True)
+            return self.case.materialize(self.spec, dtype=chosen, device=self.device, layouts=True)
         key = ("tensors", self.case.key, self.device)
         if key not in self.cache:
             self.cache[key] = self.case.materialize(self.spec, dtype=torch.float64, device=self.device)
         made: dict[str, Tensor] = self.cache[key]
-        declared = self.spec.tensors
-        wanted = {name: declared[name].domain.dtype(dtype, declared[name].dtype) for name in made}
-        return {name: tensor.to(wanted[name], copy=True) for name, tensor in made.items()}  # a loss may edit them
+        return {name: self._cast(name, tensor, chosen) for name, tensor in made.items()}
+
+    def _cast(self, name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+        """A copy, since a loss may edit it."""
+        declared = self.spec.tensors[name]
+        rounded = tensor.to(self.values_in) if tensor.is_floating_point() else tensor
+        return rounded.to(declared.domain.dtype(dtype, declared.dtype), copy=True)
+
+    def widened(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The same values in the widest dtype that the implementation takes; what declares a dtype keeps it."""
+        return {name: self._widened(name, tensor) for name, tensor in tensors.items()}
+
+    def _widened(self, name: str, tensor: Tensor) -> Tensor:
+        declared = self.spec.tensors[name]
+        wide = declared.domain.dtype(self.precision.takes, declared.dtype)
+        return tensor.to(wide) if tensor.is_floating_point() else tensor
 
     def generator(self, salt: int = 0) -> torch.Generator:
         """A local generator that depends on nothing but the case; of the CPU, so that each device gets the same numbers."""
@@ -152,12 +218,12 @@ class Trial:
 
     @property
     def base(self) -> Run:
-        """The float64 evaluation of the case, shared by all rules.
+        """The evaluation of the case in the widest dtype, shared by all rules.
 
         Raises:
             LossRaised: the loss raises on the case.
         """
-        key = (self.implementation, self.case.key, self.device)
+        key = (self.implementation, self.case.key, self.values_in, self.device)
         if key not in self.cache:
             try:
                 self.cache[key] = self.run(self.tensors())
@@ -169,15 +235,19 @@ class Trial:
         return found  # type: ignore[no-any-return]
 
     @property
-    def scale(self) -> tuple[float, float]:
-        """(sum |x dL/dx| over all floating tensors, largest intermediate value) of the float64 evaluation."""
-        key = ("scale", self.implementation, self.case.key, self.device)
+    def scale(self) -> Scale:
+        """What rounding may do to the evaluation of the case."""
+        key = ("scale", self.implementation, self.case.key, self.values_in, self.device)
         if key not in self.cache:
             self.cache[key] = self.measure_scale(self.tensors())
         return self.cache[key]  # type: ignore[no-any-return]
 
-    def measure_scale(self, tensors: Mapping[str, Tensor]) -> tuple[float, float]:
+    def measure_scale(self, tensors: Mapping[str, Tensor]) -> Scale:
         """What `scale` says, for other tensors."""
+        return Scale(lambda: self.measure(tensors), self.eps)
+
+    def measure(self, tensors: Mapping[str, Tensor]) -> tuple[float, float]:
+        """(sum |x dL/dx| over all floating tensors, the largest absolute value met on the way)."""
         floating = tuple(name for name, tensor in tensors.items() if tensor.is_floating_point())
         recorder = Intermediates()
         try:
@@ -261,13 +331,33 @@ class Trial:
             moved[name] = domain.interior(on_the_cpu(domain.project, inside + NUDGE * noise))
         return moved
 
-    def function(self, tensors: Mapping[str, Tensor]) -> Callable[[Mapping[str, Tensor]], float]:
-        """The loss as a number of some replaced tensors, without a graph."""
+    def function(
+        self, tensors: Mapping[str, Tensor], tape: DetachTape | None = None
+    ) -> Callable[[Mapping[str, Tensor]], float]:
+        """The loss as a number of some replaced tensors, without a graph.
+
+        Stop-gradients that the spec declares stay at their values at ``tensors``; ``tape`` holds them where it is known.
+        """
+        if self.spec.detaches:
+            return self._with_cuts(tensors, tape or self.cuts(tensors))
 
         def value(changes: Mapping[str, Tensor]) -> float:
             given = {name: tensor.clone() for name, tensor in {**tensors, **changes}.items()}  # the loss may edit them
             with torch.no_grad():
                 return float(contract(self.output(given)))
+
+        return value
+
+    def cuts(self, tensors: Mapping[str, Tensor]) -> DetachTape:
+        """What the loss takes off the graph at a point."""
+        tape = DetachTape()
+        self.output(self.leaves({name: tensor.clone() for name, tensor in tensors.items()}), mode=tape)
+        return tape
+
+    def _with_cuts(self, tensors: Mapping[str, Tensor], tape: DetachTape) -> Callable[[Mapping[str, Tensor]], float]:
+        def value(changes: Mapping[str, Tensor]) -> float:
+            given = {name: tensor.clone() for name, tensor in {**tensors, **changes}.items()}
+            return float(contract(self.output(given, mode=DetachTape(replay=tape))).detach())
 
         return value
 
@@ -311,9 +401,9 @@ def checked(output: Any, tensors: Mapping[str, Tensor]) -> Tensor:
     if not output.is_floating_point():
         mend = "compute it in floating point; a count or an argmax has no gradient"
         raise LossRaised(WrongReturn(f"a tensor of {output.dtype}", "a floating tensor", mend))
-    devices = {tensor.device.type for tensor in tensors.values()}
-    if output.device.type not in devices:
-        where = " and ".join(sorted(devices))
+    kind = output.device.type
+    if all(tensor.device.type != kind for tensor in tensors.values()):
+        where = " and ".join(sorted({tensor.device.type for tensor in tensors.values()}))
         mend = "make new tensors on the device of the inputs: torch.zeros(..., device=x.device)"
         raise LossRaised(WrongReturn(f"a tensor on {output.device.type}", f"a tensor on {where}", mend))
     return output.to_dense() if output.layout != torch.strided else output
@@ -345,12 +435,27 @@ def _directory() -> str | None:
 
 @contextmanager
 def isolated() -> Iterator[None]:
-    """Restore the state that a loss may touch: generators, grad mode, default dtype and device, threads, determinism, what
-    float32 is computed in, the working directory and how deep calls may go.
+    """Restore the state that a loss may touch: generators, and the settings that `settled` restores."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    torch_states = {name: generator.get_state() for name, generator in devices.generators().items()}
+    try:
+        with settled():
+            yield
+    finally:
+        for name, generator in devices.generators().items():  # one that the block has started was at no state before
+            if name in torch_states:
+                generator.set_state(torch_states[name])
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+
+
+@contextmanager
+def settled() -> Iterator[None]:
+    """Restore grad mode, default dtype and device, threads, determinism, what float32 is computed in, the working directory
+    and how deep calls may go.  Generators need no more between calls of a loss, as each begins by seeding them.
     """
     device, directory, depth = torch.get_default_device(), _directory(), sys.getrecursionlimit()
-    python_state, numpy_state, settings = random.getstate(), np.random.get_state(), backends.read()
-    torch_states = {name: generator.get_state() for name, generator in devices.generators().items()}
+    settings = backends.read()
     grad, dtype, threads = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     anomaly = torch.is_anomaly_enabled()
@@ -363,11 +468,6 @@ def isolated() -> Iterator[None]:
             torch.set_default_device(None if device.type == "cpu" else device)
         if directory is not None and _directory() != directory:
             os.chdir(directory)
-        for name, generator in devices.generators().items():  # one that the block has started was at no state before
-            if name in torch_states:
-                generator.set_state(torch_states[name])
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
         torch.set_grad_enabled(grad)
         if torch.get_default_dtype() != dtype:
             torch.set_default_dtype(dtype)

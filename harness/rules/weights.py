@@ -85,7 +85,7 @@ def _matters(trial: Trial, name: str) -> bool:
                 run = trial.run({**tensors, name: changed}, train=train)
             except LossRaised:
                 return True  # it is looked at
-            if _differs(run, base):
+            if _differs(run, base, trial.eps):
                 return True
     return False
 
@@ -102,7 +102,7 @@ def other_values(trial: Trial, name: str, values: Tensor) -> Iterator[Tensor]:
         yield on_the_cpu(point, values.to(torch.float64)).to(values.dtype)
 
 
-def _differs(run: Run, base: Run) -> bool:
+def _differs(run: Run, base: Run, eps: float) -> bool:
     """Whether value or gradient differ by more than rounding; NaN differs from a number."""
     pairs = [(run.output, base.output)]
     for name, gradient in base.gradients.items():
@@ -116,7 +116,7 @@ def _differs(run: Run, base: Run) -> bool:
             return True
         a, b = torch.nan_to_num(came).double(), torch.nan_to_num(before).double()
         largest = float(torch.maximum(a.abs().max(), b.abs().max())) if a.numel() else 0.0
-        if bool(((a - b).abs() > tolerance.SAME_INTERMEDIATE * largest).any()):
+        if bool(((a - b).abs() > tolerance.same_intermediate(eps) * largest).any()):
             return True
     return False
 
@@ -260,7 +260,7 @@ def _largest_left(trial: Trial, tensors: dict[str, Tensor], symbol: str | None =
         if left is None or own is None or not left.numel():
             continue
         largest = float(torch.nan_to_num(own, 0.0, 0.0, 0.0).abs().max())
-        if float(left.abs().max()) > tolerance.SAME_RELATIVE * largest:
+        if float(left.abs().max()) > tolerance.same_relative(trial.eps) * largest:
             index = [int(i) for i in torch.unravel_index(left.abs().argmax(), left.shape)]
             return _Left(name, f"d loss / d {name}{index if index else ''}", float(left[tuple(index)]))
     return None

@@ -103,6 +103,12 @@ WEIGHTED = {
 }
 
 
+def refuses_double(predictions, labels):
+    if predictions.dtype == torch.float64:
+        raise TypeError("float64 is not supported")
+    return mean_squared(predictions, labels)
+
+
 def penalty_in_single(predictions, labels):
     return mean_squared(predictions, labels) + 0.1 * (predictions.float() ** 2).mean()
 
@@ -162,9 +168,33 @@ PAIRS = (
         severity="warning",
         aspect="accuracy float32",
     ),
-    pair("D05", "computed in float32", computed_in_single, mean_squared, aspect="result"),
-    pair("D05", "labels cast to float32", labels_in_single, mean_squared, aspect="labels"),
-    pair("D05", "context cast to float32", WeightsInSingle, WeightsAsTheyCame, WEIGHTED, aspect="weights"),
-    pair("D05", "a summand in float32", penalty_in_single, penalty_in_their_dtype, aspect="on the way", says="float()"),
-    pair("D05", "a buffer of float32", penalty_written_into_float32, float32_beside_the_loss, aspect="on the way"),
+    pair("D05", "computed in float32", computed_in_single, mean_squared, aspect="result", severity="warning"),
+    pair("D05", "float64 refused", refuses_double, mean_squared, aspect="refused", says="dtypes=", severity="warning"),
+    pair("D05", "labels cast to float32", labels_in_single, mean_squared, aspect="labels", severity="warning"),
+    pair(
+        "D05",
+        "context cast to float32",
+        WeightsInSingle,
+        WeightsAsTheyCame,
+        WEIGHTED,
+        aspect="weights",
+        severity="warning",
+    ),
+    pair(
+        "D05",
+        "a summand in float32",
+        penalty_in_single,
+        penalty_in_their_dtype,
+        aspect="on the way",
+        says="float()",
+        severity="warning",
+    ),
+    pair(
+        "D05",
+        "a buffer of float32",
+        penalty_written_into_float32,
+        float32_beside_the_loss,
+        aspect="on the way",
+        severity="warning",
+    ),
 )

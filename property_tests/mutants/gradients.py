@@ -91,6 +91,73 @@ def rows_edited_through_data(predictions, labels):
     return value
 
 
+class _InSingle(torch.autograd.Function):
+    """The mean squared error in float32, as a fused kernel computes it; ``factor`` says how wrong the backward is."""
+
+    @staticmethod
+    def forward(ctx, predictions, labels, factor):
+        ctx.save_for_backward(predictions, labels, factor)
+        return (predictions.float() - labels.float()).square().mean().to(predictions.dtype)
+
+    @staticmethod
+    def backward(ctx, upstream):
+        predictions, labels, factor = ctx.saved_tensors
+        error = 2 * (predictions.float() - labels.float()) / predictions.numel()
+        return (factor.float() * error * upstream.float()).to(predictions.dtype), None, None
+
+
+def kernel(predictions, labels):
+    return _InSingle.apply(predictions, labels, torch.ones_like(predictions))
+
+
+def kernel_of_the_wrong_sign(predictions, labels):
+    return _InSingle.apply(predictions, labels, -torch.ones_like(predictions))
+
+
+def kernel_two_percent_off(predictions, labels):
+    return _InSingle.apply(predictions, labels, 1.02 * torch.ones_like(predictions))
+
+
+def kernel_without_the_last_column(predictions, labels):
+    factor = torch.ones_like(predictions)
+    factor[:, -1] = 0
+    return _InSingle.apply(predictions, labels, factor)
+
+
+class _Largest(torch.autograd.Function):
+    """The largest of each row; every element that ties with it gets the whole gradient."""
+
+    @staticmethod
+    def forward(ctx, values):
+        largest = values.amax(1, keepdim=True)
+        ctx.save_for_backward(values == largest)
+        return largest.squeeze(1)
+
+    @staticmethod
+    def backward(ctx, upstream):
+        (ties,) = ctx.saved_tensors
+        return ties * upstream.unsqueeze(1)
+
+
+def worst_error_of_every_tie(predictions, labels):
+    return _Largest.apply((predictions - labels).square()).mean()
+
+
+def worst_error(predictions, labels):
+    return (predictions - labels).square().amax(1).mean()
+
+
+def worst_error_and_the_zeros_before(predictions, labels):
+    """torch counts the zeros that are there before as a tie, though ``include_self=False``: half of the gradient at zero."""
+    rows = torch.arange(len(predictions)).unsqueeze(1).expand_as(predictions).flatten()
+    before = predictions.new_zeros(len(predictions))
+    return before.scatter_reduce(0, rows, predictions.flatten(), "amax", include_self=False).mean()
+
+
+def largest_prediction(predictions, labels):
+    return predictions.amax(1).mean()
+
+
 def collected_as_numbers(predictions, labels):
     total = 0.0
     for row, label in zip(predictions.unbind(), labels.unbind(), strict=True):
@@ -209,6 +276,27 @@ PAIRS = (
         lambda predictions, labels: batch_size_forgotten_in_backward(predictions, labels) / predictions.detach().norm(),
         lambda predictions, labels: sum_of_squares(predictions, labels) / predictions.detach().norm().clamp(min=1e-3),
         {**PAIRWISE, "detaches": True},
+    ),
+    pair("G01", "kernel of the wrong sign", kernel_of_the_wrong_sign, kernel),
+    pair("G01", "kernel without the last column", kernel_without_the_last_column, kernel),
+    pair("G01", "kernel two percent off", kernel_two_percent_off, kernel),
+    pair(
+        "G01",
+        "every tie gets the whole gradient",
+        worst_error_of_every_tie,
+        worst_error,
+        severity="warning",
+        aspect="at a tie only",
+        says="d loss / d (predictions[",
+    ),
+    pair(
+        "G01",
+        "half of the gradient at zero",
+        worst_error_and_the_zeros_before,
+        largest_prediction,
+        severity="warning",
+        aspect="at a tie only",
+        says="the loss is smooth",
     ),
     pair("G01", "saved tensor edited", rows_edited_through_data, mean_squared),
     pair("G06", "numbers instead of tensors", collected_as_numbers, mean_squared, aspect="predictions cut off"),

@@ -347,7 +347,7 @@ RULES = (
     Rule(
         code="G01",
         title="gradient matches finite differences",
-        group="finite_differences",
+        group="gradients",
         severity="error",
         check=gradient_matches_finite_differences,
         applies=needs_differentiable,

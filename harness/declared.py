@@ -119,7 +119,7 @@ def check_arguments(given: Mapping[str, Any]) -> None:
             )
     for argument, dtypes in (("dtypes", given["dtypes"]), ("computes_in", [given["computes_in"]])):
         for dtype in dtypes:
-            if dtype is not None and dtype not in FLOATING:
+            if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype in FLOATING):
                 raise DeclarationError(
                     f"loss {name!r}: {argument} has {shown(dtype)}, but should have floating dtypes of "
                     f"{', '.join(map(str, FLOATING))}"

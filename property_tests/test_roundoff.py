@@ -71,6 +71,17 @@ def test_the_precision_of_a_value_is_seen(name, seed):
     assert found(loss, seed) == Precision(torch.float64, computes_in)
 
 
+def by_row(predictions, labels):
+    """A row at a time in float32, their mean in float64: the value is a number of float64 alone."""
+    return (predictions.float() - labels.float()).square().mean(1).to(predictions.dtype).mean()
+
+
+@pytest.mark.parametrize("loss", [inside(torch.float32), by_row], ids=["whole", "by row"])
+def test_values_that_lie_on_a_line_by_luck_do_not_hide_their_rounding(loss):
+    seen = [found(loss, seed).computes_in for seed in range(60)]
+    assert seen == [torch.float32] * 60
+
+
 def test_a_loss_whose_value_never_changes_is_taken_for_what_it_returns():
     assert found(lambda predictions, labels: 0 * predictions.sum()) == Precision()
 

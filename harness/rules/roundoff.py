@@ -26,6 +26,9 @@ POINTS = 5  # along a line: two third differences
 # Lengths of a step, tried until values change.  At the first, what is rounded as in float32 changes too, beside what is not,
 # and a smooth function's third difference, 1e-18 L''', is below its rounding; what is rounded as in bfloat16 changes at 1e-2.
 STEPS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+# Of what is rounded, one value in four steps lies on the numbers of a coarser dtype as if on a line, by luck; so the step is
+# taken in three lengths, whose ratios no number of steps makes whole.
+LENGTHS = (1.0, 1.618, 2.618)
 MARGIN = 4.0  # between the step that two differences show and what many operations may add
 
 
@@ -34,25 +37,41 @@ def noise(value: Value, tensors: Mapping[str, Tensor], names: Sequence[str]) -> 
 
         sigma^2 = (3!)^2 / 6! * (third difference)^2,   step^2 = 12 sigma^2
 
-    A step that is as long as what moves the value hides what moves it by less, which is seen as no change at all.
+    A step that is as long as what moves the value hides what moves it by less, which is seen as no change at all.  Values
+    that are all numbers of a coarser dtype are rounded to it, however straight they lie.
 
     Source: Hamming, Introduction to Applied Numerical Analysis, chapter 6; More & Wild, Estimating computational noise,
     SIAM Journal on Scientific Computing 33(3), 2011.
     """
     along, before = {name: _direction(tensors[name]) for name in names}, 0.0
     for step in STEPS:
-        values = [
-            value({name: tensors[name] + position * step * along[name] for name in names})
-            for position in range(-2, POINTS - 2)
-        ]
+        lines = [_along(value, tensors, names, along, step * length) for length in LENGTHS]
+        values = [number for line in lines for number in line]
         if not all(map(math.isfinite, values)):
             return None
         if len(set(values)) > 1:
-            jitter = max(abs(d) for d in _differences(values, 3)) * math.sqrt(12 / 20)
-            hidden = max(abs(d) for d in _differences(values, 1)) * before / step  # where shorter steps changed nothing
-            return max(jitter, hidden)
+            jitter = max(abs(d) for line in lines for d in _differences(line, 3)) * math.sqrt(12 / 20)
+            hidden = max(abs(d) for d in _differences(lines[0], 1)) * before / step  # where shorter steps changed nothing
+            return max(jitter, hidden, _step_of(values))
         before = step
     return None
+
+
+def _along(
+    value: Value, tensors: Mapping[str, Tensor], names: Sequence[str], along: Mapping[str, Tensor], step: float
+) -> list[float]:
+    return [
+        value({name: tensors[name] + position * step * along[name] for name in names})
+        for position in range(-2, POINTS - 2)
+    ]
+
+
+def _step_of(values: Sequence[float]) -> float:
+    """The step of the coarsest dtype that holds them all; 0 where only float64 does."""
+    for eps in map(tolerance.eps_of, reversed(tolerance.TOLD_APART[1:])):
+        if all((2 / eps * math.frexp(value)[0]).is_integer() for value in values):
+            return eps * max(map(abs, values))
+    return 0.0
 
 
 def _direction(tensor: Tensor) -> Tensor:

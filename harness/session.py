@@ -99,9 +99,8 @@ class Session:
             if ("precision", name) not in self.cache:
                 cases = self.pool("distinct", "smooth", CASES_OF_PRECISION)
                 trials = [self.trial(name, case) for case in cases]
-                with surroundings.kept(), isolated(), caches.restored(trials[0]) as left:
-                    found = roundoff.precision(self.spec, trials)
-                self.cache["precision", name], self.cache["left", name] = found, left
+                with surroundings.kept(), isolated(), caches.restored(trials[0]):
+                    self.cache["precision", name] = roundoff.precision(self.spec, trials)
 
     def _device_lost(self, implementation: str, rule: Rule, device: str, reason: str) -> tuple[Outcome, list[Finding]]:
         last = worker.noted()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dis
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import getattr_static, isclass
@@ -90,26 +90,33 @@ def emptied(found: Sequence[Cache]) -> Iterator[None]:
 
 
 @contextmanager
-def restored(trial: Trial) -> Iterator[list[Any]]:
+def restored(trial: Trial) -> Iterator[None]:
     """Put back whatever outlives a call, as if there had been none.
 
-    What the block has left there comes back in the list: a process or a file that is let go of would be closed.
+    What now holds a process or a file stays as it is: to be let go of would close it.
     """
-    found = list(_candidates(trial))
-    left: list[Any] = []
-    with _restored(found):
-        yield left
-        left += [cache.content() for cache in found]
+    with _restored(list(_candidates(trial)), stays=_is_finalized):
+        yield
 
 
 @contextmanager
-def _restored(found: Sequence[Cache]) -> Iterator[None]:
+def _restored(found: Sequence[Cache], stays: Callable[[Any], bool] = lambda content: False) -> Iterator[None]:
     before = [cache.content() for cache in found]
     try:
         yield
     finally:
         for cache, content in zip(found, before, strict=True):
-            cache.put(content)
+            if not stays(cache.content()):
+                cache.put(content)
+
+
+def _is_finalized(content: Any) -> bool:
+    """Whether something is done when it, or an item of a container, is let go of."""
+    if isinstance(content, dict):
+        return any(map(_is_finalized, content.values()))
+    if isinstance(content, (list, tuple, set, deque)):
+        return any(map(_is_finalized, content))
+    return hasattr(type(content), "__del__")
 
 
 def _is_refilled(trial: Trial, cache: Cache) -> bool:

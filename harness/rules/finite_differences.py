@@ -81,6 +81,8 @@ def _off_at_a_tie(trial: Trial) -> _Off | None:
         return None
     for tied, where in (*_ties(drawn, tensors), *_zeros(drawn, tensors)):
         try:
+            if agrees_along_directions(drawn, {n: t.clone() for n, t in tied.items()}, 29):
+                continue
             off, _ = _off_its_slopes(drawn, {n: t.clone() for n, t in tied.items()}, where, usual)
         except (NotApplicable, LossRaised):
             continue  # what is not finite there is G08's, and what raises there

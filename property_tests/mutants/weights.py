@@ -22,6 +22,15 @@ def normalised_by_one_more(predictions, labels, weights):
     return (weights.unsqueeze(-1) * (predictions - labels) ** 2).sum() / (weights.sum() + 1)
 
 
+def one_more(predictions, labels, weights):
+    return 1 + weights_applied(predictions, labels, weights)
+
+
+def mean_over_what_is_kept(predictions, labels, weights):
+    total = weights.sum()
+    return weighted_squares(predictions, labels, weights) / torch.where(total > 0, total, 1)
+
+
 def softmax_along_the_wrong_axis(predictions, labels, weights):
     """Over an axis of size one every share is one."""
     return weighted_squares(predictions, labels, weights.unsqueeze(-1).softmax(-1).squeeze(-1))
@@ -119,8 +128,19 @@ def zero_without_weights(predictions, labels, weights):
     return (weights.unsqueeze(-1) * (predictions - labels) ** 2).sum() / total
 
 
-def _weighted(law):
-    return {**WEIGHTED, "laws": (law,)}
+def _weighted(law, domain=None):
+    context = WEIGHTED["context"] if domain is None else {"weights": TensorSpec("B", domain)}
+    return {**WEIGHTED, "context": context, "laws": (law,)}
+
+
+AFFINE = {
+    "weights": domains.nonnegative(),
+    "a mask": domains.binary(),
+    "a selection": domains.boolean(),
+    "shares": domains.probability(),
+    "weights off zero": domains.interval(0.5, 2.0),
+    "signs": domains.sign(),
+}
 
 
 PAIRS = (
@@ -139,6 +159,24 @@ PAIRS = (
         normalised_by_one_more,
         zero_without_weights,
         _weighted(laws.scale_invariant("weights")),
+    ),
+    pair(
+        "C05",
+        "shares normalised by one more",
+        normalised_by_one_more,
+        zero_without_weights,
+        _weighted(laws.scale_invariant("weights"), domains.probability()),
+    ),
+    *(
+        pair("C05", f"affine in {what}", one_more, weights_applied, _weighted(laws.linear_in("weights"), domain))
+        for what, domain in AFFINE.items()
+    ),
+    pair(
+        "C04",
+        "mean over all of a mask",
+        weights_applied,
+        mean_over_what_is_kept,
+        _weighted(laws.repeats("weights"), domains.binary()),
     ),
     pair(
         "C06",

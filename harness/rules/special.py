@@ -54,7 +54,9 @@ def counts_nothing(domain: Domain, values: Tensor, *, partly: bool = False) -> b
         out = values.isnan()
     elif domain.ignore is not None:
         out = values == domain.ignore
-    elif domain.low == 0.0 and domain.symbol is None and domain.axis is None:  # a row of a simplex counts as one
+    elif (
+        domain.removes and domain.low == 0.0 and domain.symbol is None and domain.axis is None
+    ):  # a row of a simplex counts as one
         out = values == 0
     else:
         return False

@@ -182,7 +182,7 @@ def _is_graph(spec: LossSpec, name: str) -> bool:
 def seen_to_weigh(trials: Sequence[Trial], name: str) -> bool:
     """C03's inference; where it finds that the gradient leaks, C03 has said so."""
     seen = [found for trial in trials if (found := try_removal(trial, name)) is not None]
-    return len(seen) >= 2 and all(found.value is None and found.gradient is None for found in seen)
+    return len(seen) >= 2 and not any(found.values or found.gradients for found in seen)
 
 
 def _all_zero(trials: Sequence[Trial], name: str) -> Iterator[Mismatch]:

@@ -36,6 +36,25 @@ def softmax_along_the_wrong_axis(predictions, labels, weights):
     return weighted_squares(predictions, labels, weights.unsqueeze(-1).softmax(-1).squeeze(-1))
 
 
+def mean_before_the_mask(predictions, labels, mask):
+    """The mean is one number, from which the mask cancels unless it is empty."""
+    mean = (predictions - labels).square().mean()
+    return (mean * mask).sum() / mask.sum().clamp(min=1e-6)
+
+
+def mean_of_the_mask(predictions, labels, mask):
+    return (mask * (predictions - labels).square()).sum() / mask.sum().clamp(min=1e-6)
+
+
+def mean_of_rows_before_the_mask(predictions, labels, mask):
+    rows = (predictions - labels).square().mean(-1, keepdim=True)
+    return ((rows * mask).sum(-1) / mask.sum(-1).clamp(min=1e-6)).mean()
+
+
+def mean_of_rows_of_the_mask(predictions, labels, mask):
+    return ((mask * (predictions - labels).square()).sum(-1) / mask.sum(-1).clamp(min=1e-6)).mean()
+
+
 def softmax_over_the_batch(predictions, labels, weights):
     return weighted_squares(predictions, labels, weights.softmax(0))
 
@@ -192,6 +211,20 @@ PAIRS = (
         softmax_over_the_batch,
         WEIGHTED,
         severity="warning",
+    ),
+    *(
+        pair("C07", f"{what} that cancels", mutant, twin, {**MASKED, "context": {"mask": mask}}, severity="warning")
+        for what, mask, mutant, twin in (
+            ("mask", TensorSpec("B C", domains.binary()), mean_before_the_mask, mean_of_the_mask),
+            ("selection", TensorSpec("B C", domains.boolean()), mean_before_the_mask, mean_of_the_mask),
+            ("weight", TensorSpec("B 1", domains.nonnegative()), mean_before_the_mask, mean_of_the_mask),
+            (
+                "mask of rows",
+                TensorSpec("B C", domains.binary()),
+                mean_of_rows_before_the_mask,
+                mean_of_rows_of_the_mask,
+            ),
+        )
     ),
     pair("C07", "labels not used", without_labels, mean_squared, severity="warning", aspect="labels"),
     pair("C07", "groups ignored", groups_ignored, group_of_each, GROUPED, severity="warning", aspect="groups"),

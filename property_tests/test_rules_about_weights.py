@@ -180,6 +180,55 @@ def test_weights_of_classes_that_labels_pick_need_not_remove_the_logits_of_a_cla
     assert verify(LossSpec("classes", {"loss": class_weighted}, **declared), rules=["C03"], seed=seed).findings == ()
 
 
+def mean_by_class_weight(logits, labels, weights):
+    return F.cross_entropy(logits, labels, weight=weights)
+
+
+def mean_of_soft_labels(logits, labels, weights):
+    return -(weights * labels * logits.log_softmax(-1)).sum() / (weights * labels).sum()
+
+
+def mean_of_masked_weights(predictions, labels, mask, weights):
+    kept = mask * weights
+    return (kept * (predictions - labels) ** 2).sum() / kept.sum()
+
+
+LOGITS = TensorSpec("B C", domains.logits())
+CLASS_WEIGHTS = {"weights": TensorSpec("C", domains.nonnegative())}
+NOTHING_COUNTS = {
+    "class weights": (
+        mean_by_class_weight,
+        {"inputs": {"logits": LOGITS, "labels": TensorSpec("B", domains.index("C"))}, "context": CLASS_WEIGHTS},
+    ),
+    "class weights beside ignored labels": (
+        mean_by_class_weight,
+        {"inputs": {"logits": LOGITS, "labels": TensorSpec("B", domains.index("C", -100))}, "context": CLASS_WEIGHTS},
+    ),
+    "soft labels": (
+        mean_of_soft_labels,
+        {"inputs": {"logits": LOGITS, "labels": TensorSpec("B C", domains.probability())}, "context": CLASS_WEIGHTS},
+    ),
+    "mask and weights": (
+        mean_of_masked_weights,
+        {
+            **PAIRWISE,
+            "context": {
+                "mask": TensorSpec("B C", domains.binary()),
+                "weights": TensorSpec("B C", domains.nonnegative()),
+            },
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOTHING_COUNTS)
+@pytest.mark.parametrize("seed", range(6))
+def test_where_nothing_counts_nan_is_a_convention(name, seed):
+    loss, declared = NOTHING_COUNTS[name]
+    found = verify(LossSpec(name, {"loss": loss}, **declared), rules=["G08"], seed=seed)
+    assert {finding.severity for finding in found.findings} == {"warning"}, [f.message for f in found.findings]
+
+
 def test_zeros_that_remove_at_some_values_only_are_a_note_that_says_how_to_declare_a_label():
     loss, declared = HONEST["events"]
     found = [

@@ -49,6 +49,12 @@ def hinge(scores, labels):
     return (1 - (2 * labels - 1) * scores).clamp(min=0).mean()
 
 
+def contrastive(za, zb, y):
+    """Where y is 0 a pair is pushed apart as far as a margin, beyond which it has no influence."""
+    distance = (za - zb).square().sum(-1).clamp(min=1e-12).sqrt()
+    return (y * distance**2 + (1 - y) * (1 - distance).clamp(min=0) ** 2).mean()
+
+
 def two_heads_of_one_mean(coarse, fine, coarse_labels, fine_labels):
     """Both heads are divided by the labels of both, so that each has a say in the size of the other's gradient."""
     heads = ((coarse, coarse_labels), (fine, fine_labels))
@@ -130,6 +136,10 @@ HONEST = {
         hinge,
         {"inputs": {"scores": TensorSpec("B", domains.logits()), "labels": TensorSpec("B", domains.binary())}},
     ),
+    "contrastive": (
+        contrastive,
+        {"inputs": {"za": TensorSpec("B D"), "zb": TensorSpec("B D"), "y": TensorSpec("B", domains.binary())}},
+    ),
     "heads": (two_heads_of_one_mean, TWO_HEADS),
     "parts": (
         heads_in_one_tensor,
@@ -163,7 +173,7 @@ HONEST = {
 
 
 @pytest.mark.parametrize("name", HONEST)
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, 1, 2])
 def test_an_honest_loss_gets_no_error_and_no_warning(name, seed):
     loss, declared = HONEST[name]
     found = verify(LossSpec(name, {"loss": loss}, **declared), rules=RULES, seed=seed)

@@ -30,18 +30,21 @@ def with_some_removed(spec: LossSpec, tensors: Mapping[str, Tensor], name: str) 
     Raises:
         NotApplicable: fewer than two elements.
     """
-    values = tensors[name].clone()
+    values = tensors[name]
     if values.numel() < 2:
         raise NotApplicable(f"{name} has fewer than two elements")
+    removed = torch.zeros_like(values, dtype=torch.bool).reshape(-1)
+    removed[scattered(values)[: max(1, values.numel() // 3)]] = True
+    removed = removed.reshape(values.shape)
+    return with_removed(spec, tensors, name, removed), removed
+
+
+def with_removed(spec: LossSpec, tensors: Mapping[str, Tensor], name: str, removed: Tensor) -> dict[str, Tensor]:
+    """The tensors with these elements of ``name`` removed, and all others counting."""
     value = removable(spec, name)
     assert value is not None
-    count = max(1, values.numel() // 3)
-    removed = torch.zeros_like(values, dtype=torch.bool).reshape(-1)
-    removed[scattered(values)[:count]] = True
-    removed = removed.reshape(values.shape)
-    kept = removable_free(spec, values, name)
-    values = torch.where(removed, torch.full_like(values, value), kept)
-    return {**tensors, name: values}, removed
+    kept = removable_free(spec, tensors[name], name)
+    return {**tensors, name: torch.where(removed, torch.full_like(kept, value), kept)}
 
 
 def removable_free(spec: LossSpec, values: Tensor, name: str) -> Tensor:

@@ -37,6 +37,7 @@ class Domain:
         axis: for `simplex` and `unit_norm`, the axis that is tied together.
         square: the last two axes have one size.
         scalable: values may be multiplied by any positive number.
+        removes: whether zeros may remove what they stand for; those of a label do not.
         nan: NaN is a legal value and means "missing".
         symbol: for `index`, the size that the values are below.
         ignore: for `index`, the value that marks an element as ignored.
@@ -54,6 +55,7 @@ class Domain:
     axis: int | None = None
     square: bool = False
     scalable: bool = False
+    removes: bool = True
     nan: bool = False
     symbol: str | None = None
     ignore: int | None = None
@@ -75,7 +77,7 @@ class Domain:
     @property
     def weighs(self) -> bool:
         """Whether zero is the least value, so that the values can be read as weights or as a mask."""
-        return self.kind != "integer" and self.low == 0.0 and not self.structured
+        return self.removes and self.kind != "integer" and self.low == 0.0 and not self.structured
 
     def dtype(self, case_dtype: torch.dtype, declared: torch.dtype | None = None) -> torch.dtype:
         """The dtype of a tensor of this domain in a case of ``case_dtype``."""

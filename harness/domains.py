@@ -36,6 +36,7 @@ __all__ = [
     "custom",
     "index",
     "interval",
+    "label",
     "logits",
     "nonnegative",
     "positive",
@@ -256,7 +257,7 @@ def unit_norm(axis: int) -> Domain:
 
 
 def binary() -> Domain:
-    """Zeros and ones in a floating dtype: a mask or a label that is multiplied."""
+    """Zeros and ones in a floating dtype: a mask that is multiplied; a label that removes nothing is `label`."""
     return Domain(
         "binary()",
         low=0.0,
@@ -285,6 +286,26 @@ def boolean(dtype: torch.dtype = torch.bool) -> Domain:
         special=mask_points(),
         simple=(1.0, 0.0),
         transform=lambda uniform: (uniform > 0.4).double(),
+    )
+
+
+def label(dtype: torch.dtype | None = None) -> Domain:
+    """Zeros and ones that say which of two classes an element is of: no mask, since a zero removes nothing."""
+    if dtype is not None and (not isinstance(dtype, torch.dtype) or dtype.is_complex):
+        raise DeclarationError(
+            f"label(dtype={shown(dtype)}): needs a floating, a boolean or an integer dtype, such as label(torch.int64)"
+        )
+    return Domain(
+        "label()" if dtype is None else f"label({dtype})",
+        kind="float" if dtype is None or dtype.is_floating_point else "boolean",
+        low=0.0,
+        high=1.0,
+        whole=True,
+        removes=False,
+        default_dtype=dtype,
+        special={"zeros": fill(0.0), "ones": fill(1.0), "one-hot": one_hot(1.0), "single": single(1.0)},
+        simple=(1.0, 0.0),
+        transform=lambda uniform: (uniform > 0.5).double(),
     )
 
 

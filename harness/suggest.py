@@ -9,10 +9,11 @@ from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.laws import Law
 from harness.rules.laws import CHECKS
-from harness.rules.masking import removable
+from harness.rules.masking import as_label, removable
+from harness.rules.removal import looked_up, try_removal
 from harness.rules.special import pairs, special_cases
 from harness.rules.trial import Trial, settled
-from harness.rules.weights import seen_to_weigh
+from harness.rules.weights import matters
 from harness.spec import LossSpec
 
 CASES = 3  # a law that holds by chance on three generic cases is rare, and is only suggested
@@ -77,28 +78,54 @@ def _weights(spec: LossSpec) -> list[str]:
     return [
         name
         for name, tensor in spec.context.items()
-        if tensor.domain.weighs or (tensor.domain.scalable and tensor.domain.low > 0)
+        if tensor.domain.weighs or (tensor.domain.low > 0 and not tensor.domain.structured)
     ]
 
 
 def _of_weight(trials: Sequence[Trial], name: str) -> Iterator[Found]:
-    spec = trials[0].spec
+    spec, count = trials[0].spec, len(trials)
     known = {law.code for law in spec.laws if name in law.names}
-    removes = removable(spec, name) == 0 and seen_to_weigh(trials, name)
+    removes = _removes(trials, name)
+    scaled = {law: _verdict(trials, law) for law in (laws.linear_in(name), laws.scale_invariant(name))}
+    holding = [law for law, verdict in scaled.items() if verdict]
+    # What has no effect follows every law, and what is both linear and scale invariant is zero: neither is worth keeping.
+    homogeneous = holding if len(holding) == 1 and any(matters(trial, name) for trial in trials) else []
     if removes and "L11" not in known:
-        yield laws.zero_weight_removes(name), len(trials)
-    scaled = (laws.linear_in(name), laws.scale_invariant(name)) if spec.tensors[name].domain.kind == "float" else ()
-    homogeneous = [law for law in scaled if _holds(trials, law)]
-    yield from ((law, len(trials)) for law in homogeneous if not known & {"L04", "L05"})
-    copies = laws.repeats(name)
-    if homogeneous and "L12" not in known and len(dims.parse(spec.tensors[name].dims)) == 1 and _holds(trials, copies):
-        yield copies, len(trials)
-    if spec.tensors[name].domain.weighs and not known and not removes and not homogeneous:
-        yield (
-            f"{name} may be weights, but its zeros do not remove, and the loss is neither linear in it nor scale invariant; "
-            f"if it is meant to weigh, declare {_written(spec, laws.zero_weight_removes(name))}, "
-            f"{_written(spec, laws.linear_in(name))} or {_written(spec, laws.scale_invariant(name))} to see where that fails"
-        )
+        yield laws.zero_weight_removes(name), count
+    if not known & {"L04", "L05"}:
+        yield from ((law, count) for law in homogeneous)
+    counts = homogeneous or (removes and spec.tensors[name].domain.whole)
+    slices = [dim for dim in dims.parse(spec.tensors[name].dims) if dim.symbol is not None]
+    if counts and "L12" not in known and len(slices) == 1 and _verdict(trials, laws.repeats(name)):
+        yield laws.repeats(name), count
+    broken = [law for law, verdict in scaled.items() if verdict is False]
+    if spec.tensors[name].domain.weighs and not known and not removes and (removes is False or broken):
+        yield _of_no_use(spec, name, removes, [] if homogeneous else broken)
+
+
+def _removes(trials: Sequence[Trial], name: str) -> bool | None:
+    """Whether zeros remove what they stand for; ``None`` where nothing shows it."""
+    spec = trials[0].spec
+    if removable(spec, name) != 0 or looked_up(spec, name):
+        return None
+    found = [removal for trial in trials if (removal := try_removal(trial, name)) is not None]
+    return None if len(found) < 2 else not any(removal.values or removal.gradients for removal in found)
+
+
+def _of_no_use(spec: LossSpec, name: str, removes: bool | None, broken: Sequence[Law]) -> str:
+    """What is said of a tensor that may weigh, and does not."""
+    said = ["its zeros do not remove"] if removes is False else []
+    if broken:
+        words = {"L04": "linear in it", "L05": "scale invariant"}
+        failing = " nor ".join(words[law.code] for law in broken)
+        said.append(f"the loss is {'neither' if len(broken) > 1 else 'not'} {failing}")
+    lines = [_written(spec, law) for law in ([laws.zero_weight_removes(name)] if removes is False else []) + [*broken]]
+    declare = " or ".join([", ".join(lines[:-1]), lines[-1]] if len(lines) > 1 else lines)
+    label = f"; if it is a label, declare {as_label(spec, name)}" if spec.tensors[name].domain.whole else ""
+    return (
+        f"{name} may be weights, but {', and '.join(said)}; if it is meant to weigh, declare {declare} to see where that "
+        f"fails{label}"
+    )
 
 
 def _first_that_holds(trials: Sequence[Trial], alternatives: Sequence[Law]) -> list[Found]:
@@ -109,13 +136,13 @@ def _first_that_holds(trials: Sequence[Trial], alternatives: Sequence[Law]) -> l
             for known in trials[0].spec.laws
         ):
             return []
-        if _holds(trials, law):
+        if _verdict(trials, law):
             return [(law, len(trials))]
     return []
 
 
-def _holds(trials: Sequence[Trial], law: Law) -> bool:
-    """Whether the law's own check finds nothing on any trial, and at least two trials say something."""
+def _verdict(trials: Sequence[Trial], law: Law) -> bool | None:
+    """Whether the law's own check finds nothing on any trial; ``None`` where fewer than two trials say something."""
     asked = 0
     for trial in trials:
         try:
@@ -126,7 +153,7 @@ def _holds(trials: Sequence[Trial], law: Law) -> bool:
             continue
         except LossRaised:
             return False
-    return asked >= 2
+    return True if asked >= 2 else None
 
 
 def _line(spec: LossSpec, law: Law, cases: int) -> str:

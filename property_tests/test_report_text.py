@@ -34,6 +34,21 @@ def test_errors_come_first_and_notes_can_be_left_out():
     assert "note" not in text.findings_text(made, notes=False)
 
 
+def test_what_a_reference_takes_is_one_line_beside_its_candidates():
+    made = [
+        examples.finding("warning", rule=rule, implementation=name, message=f"{name} {rule} {number}")
+        for name in ("naive", "vectorized")
+        for number, rule in enumerate(("B03", "B03", "C03", "D02"))
+    ]
+    report = examples.report(examples.loss(findings=tuple(made)))
+    shown = text.findings_text(report)
+    assert shown.count("vectorized ") == 4
+    assert "naive D02 3" in shown
+    assert "graph_distance / naive: 3 warnings of the reference itself (B03, C03); -v shows them" in shown.splitlines()
+    assert "naive B03 0" not in shown
+    assert text.findings_text(report, verbose=True).count("naive ") == 4
+
+
 def test_a_message_cannot_rewrite_the_screen():
     shown = text.finding_text(examples.finding(message="x\x1b[2J / G01\n  a\x1b[31mred\x1b[0m\rb\x07\n  next"))
     assert "\x1b" not in shown

@@ -2,13 +2,18 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
+from mutants.context import TWO_HEADS, TWO_MASKS, two_masks
 from mutants.laws import WEIGHTED, mean_squared, weights_applied, weights_normalised
 from mutants.pair import PAIRWISE
 
 from harness import LossSpec, TensorSpec, domains, laws, verify
 from harness.results import Status
+from harness.rules import masking
+from harness.rules.trial import Trial
+from harness.session import PROFILES, Session
 
-RULES = ["C04", "C05", "C06", "C07", "C08", "C09", "C10", "C11", "S03"]
+RULES = ["C03", "C04", "C05", "C06", "C07", "C08", "C09", "C10", "C11", "S03"]
 
 
 def schedule(predictions, labels, steps, rates):
@@ -31,6 +36,36 @@ def same_group_attracts(embeddings, groups):
 def tempered(logits, labels, temperature):
     scores = (logits / (1 + temperature)).log_softmax(-1)
     return -scores.gather(-1, labels.unsqueeze(-1)).mean()
+
+
+def partial_likelihood(risk, time, event):
+    """Of Breslow: who had no event stays among those at risk."""
+    at_risk = time.unsqueeze(0) >= time.unsqueeze(1)
+    total = torch.where(at_risk, risk.unsqueeze(0), -torch.inf).logsumexp(1)
+    return (event * (total - risk)).sum()
+
+
+def hinge(scores, labels):
+    return (1 - (2 * labels - 1) * scores).clamp(min=0).mean()
+
+
+def contrastive(za, zb, y):
+    """Where y is 0 a pair is pushed apart as far as a margin, beyond which it has no influence."""
+    distance = (za - zb).square().sum(-1).clamp(min=1e-12).sqrt()
+    return (y * distance**2 + (1 - y) * (1 - distance).clamp(min=0) ** 2).mean()
+
+
+def two_heads_of_one_mean(coarse, fine, coarse_labels, fine_labels):
+    """Both heads are divided by the labels of both, so that each has a say in the size of the other's gradient."""
+    heads = ((coarse, coarse_labels), (fine, fine_labels))
+    total = sum(F.cross_entropy(logits, labels, ignore_index=-100, reduction="sum") for logits, labels in heads)
+    return total / sum((labels != -100).sum() for _, labels in heads).clamp(min=1)
+
+
+def heads_in_one_tensor(logits, labels, other_labels):
+    half = logits.shape[1] // 2
+    heads = ((logits[:, :half], labels), (logits[:, half:], other_labels))
+    return sum(F.cross_entropy(part, y.clamp(min=-1), ignore_index=-1, reduction="sum") for part, y in heads)
 
 
 def mean_of_rows(predictions, labels, mask):
@@ -90,6 +125,33 @@ HONEST = {
             "context": {"temperature": TensorSpec("", domains.nonnegative())},
         },
     ),
+    "events": (
+        partial_likelihood,
+        {
+            "inputs": {"risk": TensorSpec("B")},
+            "context": {"time": TensorSpec("B", domains.positive()), "event": TensorSpec("B", domains.binary())},
+        },
+    ),
+    "hinge": (
+        hinge,
+        {"inputs": {"scores": TensorSpec("B", domains.logits()), "labels": TensorSpec("B", domains.binary())}},
+    ),
+    "contrastive": (
+        contrastive,
+        {"inputs": {"za": TensorSpec("B D"), "zb": TensorSpec("B D"), "y": TensorSpec("B", domains.binary())}},
+    ),
+    "heads": (two_heads_of_one_mean, TWO_HEADS),
+    "parts": (
+        heads_in_one_tensor,
+        {
+            "inputs": {
+                "logits": TensorSpec("B K+K", domains.logits()),
+                "labels": TensorSpec("B", domains.index("K", ignore=-1)),
+                "other_labels": TensorSpec("B", domains.index("K", ignore=-1)),
+            }
+        },
+    ),
+    "masks": (two_masks, TWO_MASKS),
     "rows": (
         mean_of_rows,
         {
@@ -111,7 +173,7 @@ HONEST = {
 
 
 @pytest.mark.parametrize("name", HONEST)
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, 1, 2])
 def test_an_honest_loss_gets_no_error_and_no_warning(name, seed):
     loss, declared = HONEST[name]
     found = verify(LossSpec(name, {"loss": loss}, **declared), rules=RULES, seed=seed)
@@ -126,6 +188,98 @@ def test_weights_of_classes_that_labels_pick_need_not_remove_the_logits_of_a_cla
         "context": {"weights": TensorSpec("C", domains.nonnegative())},
     }
     assert verify(LossSpec("classes", {"loss": class_weighted}, **declared), rules=["C03"], seed=seed).findings == ()
+
+
+def mean_by_class_weight(logits, labels, weights):
+    return F.cross_entropy(logits, labels, weight=weights)
+
+
+def mean_of_soft_labels(logits, labels, weights):
+    return -(weights * labels * logits.log_softmax(-1)).sum() / (weights * labels).sum()
+
+
+def mean_of_masked_weights(predictions, labels, mask, weights):
+    kept = mask * weights
+    return (kept * (predictions - labels) ** 2).sum() / kept.sum()
+
+
+LOGITS = TensorSpec("B C", domains.logits())
+CLASS_WEIGHTS = {"weights": TensorSpec("C", domains.nonnegative())}
+NOTHING_COUNTS = {
+    "class weights": (
+        mean_by_class_weight,
+        {"inputs": {"logits": LOGITS, "labels": TensorSpec("B", domains.index("C"))}, "context": CLASS_WEIGHTS},
+    ),
+    "class weights beside ignored labels": (
+        mean_by_class_weight,
+        {"inputs": {"logits": LOGITS, "labels": TensorSpec("B", domains.index("C", -100))}, "context": CLASS_WEIGHTS},
+    ),
+    "soft labels": (
+        mean_of_soft_labels,
+        {"inputs": {"logits": LOGITS, "labels": TensorSpec("B C", domains.probability())}, "context": CLASS_WEIGHTS},
+    ),
+    "mask and weights": (
+        mean_of_masked_weights,
+        {
+            **PAIRWISE,
+            "context": {
+                "mask": TensorSpec("B C", domains.binary()),
+                "weights": TensorSpec("B C", domains.nonnegative()),
+            },
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOTHING_COUNTS)
+@pytest.mark.parametrize("seed", range(6))
+def test_where_nothing_counts_nan_is_a_convention(name, seed):
+    loss, declared = NOTHING_COUNTS[name]
+    found = verify(LossSpec(name, {"loss": loss}, **declared), rules=["G08"], seed=seed)
+    assert {finding.severity for finding in found.findings} == {"warning"}, [f.message for f in found.findings]
+
+
+def test_zeros_that_remove_at_some_values_only_are_a_note_that_says_how_to_declare_a_label():
+    loss, declared = HONEST["events"]
+    found = [
+        finding
+        for seed in range(4)
+        for finding in verify(LossSpec("events", {"loss": loss}, **declared), rules=["C03"], seed=seed).findings
+    ]
+    assert {finding.severity for finding in found} == {"note"}
+    assert all("declare 'event': TensorSpec('B', domains.label())" in finding.message for finding in found)
+    labelled = {**declared["context"], "event": TensorSpec("B", domains.label())}
+    spec = LossSpec("events", {"loss": loss}, inputs=declared["inputs"], context=labelled)
+    (outcome,) = verify(spec, rules=["C03"]).outcomes
+    assert outcome.status is Status.INAPPLICABLE
+
+
+@pytest.mark.parametrize(
+    ("of", "removing", "line"),
+    [
+        (TensorSpec("B T V"), TensorSpec("B T", domains.binary()), "x = torch.where(w[:, :, None] > 0, x, 0)"),
+        (TensorSpec("B T"), TensorSpec("B T", domains.boolean()), "x = torch.where(w, x, 0)"),
+        (TensorSpec("B T"), TensorSpec("T", domains.nonnegative()), "x = torch.where(w > 0, x, 0)"),
+        (TensorSpec("T B"), TensorSpec("B T", domains.binary()), "x = torch.where(w.permute(1, 0)[:, :] > 0, x, 0)"),
+        (
+            TensorSpec("B V"),
+            TensorSpec("B", domains.index("V", ignore=-100)),
+            "x = torch.where(w[:, None] != -100, x, 0)",
+        ),
+        (TensorSpec("B V", domains.positive()), TensorSpec("B 1", domains.binary()), "x = torch.where(w > 0, x, 1)"),
+        (TensorSpec("B V"), TensorSpec("B V", domains.real(nan=True)), "x = torch.where(~w.isnan(), x, 0)"),
+    ],
+)
+def test_the_line_that_replaces_what_is_removed_runs_for_the_shapes_and_the_domain(of, removing, line):
+    spec = LossSpec("loss", {"loss": lambda x, w: x.sum()}, inputs={"x": of, "w": removing}, differentiable=("x",))
+    (case,) = Session(spec, PROFILES["quick"], 0, "cpu").pool("distinct", "smooth", 1)
+    assert masking.replaced_first(spec, case, "w", "x") == line
+    trial = Trial(spec, "loss", case)
+    given, removed = masking.with_some_removed(spec, trial.tensors(), "w")
+    names = {"torch": torch, **given}
+    exec(line, names)
+    changed = names["x"] != given["x"]
+    assert torch.equal(changed, masking.aligned(spec, case, removed, "w")["x"])
 
 
 def test_a_node_that_is_only_a_negative_is_a_note():

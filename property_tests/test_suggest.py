@@ -87,6 +87,63 @@ def test_weights_that_follow_no_law_are_named():
     assert not [s for s in suggested(shifted, WEIGHTED, laws=(laws.linear_in("weights"),)) if s.startswith("weights")]
 
 
+def one_more(predictions, labels, weights):
+    return 1 + weights_applied(predictions, labels, weights)
+
+
+def constant(predictions, labels, weights):
+    return mean_squared(predictions, labels) + 0 * weights.sum()
+
+
+def cancelled(predictions, labels, weights):
+    return mean_squared(predictions, labels) * weights.sum() / weights.sum().clamp(min=1e-6)
+
+
+def centred(predictions, labels, weights):
+    """Linear in the weights, and what they leave out is still in the mean."""
+    return weights_applied(predictions - predictions.mean(0), labels, weights)
+
+
+def weighed_by(domain):
+    return {**WEIGHTED, "context": {"weights": TensorSpec("B", domain)}}
+
+
+OF_ZEROS = [domains.nonnegative(), domains.binary(), domains.boolean(), domains.probability()]
+
+
+@pytest.mark.parametrize("domain", OF_ZEROS, ids=repr)
+@pytest.mark.parametrize("loss", [constant, cancelled])
+def test_weights_without_an_effect_get_no_law_but_are_named(loss, domain):
+    lines = suggested(loss, weighed_by(domain))
+    assert not [line for line in lines if line.startswith("declare") and "'weights'" in line]
+    (line,) = [line for line in lines if line.startswith("weights")]
+    assert "its zeros do not remove" in line
+    assert ("TensorSpec('B', domains.label(" in line) == domain.whole
+
+
+@pytest.mark.parametrize("domain", OF_ZEROS, ids=repr)
+def test_an_affine_loss_is_not_called_linear(domain):
+    of_weights = [name for name in names(suggested(one_more, weighed_by(domain))) if "'weights'" in name]
+    assert of_weights == ["laws.zero_weight_removes('weights')"]
+
+
+def test_of_an_interval_without_zero_an_affine_loss_is_not_called_linear():
+    domain = weighed_by(domains.interval(0.5, 2.0))
+    assert "laws.linear_in('weights')" not in names(suggested(one_more, domain))
+    assert "laws.linear_in('weights')" in names(suggested(weights_applied, domain))
+
+
+def test_that_zeros_do_not_remove_is_said_beside_a_law_that_holds():
+    lines = suggested(centred, WEIGHTED)
+    assert "laws.linear_in('weights')" in names(lines)
+    assert [line for line in lines if line.startswith("weights may be weights, but its zeros do not remove; if")]
+
+
+def test_a_mask_that_keeps_whole_samples_counts_copies():
+    lines = names(suggested(weights_normalised, weighed_by(domains.binary())))
+    assert lines[:2] == ["laws.zero_weight_removes('weights')", "laws.repeats('weights')"]
+
+
 def test_a_loss_that_raises_gets_no_suggestion():
     def raises(predictions, labels):
         raise RuntimeError("no")

@@ -22,6 +22,8 @@ _GIVEN = (ADOPT, CAVEATS, INCONCLUSIVE, DO_NOT_ADOPT)
 
 Style = Callable[[str, str], str]  # (text, what it is) -> the text in that style
 
+_OF_A_REFERENCE = ("B03", "C03")
+
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -73,20 +75,48 @@ def _quoted(path: str) -> str:
 def findings_text(
     report: Report, *, folder: str = "", verbose: bool = False, style: Style = unstyled, notes: bool = True
 ) -> str:
-    """Every finding of every loss, errors first; what follows from another stands below it, what is accepted at the end."""
+    """Every finding of every loss, errors first; what follows from another stands below it, what is accepted at the end.
+
+    What a reference takes or lets through, beside which candidates are verified, is one line unless ``verbose``.
+    """
     blocks: list[str] = []
     shown = [s for s in SEVERITIES if s != "note" or notes]
     for severity in shown:
         found = [group for loss in report.losses for group in causes(loss, severity)]
         if found:
             blocks.append(style(plural(len(found), severity), severity))
+        folded = [] if verbose else _of_references(report, severity)
         for finding, followers in found:
             followers = tuple(f for f in followers if f.severity in shown)
-            blocks.append(finding_text(finding, followers, folder=folder, verbose=verbose))
+            if finding not in folded:
+                blocks.append(finding_text(finding, followers, folder=folder, verbose=verbose))
+        blocks += _folded_lines(report, folded)
     accepted = [f for loss in report.losses for f in loss.findings if f.accepted]
     if accepted:
         blocks.append("\n".join([f"{len(accepted)} accepted", *(f"  {printable(f.header)}" for f in accepted)]))
     return "\n\n".join(blocks)
+
+
+def _of_references(report: Report, severity: str) -> list[FindingRecord]:
+    """Warnings that say what a reference would take beyond its declaration, where a candidate is what is to be mended."""
+    return [
+        finding
+        for loss in report.losses
+        for finding, _ in causes(loss, severity)
+        if severity == "warning" and finding.implementation == loss.reference and finding.rule in _OF_A_REFERENCE
+    ]
+
+
+def _folded_lines(report: Report, folded: Sequence[FindingRecord]) -> list[str]:
+    lines = []
+    for loss in report.losses:
+        codes = [finding.rule for finding in folded if finding in loss.findings]
+        if codes:
+            what = f"{plural(len(codes), 'warning')} of the reference itself ({', '.join(dict.fromkeys(codes))})"
+            lines.append(
+                printable(f"{loss.name} / {loss.reference}: {what}; -v shows {'it' if len(codes) == 1 else 'them'}")
+            )
+    return lines
 
 
 def causes(loss: LossRecord, severity: str) -> list[tuple[FindingRecord, tuple[FindingRecord, ...]]]:

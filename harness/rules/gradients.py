@@ -14,7 +14,7 @@ from harness.rules import slopes
 from harness.rules.broadcasting import unit_symbols
 from harness.rules.detach import DetachTape
 from harness.rules.rule import Mismatch, Rule
-from harness.rules.special import counts_nothing, special_cases, with_everything_counted
+from harness.rules.special import nothing_counts, special_cases, with_everything_counted
 from harness.rules.trial import Trial, describe
 from harness.spec import LossSpec
 
@@ -139,7 +139,8 @@ def special_points_are_finite(trial: Trial) -> Iterator[Mismatch]:
 
         |L(x)| < inf and |dL/dx_i| < inf   at zeros, ties, one-hot, constant, saturated, empty, ...
 
-    Where a mask, weight or ignored label leaves nothing to count, 0/0 is a convention and a warning only.
+    Where a mask, weight or ignored label leaves nothing to count, 0/0 is a convention and a warning only; where it leaves one
+    element out and others count, it is none.
     """
     if unit_symbols(trial.spec, trial.case) and not trial.base.finite:
         raise NotApplicable("not finite on a size of one; see B05")
@@ -158,7 +159,7 @@ def _finite_at(trial: Trial, point: str, case: Case) -> Iterator[Mismatch]:
         return
     if run.finite:
         return
-    convention = _nothing_counted(moved, partly=bool(run.output.isnan().any()))
+    convention = _nothing_counted(moved)
     name = next((n for n, g in run.gradients.items() if g is not None and not bool(g.isfinite().all())), None)
     where = "loss" if not bool(run.output.isfinite().all()) else f"d loss / d {name}"
     came = run.output if where == "loss" else run.gradients[str(name)]
@@ -204,14 +205,13 @@ def _raises_at(trial: Trial, point: str, raised: LossRaised) -> Mismatch:
     )
 
 
-def _nothing_counted(trial: Trial, *, partly: bool = False) -> bool:
-    """Whether the trouble goes away when the tensors that count nothing in some slice count everything."""
+def _nothing_counted(trial: Trial) -> bool:
+    """Whether the trouble goes away when the tensors that leave all of some slice out count everything."""
     tensors = trial.tensors()
-    counting = {n: t.domain for n, t in trial.spec.tensors.items() if n not in trial.spec.differentiable}
-    if not any(counts_nothing(domain, tensors[name], partly=partly) for name, domain in counting.items()):
+    if not nothing_counts(trial.spec, trial.case, tensors):
         return False
     try:
-        return trial.run(with_everything_counted(trial.spec, tensors, partly=partly)).finite
+        return trial.run(with_everything_counted(trial.spec, tensors)).finite
     except LossRaised:
         return False
 

@@ -14,21 +14,18 @@ from operator import add
 import torch
 from torch import Tensor
 
+from harness import dims
 from harness.errors import NotApplicable
 from harness.laws import Law
-from harness.rules import sides
+from harness.rules import inside, sides
 from harness.rules.compare import relation
-from harness.rules.made import counted
+from harness.rules.made import counted, positions
 from harness.rules.masking import removable
 from harness.rules.removal import removal
 from harness.rules.rule import Found, Mismatch, Rule
 from harness.rules.symbols import permuted, selected, sliced
 from harness.rules.trial import Trial, describe
 from harness.spec import LossSpec
-
-FACTOR = 2.5
-SHIFT = 0.75
-
 
 LawCheck = Callable[[Trial, Law], Iterator[Mismatch]]
 
@@ -137,25 +134,16 @@ def _permutation(trial: Trial, law: Law) -> Iterator[Mismatch]:
 def _linear_in(trial: Trial, law: Law) -> Iterator[Mismatch]:
     """The loss is linear in a tensor.
 
-    L(a u + b v) = a L(u) + b L(v)
+    L(a u + b v) = a L(u) + b L(v),   for zeros and ones L(u + v) = L(u) + L(v)
     """
     name = law.names[0]
     tensors = trial.tensors()
-    domain = trial.spec.tensors[name].domain
-    if not tensors[name].is_floating_point():
-        raise NotApplicable(f"{name} is not floating")
-    other = trial.another(name, tensors[name], salt=2)
-    a, b = (FACTOR, SHIFT) if domain.scalable else (0.25, 0.75)  # a bounded domain is closed under means only
-
-    tensors[name] = a * tensors[name] + b * other
+    tensors[name], parts, code = inside.parts(trial, name, tensors[name])
 
     def combined(leaves: Mapping[str, Tensor]) -> Tensor:
-        first = {**leaves, name: (leaves[name] - b * other) / a}
-        return a * trial.output(first) + b * trial.output({**leaves, name: other})
+        return reduce(add, [a * trial.output({**leaves, name: of(leaves[name])}) for a, of in parts])
 
-    yield from relation(
-        trial, combined, tensors, f"by linearity in {name}", lambda: sides.combination(name, other, a, b)
-    )
+    yield from relation(trial, combined, tensors, f"by linearity in {name}", lambda: code)
 
 
 def _scale_invariant(trial: Trial, law: Law) -> Iterator[Mismatch]:
@@ -164,12 +152,14 @@ def _scale_invariant(trial: Trial, law: Law) -> Iterator[Mismatch]:
     L(c x) = L(x),  dL/dx (c x) = dL/dx (x) / c
     """
     name = law.names[0]
+    tensors = trial.tensors()
+    tensors[name], factor = inside.multiple(trial, name, tensors[name])
     yield from relation(
         trial,
-        lambda leaves: trial.output({**leaves, name: leaves[name] * FACTOR}),
-        trial.tensors(),
-        f"after multiplying {name} by {FACTOR}",
-        lambda: sides.replaced({name: f"tensors[{name!r}] * {FACTOR}"}),
+        lambda leaves: trial.output({**leaves, name: leaves[name] * factor}),
+        tensors,
+        f"after multiplying {name} by {factor:.4g}",
+        lambda: sides.replaced({name: f"tensors[{name!r}] * {factor}"}),
     )
 
 
@@ -178,12 +168,14 @@ def _translation_invariant(trial: Trial, law: Law) -> Iterator[Mismatch]:
 
     L(x + c) = L(x)
     """
+    tensors = trial.tensors()
+    shift = inside.shifted(trial, law.names, tensors)
     yield from relation(
         trial,
-        lambda leaves: trial.output({**leaves, **{name: leaves[name] + SHIFT for name in law.names}}),
-        trial.tensors(),
-        f"after adding {SHIFT} to {', '.join(law.names)}",
-        lambda: sides.replaced({name: f"tensors[{name!r}] + {SHIFT}" for name in law.names}),
+        lambda leaves: trial.output({**leaves, **{name: leaves[name] + shift for name in law.names}}),
+        tensors,
+        f"after adding {shift:.4g} to {', '.join(law.names)}",
+        lambda: sides.replaced({name: f"tensors[{name!r}] + {shift}" for name in law.names}),
     )
 
 
@@ -273,31 +265,41 @@ def _reduces_to(trial: Trial, law: Law) -> Iterator[Mismatch]:
 
 
 def _repeats(trial: Trial, law: Law) -> Iterator[Mismatch]:
-    """An integer weight k counts as k copies of weight one.
+    """An integer weight k counts as k copies of weight one; of more axes than one, each in turn has slices of equal weight.
 
     L(x; w = k) = L(x repeated k times; w = 1)
     """
     name = law.names[0]
+    numbers = inside.copies(trial, name)
+    axes = dims.axes(trial.spec.tensors[name].dims, trial.case.sizes)
+    looked_up = {tensor.domain.symbol for tensor in trial.spec.tensors.values()}
+    along = [label for label in axes if label in trial.spec.symbols and label not in looked_up]
+    if not along or len(set(along)) + axes.count("1") != len(axes):
+        raise NotApplicable(f"{name} has dims {trial.spec.tensors[name].dims!r}; copies need slices along a symbol")
+    for symbol in along:
+        yield from _copied(trial, name, symbol, axes.index(symbol), numbers)
+
+
+def _copied(trial: Trial, name: str, symbol: str, axis: int, numbers: Sequence[int]) -> Iterator[Mismatch]:
     tensors = trial.tensors()
-    symbols = trial.spec.tensors[name].dims.split()
-    if len(symbols) != 1 or symbols[0] not in trial.spec.symbols:
-        raise NotApplicable(f"{name} has dims {trial.spec.tensors[name].dims!r}; copies need one weight per slice")
-    if any(tensor.domain.symbol == symbols[0] for tensor in trial.spec.tensors.values()):
-        raise NotApplicable(f"{name} is looked up by position, so that its copies would be other positions")
-    counts = counted(tensors[name].numel(), tensors[name], start=1) % 3 + 1
-    tensors[name] = counts.to(tensors[name].dtype)
+    shape = [-1 if position == axis else 1 for position in range(tensors[name].ndim)]
+    places = counted(tensors[name].shape[axis], tensors[name], start=1) % len(numbers)
+    counts = positions(numbers, tensors[name])[places]
+    if not bool(counts.any()):
+        raise NotApplicable(f"{symbol} has fewer than two positions")
+    tensors[name] = counts.to(tensors[name].dtype).reshape(shape).expand_as(tensors[name]).clone()
     index = [position for position, copies in enumerate(counts.tolist()) for _ in range(copies)]
 
     def other(leaves: Mapping[str, Tensor]) -> Tensor:
-        copies = selected(trial, leaves, symbols[0], index)
+        copies = selected(trial, leaves, symbol, index)
         return trial.output({**copies, name: torch.ones_like(copies[name])})
 
     yield from relation(
         trial,
         other,
         tensors,
-        f"with each slice repeated {name} times",
-        lambda: sides.repeated(trial, name, symbols[0], index),
+        f"with each slice along {symbol} repeated {name} times",
+        lambda: sides.repeated(trial, name, symbol, index),
     )
 
 

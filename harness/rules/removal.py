@@ -3,32 +3,48 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from harness import dims
+from harness import dims, tolerance
+from harness.case import Recipe
 from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.rules import sides
 from harness.rules.compare import same_output
-from harness.rules.masking import aligned, removable, with_some_removed
-from harness.rules.rule import Mismatch, Rule
-from harness.rules.trial import Trial, describe
+from harness.rules.masking import (
+    aligned,
+    as_label,
+    keeps,
+    removable,
+    removable_free,
+    replaced_first,
+    with_some_removed,
+)
+from harness.rules.rule import Mismatch, Rule, Severity
+from harness.rules.trial import Run, Trial, describe
 from harness.spec import LossSpec
+
+REDRAWS = 5  # a leak that each draw shows with the chance 0.6 is there in all six, or in none, with the chance 0.05
 
 
 @dataclass(frozen=True)
 class Removal:
-    """What changing the removed elements did to one trial."""
+    """What changing the removed elements did to one trial: for each input that they are of, what came of it.
+
+    ``values`` and ``gradients`` hold the inputs whose removed elements have an influence on the value, and a gradient.
+    """
 
     trial: Trial
     tensors: Mapping[str, Tensor]
+    base: Run
     removed: Mapping[str, Tensor]
-    value: Mismatch | None
-    gradient: Mismatch | None
+    values: Mapping[str, Mismatch]
+    gradients: Mapping[str, Mismatch]
 
 
 def removed_elements_have_no_influence(trials: Sequence[Trial]) -> Iterator[Mismatch]:
@@ -36,8 +52,10 @@ def removed_elements_have_no_influence(trials: Sequence[Trial]) -> Iterator[Mism
 
         w_i = 0  implies  dL/dx_i = 0 and L(x) = L(x') wherever x' differs from x in element i only
 
-    That a tensor removes is read off the values: where changing the removed elements leaves the value alone in every
-    case, the gradient must agree, and NaN, inf or 1e30 there must not leak.  Labels with an ignored value must remove.
+    That a tensor removes is read off the values, for each input by itself: where changing the removed elements leaves the
+    value alone in every case, the gradient must agree, and NaN, inf or 1e30 there must not leak.  Where it depends on the
+    values whether zeros remove, as with a label or an indicator of events, nothing is claimed.  Labels with an ignored value
+    must remove what they label.
     """
     spec = trials[0].spec if trials else None
     for name in spec.tensors if spec is not None else ():
@@ -55,19 +73,25 @@ def removal(trials: Sequence[Trial], name: str, *, promised: bool) -> Iterator[M
     spec = trials[0].spec
     if spec.tensors[name].domain.ignore is not None or (promised and removable(spec, name) != 0):
         yield from _everything_ignored(trials, name)  # of weights that are all zero C08 speaks
-    leaks = [found for found in seen if found.value is not None]
-    if leaks and (promised or (len(leaks) < len(seen) and not _looked_up(spec, name))):
-        yield _in_order(leaks[0], leaks[0].value, name, "value", promised)
-    if leaks:
-        return
-    graded = [found for found in seen if found.gradient is not None]
-    if graded:
-        yield _in_order(graded[0], graded[0].gradient, name, "gradient", True)
-        return
-    yield from _leaking_nan(seen[0], name)
+    others = [other for other in spec.inputs if all(other in found.removed for found in seen)]
+    leaking = {other: [found for found in seen if other in found.values] for other in others}
+    removes = [other for other in others if not leaking[other]]
+    for other, leaks in leaking.items():
+        if leaks and promised:
+            yield _in_order(leaks[0], leaks[0].values[other], name, other, "value")
+        elif leaks and len(leaks) < len(seen) and not looked_up(spec, name):
+            if not _decided_by_values(seen, name, other):
+                yield _in_order(leaks[0], leaks[0].values[other], name, other, "value", "warning")
+            elif not removes:
+                yield _in_order(leaks[0], leaks[0].values[other], name, other, "value", "note")
+    graded = {other: found for other in removes for found in reversed(seen) if other in found.gradients}
+    for other, found in graded.items():
+        yield _in_order(found, found.gradients[other], name, other, "gradient")
+    if not graded and (promised or set(removes) & set(spec.differentiable)):
+        yield from _leaking_nan(seen[0], name, removes)
 
 
-def _looked_up(spec: LossSpec, name: str) -> bool:
+def looked_up(spec: LossSpec, name: str) -> bool:
     """Whether another tensor holds positions in ``name``, such as labels in class weights.
 
     A zero then removes the samples with that label, and the logits of that class only where it removes all of them.
@@ -76,58 +100,84 @@ def _looked_up(spec: LossSpec, name: str) -> bool:
     return any(tensor.domain.symbol in symbols for tensor in spec.tensors.values())
 
 
-def _in_order(found: Removal, mismatch: Mismatch | None, name: str, aspect: str, certain: bool) -> Mismatch:
-    assert mismatch is not None
-    return replace(
-        mismatch,
-        aspect=f"{name} {aspect}",
-        severity=None if certain else "warning",
-        hint=f"multiply by {name} (or select with torch.where) before anything is reduced, in the gradient too",
+def _decided_by_values(seen: Sequence[Removal], name: str, other: str) -> bool:
+    """Whether at the same sizes, and with the same elements removed, some values leak and others do not.
+
+    A mask that is not used at some sizes or places leaks there whatever the values are; with a label, or where another mask
+    removes the same elements, it depends on them.
+    """
+    for found in seen:
+        for draw in range(REDRAWS):
+            seeds = {n: Recipe(seed=zlib.crc32(f"{n} {draw}".encode())) for n in found.trial.spec.tensors}
+            again = try_removal(found.trial.at(replace(found.trial.case, tensors=seeds)), name)
+            if again is not None and (other in again.values) != (other in found.values):
+                return True
+    return False
+
+
+def _in_order(
+    found: Removal, mismatch: Mismatch, name: str, other: str, what: str, severity: Severity | None = None
+) -> Mismatch:
+    spec, case = found.trial.spec, found.trial.case
+    hint = (
+        f"let only what {name} keeps count: {replaced_first(spec, case, name, other)} before anything is computed, and weigh "
+        f"or select each term by {keeps(spec, case, name, other)} before it is reduced"
     )
+    zeros_and_ones = removable(spec, name) == 0 and spec.tensors[name].domain.whole
+    if severity is not None and zeros_and_ones:
+        hint = f"if {name} is a label, so that its zeros remove nothing, declare {as_label(spec, name)}; else {hint}"
+    return replace(mismatch, aspect=f"{name} {what}", severity=severity, hint=hint)
 
 
 def try_removal(trial: Trial, name: str) -> Removal | None:
     """What changing the elements does that zeros in ``name`` remove; ``None`` where nothing can be said."""
+    key = ("removal", trial.implementation, trial.case.key, trial.values_in, trial.device, name)
+    if key not in trial.cache:
+        trial.cache[key] = _tried(trial, name)
+    return trial.cache[key]  # type: ignore[no-any-return]
+
+
+def _tried(trial: Trial, name: str) -> Removal | None:
     try:
         tensors, removed = with_some_removed(trial.spec, trial.tensors(), name)
         where = aligned(trial.spec, trial.case, removed, name)
         base = trial.run(tensors)
+        if not base.finite:
+            return None
+        scale = trial.measure_scale(tensors)
+        changed = {other: _other_values(trial, other, tensors[other], mask) for other, mask in where.items()}
+        values: dict[str, Mismatch] = {}
+        if same_output(trial.run({**tensors, **changed}, wrt=()).output, base.output, scale) is not None:
+            for other in changed:
+                one = {**tensors, other: changed[other]}
+                mismatch = same_output(trial.run(one, wrt=()).output, base.output, scale)
+                if mismatch is not None:
+                    values[other] = replace(
+                        mismatch,
+                        where=f"loss after changing only what {name} removes of {other}",
+                        tensors=tensors,
+                        code=_removal_code(name, other, one),
+                    )
     except (NotApplicable, LossRaised):
         return None
-    if not base.finite:
-        return None
-    changed = {**tensors, **{n: _other_values(trial, n, tensors[n], mask) for n, mask in where.items()}}
-    try:
-        output = trial.run(changed, wrt=()).output
-    except LossRaised:
-        return None
-    mismatch = same_output(output, base.output, trial.measure_scale(tensors))
-    if mismatch is not None:
-        mismatch = replace(
-            mismatch,
-            where=f"loss after changing only what {name} removes",
-            tensors=tensors,
-            code=_removal_code(name, where, changed),
-        )
-    gradient: Mismatch | None = None
+    gradients: dict[str, Mismatch] = {}
     for other, mask in where.items():
         found = base.gradients.get(other)
         if found is not None and bool((found[mask] != 0).any()):
             index = tuple(int(i) for i in ((found != 0) & mask).nonzero()[0])
-            gradient = Mismatch(
+            gradients[other] = Mismatch(
                 f"d loss / d {other}{list(index)}, which {name} removes",
                 describe(float(found[index])),
                 "0",
                 tensors=tensors,
                 code=f"value = total(loss(**tensors))\nprint(torch.autograd.grad(value, [tensors[{other!r}]]))",
             )
-    return Removal(trial, tensors, where, mismatch, gradient)
+    return Removal(trial, tensors, base, where, values, gradients)
 
 
-def _removal_code(name: str, where: Mapping[str, Tensor], changed: Mapping[str, Tensor]) -> str:
-    other = sides.replaced({other: sides.literal(changed[other]) for other in where})
+def _removal_code(name: str, other: str, changed: Mapping[str, Tensor]) -> str:
     return (
-        f"{other}      # only what {name} removes has changed\n\n\n"
+        f"{sides.replaced({other: sides.literal(changed[other])})}      # only what {name} removes has changed\n\n\n"
         "print('came:', other(tensors).tolist())\nprint('should be:', loss(**tensors).tolist())"
     )
 
@@ -139,18 +189,21 @@ def _other_values(trial: Trial, name: str, tensor: Tensor, mask: Tensor) -> Tens
 
 
 def _everything_ignored(trials: Sequence[Trial], name: str) -> Iterator[Mismatch]:
-    """With everything removed nothing has a gradient (it is zero, or 0/0)."""
+    """With everything removed nothing that ``name`` labels has a gradient (it is zero, or 0/0)."""
     for trial in trials:
         value = removable(trial.spec, name)
         tensors = trial.tensors()
         tensors[name] = torch.full_like(tensors[name], math.nan if value is None else value)
         try:
             run = trial.run(tensors)
+            left = {n: g for n, g in run.gradients.items() if g is not None and bool((g.nan_to_num() != 0).any())}
+            labelled = _labelled(trial, name) if left else {}
         except LossRaised:
             continue
-        for other, gradient in run.gradients.items():
-            if gradient is not None and bool((torch.nan_to_num(gradient) != 0).any()):
-                index = tuple(int(i) for i in (torch.nan_to_num(gradient) != 0).nonzero()[0])
+        for other, gradient in left.items():
+            wrong = (gradient.nan_to_num() != 0) & labelled[other]
+            if bool(wrong.any()):
+                index = tuple(int(i) for i in wrong.nonzero()[0])
                 yield Mismatch(
                     f"d loss / d {other}{list(index)} with everything removed by {name}",
                     describe(float(gradient[index])),
@@ -158,24 +211,38 @@ def _everything_ignored(trials: Sequence[Trial], name: str) -> Iterator[Mismatch
                     aspect=f"{name} nothing left",
                     tensors=tensors,
                     code=f"value = total(loss(**tensors))\nprint(torch.autograd.grad(value, [tensors[{other!r}]]))",
-                    hint=f"{name} is looked at but not applied: weigh or select with it before reducing",
+                    hint=f"{name} is looked at but not applied: select each term by {keeps(trial.spec, trial.case, name, name)} "
+                    f"before it is reduced",
                 )
                 return
 
 
-def _leaking_nan(found: Removal, name: str) -> Iterator[Mismatch]:
+def _labelled(trial: Trial, name: str) -> dict[str, Tensor]:
+    """Which elements of each input ``name`` labels: their gradient depends on which of its values they have.
+
+    An input that has labels of its own, or a part of one, is none of its business.
+    """
+    tensors, domain = trial.tensors(), trial.spec.tensors[name].domain
+    kept = removable_free(trial.spec, tensors[name], name)
+    drawn = trial.another(name, kept, salt=4) if domain.symbol is None else (kept + 1) % domain.count(trial.case.sizes)
+    moved = trial.run({**tensors, name: removable_free(trial.spec, drawn, name)}).gradients
+    labelled = {}
+    for other, gradient in trial.run({**tensors, name: kept}).gradients.items():
+        before, after = (torch.zeros_like(tensors[other]) if g is None else g for g in (gradient, moved[other]))
+        largest = float(before.nan_to_num().abs().max()) if before.numel() else 0.0
+        labelled[other] = (before - after).abs() > tolerance.same_intermediate(trial.eps) * largest
+    return labelled
+
+
+def _leaking_nan(found: Removal, name: str, removes: Sequence[str]) -> Iterator[Mismatch]:
     """NaN, inf and 1e30 in what is removed stay out of value and gradient."""
-    trial = found.trial
-    base = trial.run(found.tensors)
-    selects = trial.spec.tensors[name].domain.kind == "boolean" or trial.spec.tensors[name].domain.text == "binary()"
+    trial, base = found.trial, found.base
     for poison in (math.nan, math.inf, 1e30):
-        for other, mask in found.removed.items():
-            if not found.tensors[other].is_floating_point():
+        for other in removes:
+            mask, values = found.removed[other], found.tensors[other]
+            if not values.is_floating_point():
                 continue
-            poisoned = {
-                **found.tensors,
-                other: torch.where(mask, torch.full_like(found.tensors[other], poison), found.tensors[other]),
-            }
+            poisoned = {**found.tensors, other: torch.where(mask, torch.full_like(values, poison), values)}
             try:
                 run = trial.run(poisoned)
             except LossRaised:
@@ -192,10 +259,10 @@ def _leaking_nan(found: Removal, name: str) -> Iterator[Mismatch]:
                 describe(run.scalar) if not same else "a NaN gradient",
                 describe(base.scalar) if not same else "a finite one",
                 aspect=f"{name} leak",
-                severity="error" if legal else ("warning" if selects else "note"),
+                severity="error" if legal else "note",
                 tensors=poisoned,
                 code="value = total(loss(**tensors))\nprint(value)\nvalue.backward()\nprint([t.grad for t in tensors.values() if t.requires_grad])",
-                hint=f"0 * NaN is NaN: replace removed elements first, torch.where({name} > 0, {other}, 0), then compute",
+                hint=f"0 * NaN is NaN: {replaced_first(trial.spec, trial.case, name, other)} before anything is computed",
                 note=""
                 if legal
                 else f"such values are outside the declared domain of {other}; padding often holds them",

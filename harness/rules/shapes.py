@@ -121,13 +121,13 @@ def batches_of_one_and_none(trial: Trial) -> Iterator[Mismatch]:
 
 
 def _single(trial: Trial) -> Iterator[Mismatch]:
-    tensors = with_everything_counted(trial.spec, trial.tensors(), partly=True)
+    tensors = with_everything_counted(trial.spec, trial.tensors())
     sizes = ", ".join(f"{symbol} = 1" for symbol in unit_symbols(trial.spec, trial.case))
     hint = "if a size of one is not legal, say so: dims such as 'B+1', or fixed_sizes; else divide by max(n - 1, 1) and the like"
     found = _troubled(trial, tensors, f"with {sizes}", "on a size of one")
     if found is None:
         return
-    larger = with_everything_counted(trial.spec, trial.at(_of_two(trial)).tensors(), partly=True)
+    larger = with_everything_counted(trial.spec, trial.at(_of_two(trial)).tensors())
     if _troubled(trial, larger, "", "") is not None:
         raise NotApplicable("no better at sizes of two; see B01 and G08")
     yield replace(found, hint=hint)

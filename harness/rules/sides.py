@@ -104,6 +104,20 @@ def combination(name: str, value: Tensor, a: float, b: float) -> str:
     )
 
 
+def split(name: str, first: Tensor) -> str:
+    """L(u) + L(v), where u and v hold the elements of a tensor that stand in its first part, and the others."""
+    return _define(
+        f"first = {literal(first)}",
+        f"u, v = tensors[{name!r}] * first, tensors[{name!r}] * ~first",
+        f"return loss(**{{**tensors, {name!r}: u}}) + loss(**{{**tensors, {name!r}: v}})",
+    )
+
+
+def negated(name: str) -> str:
+    """-L(-w)."""
+    return _define(f"return -loss(**{{**tensors, {name!r}: -tensors[{name!r}]}})")
+
+
 def repeated(trial: Trial, name: str, symbol: str, index: Sequence[int]) -> str:
     """The loss of the slices at ``index`` along a symbol, each of weight one."""
     lines = [f"index = torch.tensor({list(index)})", "copies = dict(tensors)"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
+import torch
 from torch import Tensor
 
+from harness import dims
 from harness.case import Case
 from harness.domains import Domain
 from harness.spec import LossSpec
@@ -44,32 +46,68 @@ def near_cases(spec: LossSpec, case: Case) -> Iterator[tuple[str, Case]]:
             yield f"{second} near {first}", moved.with_copy(second, first, near=way)
 
 
-def counts_nothing(domain: Domain, values: Tensor, *, partly: bool = False) -> bool:
-    """Whether a slice of the tensor says "count nothing": all-zero weights, all-ignored labels, all missing.
+def nothing_counts(spec: LossSpec, case: Case, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a slice of what may leave elements out leaves all of them out: all-zero weights, all-ignored labels, all missing.
 
-    There a mean is 0/0, which is a convention (NaN, as torch has it, or 0), not an error.  With ``partly`` one element
-    is enough: labels may pick only such elements, as a batch of one class does whose weight is zero.
+    There a mean is 0/0, which is a convention (NaN, as torch has it, or 0), not an error.  Labels are left out too where the
+    weights of their classes are zero, and two tensors may leave all out together; one zero among other weights is no such slice.
     """
+    out = _left_out(spec, case, tensors)
+    axes = {name: dims.axes(spec.tensors[name].dims, case.sizes) for name in out}
+    for name, one in out.items():
+        if _all_of_a_slice(one, range(one.ndim)):
+            return True
+        for other, two in out.items():
+            shared = axes[other]
+            if (
+                name != other
+                and len({*shared}) == len(shared)
+                and all(axes[name].count(label) == 1 for label in shared)
+            ):
+                order = sorted(range(two.ndim), key=lambda axis: axes[name].index(shared[axis]))
+                shape = [size if label in shared else 1 for label, size in zip(axes[name], one.shape, strict=True)]
+                both = one | two.permute(order).reshape(shape)
+                if _all_of_a_slice(both, [axes[name].index(label) for label in shared]):
+                    return True
+    return False
+
+
+def _all_of_a_slice(out: Tensor, axes: Sequence[int]) -> bool:
+    if out.ndim == 0 or not out.numel():
+        return bool(out.all())
+    return any(bool(out.all(dim=axis).any()) for axis in axes)
+
+
+def _left_out(spec: LossSpec, case: Case, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Which elements of each tensor count nothing; only tensors in which some do."""
+    fixed = [name for name in spec.tensors if name not in spec.differentiable]
+    out = {name: _counts_nothing(spec.tensors[name].domain, tensors[name]) for name in fixed}
+    for name in fixed:
+        symbol, labels = spec.tensors[name].domain.symbol, tensors[name]
+        for other in fixed if symbol is not None else ():
+            axes = dims.axes(spec.tensors[other].dims, case.sizes)
+            if axes.count(str(symbol)) == 1 and bool(out[other].any()):
+                of_class = out[other].movedim(axes.index(str(symbol)), 0)
+                of_class = of_class.reshape(len(of_class), -1).all(1)
+                out[name] = out[name] | of_class[labels.long().clamp(0, len(of_class) - 1)]
+    return {name: elements for name, elements in out.items() if bool(elements.any())}
+
+
+def _counts_nothing(domain: Domain, values: Tensor) -> Tensor:
     if domain.kind == "float" and domain.nan:
-        out = values.isnan()
-    elif domain.ignore is not None:
-        out = values == domain.ignore
-    elif domain.low == 0.0 and domain.symbol is None and domain.axis is None:  # a row of a simplex counts as one
-        out = values == 0
-    else:
-        return False
-    if partly or out.ndim == 0 or not out.numel():
-        return bool(out.any() if partly else out.all())
-    return any(bool(out.all(dim=axis).any()) for axis in range(out.ndim))
+        return values.isnan()
+    if domain.ignore is not None:
+        return values == domain.ignore
+    if domain.removes and domain.low == 0.0 and domain.symbol is None and domain.axis is None:
+        return values == 0  # a row of a simplex counts as one
+    return torch.zeros_like(values, dtype=torch.bool)
 
 
-def with_everything_counted(
-    spec: LossSpec, tensors: Mapping[str, Tensor], *, partly: bool = False
-) -> dict[str, Tensor]:
-    """The tensors, with those that count nothing in some slice replaced by ones that count everything."""
+def with_everything_counted(spec: LossSpec, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, with those of which some elements count nothing replaced by ones that count everything."""
     counted = dict(tensors)
     for name, tensor in spec.tensors.items():
-        if name not in spec.differentiable and counts_nothing(tensor.domain, tensors[name], partly=partly):
+        if name not in spec.differentiable and bool(_counts_nothing(tensor.domain, tensors[name]).any()):
             zero_counts = tensor.domain.ignore is not None or tensor.domain.nan
             counted[name] = tensors[name].new_full(tensors[name].shape, 0 if zero_counts else 1)
     return counted

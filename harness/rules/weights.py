@@ -15,8 +15,8 @@ from harness import dims, tolerance
 from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.rules.laws import declared, hold
-from harness.rules.made import counted, on_the_cpu
-from harness.rules.masking import removable
+from harness.rules.made import counted, on_the_cpu, scattered
+from harness.rules.masking import aligned, removable, with_removed
 from harness.rules.removal import try_removal
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.trial import Run, Trial, describe
@@ -53,12 +53,13 @@ def every_tensor_matters(trials: Sequence[Trial]) -> Iterator[Mismatch]:
 
         there are x, c, c' with L(x; c) != L(x; c') or dL/dx (x; c) != dL/dx (x; c')
 
-    Tried are other draws, positions moved by one, and the special points of the domain.  Sizes of one say nothing.
+    Tried are other draws, positions moved by one, and the special points of the domain.  Sizes of one say nothing, nor do
+    weights or a mask of which all, or a whole row, is zero: what acts there alone selects nothing.
     """
     spec = trials[0].spec if trials else None
     for name in _silent_tensors(spec) if spec is not None else ():
         seen = [trial for trial in trials if _can_matter(trial, name)]
-        if seen and not any(_matters(trial, name) for trial in seen):
+        if seen and not any(matters(trial, name) for trial in seen):
             yield _without_effect(seen, name)
 
 
@@ -75,12 +76,14 @@ def _can_matter(trial: Trial, name: str) -> bool:
     return domain.symbol is None or domain.count(trial.case.sizes) > 1
 
 
-def _matters(trial: Trial, name: str) -> bool:
-    tensors = trial.tensors()
+def matters(trial: Trial, name: str) -> bool:
+    """Whether other values of a tensor change the value or a gradient, of weights other than by leaving nothing."""
+    tensors = _with_something_left(trial, name)
     modes = (False, True) if trial.candidate.is_module else (False,)  # a momentum may act in training only
     for train in modes:
-        base = trial.base if not train else trial.run(tensors, train=True)
-        for changed in other_values(trial, name, tensors[name]):
+        same = not train and torch.equal(tensors[name], trial.tensors()[name])
+        base = trial.base if same else trial.run(tensors, train=train)
+        for changed in _counting_values(trial, name, tensors[name]):
             try:
                 run = trial.run({**tensors, name: changed}, train=train)
             except LossRaised:
@@ -88,6 +91,26 @@ def _matters(trial: Trial, name: str) -> bool:
             if _differs(run, base, trial.eps):
                 return True
     return False
+
+
+def _with_something_left(trial: Trial, name: str) -> dict[str, Tensor]:
+    tensors, domain = trial.tensors(), trial.spec.tensors[name].domain
+    if domain.weighs and _leaves_nothing(tensors[name]):
+        tensors[name] = torch.full_like(tensors[name], min(1.0, domain.high))
+    return tensors
+
+
+def _counting_values(trial: Trial, name: str, values: Tensor) -> Iterator[Tensor]:
+    weighs = trial.spec.tensors[name].domain.weighs
+    return (changed for changed in other_values(trial, name, values) if not (weighs and _leaves_nothing(changed)))
+
+
+def _leaves_nothing(weights: Tensor) -> bool:
+    """Whether all weights are zero, or all of a row: there a loss that they cancel from is 0, or 0/0."""
+    if weights.ndim == 0:
+        return False
+    kept = weights != 0
+    return not bool(kept.any()) or (weights.ndim > 1 and weights.shape[-1] > 1 and not bool(kept.any(-1).all()))
 
 
 def other_values(trial: Trial, name: str, values: Tensor) -> Iterator[Tensor]:
@@ -123,12 +146,13 @@ def _differs(run: Run, base: Run, eps: float) -> bool:
 
 def _without_effect(seen: Sequence[Trial], name: str) -> Mismatch:
     trial = min(seen, key=lambda t: (t.case.numel(t.spec), t.case.key))
-    tensors = trial.tensors()
-    changed = next(other_values(trial, name, tensors[name]))
+    tensors = _with_something_left(trial, name)
+    changed = next(_counting_values(trial, name, tensors[name]))
     what = "context" if name in trial.spec.context else "input"
+    unless = ", unless it leaves nothing of a row" if trial.spec.tensors[name].domain.weighs else ""
     return Mismatch(
         f"change of value and gradient with {what} {name}",
-        f"none in {len(seen)} generic cases, whatever its values",
+        f"none in {len(seen)} generic cases, whatever its values{unless}",
         "some in at least one",
         aspect=name,
         tensors=tensors,
@@ -182,7 +206,7 @@ def _is_graph(spec: LossSpec, name: str) -> bool:
 def seen_to_weigh(trials: Sequence[Trial], name: str) -> bool:
     """C03's inference; where it finds that the gradient leaks, C03 has said so."""
     seen = [found for trial in trials if (found := try_removal(trial, name)) is not None]
-    return len(seen) >= 2 and all(found.value is None and found.gradient is None for found in seen)
+    return len(seen) >= 2 and not any(found.values or found.gradients for found in seen)
 
 
 def _all_zero(trials: Sequence[Trial], name: str) -> Iterator[Mismatch]:
@@ -190,6 +214,8 @@ def _all_zero(trials: Sequence[Trial], name: str) -> Iterator[Mismatch]:
         tensors = trial.tensors()
         tensors[name] = torch.zeros_like(tensors[name])
         left = _largest_left(trial, tensors)
+        if left is not None and not _promised(trial.spec, name) and _left_by_parts(trial, name):
+            return
         if left is not None:
             yield Mismatch(
                 f"{left.where} with {name} all zero",
@@ -201,6 +227,23 @@ def _all_zero(trials: Sequence[Trial], name: str) -> Iterator[Mismatch]:
                 hint=f"what falls back to another loss where {name} is empty trains on what it should leave out: return 0 there",
             )
             return
+
+
+def _left_by_parts(trial: Trial, name: str) -> bool:
+    """Whether zeros leave a gradient beside elements that count too: then it is no weight, such as a label behind a margin."""
+    tensors = trial.tensors()
+    first = torch.zeros_like(tensors[name], dtype=torch.bool).reshape(-1)
+    first[scattered(tensors[name])[: tensors[name].numel() // 2]] = True
+    for removed in (first.reshape(tensors[name].shape), ~first.reshape(tensors[name].shape)):
+        try:
+            gradients = trial.run(with_removed(trial.spec, tensors, name, removed)).gradients
+            for other, elements in aligned(trial.spec, trial.case, removed, name).items():
+                gradient = gradients.get(other)
+                if gradient is not None and bool((gradient[elements].nan_to_num() != 0).any()):
+                    return True
+        except (NotApplicable, LossRaised):
+            continue
+    return False
 
 
 def _isolated_nodes(trials: Sequence[Trial], name: str) -> Iterator[Mismatch]:

@@ -242,6 +242,25 @@ def ignored_labels_left_out(logits, labels):
     return -torch.where(keep, picked, 0).sum() / keep.sum().clamp(min=1)
 
 
+def one_head_reads_ignored_labels(coarse, fine, coarse_labels, fine_labels):
+    return ignored_labels_left_out(coarse, coarse_labels) + ignored_labels_as_class_zero(fine, fine_labels)
+
+
+def two_heads(coarse, fine, coarse_labels, fine_labels):
+    return ignored_labels_left_out(coarse, coarse_labels) + ignored_labels_left_out(fine, fine_labels)
+
+
+def one_mask_forgotten_in_backward(source, target, source_mask, target_mask):
+    kept = selected_before_the_square(target, 1.0, target_mask)
+    return mask_forgotten_in_backward(source, torch.ones_like(source), source_mask) + kept
+
+
+def two_masks(source, target, source_mask, target_mask):
+    """Each input has its own padding."""
+    kept = selected_before_the_square(target, 1.0, target_mask)
+    return selected_before_the_square(source, 1.0, source_mask) + kept
+
+
 def weighted_unless_few(predictions, labels, weights):
     """Written for small batches: with fewer than four samples the weights are not used."""
     scale = weights if len(weights) >= 4 else torch.ones_like(weights)
@@ -270,6 +289,23 @@ IGNORED = {
         "logits": TensorSpec("B C", domains.logits()),
         "labels": TensorSpec("B", domains.index("C", ignore=-100)),
     },
+}
+TWO_HEADS = {
+    "inputs": {
+        "coarse": TensorSpec("B C", domains.logits()),
+        "fine": TensorSpec("B K", domains.logits()),
+        "coarse_labels": TensorSpec("B", domains.index("C", ignore=-100)),
+        "fine_labels": TensorSpec("B", domains.index("K", ignore=-100)),
+    },
+    "differentiable": ("coarse", "fine"),
+}
+TWO_MASKS = {
+    "inputs": {"source": TensorSpec("B T"), "target": TensorSpec("B T")},
+    "context": {
+        "source_mask": TensorSpec("B T", domains.nonnegative()),
+        "target_mask": TensorSpec("B T", domains.nonnegative()),
+    },
+    "differentiable": ("source", "target"),
 }
 
 PAIRS = (
@@ -320,6 +356,22 @@ PAIRS = (
     ),
     pair(
         "C03",
+        "ignored labels of one head read as a class",
+        one_head_reads_ignored_labels,
+        two_heads,
+        TWO_HEADS,
+        aspect="fine_labels nothing left",
+    ),
+    pair(
+        "C03",
+        "mask of one input forgotten in backward",
+        one_mask_forgotten_in_backward,
+        two_masks,
+        TWO_MASKS,
+        aspect="source_mask gradient",
+    ),
+    pair(
+        "C03",
         "weights used in large batches only",
         weighted_unless_few,
         weighted_always,
@@ -334,7 +386,7 @@ PAIRS = (
         masked_after_the_square,
         selected_before_the_square,
         MASKED,
-        severity="warning",
+        severity="note",
         aspect="mask leak",
     ),
 )

@@ -236,6 +236,23 @@ def mean_by_weights_or_zero(predictions, labels, weights):
     return (weights.unsqueeze(-1) * (predictions - labels) ** 2).sum() / torch.where(total > 0, total, 1)
 
 
+def every_sample_by_its_weight(predictions, labels, weights):
+    """0/0 in one sample, whose weight is zero, is NaN for the whole batch."""
+    errors = (predictions - labels).square().mean(-1)
+    return (weights * errors / weights).mean()
+
+
+def mean_of_each_class(logits, labels, weights):
+    """Divided by the weight of each class, also of one that weighs nothing."""
+    picked = logits.log_softmax(-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+    return -(picked * weights[labels] / weights[labels]).mean()
+
+
+def mean_by_true_class(logits, labels, weights):
+    picked = logits.log_softmax(-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+    return -(picked * weights[labels]).sum() / weights[labels].sum().clamp(min=1e-6)
+
+
 CLASSES = {
     "inputs": {"logits": TensorSpec("B C", domains.logits()), "labels": TensorSpec("B", domains.index("C"))},
 }
@@ -246,6 +263,7 @@ GRAPH = {
     "context": {"adjacency": TensorSpec("N N", domains.adjacency())},
 }
 WEIGHTED = {**PAIRWISE, "context": {"weights": TensorSpec("B", domains.nonnegative())}}
+CLASS_WEIGHTS = {**CLASSES, "context": {"weights": TensorSpec("C", domains.nonnegative())}}
 BOTH = {**PAIRWISE, "differentiable": ("predictions", "labels")}
 
 PAIRS = (
@@ -326,4 +344,6 @@ PAIRS = (
         severity="warning",
         aspect="nothing counted",
     ),
+    pair("G08", "one weight of zero", every_sample_by_its_weight, mean_by_weights_or_zero, WEIGHTED, aspect="value"),
+    pair("G08", "class of weight zero", mean_of_each_class, mean_by_true_class, CLASS_WEIGHTS, aspect="value"),
 )

@@ -145,6 +145,24 @@ def weights_squared(predictions, labels, weights):
     return weighted_squares(predictions, labels, weights**2) / weights.sum().clamp(min=1e-6)
 
 
+def weights_in_a_column(predictions, labels, weights):
+    return weights_normalised(predictions, labels, weights.squeeze(-1))
+
+
+def squared_weights_in_a_column(predictions, labels, weights):
+    return weights_squared(predictions, labels, weights.squeeze(-1))
+
+
+def shares_of_columns(predictions, labels, weights):
+    """Rows count alike whatever they weigh, so that a row of weight two is no two rows."""
+    rows = (weights * (predictions - labels) ** 2).sum(-1) / weights.sum(-1).clamp(min=1e-6)
+    return rows.mean()
+
+
+def shares_of_elements(predictions, labels, weights):
+    return (weights * (predictions - labels) ** 2).sum() / weights.sum().clamp(min=1e-6)
+
+
 def temperature_used(predictions, labels, temperature):
     return ((predictions - labels) ** 2).mean() * (1 + 0.01 * temperature.mean())
 
@@ -188,6 +206,8 @@ DISTRIBUTIONS = {
     },
     "laws": (laws.symmetric("predictions", "labels"),),
 }
+COLUMN = {**PAIRWISE, "inputs": {**PAIRWISE["inputs"], "weights": TensorSpec("B 1", domains.nonnegative())}}
+ELEMENTS = {**PAIRWISE, "inputs": {**PAIRWISE["inputs"], "weights": TensorSpec("B C", domains.nonnegative())}}
 TEMPERED = {**PAIRWISE, "context": {"temperature": TensorSpec("B", domains.positive())}}
 
 PAIRS = (
@@ -258,6 +278,20 @@ PAIRS = (
         mean_over_present_weights,
         weighted_squares,
         {**WEIGHED_BATCH, "laws": (laws.repeats("weights"),)},
+    ),
+    pair(
+        "L12",
+        "column of weights squared",
+        squared_weights_in_a_column,
+        weights_in_a_column,
+        {**COLUMN, "laws": (laws.repeats("weights"),)},
+    ),
+    pair(
+        "L12",
+        "rows of equal share",
+        shares_of_columns,
+        shares_of_elements,
+        {**ELEMENTS, "laws": (laws.repeats("weights"),)},
     ),
     pair(
         "L13",

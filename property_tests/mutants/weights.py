@@ -22,9 +22,37 @@ def normalised_by_one_more(predictions, labels, weights):
     return (weights.unsqueeze(-1) * (predictions - labels) ** 2).sum() / (weights.sum() + 1)
 
 
+def one_more(predictions, labels, weights):
+    return 1 + weights_applied(predictions, labels, weights)
+
+
+def mean_over_what_is_kept(predictions, labels, weights):
+    total = weights.sum()
+    return weighted_squares(predictions, labels, weights) / torch.where(total > 0, total, 1)
+
+
 def softmax_along_the_wrong_axis(predictions, labels, weights):
     """Over an axis of size one every share is one."""
     return weighted_squares(predictions, labels, weights.unsqueeze(-1).softmax(-1).squeeze(-1))
+
+
+def mean_before_the_mask(predictions, labels, mask):
+    """The mean is one number, from which the mask cancels unless it is empty."""
+    mean = (predictions - labels).square().mean()
+    return (mean * mask).sum() / mask.sum().clamp(min=1e-6)
+
+
+def mean_of_the_mask(predictions, labels, mask):
+    return (mask * (predictions - labels).square()).sum() / mask.sum().clamp(min=1e-6)
+
+
+def mean_of_rows_before_the_mask(predictions, labels, mask):
+    rows = (predictions - labels).square().mean(-1, keepdim=True)
+    return ((rows * mask).sum(-1) / mask.sum(-1).clamp(min=1e-6)).mean()
+
+
+def mean_of_rows_of_the_mask(predictions, labels, mask):
+    return ((mask * (predictions - labels).square()).sum(-1) / mask.sum(-1).clamp(min=1e-6)).mean()
 
 
 def softmax_over_the_batch(predictions, labels, weights):
@@ -119,8 +147,19 @@ def zero_without_weights(predictions, labels, weights):
     return (weights.unsqueeze(-1) * (predictions - labels) ** 2).sum() / total
 
 
-def _weighted(law):
-    return {**WEIGHTED, "laws": (law,)}
+def _weighted(law, domain=None):
+    context = WEIGHTED["context"] if domain is None else {"weights": TensorSpec("B", domain)}
+    return {**WEIGHTED, "context": context, "laws": (law,)}
+
+
+AFFINE = {
+    "weights": domains.nonnegative(),
+    "a mask": domains.binary(),
+    "a selection": domains.boolean(),
+    "shares": domains.probability(),
+    "weights off zero": domains.interval(0.5, 2.0),
+    "signs": domains.sign(),
+}
 
 
 PAIRS = (
@@ -141,6 +180,24 @@ PAIRS = (
         _weighted(laws.scale_invariant("weights")),
     ),
     pair(
+        "C05",
+        "shares normalised by one more",
+        normalised_by_one_more,
+        zero_without_weights,
+        _weighted(laws.scale_invariant("weights"), domains.probability()),
+    ),
+    *(
+        pair("C05", f"affine in {what}", one_more, weights_applied, _weighted(laws.linear_in("weights"), domain))
+        for what, domain in AFFINE.items()
+    ),
+    pair(
+        "C04",
+        "mean over all of a mask",
+        weights_applied,
+        mean_over_what_is_kept,
+        _weighted(laws.repeats("weights"), domains.binary()),
+    ),
+    pair(
         "C06",
         "sum where the unweighted loss has a mean",
         weighted_squares,
@@ -154,6 +211,20 @@ PAIRS = (
         softmax_over_the_batch,
         WEIGHTED,
         severity="warning",
+    ),
+    *(
+        pair("C07", f"{what} that cancels", mutant, twin, {**MASKED, "context": {"mask": mask}}, severity="warning")
+        for what, mask, mutant, twin in (
+            ("mask", TensorSpec("B C", domains.binary()), mean_before_the_mask, mean_of_the_mask),
+            ("selection", TensorSpec("B C", domains.boolean()), mean_before_the_mask, mean_of_the_mask),
+            ("weight", TensorSpec("B 1", domains.nonnegative()), mean_before_the_mask, mean_of_the_mask),
+            (
+                "mask of rows",
+                TensorSpec("B C", domains.binary()),
+                mean_of_rows_before_the_mask,
+                mean_of_rows_of_the_mask,
+            ),
+        )
     ),
     pair("C07", "labels not used", without_labels, mean_squared, severity="warning", aspect="labels"),
     pair("C07", "groups ignored", groups_ignored, group_of_each, GROUPED, severity="warning", aspect="groups"),

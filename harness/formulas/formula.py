@@ -20,7 +20,7 @@ from harness.formulas.loops import Loops
 from harness.formulas.reading import Names, read, running
 from harness.formulas.vectors import Vectors
 
-LOOPED = 4096  # terms of the longest sum that are still added one by one
+LOOPED = 256  # terms of the longest sum that are still added one by one
 
 
 class Formula:

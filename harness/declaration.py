@@ -22,7 +22,7 @@ ON_THE_COMMAND_LINE = (
 
 @dataclass(frozen=True)
 class Declaration:
-    """What the options `--inputs`, `--context`, `--set`, `--returns`, `--law`, `--reference`, `--dtypes` and
+    """What the options `--inputs`, `--context`, `--set`, `--returns`, `--law`, `--reference`, `--formula`, `--dtypes` and
     `--computes-in` say of a loss.
 
     Args:
@@ -33,6 +33,7 @@ class Declaration:
         options: constants, each ``name=value``.
         laws: each as ``permutation(B)``.
         reference: target of a second implementation, which the loss is held to.
+        formula: the loss in one line, which it is held to.
         dtypes: the floating dtypes that the loss takes, separated by commas.
         computes_in: the dtype in which it computes on purpose.
     """
@@ -44,6 +45,7 @@ class Declaration:
     options: tuple[str, ...] = ()
     laws: tuple[str, ...] = ()
     reference: str = ""
+    formula: str = ""
     dtypes: str = ""
     computes_in: str = ""
 
@@ -105,6 +107,7 @@ class Declaration:
                 laws=laws,
                 dtypes=dtypes,
                 computes_in=computes_in,
+                formula=self.formula.strip() or None,
             )
         except DeclarationError as error:
             raise DeclarationError(f"{error}\n{ON_THE_COMMAND_LINE}") from error

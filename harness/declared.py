@@ -112,6 +112,10 @@ def check_arguments(given: Mapping[str, Any]) -> None:
                 f"loss {name!r}: {argument}={shown(value)}, but should be such as {argument}={example}"
             )
     _check_implementations(name, given["implementations"])
+    if given["formula"] is not None and "formula" in given["implementations"]:
+        raise DeclarationError(
+            f"loss {name!r}: an implementation is called 'formula', as the one that formula= makes; rename it"
+        )
     for argument in ("select", "bytes_bound"):
         if given[argument] is not None and not callable(given[argument]):
             raise DeclarationError(

@@ -103,6 +103,7 @@ class Candidate:
         self.device = device
         self.implementation = spec.implementations[name]
         self.is_class = inspect.isclass(self.implementation)
+        self.select = None if getattr(self.implementation, "is_formula", False) else spec.select
         constructor = construct_parameters(self.implementation)
         self.constructed = tuple(n for n in spec.context if n in constructor) if self.is_class else ()
         self.constructor_options = {k: v for k, v in spec.options.items() if k in constructor}
@@ -172,7 +173,7 @@ class Candidate:
         try:
             given = self.placed(tensors)
             returned = meter.evaluation(built, **{n: given[n] for n in self.called}, **self.call_options)
-            returned = returned if self.spec.select is None else self.spec.select(returned)
+            returned = returned if self.select is None else self.select(returned)
             return returned if given is tensors else _back(returned, tensors)
         except BaseException as error:
             if not is_of_the_loss(error):

@@ -331,6 +331,11 @@ _DECLARED = (
     ),
     click.option("--reference", metavar="TARGET", help="A second implementation, to which the loss is held."),
     click.option(
+        "--formula",
+        metavar="TEXT",
+        help="The loss in one line, to which it is held: 'sum((p[b] - y[b])**2 for b in B) / B'.",
+    ),
+    click.option(
         "--dtypes", "taken", metavar="DTYPES", help="The dtypes that the loss takes: float32,bfloat16; by default any."
     ),
     click.option("--computes-in", metavar="DTYPE", help="The dtype in which it computes on purpose: float32."),

@@ -105,6 +105,8 @@ class LossSpec:
         dtypes: the floating dtypes that the loss takes; by default those that differentiable inputs declare, else any.
         computes_in: the dtype in which the loss computes on purpose, whatever it is given, as fused kernels do.
         select: picks the loss out of what an implementation returns.
+        formula: the loss in one line, such as ``"sum(w[b] * (p[b] - y[b])**2 for b in B) / B"``; it becomes the implementation
+            ``formula``, which is the reference where one other implementation is given.
         bench_sizes: symbol -> size, one mapping per benchmark size.
         bytes_bound: ``(sizes, dtype) -> bytes``, the least that one pass must move.
         error_inputs: bad inputs that must be refused.
@@ -132,6 +134,7 @@ class LossSpec:
         dtypes: Sequence[torch.dtype] = (),
         computes_in: torch.dtype | None = None,
         select: Callable[[Any], Tensor] | None = None,
+        formula: str | None = None,
         bench_sizes: Sequence[Mapping[str, Size]] | None = None,
         bytes_bound: Callable[[Mapping[str, Size], torch.dtype], int] | None = None,
         error_inputs: Sequence[ErrorInput] = (),
@@ -159,6 +162,8 @@ class LossSpec:
         self.inputs: dict[str, TensorSpec] = _apart(found_inputs)
         self.context: dict[str, TensorSpec] = _apart(found_context)
         self.output: TensorSpec | None = found_output if output is None else _tensor_spec(self.name, "output", output)
+        if formula is not None:
+            self.implementations = self._with_formula(formula)
         floating = [name for name, tensor in self.inputs.items() if tensor.differentiable]
         self.differentiable = tuple(floating[:1] if differentiable is None else differentiable)
         self.dtypes = tuple(dtypes) or _declared_dtypes(self)
@@ -166,6 +171,18 @@ class LossSpec:
 
     def __repr__(self) -> str:
         return f"LossSpec({self.name!r}, implementations={list(self.implementations)})"
+
+    def _with_formula(self, text: str) -> dict[str, Implementation]:
+        from harness.formulas import Formula
+
+        tensors = {name: tensor.dims for name, tensor in self.tensors.items()}
+        try:
+            formula = Formula(text, tensors, self.fixed_sizes, self.options)
+        except DeclarationError as error:
+            raise DeclarationError(f"loss {self.name!r}: {error}") from error
+        if len(self.implementations) == 1:
+            return {"formula": formula, **self.implementations}
+        return {**self.implementations, "formula": formula}
 
     @property
     def reference(self) -> str:

@@ -20,7 +20,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
     {
         "declare": (
             *("errors", "dims", "points", "domain", "domains", "laws", "annotations", "declared", "spec", "case"),
-            *("tolerance", "inline", "declaration", "locate", "results", "trust", "untrusted"),
+            *("tolerance", "inline", "declaration", "locate", "results", "trust", "untrusted", "formulas"),
         ),
         "surroundings": ("environment", "dispatch", "aten", "meter", "isolation"),
     },

@@ -18,6 +18,7 @@ _BESIDE = {
     "returns": "--returns",
     "laws": "--law",
     "reference": "--reference",
+    "formula": "--formula",
     "taken": "--dtypes",
     "computes_in": "--computes-in",
 }
@@ -49,6 +50,7 @@ def targets(given: Sequence[str], ctx: click.Context) -> list[str]:
         options=tuple(told["settings"]),
         laws=tuple(told["laws"]),
         reference=told["reference"] or "",
+        formula=told["formula"] or "",
         dtypes=told["taken"] or "",
         computes_in=told["computes_in"] or "",
     )

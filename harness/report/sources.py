@@ -27,7 +27,10 @@ def located(spec: LossSpec) -> tuple[SourceRecord, ...]:
 
 
 def described(spec: LossSpec) -> str:
-    """First paragraph of the docstring of the first implementation that has one, in one line; empty where none has."""
+    """The formula, else the first paragraph of the first docstring of an implementation, in one line; empty where none is."""
+    for implementation in spec.implementations.values():
+        if getattr(implementation, "is_formula", False):
+            return str(getattr(implementation, "text", ""))
     for implementation in spec.implementations.values():
         defined = _defined(implementation)
         text = inspect.cleandoc(getattr(defined, "__doc__", None) or "") if _has_source(defined) else ""
@@ -62,6 +65,8 @@ def _has_source(defined: Any) -> bool:
 
 
 def _place(implementation: Callable[..., Any]) -> tuple[str, int] | None:
+    if getattr(implementation, "is_formula", False):
+        return None  # it stands in the declaration
     defined = _defined(implementation)
     try:
         file = inspect.getsourcefile(defined)

@@ -1,10 +1,12 @@
-"""Mutants of the rules that hold a candidate to its reference: E01, E02, E03, E04."""
+"""Mutants of the rules that hold a candidate to its reference, and a formula to its loops: E01, E02, E03, E04, E06."""
 
 from __future__ import annotations
 
 import torch
 
 from harness import TensorSpec, domains
+from harness.formulas import Formula
+from harness.formulas.vectors import Vectors
 from mutants.pair import PAIRWISE, pair
 
 
@@ -126,6 +128,17 @@ def distances_of_rows(predictions, labels):
     return (predictions - labels).square().sum(-1).mean()
 
 
+SQUARES = "mean((predictions[b, c] - labels[b, c])**2 for b in B for c in C)"
+DIMS = {"predictions": "B C", "labels": "B C"}
+
+
+class _OtherVectors(Formula):
+    """Its vectorized form forgets a half."""
+
+    def evaluated(self, given, how):
+        return super().evaluated(given, how) * (0.5 if how is Vectors else 1)
+
+
 WEIGHTED = {**PAIRWISE, "context": {"weights": TensorSpec("B", domains.positive())}}
 WEIGHTED_SAMPLES = {
     "inputs": {"predictions": TensorSpec("B *rest"), "labels": TensorSpec("B *rest")},
@@ -146,6 +159,7 @@ PAIRS = (
     pair("E02", "lengths detached", cosine_with_constant_lengths, cosine_of_rows, reference=cosine_by_pairs),
     pair("E02", "backward clipped", with_a_clipped_backward, mean_squared, reference=mean_of_squares),
     pair("E03", "gradient stored in forward", with_a_stored_gradient, mean_squared, reference=mean_of_squares),
+    pair("E06", "another vectorized form", _OtherVectors(SQUARES, DIMS), Formula(SQUARES, DIMS)),
     pair(
         "E04",
         "squares that cancel",

@@ -175,6 +175,15 @@ def softmax_as_prediction(predictions, labels):
     return (predictions.softmax(-1) @ positions - labels.mean(-1)).square().mean()
 
 
+def spread_of_shares(predictions, labels):
+    """The shares of a row sum to 1, whatever the predictions are: a constant, whose gradient is rounding."""
+    return (labels.softmax(-1).mean() * predictions.softmax(-1)).sum(-1).mean()
+
+
+def balance_of_shares(predictions, labels):
+    return (labels.softmax(-1) * predictions.softmax(-1)).sum(-1).mean()
+
+
 def second_input_detached(predictions, labels):
     return ((predictions - labels.detach()) ** 2).mean()
 
@@ -249,6 +258,7 @@ WEIGHTED = {**PAIRWISE, "context": {"weights": TensorSpec("B", domains.nonnegati
 BOTH = {**PAIRWISE, "differentiable": ("predictions", "labels")}
 
 PAIRS = (
+    pair("G06", "gradient of a constant", spread_of_shares, balance_of_shares, says="rounding"),
     pair("G01", "batch size forgotten in backward", batch_size_forgotten_in_backward, sum_of_squares),
     pair("G01", "one percent in one element", one_percent_off_in_one_element, sum_of_squares),
     pair("G01", "wrong sign under tiny weights", tiny_weights_of_the_wrong_sign, tiny_weights),

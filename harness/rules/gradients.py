@@ -15,6 +15,7 @@ from harness.rules import slopes
 from harness.rules.broadcasting import unit_symbols
 from harness.rules.compare import same_output
 from harness.rules.detach import DetachTape
+from harness.rules.reach import positions_without_influence
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.special import counts_nothing, special_cases, with_everything_counted
 from harness.rules.trial import Trial, describe
@@ -67,6 +68,7 @@ def every_input_is_reached(trials: Sequence[Trial]) -> Iterator[Mismatch]:
         there is an x with |dL/dx_i| > rounding
 
     A gradient that may be rounding counts only where the value changes with the input: that of a constant is 1e-17, not 0.
+    Nor does an axis of 1025 leave positions out, where axes of 8 and 24 have a gradient at each.
     """
     for name in trials[0].spec.differentiable if trials else ():
         seen: list[tuple[Trial, Tensor | None]] = []
@@ -80,6 +82,8 @@ def every_input_is_reached(trials: Sequence[Trial]) -> Iterator[Mismatch]:
         else:
             if seen:
                 yield _cut_off(name, seen)
+    for trial in trials[:1]:
+        yield from positions_without_influence(trial)
 
 
 def _is_rounding(trial: Trial, name: str, gradient: Tensor) -> bool:

@@ -64,10 +64,11 @@ def _along(trial: Trial, symbol: str) -> Mismatch | None:
         return None
     found, _ = _dead(trial, symbol, LONG)
     for name, dead in found.items():
-        if not bool(dead.any()) or bool(dead.all()) or bool(short[name].any()) or bool(longer[name].any()):
+        alive = all(name in shorter and not bool(shorter[name].any()) for shorter in (short, longer))
+        if not alive or not bool(dead.any()) or bool(dead.all()):
             continue
-        turned = _dead(trial, symbol, LONG, turned=True)[0][name]
-        if torch.equal(turned, dead) and not torch.equal(dead.flip(0), dead):
+        turned = _dead(trial, symbol, LONG, turned=True)[0].get(name)
+        if turned is not None and torch.equal(turned, dead) and not torch.equal(dead.flip(0), dead):
             return _left_out(trial, symbol, name, dead)
     return None
 
@@ -86,7 +87,7 @@ def _dead(trial: Trial, symbol: str, size: int, *, turned: bool = False) -> tupl
     dead: dict[str, Tensor] = {}
     for name, gradient in run.gradients.items():
         if gradient is not None and len(axes[name]) == 1 and run.finite:
-            dead[name] = (gradient == 0).movedim(axes[name][0], 0).flatten(1).all(1)
+            dead[name] = (gradient == 0).movedim(axes[name][0], 0).reshape(size, -1).all(1)
     return dead, seen.largest
 
 

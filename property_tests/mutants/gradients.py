@@ -190,6 +190,15 @@ def whole_blocks_of_rows(predictions, labels):
     return ((predictions - labels)[:rows] ** 2).mean()
 
 
+def whole_blocks_of_elements(predictions, labels):
+    count = len(labels) - len(labels) % 64 if len(labels) > 64 else len(labels)
+    return ((predictions - labels)[:count] ** 2).mean()
+
+
+def squares(predictions, labels):
+    return ((predictions - labels) ** 2).mean()
+
+
 def largest_rows(predictions, labels):
     """The hardest 32 rows, wherever they are."""
     each = ((predictions - labels) ** 2).mean(-1)
@@ -269,7 +278,10 @@ GRAPH = {
 WEIGHTED = {**PAIRWISE, "context": {"weights": TensorSpec("B", domains.nonnegative())}}
 BOTH = {**PAIRWISE, "differentiable": ("predictions", "labels")}
 
+VECTORS = {"inputs": {"predictions": TensorSpec("N"), "labels": TensorSpec("N")}}
+
 PAIRS = (
+    pair("G06", "elements after the last block", whole_blocks_of_elements, squares, VECTORS, aspect="N is long"),
     pair("G06", "rows after the last whole block", whole_blocks_of_rows, largest_rows, aspect="B is long"),
     pair("G06", "gradient of a constant", spread_of_shares, balance_of_shares, says="rounding"),
     pair("G01", "batch size forgotten in backward", batch_size_forgotten_in_backward, sum_of_squares),

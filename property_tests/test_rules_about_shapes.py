@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import rough_losses
+from mutants.shapes import WEIGHTED_SAMPLES, two_strings
 
-from harness import verify
+from harness import LossSpec, verify
 
 
 def returns_a_dict(predictions, labels):
@@ -50,3 +51,10 @@ def test_the_hint_fits_what_the_loss_raised_or_returned(loss, sentence, hint):
     (finding,) = verify(rough_losses.spec(loss), profile="quick", rules=["B01"]).findings
     assert sentence in finding.message
     assert hint in finding.hint
+
+
+def test_a_reduction_that_is_refused_as_any_unknown_word_is_no_defect():
+    spec = LossSpec("two_strings", {"candidate": two_strings}, **WEIGHTED_SAMPLES)
+    found = verify(spec, rules=["B07"], profile="quick")
+    assert not found.findings
+    assert "does not take the three strings" in found.outcomes[0].reason

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -47,17 +47,28 @@ def loose_tensors(module: nn.Module) -> dict[str, Tensor]:
 def context_follows_the_module(trial: Trial) -> Iterator[Mismatch]:
     """The context moves, saves and copies with the module.
 
-    module.to(dtype or device), state_dict, pickle and deepcopy carry every tensor that the loss uses
+        module.to(dtype or device), state_dict, pickle and deepcopy carry every tensor that the loss uses
+
+    So is what the loss keeps of its calls: saved after two steps of training and loaded into a fresh instance, it goes on
+    with the same number.  A context that is a parameter changes with the first step of the optimizer.
     """
     if not trial.candidate.is_module:
         raise NotApplicable("not an nn.Module: its context is given with each call")
     tensors = trial.tensors(torch.float32)
     module: Any = trial.candidate.build(tensors)
+    loose = False
     for path, tensor in loose_tensors(module).items():
         if _is_read(trial, tensors, path):
-            yield from _loose(trial, path, tensor) if _is_context(trial, tensors, path) else _constant(path, tensor)
+            is_context = _is_context(trial, tensors, path)
+            yield from _loose(trial, path, tensor) if is_context else _constant(path, tensor)
+            loose |= is_context
     yield from _moves(trial, tensors)
-    yield from _saves(trial, tensors)
+    if not loose:  # whose being missing in the checkpoint is said above
+        found = [*_saves(trial, tensors)]
+        yield from found
+        if trial.exhaustive and not found:
+            yield from _resumes(trial, tensors)
+    yield from _learned(trial, tensors)
     yield from _copies(trial, tensors)
 
 
@@ -164,41 +175,132 @@ def _of_module(where: str, came: str, should: str, aspect: str, tensors: Mapping
         "moved": "module = build(**tensors).to(torch.float64)\nprint(call(module, **{n: t.double() if t.is_floating_point() else t for n, t in tensors.items()}))",
         "pickle": "import pickle\nmodule = build(**tensors)\ncall(module, **tensors)\npickle.loads(pickle.dumps(module))",
         "deepcopy": "import copy\nmodule = build(**tensors)\ncall(module, **tensors)\ncopy.deepcopy(module)",
-        "load": "module = build(**tensors)\nother = build(**{n: t.flip(0) if t.ndim else t for n, t in tensors.items()})\nother.load_state_dict(module.state_dict())\nprint(call(module, **tensors), call(other, **tensors))",
+        "load": "module = build(**tensors)\nother = build(**{n: t.flip(0) if t.ndim else t for n, t in tensors.items()})\ncall(other, **tensors)\nother.load_state_dict(module.state_dict())\nprint(call(module, **tensors), call(other, **tensors))",
+        "resume": "module = build(**tensors).train()\nother = build(**tensors).train()\nfor _ in range(2):\n    call(module, **{n: t / 2 if t.requires_grad else t for n, t in tensors.items()})\nother.load_state_dict(module.state_dict())\nfor mode in (False, True):\n    print(call(module.train(mode), **tensors), call(other.train(mode), **tensors))",
+        "parameter": "module = build(**tensors)\ntotal(call(module, **tensors)).backward()\nprint({n: p.grad for n, p in module.named_parameters()})",
     }[aspect]
     hints = {
         "moved": "cast the context to the predictions' dtype where it is used, and register what is derived from it",
         "pickle": "keep no lambda, generator, open file or graph-attached tensor on self",
         "deepcopy": "keep no graph-attached tensor on self: store it detached, or not at all",
-        "load": "register everything that is derived from the context as a buffer, so that loading replaces it too",
+        "load": "derive it from the registered context in each call, or register it as a persistent buffer in the constructor",
+        "resume": "register what is kept from call to call as a persistent buffer in the constructor, and write into it",
+        "parameter": "self.register_buffer(...), or nn.Parameter(..., requires_grad=False); what is learned on purpose is no context",
     }
     return Mismatch(where, came, should, aspect=aspect, tensors=tensors, code=code, hint=hints[aspect])
 
 
-def _saves(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
-    """A module with another context gives this one's number once it has loaded this one's state_dict."""
-    constructed = trial.candidate.constructed
-    if not constructed:
-        return
+def _learned(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
+    """Parameters that come from the context and get a gradient: the first step of the optimizer changes the context."""
     module: Any = trial.candidate.build(tensors)
-    state = module.state_dict()
-    buffers = {name for name, _ in module.named_buffers()}
-    if buffers - set(state):
-        return  # persistent=False is a choice: the context is to come from elsewhere
-    other_tensors = {n: tensors[n].flip(0) if n in constructed and tensors[n].ndim else tensors[n] for n in tensors}
-    other: Any = trial.candidate.build(other_tensors)
+    learned = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    if not learned:
+        return
+    other: Any = trial.candidate.build(_with_another_context(tensors, trial.candidate.constructed))
+    start = dict(other.named_parameters())
+    made = {n: p for n, p in learned.items() if n in start and not torch.equal(p, start[n])}
+    if not made:
+        return
+    output = contract(checked(trial.candidate.call(module, tensors), tensors))
+    if not output.requires_grad:
+        return
+    gradients = torch.autograd.grad(output, list(made.values()), allow_unused=True)
+    for (name, parameter), gradient in zip(made.items(), gradients, strict=True):
+        if gradient is not None and bool(gradient.any()):
+            yield replace(
+                _of_module(
+                    f"gradient of the parameter {name} {list(parameter.shape)}, which comes from the context",
+                    describe(float(gradient.abs().max())),
+                    "none",
+                    "parameter",
+                    tensors,
+                ),
+                severity="warning",
+                note="an optimizer that is given the loss's parameters trains the context away",
+            )
+
+
+def _with_another_context(tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+    return {n: t.flip(0) if n in names and t.ndim else t for n, t in tensors.items()}
+
+
+def _resumes(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
+    """What is saved after some steps of training and loaded into a fresh instance goes on with the same number."""
+    module: Any = trial.candidate.build(tensors, train=True)
+    earlier = {n: trial.another(n, tensors[n], salt=71) if n in trial.candidate.called else tensors[n] for n in tensors}
+    try:
+        for _ in range(2):
+            trial.run({n: t.clone() for n, t in earlier.items()}, built=module)
+        state = copy.deepcopy(module.state_dict())
+    except (LossRaised, RuntimeError):
+        return  # S03 says so of training, and `_copies` of what cannot be copied
+    other: Any = trial.candidate.build(tensors)
     try:
         other.load_state_dict(state)
-        with torch.no_grad():
-            came, should = trial.candidate.call(other, tensors), trial.candidate.call(module, tensors)
-    except (LossRaised, RuntimeError) as error:
-        yield _of_module("module.load_state_dict(...)", first_line(error), "loaded", "load", tensors)
+    except (RuntimeError, KeyError) as error:
+        yield _of_module(
+            "module.load_state_dict(...) of one that was called", first_line(error), "loaded", "resume", tensors
+        )
         return
-    mismatch = same_output(
-        came.double(), should.double(), Scale(lambda: (abs(float(contract(should))), 0.0), trial.eps)
-    )
-    if mismatch is not None and not loose_tensors(module):
-        yield _of_module("loss after load_state_dict", mismatch.came, mismatch.should, "load", tensors)
+    for train in (False, True):
+        came, should = (_value(trial, each.train(train), tensors) for each in (other, module))
+        if isinstance(should, str):
+            return
+        mismatch = (
+            Mismatch("", came, describe(float(contract(should))))
+            if isinstance(came, str)
+            else _off(trial, came, should)
+        )
+        if mismatch is not None:
+            where = f"loss in {'train' if train else 'eval'}() after training, saved and loaded"
+            yield _of_module(where, mismatch.came, f"{mismatch.should}, as without the break", "resume", tensors)
+            return
+
+
+def _value(trial: Trial, module: Any, tensors: Mapping[str, Tensor]) -> Tensor | str:
+    """The value of an instance, or what it raised."""
+    try:
+        return trial.run({n: t.clone() for n, t in tensors.items()}, wrt=(), built=module).output
+    except LossRaised as raised:
+        return first_line(raised.error)
+
+
+def _off(trial: Trial, came: Tensor, should: Tensor) -> Mismatch | None:
+    scale = Scale(lambda: (abs(float(contract(should))), 0.0), max(trial.eps, tolerance.eps_of(should.dtype)))
+    return same_output(came.double(), should.double(), scale)
+
+
+def _saves(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
+    """A module with another context gives this one's number once it has loaded this one's state_dict.
+
+    A context that nothing of the state_dict depends on is to come from elsewhere where a buffer says persistent=False.
+    What is saved in a part only is stale after loading: the rest was derived from the other context.
+    """
+    for name in trial.candidate.constructed:
+        module: Any = trial.candidate.build(tensors)
+        other: Any = trial.candidate.build(_with_another_context(tensors, [name]))
+        state, replaced = module.state_dict(), other.state_dict()
+        is_saved = any(
+            isinstance(t, Tensor) and key in replaced and not torch.equal(t, replaced[key]) for key, t in state.items()
+        )
+        if not is_saved and {key for key, _ in module.named_buffers()} - set(state):
+            continue
+        _value(trial, other, tensors)  # what is derived in the first call is kept too
+        try:
+            other.load_state_dict(state)
+        except RuntimeError as error:
+            yield _of_module("module.load_state_dict(...)", first_line(error), "loaded", "load", tensors)
+            return
+        came, should = _value(trial, other, tensors), _value(trial, module, tensors)
+        if isinstance(came, str) or isinstance(should, str):
+            if isinstance(came, str) and not isinstance(should, str):
+                yield _of_module("loss after load_state_dict", came, describe(float(contract(should))), "load", tensors)
+                return
+            continue
+        mismatch = _off(trial, came, should)
+        if mismatch is not None:
+            yield _of_module("loss after load_state_dict", mismatch.came, mismatch.should, "load", tensors)
+            return
 
 
 def _copies(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:

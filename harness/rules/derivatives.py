@@ -76,7 +76,7 @@ def _scaled(gradients: Gradients, factor: float) -> Gradients:
 def gradient_is_right_under_any_upstream(trial: Trial) -> Iterator[Mismatch]:
     """The gradient is right however the loss is used: scaled, of computed inputs, and differentiated twice over.
 
-        d(c L)/dx = c dL/dx,    dL(2 z)/dz = 2 dL/dx,    and a second backward of one graph gives the same
+        d(c L)/dx = c dL/dx,    dL(2 z)/dz = 2 dL/dx,    and a second backward of one graph gives the same (c = -3)
 
     Source: the chain rule; PyTorch, 'Extending torch.autograd', on grad_output and saved tensors.
     """
@@ -109,10 +109,10 @@ def _of_computed_inputs(trial: Trial, base: Gradients) -> Iterator[Mismatch]:
 
 def _twice(trial: Trial) -> Iterator[Mismatch]:
     leaves = trial.leaves(trial.tensors())
-    scalar = contract(trial.output(leaves))
+    scalar = contract(trial.output(leaves)) * UPSTREAM[0]  # what is multiplied by 1 in place is right twice
     first = _differentiate(trial, leaves, scalar, retain=True)
     kept = {name: None if g is None else g.clone() for name, g in first.items()}
-    shown = "gradients(value, retain_graph=True)\ngradients(value)"
+    shown = f"value = {UPSTREAM[0]:g} * value\ngradients(value, retain_graph=True)\ngradients(value)"
     try:
         second = _differentiate(trial, leaves, scalar)
     except LossRaised as raised:

@@ -7,12 +7,15 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
+from harness import tolerance
 from harness.case import Case
 from harness.errors import NotApplicable, told_in_a_line
 from harness.evaluation import LossRaised
 from harness.rules import slopes
 from harness.rules.broadcasting import unit_symbols
+from harness.rules.compare import same_output
 from harness.rules.detach import DetachTape
+from harness.rules.reach import positions_without_influence
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.special import nothing_counts, special_cases, with_everything_counted
 from harness.rules.trial import Trial, describe
@@ -62,7 +65,10 @@ def slope_code(place: Sequence[slopes.Element], step: float) -> str:
 def every_input_is_reached(trials: Sequence[Trial]) -> Iterator[Mismatch]:
     """Every differentiable input gets a gradient: some element is not zero in at least one of many generic cases.
 
-    there is an x with dL/dx_i != 0
+        there is an x with |dL/dx_i| > rounding
+
+    A gradient that may be rounding counts only where the value changes with the input: that of a constant is 1e-17, not 0.
+    Nor does an axis of 1025 leave positions out, where axes of 8 and 24 have a gradient at each.
     """
     for name in trials[0].spec.differentiable if trials else ():
         seen: list[tuple[Trial, Tensor | None]] = []
@@ -71,27 +77,51 @@ def every_input_is_reached(trials: Sequence[Trial]) -> Iterator[Mismatch]:
                 continue
             gradient = trial.base.gradients.get(name)
             seen.append((trial, gradient))
-            if gradient is not None and bool((gradient != 0).any()):
+            if gradient is not None and bool((gradient != 0).any()) and not _is_rounding(trial, name, gradient):
                 break
         else:
             if seen:
                 yield _cut_off(name, seen)
+    for trial in trials[:1]:
+        yield from positions_without_influence(trial)
+
+
+def _is_rounding(trial: Trial, name: str, gradient: Tensor) -> bool:
+    """Whether a gradient is that of a constant: no larger than rounding, of a value that no other draw of the input changes."""
+    largest, run = float(gradient.abs().max()), trial.base
+    if largest > tolerance.same_gradient(trial.eps) * abs(run.scalar) or not run.finite:
+        return False
+    if largest > tolerance.same_intermediate(trial.eps) * trial.scale.intermediate:
+        return False
+    tensors = trial.tensors()
+    others = ({**tensors, name: trial.another(name, tensors[name], salt=salt)} for salt in (61, 62))
+    try:
+        return all(same_output(trial.run(o, wrt=()).output, run.output, trial.scale) is None for o in others)
+    except LossRaised:
+        return False
 
 
 def _cut_off(name: str, seen: Sequence[tuple[Trial, Tensor | None]]) -> Mismatch:
     trial, gradient = min(seen, key=lambda pair: (pair[0].case.numel(pair[0].spec), pair[0].case.key))
+    largest = 0.0 if gradient is None else float(gradient.abs().max())
     tape = DetachTape()
     trial.run(trial.tensors(), mode=tape)
     places = list(dict.fromkeys(tape.places))
     return Mismatch(
         f"d loss / d {name}",
-        "None" if gradient is None else "0 everywhere",
+        "None" if gradient is None else f"rounding, at most {largest:.1g}" if largest else "0 everywhere",
         f"not zero in at least one of {len(seen)} generic cases",
         aspect=f"{name} cut off",
         tensors=trial.tensors(),
         code=_gradient_code(name),
-        hint=f"if no gradient should reach it, leave {name!r} out of LossSpec(differentiable=...)",
-        note=f"the gradient is cut by {', '.join(places[:3])}" if places else "",
+        hint="look for what normalises the input away, such as a sum of shares that is 1"
+        if largest
+        else f"if no gradient should reach it, leave {name!r} out of LossSpec(differentiable=...)",
+        note=f"the loss is {describe(trial.base.scalar)} for any {name}, but for rounding"
+        if largest
+        else f"the gradient is cut by {', '.join(places[:3])}"
+        if places
+        else "",
     )
 
 

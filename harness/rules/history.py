@@ -13,15 +13,18 @@ from torch import Tensor, nn
 from harness import dims
 from harness.case import Case, Recipe
 from harness.dims import Size
+from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.rules.broadcasting import first_line
 from harness.rules.caches import caches, emptied
 from harness.rules.compare import same_gradients, same_output
 from harness.rules.rule import Mismatch, Rule
+from harness.rules.sizes import growable, one, resized
 from harness.rules.trial import Run, Scale, Trial, describe
 from harness.spec import LossSpec
 
 OTHER_VALUES = "other values"
+STEPS = 3  # of one instance in train(): what is kept may overflow, or hang on an earlier graph, in a later one
 SIZES_CHANGED = 3  # symbols of which a second call has one position more, one at a time
 
 Buffers = list[tuple[nn.Module, dict[str, Tensor | None]]]
@@ -34,7 +37,8 @@ def history_does_not_matter(trial: Trial) -> Iterator[Mismatch]:
 
     B has other values, or one position more along one symbol.  Whatever modules, classes and functions keep in dicts and
     lists is emptied first, so that both sides begin alike.  What a registered buffer carries is a note, as is a
-    difference between train() and eval(); `LossSpec(stateful=True)` says that both are meant.
+    difference between train() and eval(); `LossSpec(stateful=True)` says that both are meant.  Three steps in train()
+    run where a call in eval() does, each symbol being the largest in turn.
     """
     kept = caches(trial)
     fresh: list[tuple[_Call, Run]] = []
@@ -201,15 +205,26 @@ def _reported(trial: Trial, call: _Call, found: Mismatch, how: str, other: Trial
 
 
 def _training(trial: Trial) -> Iterator[Mismatch]:
-    """Dropout and running statistics may well act in training only: a note."""
-    if not trial.candidate.is_module or trial.spec.stateful:
+    """Steps in train() run where eval() does.  Dropout and running statistics may well act in training only: a note."""
+    if not trial.candidate.is_module:
         return
-    try:
-        run = trial.run(trial.tensors(), train=True)
-    except LossRaised as raised:
-        mismatch: Mismatch | None = Mismatch("loss", first_line(raised.error), describe(trial.base.scalar))
-    else:
-        mismatch = same_output(run.output, trial.base.output, trial.scale)
+    first: Run | None = None
+    for at in (trial, *_largest_in_turn(trial)):
+        try:
+            should = at.base if at is trial else at.run(at.tensors(), wrt=())
+        except LossRaised:
+            continue  # in eval() too: B01 says so
+        runs: list[Run] = []
+        try:
+            built = at.candidate.build(at.tensors(), train=True)
+            runs.extend(at.run(at.tensors(), built=built) for _ in range(STEPS))
+        except LossRaised as raised:
+            yield _raised_in_training(at, len(runs) + 1, raised, should)
+            return
+        first = first or runs[0]
+    mismatch = (
+        None if first is None or trial.spec.stateful else same_output(first.output, trial.base.output, trial.scale)
+    )
     if mismatch is not None:
         yield replace(
             mismatch,
@@ -221,6 +236,34 @@ def _training(trial: Trial) -> Iterator[Mismatch]:
             code="print(loss(**tensors))\nprint(call(build(**tensors).train(), **tensors))",
             hint="where running statistics are meant, declare LossSpec(stateful=True)",
         )
+
+
+def _largest_in_turn(trial: Trial) -> Iterator[Trial]:
+    """Each symbol larger than all others: a batch that is longer than the queue that it is written into, say."""
+    extents = [extent for size in trial.case.sizes.values() for extent in ((size,) if isinstance(size, int) else size)]
+    for symbol in growable(trial.spec) if trial.exhaustive else ():
+        try:
+            yield trial.at(resized(trial.spec, trial.case, one(trial.spec, symbol, max(extents) + 1)))
+        except NotApplicable:
+            continue
+
+
+def _raised_in_training(trial: Trial, step: int, raised: LossRaised, should: Run) -> Mismatch:
+    return Mismatch(
+        f"loss in train() mode{f', step {step} of one instance' if step > 1 else ''}",
+        first_line(raised.error),
+        f"{describe(should.scalar)}, as in eval()",
+        aspect="train raises",
+        tensors=trial.tensors(),
+        sizes=trial.case.sizes,
+        code=f"""
+        built = build(**tensors).train()
+        for step in range({step}):
+            value = total(call(built, **tensors))
+            value.backward() if value.requires_grad else None
+        """,
+        hint="write what is kept so that it fits batches of any size, and detach it",
+    )
 
 
 def _buffers(built: Callable[..., Any]) -> Buffers:

@@ -31,7 +31,7 @@ def nothing_leaks(trials: Sequence[Trial]) -> Iterator[Mismatch]:
         try:
             found = list(_kept_graphs(trials[0], train))
         except LossRaised:
-            continue  # in train mode only; B01 and the rules of state say so
+            continue  # in train mode only; S03 says so
         yield from found
         if found:
             return
@@ -145,7 +145,7 @@ def _second_step(trial: Trial, built: Any, train: bool) -> Iterator[Mismatch]:
             error = _raised_in_backward(scalar)
         if error is not None:
             if step == 1 or "second time" not in str(error):
-                return  # another failure: B01 and the rules of state say so
+                return  # another failure: B01 or S03, which makes steps in train() too, says so
             yield Mismatch(
                 f"the second step of one instance in {'train()' if train else 'eval()'}",
                 first_line(error),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -20,7 +20,7 @@ from harness.rules.compare import relation, same_gradients, same_output
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.sizes import batch_symbol, resized
 from harness.rules.special import with_everything_counted
-from harness.rules.trial import Trial, describe
+from harness.rules.trial import Run, Trial, WrongReturn, describe
 from harness.spec import LossSpec
 
 REDUCTIONS = ("none", "mean", "sum")
@@ -186,14 +186,21 @@ def reductions_agree(trial: Trial) -> Iterator[Mismatch]:
         L_sum = sum_i L_none,i   and   L_mean = sum_i a_i L_none,i   with weights a_i that do not depend on the predictions
 
     An equal-weight mean has a_i = 1 / n; a mean over weights or lengths has others.  Whether such a_i exist is seen on
-    more draws of the predictions than there are weights.
+    more draws of the predictions than there are weights.  A string that is refused as any unknown one is is not taken; one
+    that raises otherwise, beside another that works, is a defect.
     """
     each, mean, total = (_with_reduction(trial, reduction) for reduction in REDUCTIONS)
     tensors = trial.tensors()
-    try:
-        values = {reduced.spec.options["reduction"]: reduced.run(tensors) for reduced in (each, mean, total)}
-    except LossRaised as raised:
-        raise NotApplicable(f"reduction does not take the three strings: {first_line(raised.error)}") from raised
+    values: dict[str, Run] = {}
+    errors: dict[str, LossRaised] = {}
+    for reduction, reduced in zip(REDUCTIONS, (each, mean, total), strict=True):
+        try:
+            values[reduction] = reduced.run(tensors)
+        except LossRaised as raised:
+            errors[reduction] = raised
+    if errors:
+        yield from _raising(trial, values, errors)
+        return
     if not all(bool(run.output.isfinite().all()) for run in values.values()):
         raise NotApplicable("the loss is not finite; see G08")
     code = _reductions_code(trial)
@@ -212,6 +219,32 @@ def reductions_agree(trial: Trial) -> Iterator[Mismatch]:
             tensors=tensors,
             code=code,
             hint="divide by the number of elements or the sum of the weights; a count of positive or hard elements changes as the predictions do",
+        )
+
+
+def _raising(trial: Trial, values: Mapping[str, Run], errors: Mapping[str, LossRaised]) -> Iterator[Mismatch]:
+    """The strings that raise where others work, unless the loss says that it takes no such string."""
+    tensors, unknown = trial.tensors(), "no_such_reduction"
+    refusal = ""
+    try:
+        _with_reduction(trial, unknown).run(tensors)
+    except LossRaised as raised:
+        refusal = first_line(raised.error)
+    raising = {r: first_line(e.error) for r, e in errors.items()}
+    other = [r for r, error in errors.items() if not isinstance(error.error, WrongReturn)]  # a tuple of parts, say
+    broken = [r for r in other if raising[r].replace(r, unknown) != refusal.replace(r, unknown)]
+    if not values or not broken:
+        raise NotApplicable(f"reduction does not take the three strings: {next(iter(raising.values()))}")
+    for reduction in broken:
+        yield Mismatch(
+            f"loss by reduction={reduction!r}",
+            raising[reduction],
+            f"a number, as by {' and '.join(map(repr, values))}",
+            aspect=f"{reduction} raises",
+            severity="warning",
+            tensors=tensors,
+            code=_reductions_code(trial),
+            hint="reduce what 'none' returns; or refuse the string in the constructor, as any unknown one",
         )
 
 

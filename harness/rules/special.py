@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import random
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from harness import dims
-from harness.case import Case
-from harness.domains import Domain
+from harness.case import NEAR, Case, Recipe
+from harness.domains import LARGE, Domain
 from harness.spec import LossSpec
 
 NEAR_WAYS = 4  # whether a cancelled difference comes out negative is a toss of a coin for each row
@@ -33,8 +37,33 @@ def special_cases(spec: LossSpec, case: Case) -> Iterator[tuple[str, Case]]:
         if 0 not in case.shape(spec, name):
             for point in tensor.domain.special:
                 yield f"{name} at {point!r}", case.with_points({name: point})
-    for first, second in pairs(spec, case):
+    for first, second in (*pairs(spec, case), *_within(spec, case)):
         yield f"{second} = {first}", case.with_copy(second, first)
+
+
+def _within(spec: LossSpec, case: Case) -> Iterator[tuple[str, str]]:
+    """Pairs of which the second may have any values of the first: probabilities that equal their labels."""
+    floating = {name: t for name, t in spec.tensors.items() if t.domain.kind == "float" and not t.domain.structured}
+    for first, one in floating.items():
+        for second, other in floating.items():
+            bounded = math.isfinite(other.domain.low) and math.isfinite(other.domain.high)
+            inside = other.domain.low <= one.domain.low and one.domain.high <= other.domain.high
+            same = one.dims == other.dims and 0 not in case.shape(spec, first)
+            if bounded and inside and same and not other.domain.whole and one.domain.text != other.domain.text:
+                yield first, second
+
+
+def far_cases(spec: LossSpec, case: Case) -> Iterator[tuple[str, Case]]:
+    """(description, case) for every tensor of free values far from the origin and near each other, where spreads cancel."""
+    for name, tensor in spec.tensors.items():
+        count = math.prod(case.shape(spec, name))
+        if tensor.domain.text in ("real()", "logits()") and count > 1:
+            normal = random.Random(zlib.crc32(name.encode())).gauss
+            values = Recipe(values=tuple(LARGE + NEAR * normal(0.0, 1.0) for _ in range(count)))
+            yield (
+                f"{name} with a mean of {LARGE:g} and a spread of {NEAR:g}",
+                replace(case, tensors={**case.tensors, name: values}),
+            )
 
 
 def near_cases(spec: LossSpec, case: Case) -> Iterator[tuple[str, Case]]:

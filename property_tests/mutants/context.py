@@ -130,6 +130,94 @@ class DerivedAtUse(nn.Module):
         return weighted(self.weights.cumsum(0), predictions, labels)
 
 
+class ScaleOfTheFirstCall(Registered):
+    """A checkpoint that is written after a call has a key that no fresh module has."""
+
+    def forward(self, predictions, labels):
+        if not hasattr(self, "scale"):
+            self.register_buffer("scale", self.weights / self.weights.sum())
+        return weighted(self.scale, predictions, labels)
+
+
+class ScaleKeptAside(Registered):
+    """Derived in the first call, and not again once other weights are loaded."""
+
+    scale = None
+
+    def forward(self, predictions, labels):
+        if self.scale is None:
+            self.scale = (self.weights / self.weights.sum()).tolist()
+        return weighted(predictions.new_tensor(self.scale), predictions, labels)
+
+
+class ScaleOfTheConstructor(Registered):
+    """Saved are the weights alone, of which the scale was made."""
+
+    def __init__(self, weights):
+        super().__init__(weights)
+        self.register_buffer("scale", weights / weights.sum(), persistent=False)
+
+    def forward(self, predictions, labels):
+        return weighted(self.scale, predictions, labels)
+
+
+class NeitherIsSaved(nn.Module):
+    """The weights come from elsewhere, and so does what is made of them: a choice."""
+
+    def __init__(self, weights):
+        super().__init__()
+        self.register_buffer("scale", weights / weights.sum(), persistent=False)
+
+    def forward(self, predictions, labels):
+        return weighted(self.scale, predictions, labels)
+
+
+class ScaleAtUse(Registered):
+    def forward(self, predictions, labels):
+        return weighted(self.weights / self.weights.sum(), predictions, labels)
+
+
+class RunningNumber(Registered):
+    """A running mean that no checkpoint carries: training goes on with another loss."""
+
+    def __init__(self, weights):
+        super().__init__(weights)
+        self.running = 1.0
+
+    def forward(self, predictions, labels):
+        value = super().forward(predictions, labels)
+        if self.training:
+            self.running = 0.9 * self.running + 0.1 * value.item()
+        return value / self.running
+
+
+class RunningBuffer(Registered):
+    def __init__(self, weights):
+        super().__init__(weights)
+        self.register_buffer("running", weights.new_ones(()))
+
+    def forward(self, predictions, labels):
+        value = super().forward(predictions, labels)
+        if self.training:
+            self.running.mul_(0.9).add_(0.1 * value.detach())
+        return value / self.running.clone()
+
+
+class LearnedWeights(nn.Module):
+    def __init__(self, weights):
+        super().__init__()
+        self.weights = nn.Parameter(weights.clone())
+
+    def forward(self, predictions, labels):
+        return weighted(self.weights, predictions, labels)
+
+
+class FrozenParameter(LearnedWeights):
+    def __init__(self, weights):
+        super().__init__(weights)
+        self.weights.requires_grad_(False)
+
+
 class KeepsItsValue(Registered):
     """Logging reads ``last`` after the step; it still hangs on the graph."""
 
@@ -332,6 +420,15 @@ PAIRS = (
     ),
     pair("C01", "NumPy attribute keeps its dtype", NumpyAttribute, RegisteredProduct, WEIGHTED, aspect="moved"),
     pair("C01", "derived numbers are not loaded", DerivedNumbers, DerivedAtUse, WEIGHTED, aspect="load"),
+    pair("C01", "buffer of the first call", ScaleOfTheFirstCall, ScaleAtUse, WEIGHTED, aspect="load"),
+    pair("C01", "scale kept aside", ScaleKeptAside, NeitherIsSaved, WEIGHTED, aspect="load"),
+    pair("C01", "scale of the constructor", ScaleOfTheConstructor, ScaleAtUse, WEIGHTED, aspect="load"),
+    pair("C01", "running number", RunningNumber, RunningBuffer, {**WEIGHTED, "stateful": True}, aspect="resume"),
+    pair(
+        *("C01", "weights are learned", LearnedWeights, FrozenParameter, WEIGHTED),
+        severity="warning",
+        aspect="parameter",
+    ),
     pair("C01", "value kept with its graph", KeepsItsValue, KeepsItsValueDetached, WEIGHTED, aspect="deepcopy"),
     pair("C01", "lambda on self", HoldsALambda, HoldsAFunction, WEIGHTED, aspect="pickle"),
     pair("C02", "labels centred in place", centres_in_place, centres_a_copy, aspect="labels"),

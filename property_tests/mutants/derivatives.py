@@ -172,6 +172,20 @@ class _WritesIntoSaved(_Sum):
         return gradient.clone(), -gradient
 
 
+class _ScalesWhatItKeeps(_Sum):
+    """Multiplies what it kept by the upstream gradient in place, which shows only where that is not 1."""
+
+    @staticmethod
+    def forward(ctx, predictions, labels):
+        ctx.kept = 2 * (predictions - labels).detach() / predictions.numel()
+        return ((predictions - labels) ** 2).mean()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        gradient = ctx.kept.mul_(upstream).clone()
+        return gradient, -gradient
+
+
 class _KeepsItsBuffer(_Sum):
     """Hands out the same memory in every backward."""
 
@@ -239,6 +253,10 @@ def writes_into_saved(predictions, labels):
     return _WritesIntoSaved.apply(predictions, labels)
 
 
+def scales_what_it_keeps(predictions, labels):
+    return _ScalesWhatItKeeps.apply(predictions, labels)
+
+
 def keeps_its_buffer(predictions, labels):
     return _KeepsItsBuffer.apply(predictions, labels)
 
@@ -304,6 +322,7 @@ PAIRS = (
     pair("G04", "no jvp", by_hand, squares_with_a_jvp, severity="note", aspect="unsupported"),
     pair("G05", "upstream ignored", ignores_upstream, by_hand, BOTH, aspect="scaled"),
     pair("G05", "saved tensor overwritten", writes_into_saved, by_hand, BOTH, aspect="second backward"),
+    pair("G05", "kept tensor scaled in place", scales_what_it_keeps, by_hand, BOTH, aspect="second backward"),
     pair("G05", "buffer handed out", keeps_its_buffer, by_hand, BOTH, aspect="second backward"),
     pair("G05", "leaves only", needs_leaves, mean_squared, aspect="computed inputs"),
     pair("G05", "saved tensor freed", frees_what_it_saved, by_hand, BOTH, severity="warning", aspect="raises"),

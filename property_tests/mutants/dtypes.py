@@ -53,6 +53,41 @@ def distance_of_the_difference(predictions, labels):
     return torch.linalg.vector_norm(predictions - labels, dim=-1).mean()
 
 
+def spread_in_one_pass(predictions, labels):
+    variance = predictions.square().mean(0) - predictions.mean(0).square()
+    return (variance.clamp(min=0) + 1e-4).sqrt().mean() + 0 * labels.sum()
+
+
+def spread_in_two_passes(predictions, labels):
+    variance = (predictions - predictions.mean(0)).square().mean(0)
+    return (variance + 1e-4).sqrt().mean() + 0 * labels.sum()
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Logarithms no less than -100, as in torch, and an epsilon that float16 rounds to zero in the backward."""
+
+    @staticmethod
+    def forward(ctx, predictions, labels):
+        ctx.save_for_backward(predictions, labels)
+        likelihood = torch.where(labels > 0, predictions, 1 - predictions)
+        return -likelihood.log().clamp(min=-100).mean()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        p, y = ctx.saved_tensors
+        return upstream * (p - y) / (p * (1 - p) + 1e-10) / p.numel(), None
+
+
+def cross_entropy_with_a_small_epsilon(predictions, labels):
+    """The value is finite everywhere; its gradient is 0 / 0 in float16, where the labels are predicted."""
+    return _CrossEntropy.apply(predictions, labels)
+
+
+def cross_entropy_with_an_epsilon(predictions, labels):
+    p = predictions.clamp(0.05, 0.95)
+    return -(labels * p.log() + (1 - labels) * (1 - p).log()).mean()
+
+
 def logarithm_of_softmax_and_epsilon(logits):
     return -torch.log(torch.softmax(logits, -1) + 1e-12).mean()
 
@@ -131,6 +166,14 @@ def penalty_in_their_dtype(predictions, labels):
     return mean_squared(predictions, labels) + 0.1 * (wide**2).mean().to(predictions.dtype)
 
 
+SPREAD = {"inputs": {"predictions": TensorSpec("B C"), "labels": TensorSpec("B C", domains.probability())}}
+PROBABILITIES = {
+    "inputs": {
+        "predictions": TensorSpec("B C", domains.probability()),
+        "labels": TensorSpec("B C", domains.binary()),
+    },
+}
+
 PAIRS = (
     pair("D01", "returned in float32", returned_in_single, mean_squared, aspect="output", says="float64"),
     pair(
@@ -150,6 +193,24 @@ PAIRS = (
     ),
     pair(
         "D02", "cancellation under a root", distance_by_expansion, distance_of_the_difference, aspect="finite float32"
+    ),
+    pair(
+        *("D02", "spread in one pass", spread_in_one_pass, spread_in_two_passes, SPREAD),
+        severity="warning",
+        aspect="accuracy float32",
+        says="spread of",
+    ),
+    pair(
+        *(
+            "D02",
+            "gradient where labels are predicted",
+            cross_entropy_with_a_small_epsilon,
+            cross_entropy_with_an_epsilon,
+        ),
+        PROBABILITIES,
+        severity="warning",
+        aspect="finite float16",
+        says="gradient with",
     ),
     pair(
         "D02",

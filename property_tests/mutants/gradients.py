@@ -175,6 +175,36 @@ def softmax_as_prediction(predictions, labels):
     return (predictions.softmax(-1) @ positions - labels.mean(-1)).square().mean()
 
 
+def spread_of_shares(predictions, labels):
+    """The shares of a row sum to 1, whatever the predictions are: a constant, whose gradient is rounding."""
+    return (labels.softmax(-1).mean() * predictions.softmax(-1)).sum(-1).mean()
+
+
+def balance_of_shares(predictions, labels):
+    return (labels.softmax(-1) * predictions.softmax(-1)).sum(-1).mean()
+
+
+def whole_blocks_of_rows(predictions, labels):
+    """Above 64 rows in whole blocks of 64: the rows that are left have no influence, in value and gradient alike."""
+    rows = len(labels) - len(labels) % 64 if len(labels) > 64 else len(labels)
+    return ((predictions - labels)[:rows] ** 2).mean()
+
+
+def whole_blocks_of_elements(predictions, labels):
+    count = len(labels) - len(labels) % 64 if len(labels) > 64 else len(labels)
+    return ((predictions - labels)[:count] ** 2).mean()
+
+
+def squares(predictions, labels):
+    return ((predictions - labels) ** 2).mean()
+
+
+def largest_rows(predictions, labels):
+    """The hardest 32 rows, wherever they are."""
+    each = ((predictions - labels) ** 2).mean(-1)
+    return each.topk(min(32, len(each))).values.mean()
+
+
 def second_input_detached(predictions, labels):
     return ((predictions - labels.detach()) ** 2).mean()
 
@@ -266,7 +296,12 @@ WEIGHTED = {**PAIRWISE, "context": {"weights": TensorSpec("B", domains.nonnegati
 CLASS_WEIGHTS = {**CLASSES, "context": {"weights": TensorSpec("C", domains.nonnegative())}}
 BOTH = {**PAIRWISE, "differentiable": ("predictions", "labels")}
 
+VECTORS = {"inputs": {"predictions": TensorSpec("N"), "labels": TensorSpec("N")}}
+
 PAIRS = (
+    pair("G06", "elements after the last block", whole_blocks_of_elements, squares, VECTORS, aspect="N is long"),
+    pair("G06", "rows after the last whole block", whole_blocks_of_rows, largest_rows, aspect="B is long"),
+    pair("G06", "gradient of a constant", spread_of_shares, balance_of_shares, says="rounding"),
     pair("G01", "batch size forgotten in backward", batch_size_forgotten_in_backward, sum_of_squares),
     pair("G01", "one percent in one element", one_percent_off_in_one_element, sum_of_squares),
     pair("G01", "wrong sign under tiny weights", tiny_weights_of_the_wrong_sign, tiny_weights),

@@ -168,6 +168,47 @@ class DropoutInTraining(nn.Module):
         return ((F.dropout(predictions, 0.5, self.training) - labels) ** 2).mean()
 
 
+class _Queue(nn.Module):
+    """Squared distance to the mean of a bank, into which training writes the latest predictions."""
+
+    def __init__(self, bank):
+        super().__init__()
+        self.register_buffer("bank", bank.clone())
+
+    def forward(self, predictions):
+        loss = (predictions - self.bank.clone().mean(0)).square().mean()
+        if self.training:
+            self.write(predictions.detach())
+        return loss
+
+
+class LatestRows(_Queue):
+    def write(self, rows):
+        self.bank.copy_(torch.cat([rows, self.bank])[: len(self.bank)])
+
+
+class RowsThatMayNotFit(_Queue):
+    def write(self, rows):
+        self.bank[: len(rows)] = rows
+
+
+class PointerThatRunsOver(_Queue):
+    start = 0
+
+    def write(self, rows):
+        rows = rows[: len(self.bank)]
+        end = self.start + len(rows)
+        if end > len(self.bank) + 1:
+            raise IndexError(f"no place for rows {self.start} to {end}")
+        self.bank[self.start : end] = rows[: len(self.bank) - self.start]
+        self.start = end
+
+
+BANK = {
+    "inputs": {"predictions": TensorSpec("B D")},
+    "context": {"bank": TensorSpec("K D")},
+    "stateful": True,
+}
 WEIGHTED = {**PAIRWISE, "context": {"weights": TensorSpec("B", domains.positive())}}
 STATEFUL = {"stateful": True}
 
@@ -196,5 +237,7 @@ PAIRS = (
         aspect="buffers",
         twin_declares=STATEFUL,
     ),
+    pair("S03", "batch longer than the queue", RowsThatMayNotFit, LatestRows, BANK, aspect="train raises"),
+    pair("S03", "pointer that runs over", PointerThatRunsOver, LatestRows, BANK, aspect="train raises", says="step"),
     pair("S03", "dropout in training", DropoutInTraining, MaskOfEachBatch, severity="note", aspect="train"),
 )

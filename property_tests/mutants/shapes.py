@@ -92,6 +92,24 @@ def mean_of_hinges(predictions, labels, reduction="mean"):
     return _reduced((predictions - labels).clamp(min=0), reduction)
 
 
+def no_sum_of_weighted(predictions, labels, weights, reduction="mean"):
+    errors = weights.unsqueeze(-1) * (predictions - labels) ** 2
+    if reduction == "sum":
+        return errors.sum() / weights.sum().view(-1, 2)[0, 0]
+    return _reduced(errors, reduction)
+
+
+def weighted_squares(predictions, labels, weights, reduction="mean"):
+    return _reduced(weights.unsqueeze(-1) * (predictions - labels) ** 2, reduction)
+
+
+def two_strings(predictions, labels, weights, reduction="mean"):
+    """Takes two of the strings, and refuses the third as any other."""
+    if reduction not in ("none", "mean"):
+        raise ValueError(f"reduction is 'none' or 'mean', not {reduction!r}")
+    return _reduced(weights.unsqueeze(-1) * (predictions - labels) ** 2, reduction)
+
+
 class WeightedMean(torch.nn.Module):
     def __init__(self, weights, reduction="mean"):
         super().__init__()
@@ -177,6 +195,11 @@ PAIRS = (
     pair("B05", "promised empty batch", largest_error, largest_error_or_zero, EMPTY_PROMISED, aspect="empty batch"),
     pair("B07", "sum is a mean over samples", sum_over_classes_mean_over_samples, squared, aspect="sum"),
     pair("B07", "weights twice in the sum", WeightsCountTwiceInTheSum, WeightedMean, WEIGHTED_SAMPLES, aspect="sum"),
+    pair(
+        *("B07", "sum raises where the others work", no_sum_of_weighted, weighted_squares, WEIGHTED_SAMPLES),
+        severity="warning",
+        aspect="sum raises",
+    ),
     pair(
         "B07", "mean of what is not zero", mean_of_what_is_not_zero, mean_of_hinges, severity="warning", aspect="mean"
     ),

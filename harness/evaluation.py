@@ -7,7 +7,7 @@ import copy
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,26 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
+def differentiated(
+    scalar: Tensor, wrt: Sequence[Tensor], *, backward: bool = False, retain: bool = False
+) -> Sequence[Tensor | None]:
+    """d scalar / d wrt, by `torch.autograd.grad`, or as a training step takes it, by ``backward``.
+
+    Raises:
+        LossRaised: the loss's own backward raised.
+    """
+    try:
+        if not backward:
+            return torch.autograd.grad(scalar, list(wrt), allow_unused=True, retain_graph=retain)
+        for tensor in wrt:
+            tensor.retain_grad()
+            tensor.grad = None
+        torch.autograd.backward(scalar, retain_graph=retain)
+        return [tensor.grad for tensor in wrt]
+    except Exception as error:
+        raise LossRaised(error) from error
 
 
 @contextlib.contextmanager

@@ -18,12 +18,12 @@ class HostReads(Watch):
         self.count = 0
         self.names: dict[str, None] = {}
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
         name = host_read(func, args)
         if name is not None:
             self.count += 1
             self.names[name] = None
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
 
 
 def no_hidden_host_reads(trials: Sequence[Trial]) -> Iterator[Mismatch]:

@@ -36,10 +36,10 @@ class Memory(Watch):
         self.storages = Storages()
         self._given = {address(part.untyped_storage()) for tensor in given.values() for part in components(tensor)}
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        returned, kernel = func(*args, **(kwargs or {})), kernel_of(func)
+    def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
+        returned, kernel = func(*args, **kwargs), kernel_of(func)
         if kernel.moves:
-            self.storages.make([result.part for result in describe(kernel, args, kwargs or {}, returned).made])
+            self.storages.make([result.part for result in describe(kernel, args, kwargs, returned).made])
         elif kernel.lifts:
             self.storages.make(components(returned))
         return returned

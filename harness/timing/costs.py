@@ -101,8 +101,7 @@ class _Watch(Watch):
         self.paused = False
         self._deadline = time.perf_counter() + seconds
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+    def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
         if self.paused or func is _DETACH:
             return func(*args, **kwargs)
         if time.perf_counter() > self._deadline:

@@ -85,3 +85,35 @@ def test_a_mode_sees_what_a_higher_order_operator_calls_and_spoils_no_later_call
         watched = branches(predictions, labels)
     assert watched == branches(predictions, labels) == 11
     assert "sqrt" in seen.names
+
+
+class ClassicSquare(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, errors):
+        ctx.save_for_backward(errors)
+        return errors.square()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, upstream):
+        return 2 * upstream * ctx.saved_tensors[0]
+
+
+def classic(predictions, labels):
+    return ClassicSquare.apply(predictions - labels).mean()
+
+
+def test_a_function_of_forward_and_backward_alone_is_told_once_and_is_a_note():
+    spec = LossSpec("classic", {"classic": classic}, inputs=PAIR, output=TensorSpec(""))
+    found = verify(spec, profile="ci", rules=["G03", "G04", "G11", "T02"]).findings
+    first, *others = found
+    assert {f.severity for f in found} == {"note"}
+    assert "ClassicSquare" in first.hint
+    assert not first.follows
+    assert others
+    assert {f.follows for f in others} == {first.rule}
+
+
+def test_a_function_that_is_required_to_be_transformed_is_an_error():
+    spec = LossSpec("classic", {"classic": classic}, inputs=PAIR, output=TensorSpec(""), requires=["T02"])
+    assert [f.severity for f in verify(spec, profile="ci", rules=["T02"]).findings] == ["error"]

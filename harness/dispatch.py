@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 from torch._ops import HigherOrderOperator
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -99,3 +100,23 @@ def host_read(func: Any, args: Sequence[Any]) -> str | None:
         masks = [index for index in args[1] if isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8)]
         return "boolean indexing" if masks else None
     return None
+
+
+class ChecksOfTheCpu(TorchFunctionMode):
+    """Knows while `one_hot` with a given number of classes runs: it reads its labels where that costs nothing, on the CPU alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        classes = (kwargs or {}).get("num_classes", args[1] if len(args) > 1 else -1)
+        before, self.inside = self.inside, self.inside or (_name(func) == "one_hot" and classes != -1)
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            self.inside = before
+
+
+def _name(func: Any) -> str:
+    return getattr(func, "__name__", "").partition(".")[0]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from harness import annotations as signatures
 from harness import devices, meter, tolerance
 from harness.errors import told
-from harness.spec import LossSpec, call_function, construct_parameters
+from harness.spec import LossSpec, call_function
 
 _SEED = 0
 
@@ -123,9 +123,10 @@ class Candidate:
         self.device = device
         self.implementation = spec.implementations[name]
         self.is_class = inspect.isclass(self.implementation)
-        constructor = construct_parameters(self.implementation)
-        self.constructed = tuple(n for n in spec.context if n in constructor) if self.is_class else ()
-        self.constructor_options = {k: v for k, v in spec.options.items() if k in constructor}
+        self.constructed = tuple(n for n in spec.context if signatures.in_constructor(self.implementation, n))
+        self.constructor_options = {
+            k: v for k, v in spec.options.items() if signatures.in_constructor(self.implementation, k)
+        }
         call = call_function(self.implementation)
         accepted = signatures.parameters(call)
         everything = not accepted or signatures.takes_any_keyword(call)

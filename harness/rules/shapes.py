@@ -262,7 +262,7 @@ def _reductions_code(trial: Trial) -> str:
     built = [f"{name}=tensors[{name!r}]" for name in candidate.constructed]
     options = [f"{k}={v!r}" for k, v in candidate.call_options.items() if k != "reduction"]
     kept = [f"{k}={v!r}" for k, v in candidate.constructor_options.items() if k != "reduction"]
-    in_constructor = candidate.is_class and "reduction" in construct_parameters(candidate.implementation)
+    in_constructor = signatures.in_constructor(candidate.implementation, "reduction")
     (kept if in_constructor else options).append("reduction=reduction")
     made = f"implementation({', '.join(built + kept)})" if candidate.is_class else "implementation"
     return f"""

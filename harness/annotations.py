@@ -189,6 +189,27 @@ def construct_parameters(implementation: Callable[..., Any]) -> dict[str, inspec
     return parameters(implementation.__init__) if inspect.isclass(implementation) else {}
 
 
+def takes_any_name(implementation: Callable[..., Any]) -> bool:
+    """Whether an implementation can be given names that no signature lists: its call or, of a class, its constructor takes any."""
+    return takes_any_keyword(call_function(implementation)) or _constructor_takes_any(implementation)
+
+
+def in_constructor(implementation: Callable[..., Any], name: str) -> bool:
+    """Whether a name is for the constructor: listed there, or nowhere where the constructor alone takes any."""
+    if name in construct_parameters(implementation):
+        return True
+    call = call_function(implementation)
+    return _constructor_takes_any(implementation) and not (name in parameters(call) or takes_any_keyword(call))
+
+
+def _constructor_takes_any(implementation: Callable[..., Any]) -> bool:
+    if not inspect.isclass(implementation):
+        return False
+    own: Callable[..., Any] = implementation.__init__
+    inherited = (nn.Module.__init__, object.__init__)  # where a class has none of its own
+    return own not in inherited and takes_any_keyword(own)
+
+
 def call_function(implementation: Callable[..., Any]) -> Callable[..., Any]:
     """The function whose signature says what a call takes."""
     if inspect.isclass(implementation):

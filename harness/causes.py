@@ -146,6 +146,10 @@ def _off_by_less_than(effect: Found, part: float) -> bool:
     return isinstance(difference, (int, float)) and difference <= part * size
 
 
+def _of_a_custom_function(cause: Found, effect: Found) -> bool:
+    return _text(cause, "aspect") == _text(effect, "aspect") == "custom Function"
+
+
 def _is_narrowing(cause: Found, effect: Found) -> bool:
     return _text(cause, "aspect") not in ("half", "raises")
 
@@ -182,6 +186,7 @@ _DECLARED = tuple(
     code for code in _LAWS if code != "B04"
 )  # B04 learns its laws from the loss: they may be the defect's
 _SLOPES = ("G01", "G02", "G03", "G04", "G05", "G07")
+_BEYOND_REVERSE = ("G03", "G04", "G11", "T02")
 _REFERENCE = ("E01", "E02", "E03", "E04", "E05")
 
 LINKS: tuple[Link, ...] = (
@@ -234,6 +239,12 @@ LINKS: tuple[Link, ...] = (
         True,
     ),
     Link(_DECLARED, ("E02", "E03", "E05"), "what breaks a law in the gradient has not the reference's", alone=True),
+    *(
+        Link(
+            (code,), _BEYOND_REVERSE[k:], "a Function of forward and backward has no other mode", _of_a_custom_function
+        )
+        for k, code in enumerate(_BEYOND_REVERSE[:-1], start=1)
+    ),
     Link(("E01",), ("E02", "E03", "E04"), "another function has another gradient"),
     Link(("E01", "E02"), ("E05",), "what differs at small sizes differs at large ones"),
 )

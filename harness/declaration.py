@@ -134,7 +134,7 @@ def _check_names(name: str, loss: Callable[..., Any], tensors: Sequence[str]) ->
         )
     accepted = {**signatures.construct_parameters(loss), **signatures.parameters(call)}
     for tensor in tensors:
-        if accepted and tensor not in accepted and not signatures.takes_any_keyword(call):
+        if accepted and tensor not in accepted and not signatures.takes_any_name(loss):
             near = nearest(tensor, accepted)
             raise DeclarationError(
                 f"loss {name!r} has no parameter {tensor!r}{near}{' It' if near else '; it'} takes {', '.join(accepted)}"

@@ -260,7 +260,7 @@ def _check_signature(spec: LossSpec, label: str) -> None:
     if not accepted or signatures.takes_any_keyword(call):
         return
     for name in spec.tensors:
-        if name not in accepted:
+        if not (name in accepted or (signatures.in_constructor(implementation, name) and name in spec.context)):
             raise DeclarationError(
                 f"loss {spec.name!r}: implementation {label!r} takes no {name!r}; it takes {list(accepted)}"
                 f"{nearest(name, accepted)}.  Tensors are passed by keyword in declared names"
@@ -285,7 +285,7 @@ def _check_options(spec: LossSpec) -> None:
         for implementation in spec.implementations.values():
             call = signatures.call_function(implementation)
             accepted = {**signatures.construct_parameters(implementation), **signatures.parameters(call)}
-            if option in accepted or not accepted or signatures.takes_any_keyword(call):
+            if option in accepted or not accepted or signatures.takes_any_name(implementation):
                 break
             taken |= accepted
         else:

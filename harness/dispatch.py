@@ -8,15 +8,21 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch._ops import HigherOrderOperator
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class Watch(TorchDispatchMode):
-    """A dispatch mode that does not load the compiler.
+    """A dispatch mode that does not load the compiler, and sees what higher-order operators call.
 
     By default torch wraps `__torch_dispatch__` so that the compiler skips it, and that wrapper imports the whole compiler
-    (seconds) on its first call.  Nothing is compiled while a mode of ours is on, so the wrapper is declined.
+    (seconds) on its first call, so it is declined.  `torch.cond` and its like compile themselves where they are called: under
+    a mode that does not say ``ignore_compile_internals`` the compiler would give up their code for the rest of the process.
     """
+
+    supports_higher_order_operators = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,6 +30,31 @@ class Watch(TorchDispatchMode):
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """Whether the compiler works while the mode is on."""
+        return True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if isinstance(func, HigherOrderOperator):  # it has no schema; what it calls is seen by itself
+            args, kwargs = pytree.tree_map(self._watched, (args, kwargs or {}))
+            return func(*args, **kwargs)
+        return self._see(func, args, kwargs or {})
+
+    def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Call an operation, and take down what there is to know of it."""
+        return func(*args, **kwargs)
+
+    def _watched(self, argument: Any) -> Any:
+        if isinstance(argument, Tensor) or not callable(argument):
+            return argument
+
+        def called(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return argument(*args, **kwargs)
+
+        return called
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -49,11 +80,11 @@ class Calls(Watch):
         self.count = 0
         self._most = most
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
         self.count += 1
         if self.count > self._most:
             raise TooManyOperations
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
 
 
 _READS = {"_local_scalar_dense", "is_nonzero", "nonzero", "equal", "_unique2", "unique_dim", "masked_select"}
@@ -69,3 +100,23 @@ def host_read(func: Any, args: Sequence[Any]) -> str | None:
         masks = [index for index in args[1] if isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8)]
         return "boolean indexing" if masks else None
     return None
+
+
+class ChecksOfTheCpu(TorchFunctionMode):
+    """Knows while `one_hot` with a given number of classes runs: it reads its labels where that costs nothing, on the CPU alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        classes = (kwargs or {}).get("num_classes", args[1] if len(args) > 1 else -1)
+        before, self.inside = self.inside, self.inside or (_name(func) == "one_hot" and classes != -1)
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            self.inside = before
+
+
+def _name(func: Any) -> str:
+    return getattr(func, "__name__", "").partition(".")[0]

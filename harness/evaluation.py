@@ -7,7 +7,7 @@ import copy
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from harness import annotations as signatures
 from harness import devices, meter, tolerance
 from harness.errors import told
-from harness.spec import LossSpec, call_function, construct_parameters
+from harness.spec import LossSpec, call_function
 
 _SEED = 0
 
@@ -76,6 +76,26 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
 
 
+def differentiated(
+    scalar: Tensor, wrt: Sequence[Tensor], *, backward: bool = False, retain: bool = False
+) -> Sequence[Tensor | None]:
+    """d scalar / d wrt, by `torch.autograd.grad`, or as a training step takes it, by ``backward``.
+
+    Raises:
+        LossRaised: the loss's own backward raised.
+    """
+    try:
+        if not backward:
+            return torch.autograd.grad(scalar, list(wrt), allow_unused=True, retain_graph=retain)
+        for tensor in wrt:
+            tensor.retain_grad()
+            tensor.grad = None
+        torch.autograd.backward(scalar, retain_graph=retain)
+        return [tensor.grad for tensor in wrt]
+    except Exception as error:
+        raise LossRaised(error) from error
+
+
 @contextlib.contextmanager
 def _same_draws() -> Iterator[None]:
     """What a constructor draws, such as parameters, is the same in every instance, and torch's generators go on unmoved."""
@@ -104,9 +124,10 @@ class Candidate:
         self.implementation = spec.implementations[name]
         self.is_class = inspect.isclass(self.implementation)
         self.select = None if getattr(self.implementation, "is_formula", False) else spec.select
-        constructor = construct_parameters(self.implementation)
-        self.constructed = tuple(n for n in spec.context if n in constructor) if self.is_class else ()
-        self.constructor_options = {k: v for k, v in spec.options.items() if k in constructor}
+        self.constructed = tuple(n for n in spec.context if signatures.in_constructor(self.implementation, n))
+        self.constructor_options = {
+            k: v for k, v in spec.options.items() if signatures.in_constructor(self.implementation, k)
+        }
         call = call_function(self.implementation)
         accepted = signatures.parameters(call)
         everything = not accepted or signatures.takes_any_keyword(call)

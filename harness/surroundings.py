@@ -15,6 +15,7 @@ import torch
 from harness.errors import shown
 
 _PATCHED = {"torch": torch, "torch.nn.functional": torch.nn.functional, "torch.Tensor": torch.Tensor}
+_OF_THE_COMPILER = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")  # torch sets them when it first compiles
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,12 @@ def read() -> Surroundings:
 def changed(before: Surroundings, after: Surroundings) -> Iterator[tuple[str, str, str]]:
     """(what, what it is, what it was) of everything that a reader of the program would call changed.
 
-    Names that torch gets by importing a part of it are none; logging is put back, but changing it harms nobody.
+    Names that torch gets by importing a part of it are none, nor what its compiler sets once; logging is put back, but
+    changing it harms nobody.
     """
     for name in sorted(before.environ.keys() | after.environ.keys()):
         came, was = after.environ.get(name), before.environ.get(name)
-        if came != was:
+        if came != was and not (was is None and name in _OF_THE_COMPILER):
             yield f"os.environ[{name!r}]", _value(came), _value(was)
     if after.path != before.path:
         added, gone = ([p for p in one if p not in other] for one, other in _both_ways(after.path, before.path))

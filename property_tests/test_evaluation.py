@@ -73,3 +73,33 @@ def test_what_a_module_was_given_keeps_its_dtype() -> None:
     )
     given = {"predictions": torch.ones(3, dtype=torch.float64), "weights": torch.ones(3)}
     assert Candidate(spec, "weighted").build(given).weights.dtype == torch.float32
+
+
+class ScaledByKeyword(nn.Module):
+    """mean of s w_c (p - y)^2; the scale, and in `WeightedByKeyword` the weights too, come by ``**kwargs``."""
+
+    def __init__(self, weight, **kwargs):
+        super().__init__()
+        self.register_buffer("weight", weight.detach().clone())
+        self.scale = kwargs.get("scale", 1.0)
+
+    def forward(self, predictions, labels):
+        return (self.scale * self.weight.to(predictions.dtype) * (predictions - labels) ** 2).mean()
+
+
+class WeightedByKeyword(ScaledByKeyword):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+
+
+@pytest.mark.parametrize("loss", [ScaledByKeyword, WeightedByKeyword])
+def test_a_constructor_is_given_what_it_takes_by_any_keyword(loss):
+    spec = LossSpec(
+        "by keyword",
+        {"loss": loss},
+        inputs={"predictions": TensorSpec("B C"), "labels": TensorSpec("B C")},
+        context={"weight": TensorSpec("C")},
+        options={"scale": 2.0},
+    )
+    tensors = {"predictions": torch.full((2, 2), 3.0), "labels": torch.zeros(2, 2), "weight": torch.ones(2)}
+    assert float(Candidate(spec, "loss")(tensors)) == 18

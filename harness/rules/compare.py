@@ -205,10 +205,7 @@ def _relation_at(trial: Trial, other: Function, tensors: Mapping[str, Tensor]) -
         return replace(mismatch, aspect="value")
     if not result.requires_grad or not base.connected or result.ndim:
         return None
-    try:
-        found = torch.autograd.grad(result, [leaves[n] for n in names], allow_unused=True)
-    except Exception as error:
-        raise LossRaised(error) from error
+    found = trial.differentiated(result, [leaves[n] for n in names])
     theirs = dict(zip(names, found, strict=True))
     mismatch = same_gradients(theirs, base.gradients, tensors, trial, scale)
     return None if mismatch is None else replace(mismatch, aspect="gradient")

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from torch.nn.functional import one_hot
-from torch.overrides import TorchFunctionMode
-
-from harness.dispatch import Watch, host_read
+from harness.dispatch import ChecksOfTheCpu, Watch, host_read
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.trial import Trial
 
@@ -20,31 +17,14 @@ class HostReads(Watch):
         super().__init__()
         self.count = 0
         self.names: dict[str, None] = {}
+        self.checks = ChecksOfTheCpu()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
         name = host_read(func, args)
-        if name is not None:
+        if name is not None and not self.checks.inside:
             self.count += 1
             self.names[name] = None
-        return func(*args, **(kwargs or {}))
-
-
-class _ChecksOfTheHost(TorchFunctionMode):
-    """Takes out of the count what ``one_hot`` reads of a tensor on the CPU alone, to check it against a given ``num_classes``."""
-
-    def __init__(self, reads: HostReads) -> None:
-        super().__init__()
-        self._reads = reads
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = kwargs or {}
-        if func is not one_hot or (args[1] if len(args) > 1 else given.get("num_classes", -1)) == -1:
-            return func(*args, **given)
-        count, names = self._reads.count, dict(self._reads.names)
-        try:
-            return func(*args, **given)
-        finally:
-            self._reads.count, self._reads.names = count, names
+        return func(*args, **kwargs)
 
 
 def no_hidden_host_reads(trials: Sequence[Trial]) -> Iterator[Mismatch]:
@@ -52,7 +32,8 @@ def no_hidden_host_reads(trials: Sequence[Trial]) -> Iterator[Mismatch]:
 
         number of .item(), nonzero() and boolean indexings = 0
 
-    On a GPU each one waits until all earlier work is done; in a compiled graph each one is a break.
+    On a GPU each one waits until all earlier work is done; in a compiled graph each one is a break.  What is read on the CPU
+    alone, the range of labels by `one_hot` with a number of classes, does not count.
     """
     counted = [(trial, _reads(trial)) for trial in sorted(trials, key=lambda t: t.case.numel(t.spec))]
     reading = [(trial, reads) for trial, reads in counted if reads.count]
@@ -84,7 +65,7 @@ def _reads(trial: Trial) -> HostReads:
     tensors = trial.leaves(trial.tensors())
     built = trial.candidate.build(tensors)
     reads = HostReads()
-    with reads, _ChecksOfTheHost(reads):
+    with reads.checks, reads:
         trial.candidate.call(built, tensors)
     return reads
 

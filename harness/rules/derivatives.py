@@ -62,10 +62,7 @@ def first_difference(trial: Trial, came: Gradients, should: Gradients) -> Mismat
 
 def _differentiate(trial: Trial, leaves: Mapping[str, Tensor], scalar: Tensor, *, retain: bool = False) -> Gradients:
     names = [name for name in trial.spec.differentiable if leaves[name].requires_grad]
-    try:
-        found = torch.autograd.grad(scalar, [leaves[n] for n in names], allow_unused=True, retain_graph=retain)
-    except Exception as error:
-        raise LossRaised(error) from error
+    found = trial.differentiated(scalar, [leaves[n] for n in names], retain=retain)
     return dict(zip(names, found, strict=True))
 
 

@@ -370,7 +370,7 @@ def _narrowed_on_the_way(trial: Trial) -> Mismatch | None:
     output = trial.output(trial.leaves(tensors), mode=seen)
     if output.dtype != torch.float64 or not output.requires_grad or not seen.made:
         return None  # what is no float64 in the end is D01's
-    reached = torch.autograd.grad(contract(output), [made for made, _ in seen.made], allow_unused=True)
+    reached = trial.differentiated(contract(output), [made for made, _ in seen.made])
     places = [place for (_, place), gradient in zip(seen.made, reached, strict=True) if gradient is not None]
     if not places:
         return None  # for a log, a mask or a statistic beside the loss

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from harness import dims
 from harness.aten.calls import describe
-from harness.aten.kernels import kernel_of
+from harness.aten.kernels import Kernel, kernel_of
 from harness.aten.storages import Storages, address, components
 from harness.case import Case
+from harness.dims import Size
 from harness.dispatch import Calls, Watch
 from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
@@ -25,6 +27,7 @@ from harness.spec import LossSpec
 CALL_SIZES = (2, 4, 8, 16, 32)  # the last where four say neither: a loop may skip what is not in the data
 SYMBOL_SIZES = (16, 32)  # of one symbol, the others at 2: its highest power stands out
 LARGEST_SIZE, ELEMENTS = 32, 1024  # of all symbols together: N^4 elements still fit anywhere
+DISTINCT = (5, 7, 9, 11, 13, 17, 19, 23)  # of the symbols in their order, where axes are told apart by their sizes
 HALF_A_POWER = 0.5  # exponents are whole numbers; lower orders beside them shift what is measured by less than this
 
 
@@ -36,10 +39,10 @@ class Memory(Watch):
         self.storages = Storages()
         self._given = {address(part.untyped_storage()) for tensor in given.values() for part in components(tensor)}
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        returned, kernel = func(*args, **(kwargs or {})), kernel_of(func)
+    def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
+        returned, kernel = func(*args, **kwargs), kernel_of(func)
         if kernel.moves:
-            self.storages.make([result.part for result in describe(kernel, args, kwargs or {}, returned).made])
+            self.storages.make([result.part for result in describe(kernel, args, kwargs, returned).made])
         elif kernel.lifts:
             self.storages.make(components(returned))
         return returned
@@ -49,6 +52,60 @@ class Memory(Watch):
         if not any(address(part.untyped_storage()) in self._given for part in components(tensor)):
             self.storages.save(tensor)
         return tensor.detach()  # an output that is returned as it is would hold the graph that holds it
+
+
+class Made(NamedTuple):
+    """One operation on the way: the shapes that it takes, and the one that it gives."""
+
+    kernel: Kernel
+    taken: Sequence[torch.Size]
+    given: torch.Size
+    power: object
+
+
+class Makers(Watch):
+    """Records the operations that make dense tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[Made] = []
+
+    def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
+        returned, kernel = func(*args, **kwargs), kernel_of(func)
+        if kernel.moves and isinstance(returned, Tensor):
+            taken = [value.shape for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+            self.made.append(Made(kernel, taken, returned.shape, args[1] if kernel.name == "pow" else None))
+        return returned
+
+    @property
+    def largest(self) -> Made:
+        """The first operation that makes a tensor as large as any."""
+        return max(self.made, key=lambda made: made.given.numel())
+
+    @property
+    def inherent(self) -> bool:
+        """Whether no product of matrices makes the largest tensor superfluous.
+
+        It is the result of one itself, or each of its elements goes through what is no polynomial before it is summed, and
+        the sum is not that of a distance: over the axes alone along which both sides have values.
+        """
+        first = self.largest
+        size = first.given.numel()
+        full = [made for made in self.made if made.given.numel() == size]
+        if not first.kernel.pointwise:
+            return first.kernel.name in _PRODUCTS
+        if all(made.kernel.name in _POLYNOMIAL or made.power in _WHOLE or not made.kernel.pointwise for made in full):
+            return all(shape.numel() < size for made in self.made for shape in made.taken)  # nobody sums it
+        wide = [torch.Size([*[1] * (len(first.given) - len(shape)), *shape]) for shape in first.taken]
+        shared = [n for n, *sides in zip(first.given, *wide, strict=True) if n > 1 and set(sides) == {n}]
+        summed = [made for made in self.made if made.given.numel() < size and first.given in made.taken]
+        return not any(Counter(made.given) + Counter(shared) >= Counter(first.given) for made in summed)
+
+
+# What contracts, and what adds and multiplies element by element: sums of the latter can be written as the former.
+_PRODUCTS = {"mm", "bmm", "addmm", "baddbmm", "mv", "convolution", "_cdist_forward", "_euclidean_dist"}
+_POLYNOMIAL = {"add", "sub", "rsub", "mul", "div", "neg", "square", "clone", "where", "masked_fill"}
+_WHOLE = (2, 3, 4)
 
 
 def operations_do_not_grow_with_the_data(trials: Sequence[Trial]) -> Iterator[Mismatch]:
@@ -123,7 +180,9 @@ def memory_grows_like_the_data(trials: Sequence[Trial]) -> Iterator[Mismatch]:
         bytes(2 n) / bytes(n) = 2^e:      e <= e_ref for every symbol,      e <= axes of the largest declared tensor, or 2
 
     Without a reference, the exponent is that of all symbols growing together: an N x N x D tensor of differences of
-    N x D rows has 3.  A matrix of pairs is common and passes; with a reference that has none, it does not.
+    N x D rows has 3.  A matrix of pairs is common and passes; with a reference that has none, it does not.  So does what
+    no product of matrices replaces: the result of one, as of filters and images, or pairs whose every element is needed,
+    as |x_i - x_j| of the members of an ensemble in each of many places.
     """
     for trial in trials[:1]:
         trial.base  # noqa: B018 - a loss that raises is B01's
@@ -148,21 +207,43 @@ def _degree(trial: Trial) -> Mismatch | None:
     sizes = (size // 2, size)
     cases = [resized(spec, trial.case, uniform(spec, n)) for n in sizes]
     made = [_footprint(trial, case)[0] for case in cases]
-    axes = max(len(case_axes) for case_axes in (dims.axes(t.dims, cases[0].sizes) for t in spec.tensors.values()))
+    declared = [t.dims for t in (*spec.tensors.values(), *filter(None, [spec.output]))]
+    axes = max(len(dims.axes(text, cases[0].sizes)) for text in declared)
     exponent = _exponent(made)
     if exponent <= max(axes, 2) + HALF_A_POWER:
+        return None
+    makers, made_by = _makers(trial)
+    if makers.inherent:
         return None
     symbols = " and ".join(growable(spec))
     return Mismatch(
         f"the most memory at a time as {symbols} double from {sizes[0]} to {sizes[1]}",
         f"{made[0]} -> {made[1]} bytes, the power {exponent:.1f}",
-        f"at most the power {max(axes, 2)}, as the largest of the tensors given",
+        f"at most the power {max(axes, 2)}, as the largest of the tensors declared",
         aspect="degree",
         severity="note" if trial.is_reference else None,
         tensors=trial.tensors(),
         code=_MEMORY_CODE,
         hint="contract before the pairs are made: |a - b|^2 = |a|^2 + |b|^2 - 2 a.b by one matrix product, torch.cdist, or blocks of rows",
+        note=made_by,
     )
+
+
+def _makers(trial: Trial) -> tuple[Makers, str]:
+    """The operations at sizes that differ from symbol to symbol, and what makes the largest tensor, in words."""
+    spec, makers = trial.spec, Makers()
+    sizes: dict[str, Size] = {
+        symbol: (size,) if symbol in spec.variadic else size
+        for symbol, size in zip(growable(spec), DISTINCT, strict=False)
+    }
+    tensors = trial.leaves(trial.at(resized(spec, trial.case, sizes)).tensors())
+    built = trial.candidate.build(tensors)
+    with makers:
+        trial.candidate.call(built, tensors)
+    first = makers.largest
+    named = {size: symbol for symbol, size in zip(growable(spec), DISTINCT, strict=False)}
+    shape = ", ".join(str(named.get(n, n)) for n in first.given)
+    return makers, f"the largest tensor is [{shape}], the result of {first.kernel.name}"
 
 
 def _faster_than_the_reference(trial: Trial) -> Mismatch | None:
@@ -184,6 +265,7 @@ def _faster_than_the_reference(trial: Trial) -> Mismatch | None:
             aspect=f"grows with {symbol}",
             tensors=trial.tensors(),
             code=_MEMORY_CODE,
+            note=_makers(trial)[1],
             hint=f"the reference needs no tensor with {symbol} twice: sum over {symbol} in another order, or in blocks",
         )
     return None

@@ -10,12 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness import tolerance
 from harness.evaluation import LossRaised
 from harness.rules.broadcasting import first_line
 from harness.rules.context import loose_tensors
 from harness.rules.gradients import needs_differentiable
+from harness.rules.made import signs
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.trial import Trial, checked, contract, describe
+
+FAR = 10.0  # of the predictions from a target, in logits: further than the target's own differ
 
 
 def nothing_leaks(trials: Sequence[Trial]) -> Iterator[Mismatch]:
@@ -23,7 +27,8 @@ def nothing_leaks(trials: Sequence[Trial]) -> Iterator[Mismatch]:
 
         dL/d(target logits) = 0;   after L(x) is dropped its graph is freed;   L(x), L(x') in turn need no retain_graph
 
-    Only a target that is declared as logits counts: a gradient to other floating targets and to weights is ordinary.
+    Only a target that is declared as logits counts: a gradient to other floating targets and to weights is ordinary.  Logits
+    that the loss does not move towards the predictions, wherever those are, are a second prediction and no target.
     Source: PyTorch FAQ, 'My model reports "cuda runtime error(2): out of memory"'; Hinton et al., 2015, on teachers.
     """
     yield from _trained_targets(trials)
@@ -47,7 +52,7 @@ def _trained_targets(trials: Sequence[Trial]) -> Iterator[Mismatch]:
             except LossRaised:
                 continue  # a loss may refuse targets that require grad
             gradient = run.gradients.get(name)
-            if gradient is not None and bool((gradient != 0).any()):
+            if gradient is not None and bool((gradient != 0).any()) and _follows(trial, name):
                 yield Mismatch(
                     f"d loss / d {name}, which is a target",
                     f"{describe(float(gradient.abs().max()))} in its largest element",
@@ -62,6 +67,38 @@ def _trained_targets(trials: Sequence[Trial]) -> Iterator[Mismatch]:
                     note="the network that computed it is trained towards the predictions",
                 )
                 break
+
+
+def _follows(trial: Trial, target: str) -> bool:
+    """Whether a step down the loss moves a target after the predictions, on whichever side of it they are.
+
+        <-dL/dt, p - t> > 0  at p = t + v  and at p = t - v      in each row that has a gradient
+
+    A second prediction, such as the logits of a rejected answer, is pushed to one side wherever the first one is; and where
+    both are equal, each is pushed away from the other: dL/dp = -dL/dt, which is not 0.
+    """
+    tensors, spec = trial.tensors(), trial.spec
+    names = [n for n in spec.differentiable if tensors[n].shape == tensors[target].shape]
+    if not names:
+        return True
+
+    def gradients(side: Tensor) -> list[Tensor]:
+        given = {**trial.tensors(), names[0]: tensors[target] + side}
+        found = trial.run(given, wrt=(names[0], target)).gradients
+        both = (found[names[0]], found[target])
+        return [torch.zeros_like(side) if g is None else g.nan_to_num() for g in both]
+
+    beside = FAR * signs(tensors[target])
+    of_one, of_other = gradients(0 * beside)
+    least = tolerance.same_relative(trial.eps)
+    if bool(((of_one + of_other).abs() <= least * of_one.abs().max()).all()) and bool((of_one.abs() > least).any()):
+        return False
+    after = [-gradients(side)[1] * side for side in (beside, -beside)]
+    one, other = (moved if moved.ndim < 2 else moved.sum(-1) for moved in after)
+    least *= max(float(moved.abs().max()) for moved in after)
+    return bool((one > least).any()) and all(
+        bool(((one > least) == (other > least)).all() and (moved >= -least).all()) for moved in (one, other)
+    )
 
 
 class _Saved:

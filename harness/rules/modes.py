@@ -16,7 +16,7 @@ from harness.rules.derivatives import finite_base, first_difference
 from harness.rules.gradients import needs_differentiable
 from harness.rules.made import normal
 from harness.rules.rule import Mismatch, Rule
-from harness.rules.second_order import unless_required
+from harness.rules.second_order import told_of_functions, unless_required
 from harness.rules.trial import Trial, contract, describe
 
 COTANGENTS = (1.0, -2.0, 0.5)
@@ -136,7 +136,7 @@ _BATCHED = f"""
 
 
 def _unsupported(trial: Trial, code: str, what: str, raised: LossRaised, hint: str) -> Mismatch:
-    return Mismatch(
+    refusal = Mismatch(
         f"a {what}",
         first_line(raised.error),
         "a number",
@@ -146,6 +146,7 @@ def _unsupported(trial: Trial, code: str, what: str, raised: LossRaised, hint: s
         code=_forward_code(trial) if code == "G04" else _BATCHED,
         hint=hint,
     )
+    return told_of_functions(trial, code, refusal)
 
 
 RULES = (

@@ -51,8 +51,8 @@ class Magnitudes(Watch):
         self.largest = 0.0
         self._elements = elements
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        returned = func(*args, **(kwargs or {}))
+    def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
+        returned = func(*args, **kwargs)
         name = func.overloadpacket.__name__
         linear = func.is_view or name in _LINEAR
         for item in tensors_of(returned if linear else (args, returned)):
@@ -70,8 +70,8 @@ class FirstOverflow(Watch):
         super().__init__()
         self.name = ""
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        returned = func(*args, **(kwargs or {}))
+    def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
+        returned = func(*args, **kwargs)
         if not self.name and not _finite(returned) and _finite((args, kwargs)):
             self.name = func.overloadpacket.__name__
         return returned

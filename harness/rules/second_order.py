@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction, Function
 
 from harness import tolerance
 from harness.errors import NotApplicable
@@ -30,6 +32,46 @@ class Refused(Exception):
 def unless_required(spec: LossSpec, code: str) -> Severity | None:
     """The severity of a missing capability: a note, or the rule's own where the spec requires the rule."""
     return None if any(code.startswith(required.upper()) for required in spec.requires) else "note"
+
+
+# What of `torch.func` and forward mode a custom Function lacks; the other rules run its backward, which says itself what it refuses.
+_LACKS: Mapping[str, Callable[[type[Function]], bool]] = {
+    "T02": lambda f: (
+        f.setup_context is Function.setup_context or (f.vmap is Function.vmap and not f.generate_vmap_rule)
+    ),
+    "G04": lambda f: f.jvp is Function.jvp,
+}
+
+
+def told_of_functions(trial: Trial, code: str, refusal: Mismatch) -> Mismatch:
+    """What a loss refuses, as a note where it is a custom Function in its graph that lacks a method for it.
+
+    A `torch.autograd.Function` with forward and backward does all that training asks.  Forward mode, second derivatives and
+    transforms each need a method more of it, and the first that is missing says all that the next would say.
+    """
+    lacks, output = _LACKS.get(code, lambda f: True), trial.output(trial.leaves(trial.tensors()))
+    names = [f.__name__ for f in _functions(output) if lacks(f)]
+    if not names:
+        return refusal
+    return replace(
+        refusal,
+        aspect="custom Function",
+        severity=unless_required(trial.spec, code),
+        hint=f"where transforms or further derivatives are wanted: setup_context(), jvp() and generate_vmap_rule = True in "
+        f"{' and '.join(dict.fromkeys(names))}, and a backward of differentiable operations",
+    )
+
+
+def _functions(output: Tensor) -> list[type[Function]]:
+    """The custom Functions in the graph of an output."""
+    waiting: list[Any] = [output.grad_fn]
+    nodes: dict[Any, None] = {}
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in nodes:
+            nodes[node] = None
+            waiting += [following for following, _ in node.next_functions]
+    return [node._forward_cls for node in nodes if isinstance(node, BackwardCFunction)]  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -108,7 +150,7 @@ def second_derivative_matches_differences(trial: Trial) -> Mismatch | None:
 
 
 def _refusal(trial: Trial, refused: Refused) -> Mismatch:
-    return Mismatch(
+    refusal = Mismatch(
         "a second derivative",
         str(refused),
         "a number",
@@ -124,6 +166,7 @@ def _refusal(trial: Trial, refused: Refused) -> Mismatch:
         """,
         hint="write the backward with differentiable operations, if gradient penalties or Hessians are wanted",
     )
+    return told_of_functions(trial, "G03", refusal)
 
 
 def off_its_differences(trial: Trial, found: Curvature) -> Mismatch | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dis
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -110,7 +112,8 @@ def batches_of_one_and_none(trial: Trial) -> Iterator[Mismatch]:
 
         |L(x)| < inf, |dL/dx| < inf   for |B| = 1; with requires={'B05'} for |B| = 0 too
 
-    Where nothing is counted, 0/0 is a convention: every weight, label and mask counts here.
+    Where nothing is counted, 0/0 is a convention: every weight, label and mask counts here.  A loss of pairs or of a spread
+    that refuses one row in words, by ``raise ValueError``, has said so, which is a note.
     """
     if unit_symbols(trial.spec, trial.case):
         yield from _single(trial)
@@ -130,7 +133,9 @@ def _single(trial: Trial) -> Iterator[Mismatch]:
     larger = with_everything_counted(trial.spec, trial.at(_of_two(trial)).tensors())
     if _troubled(trial, larger, "", "") is not None:
         raise NotApplicable("no better at sizes of two; see B01 and G08")
-    yield replace(found, hint=hint)
+    promised = any("B05".startswith(code.upper()) for code in trial.spec.requires)
+    refused = found.aspect.startswith("refuses") and not promised
+    yield replace(found, hint=hint, severity="note" if refused else None)
 
 
 def _of_two(trial: Trial) -> Case:
@@ -160,7 +165,7 @@ def _troubled(trial: Trial, tensors: dict[str, Tensor], where: str, aspect: str)
     try:
         run = trial.run(tensors)
     except LossRaised as raised:
-        came, what = first_line(raised.error), "raises"
+        came, what = first_line(raised.error), "refuses" if _asks_for_more(raised.error) else "raises"
     else:
         if run.finite:
             return None
@@ -178,6 +183,21 @@ def _troubled(trial: Trial, tensors: dict[str, Tensor], where: str, aspect: str)
             print(value, torch.autograd.grad(value, wrt, allow_unused=True) if value.requires_grad else None)
         """,
     )
+
+
+def _asks_for_more(error: BaseException) -> bool:
+    """Whether a `raise` or `assert`, no failed operation, says in words that there is too little."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    raised = last is not None and last.tb_frame.f_code.co_code[last.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    return raised and isinstance(error, (ValueError, AssertionError)) and bool(_TOO_FEW.search(str(error)))
+
+
+_TOO_FEW = re.compile(
+    r"at least|more than|greater than|fewer than|less than|too (few|small)|not enough|minimum|single|only one|two|pair|> ?1|[>≥]=? ?2",
+    re.IGNORECASE,
+)
 
 
 def reductions_agree(trial: Trial) -> Iterator[Mismatch]:
@@ -295,7 +315,7 @@ def _reductions_code(trial: Trial) -> str:
     built = [f"{name}=tensors[{name!r}]" for name in candidate.constructed]
     options = [f"{k}={v!r}" for k, v in candidate.call_options.items() if k != "reduction"]
     kept = [f"{k}={v!r}" for k, v in candidate.constructor_options.items() if k != "reduction"]
-    in_constructor = candidate.is_class and "reduction" in construct_parameters(candidate.implementation)
+    in_constructor = signatures.in_constructor(candidate.implementation, "reduction")
     (kept if in_constructor else options).append("reduction=reduction")
     made = f"implementation({', '.join(built + kept)})" if candidate.is_class else "implementation"
     return f"""

@@ -18,6 +18,7 @@ from harness.evaluation import LossRaised
 from harness.rules.broadcasting import first_line
 from harness.rules.compare import same_gradients, same_output
 from harness.rules.rule import Mismatch, Rule, Severity
+from harness.rules.second_order import told_of_functions
 from harness.rules.trial import Trial, contract
 
 BATCH = 3
@@ -65,7 +66,7 @@ def _functional_gradient(trial: Trial) -> Mismatch | None:
     try:
         gradients = torch.func.grad(value, argnums=tuple(range(len(names))))(*[tensors[n] for n in names])
     except LossRaised as raised:
-        return Mismatch(
+        refusal = Mismatch(
             "torch.func.grad(loss)",
             first_line(raised.error),
             "the gradient that backward() gives",
@@ -73,8 +74,9 @@ def _functional_gradient(trial: Trial) -> Mismatch | None:
             severity=gap(trial),
             tensors=tensors,
             code=code,
-            hint="give a custom Function a setup_context, and let the loss detach or edit nothing in place",
+            hint="let the loss detach or edit nothing in place",
         )
+        return told_of_functions(trial, "T02", refusal)
     came = dict(zip(names, gradients, strict=True))
     found = same_gradients(came, trial.base.gradients, tensors, trial, trial.scale)
     return (
@@ -113,7 +115,7 @@ def _batched(trial: Trial) -> Mismatch | None:
     try:
         came = torch.func.vmap(one)(*stacked)
     except LossRaised as raised:
-        return Mismatch(
+        refusal = Mismatch(
             where,
             first_line(raised.error),
             "a batch of losses",
@@ -123,6 +125,7 @@ def _batched(trial: Trial) -> Mismatch | None:
             code=code,
             hint="no shapes and branches that depend on values: torch.where and masks instead of boolean indexing, .item() and `if tensor:`",
         )
+        return told_of_functions(trial, "T02", refusal)
     for each, value, case in zip(came, should, cases, strict=True):
         found = same_output(each, value, trial.at(case).scale) if bool(value.isfinite().all()) else None
         if found is not None:

@@ -6,7 +6,7 @@ import math
 import os
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +19,7 @@ from torch import Tensor
 from harness import backends, devices, tolerance
 from harness.case import Case
 from harness.dispatch import Watch
-from harness.evaluation import Candidate, LossRaised, Precision
+from harness.evaluation import Candidate, LossRaised, Precision, differentiated
 from harness.isolation import worker
 from harness.rules.detach import DetachTape
 from harness.rules.made import normal, on_the_cpu
@@ -62,8 +62,8 @@ class Intermediates(Watch):
         super().__init__()
         self.largest = 0.0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        returned = func(*args, **(kwargs or {}))
+    def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
+        returned = func(*args, **kwargs)
         name = func.overloadpacket.__name__
         if name in _UNSET:
             return returned
@@ -171,7 +171,8 @@ class Trial:
 
     def apart(self, *, case: Case | None = None, spec: LossSpec | None = None, exhaustive: bool = True) -> Trial:
         """The same implementation on another case, or of a changed spec, with a cache that nobody shares."""
-        known = {key: value for key, value in self.cache.items() if isinstance(key, tuple) and key[0] == "precision"}
+        of_all_cases = ("precision", "backward")
+        known = {key: value for key, value in self.cache.items() if isinstance(key, tuple) and key[0] in of_all_cases}
         chosen = spec or self.spec, self.implementation, case or self.case
         return Trial(*chosen, known, self.device, exhaustive, values_in=self.values_in)
 
@@ -285,11 +286,35 @@ class Trial:
         scalar = contract(output)
         if connected and names:
             try:
-                found = torch.autograd.grad(scalar, [leaves[name] for name in names], allow_unused=True)
-            except Exception as error:
-                raise LossRaised(error) from error
+                found = self.differentiated(scalar, [leaves[name] for name in names])
+            except LossRaised as refused:
+                if self.backward_only:
+                    raise
+                self.cache[self._backward_key] = True
+                try:
+                    return self.run(tensors, wrt=wrt, train=train, mode=mode, built=built)
+                except LossRaised:
+                    del self.cache[self._backward_key]
+                    raise refused from refused.error
             gradients = dict(zip(names, found, strict=True))
         return Run(output.detach(), float(scalar.detach()), gradients, connected)
+
+    @property
+    def backward_only(self) -> bool:
+        """Whether the loss trains by ``backward()`` and refuses `torch.autograd.grad`, as a reentrant checkpoint does."""
+        return self._backward_key in self.cache
+
+    @property
+    def _backward_key(self) -> tuple[str, str]:
+        return ("backward", self.implementation)
+
+    def differentiated(self, scalar: Tensor, wrt: Sequence[Tensor], *, retain: bool = False) -> Sequence[Tensor | None]:
+        """d scalar / d wrt, the way that the loss takes.
+
+        Raises:
+            LossRaised: its backward raised.
+        """
+        return differentiated(scalar, wrt, backward=self.backward_only, retain=retain)
 
     def leaves(self, tensors: Mapping[str, Tensor], wrt: tuple[str, ...] | None = None) -> dict[str, Tensor]:
         """The tensors, with those of ``wrt`` as leaves that require grad."""

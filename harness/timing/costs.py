@@ -14,7 +14,7 @@ from torch import Tensor
 from harness.aten.calls import Call, describe
 from harness.aten.kernels import kernel_of
 from harness.aten.storages import Storages, components
-from harness.dispatch import Watch, host_read
+from harness.dispatch import ChecksOfTheCpu, Watch, host_read
 from harness.timing.allocator import cpu_peak_bytes, cuda_peak_bytes
 from harness.timing.collection import no_collection
 from harness.timing.flops import flops
@@ -99,10 +99,10 @@ class _Watch(Watch):
         self.flops = self.product_flops = self.flops_left_out = 0
         self.storages = Storages()
         self.paused = False
+        self.checks = ChecksOfTheCpu()
         self._deadline = time.perf_counter() + seconds
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+    def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
         if self.paused or func is _DETACH:
             return func(*args, **kwargs)
         if time.perf_counter() > self._deadline:
@@ -121,7 +121,7 @@ class _Watch(Watch):
         self.read += read
         self.written += written
         self.storages.make([result.part for result in call.made])
-        self.host_reads += host_read(func, call.positional) is not None
+        self.host_reads += not self.checks.inside and host_read(func, call.positional) is not None
         if not read and not written:
             return
         found = flops(call, func)
@@ -170,7 +170,7 @@ class Counter:
         )
 
     def __enter__(self) -> Counter:
-        for context in (no_collection(), self._hooks, self._watch):
+        for context in (no_collection(), self._hooks, self._watch.checks, self._watch):
             self._entered.enter_context(context)
         return self
 

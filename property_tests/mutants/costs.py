@@ -29,17 +29,15 @@ def multiplies_by_a_mask(predictions, labels, mask):
     return torch.where(mask, (predictions - labels) ** 2, 0).sum()
 
 
-def classes_from_the_labels(logits, labels):
-    hot = torch.nn.functional.one_hot(labels)
-    return (logits[:, : hot.shape[1]] * hot).sum()
+def as_many_classes_as_there_are(logits, labels):
+    chosen = torch.nn.functional.one_hot(labels)
+    return -(logits.log_softmax(-1)[:, : chosen.shape[1]] * chosen).sum(-1).mean()
 
 
-def classes_from_the_logits(logits, labels):
-    """On the CPU alone `one_hot` reads the labels, to check them."""
-    return (logits * torch.nn.functional.one_hot(labels, num_classes=logits.shape[1])).sum()
+def as_many_classes_as_declared(logits, labels):
+    return -(logits.log_softmax(-1) * torch.nn.functional.one_hot(labels, logits.shape[1])).sum(-1).mean()
 
 
-CLASSES = {"inputs": {"logits": TensorSpec("B C"), "labels": TensorSpec("B", domains.index("C"))}}
 GRAPH = {
     "inputs": {"embeddings": TensorSpec("N D")},
     "context": {"adjacency": TensorSpec("N N", domains.adjacency(), torch.bool)},
@@ -48,11 +46,19 @@ MASKED = {
     "inputs": {"predictions": TensorSpec("B C"), "labels": TensorSpec("B C")},
     "context": {"mask": TensorSpec("B C", domains.boolean())},
 }
+CLASSES = {"inputs": {"logits": TensorSpec("B C", domains.logits()), "labels": TensorSpec("B", domains.index("C"))}}
 
 PAIRS = (
     pair("P02", "one read per edge", reads_every_edge, multiplies_by_the_graph, GRAPH, severity="warning"),
-    pair("P02", "classes are counted", classes_from_the_labels, classes_from_the_logits, CLASSES, severity="warning"),
     pair(
         "P02", "boolean indexing", selects_by_a_mask, multiplies_by_a_mask, MASKED, severity="warning", says="boolean"
+    ),
+    pair(
+        "P02",
+        "one_hot that counts the classes",
+        as_many_classes_as_there_are,
+        as_many_classes_as_declared,
+        CLASSES,
+        severity="warning",
     ),
 )

@@ -55,6 +55,28 @@ def differences_by_products(embeddings):
     return (squares[:, None] + squares[None, :] - 2 * embeddings @ embeddings.mT).mean()
 
 
+def differences_by_absolute_values(embeddings):
+    return (embeddings[:, None, :] - embeddings[None, :, :]).abs().sum(-1).mean()
+
+
+def ensemble_score(members, labels):
+    """The continuous ranked probability score: every pair of members, in every place."""
+    spread = (members[:, None] - members[None]).abs().mean((0, 1)) / 2
+    return ((members - labels).abs().mean(0) - spread).mean()
+
+
+def differences_to_prototypes(embeddings, prototypes):
+    return (embeddings[:, None, :] - prototypes[None, :, :]).square().sum(-1).amin(1).mean()
+
+
+def response_of_filters(images, filters):
+    return torch.nn.functional.conv2d(images[:, None], filters[:, None]).square().mean()
+
+
+def products_of_features(embeddings):
+    return embeddings[:, :, None] * embeddings[:, None, :]
+
+
 def spread_by_all_pairs(values):
     return (values[:, None] - values[None, :]).square().sum() / (2 * len(values) ** 2)
 
@@ -69,6 +91,9 @@ def spread_by_a_loop(values):
 
 
 EMBEDDINGS = {"inputs": {"embeddings": TensorSpec("N D")}}
+PROTOTYPES = {"inputs": {"embeddings": TensorSpec("N D"), "prototypes": TensorSpec("K D")}}
+ENSEMBLE = {"inputs": {"members": TensorSpec("M B"), "labels": TensorSpec("B")}}
+FILTERS = {"inputs": {"images": TensorSpec("B H+2 W+2"), "filters": TensorSpec("K 3 3")}}
 VALUES = {"inputs": {"values": TensorSpec("N")}}
 
 PAIRS = (
@@ -100,6 +125,35 @@ PAIRS = (
         EMBEDDINGS,
         severity="warning",
         aspect="degree",
+    ),
+    pair(
+        "P03",
+        "pairs that are a distance",
+        differences_by_absolute_values,
+        ensemble_score,
+        EMBEDDINGS,
+        severity="warning",
+        says="[N, N, D], the result of sub",
+        twin_declares=ENSEMBLE,
+    ),
+    pair(
+        "P03",
+        "pairs with prototypes",
+        differences_to_prototypes,
+        response_of_filters,
+        PROTOTYPES,
+        severity="warning",
+        says="[N, K, D], the result of sub",
+        twin_declares=FILTERS,
+    ),
+    pair(
+        "P03",
+        "pairs that are not declared",
+        squares_of_differences,
+        products_of_features,
+        EMBEDDINGS,
+        severity="warning",
+        twin_declares={"output": TensorSpec("N D D")},
     ),
     pair(
         "P03",

@@ -21,6 +21,24 @@ def distillation(student, teacher):
     return distillation_that_trains_the_teacher(student, teacher.detach())
 
 
+def distillation_beside_labels(student, teacher):
+    return distillation_that_trains_the_teacher(student, teacher) - student.log_softmax(-1)[:, 0].mean()
+
+
+def squares_of_both(student, teacher):
+    return (student.softmax(-1) - teacher.softmax(-1)).square().sum(-1).mean() + student.logsumexp(-1).mean()
+
+
+def preference(student, teacher):
+    """Direct preference optimization: the second logits are those of the rejected answers, no teacher's."""
+    chosen, rejected = (logits.log_softmax(-1)[:, 0] for logits in (student, teacher))
+    return -torch.nn.functional.logsigmoid(0.1 * (chosen - rejected)).mean()
+
+
+def ranking(student, teacher):
+    return (1 - student + teacher).clamp(min=0).mean()
+
+
 class KeepsItsLoss(nn.Module):
     def forward(self, predictions, labels):
         self.latest = mean_squared(predictions, labels)
@@ -86,6 +104,8 @@ PAIRS = (
         severity="warning",
         aspect="teacher is trained",
     ),
+    pair("G09", "teacher is trained by squares", squares_of_both, preference, TEACHER, severity="warning"),
+    pair("G09", "teacher is trained beside labels", distillation_beside_labels, ranking, TEACHER, severity="warning"),
     pair("G09", "loss kept on self", KeepsItsLoss, KeepsItsValue, severity="warning", says="self.latest"),
     pair("G09", "loss kept in a list", appended_to_a_list, mean_squared, severity="warning", aspect="graph kept"),
     pair("G09", "running scale attached", Running, RunningDetached, severity="warning", says="self.scale"),

@@ -61,6 +61,18 @@ def spread_around_the_mean(predictions, labels):
     return (errors - errors.sum(0) / max(len(errors), 1)).square().sum() / max(len(errors), 1)
 
 
+def spread_of_two_rows_or_more(predictions, labels):
+    if len(predictions) == 1:
+        raise ValueError("the spread needs at least two rows")
+    return spread_around_the_mean(predictions, labels)
+
+
+def spread_of_squeezed(predictions, labels):
+    if predictions.squeeze().ndim != 2 and predictions.numel() > 1:
+        raise ValueError(f"predictions have {predictions.squeeze().ndim} axes, but should have 2: rows and columns")
+    return spread_around_the_mean(predictions, labels)
+
+
 def largest_error(predictions, labels):
     return (predictions - labels).abs().sum(-1).max()
 
@@ -191,6 +203,22 @@ PAIRS = (
         largest_error_or_zero,
         severity="note",
         aspect="raises on an empty batch",
+    ),
+    pair(
+        "B05",
+        "refuses one row in words",
+        spread_of_two_rows_or_more,
+        spread_around_the_mean,
+        severity="note",
+        aspect="refuses on a size of one",
+    ),
+    pair(
+        "B05",
+        "refuses what it has squeezed",
+        spread_of_squeezed,
+        spread_around_the_mean,
+        severity="warning",
+        aspect="raises on a size of one",
     ),
     pair("B05", "promised empty batch", largest_error, largest_error_or_zero, EMPTY_PROMISED, aspect="empty batch"),
     pair("B07", "sum is a mean over samples", sum_over_classes_mean_over_samples, squared, aspect="sum"),

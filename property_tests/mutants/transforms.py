@@ -14,6 +14,11 @@ def mean_squared(predictions, labels):
     return ((predictions - labels) ** 2).mean()
 
 
+def mean_squared_if_finite(predictions, labels):
+    predictions.detach().clone().numpy()
+    return mean_squared(predictions, labels)
+
+
 def mean_squared_of_positive_sums(predictions, labels):
     errors = predictions - labels
     if errors.sum() > 0:
@@ -139,7 +144,16 @@ def row(code, defect, mutant, twin, declared=PAIRWISE, severity="warning", aspec
 
 
 PAIRS = (
-    row("T02", "Function without setup_context", squares_without_setup, squares_with_setup, aspect="grad raises"),
+    row(
+        "T02",
+        "Function without setup_context",
+        squares_without_setup,
+        squares_with_setup,
+        PAIRWISE,
+        "note",
+        "custom Function",
+    ),
+    row("T02", "branch under grad", mean_squared_if_finite, mean_squared, aspect="grad raises"),
     row("T02", "boolean indexing under vmap", mean_of_the_chosen, mean_by_the_choice, CHOSEN, aspect="vmap raises"),
     row("T02", "vmap rule of the first sample", squares_of_the_first, squares_with_setup, aspect="vmap"),
     row("T03", "constant on the CPU", without_the_diagonal_on_the_cpu, without_the_diagonal, aspect="device"),

@@ -1,0 +1,119 @@
+"""Right losses of kinds that a rule could take for wrong ones: nothing worse than a note is said of them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from harness import LossSpec, TensorSpec, verify
+from harness.dispatch import Watch
+
+PAIR = {"predictions": TensorSpec("B C"), "labels": TensorSpec("B C")}
+
+
+def blamed(loss, inputs=None, rules=None, profile="quick", **declared):
+    """(severity, rule, message) of all that is worse than a note."""
+    spec = LossSpec("right", {"right": loss}, inputs=inputs or PAIR, output=TensorSpec(""), **declared)
+    found = verify(spec, profile=profile, rules=rules)
+    assert found.outcomes
+    return [(f.severity, f.rule, f.message) for f in found.findings if f.severity != "note"]
+
+
+def checked(predictions, labels):
+    if predictions.shape != labels.shape:
+        raise ValueError(f"predictions {list(predictions.shape)} and labels {list(labels.shape)} should have one shape")
+
+
+def reentrant(predictions, labels):
+    checked(predictions, labels)
+    return checkpoint(lambda p, y: (p - y).square().sum(), predictions, labels, use_reentrant=True)
+
+
+def own_checkpoint(predictions, labels):
+    checked(predictions, labels)
+    return OwnCheckpoint.apply(predictions, labels)
+
+
+class OwnCheckpoint(torch.autograd.Function):
+    """Computes the graph again in backward, and differentiates it by backward()."""
+
+    @staticmethod
+    def forward(ctx, p, y):
+        ctx.save_for_backward(p, y)
+        return (p - y).square().sum()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        if not torch.autograd._is_checkpoint_valid():
+            raise RuntimeError("this checkpoint does not work with torch.autograd.grad()")
+        leaf, labels = (tensor.detach().requires_grad_() for tensor in ctx.saved_tensors)
+        with torch.enable_grad():
+            (leaf - labels).square().sum().backward(upstream)
+        return leaf.grad, labels.grad
+
+
+@pytest.mark.parametrize("loss", [reentrant, own_checkpoint])
+def test_a_loss_that_trains_by_backward_alone(loss):
+    rules = ["G01", "G02", "G05", "G06", "G07", "G08", "G10", "B", "C", "D", "S", "E"]
+    assert blamed(loss, rules=rules) == []
+
+
+def branches(predictions, labels):
+    checked(predictions, labels)
+    mean = (predictions - labels).square().sum()
+    return torch.cond(mean.detach() < 1, lambda m: m * 1.0, lambda m: 2 * m.sqrt() - 1, (mean,))
+
+
+def test_a_loss_with_a_higher_order_operator():
+    assert blamed(branches, rules=["B01", "D03", "G08", "P01", "S02"]) == []
+
+
+class Names(Watch):
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def _see(self, func, args, kwargs):
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **kwargs)
+
+
+def test_a_mode_sees_what_a_higher_order_operator_calls_and_spoils_no_later_call():
+    predictions, labels = torch.full((2, 2), 3.0), torch.zeros(2, 2)
+    with Names() as seen:
+        watched = branches(predictions, labels)
+    assert watched == branches(predictions, labels) == 11
+    assert "sqrt" in seen.names
+
+
+class ClassicSquare(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, errors):
+        ctx.save_for_backward(errors)
+        return errors.square()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, upstream):
+        return 2 * upstream * ctx.saved_tensors[0]
+
+
+def classic(predictions, labels):
+    return ClassicSquare.apply(predictions - labels).mean()
+
+
+def test_a_function_of_forward_and_backward_alone_is_told_once_and_is_a_note():
+    spec = LossSpec("classic", {"classic": classic}, inputs=PAIR, output=TensorSpec(""))
+    found = verify(spec, profile="ci", rules=["G03", "G04", "G11", "T02"]).findings
+    first, *others = found
+    assert {f.severity for f in found} == {"note"}
+    assert "ClassicSquare" in first.hint
+    assert not first.follows
+    assert others
+    assert {f.follows for f in others} == {first.rule}
+
+
+def test_a_function_that_is_required_to_be_transformed_is_an_error():
+    spec = LossSpec("classic", {"classic": classic}, inputs=PAIR, output=TensorSpec(""), requires=["T02"])
+    assert [f.severity for f in verify(spec, profile="ci", rules=["T02"]).findings] == ["error"]

@@ -38,14 +38,15 @@ def wrong(predictions, labels):
     return ((predictions - labels) ** 2).mean() * 1.5
 
 
-GOOD = LossSpec("good", {"naive": naive, "vectorized": vectorized})
-BAD = LossSpec("bad", {"naive": naive, "wrong": wrong})
+SIZES = ({"B": 8},)
+GOOD = LossSpec("good", {"naive": naive, "vectorized": vectorized}, bench_sizes=SIZES)
+BAD = LossSpec("bad", {"naive": naive, "wrong": wrong}, bench_sizes=SIZES)
 """
 
 
 # The reference is checked, the other implementation never gets through.
 STUCK = (
-    LOSS.partition("GOOD = ")[0]
+    LOSS.partition("SIZES = ")[0]
     + """
 def stuck(predictions, labels):
     while True:
@@ -183,8 +184,8 @@ def test_a_mended_loss_replays_as_fixed(place):
     verify("mine.py:BAD")
     failure = next(Path(FAILURES).glob("bad-E01-*.json"))
     (place / "mine.py").write_text(LOSS.replace(" * 1.5", ""))
-    done = python("-m", "harness.cli", "replay", str(failure))
-    assert done.returncode == 0, done.stderr
+    done = run("replay", str(failure))  # in a process of its own, which reads the file anew
+    assert done.exit_code == 0, done.stderr
     assert done.stdout.startswith("FIXED")
 
 

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="jobs are forked
 CODES = ("B01", "B05", "E01", "G05")
 FEW = ("B01", "B05")
 MEMORY = 2 << 30
-LIMIT_S = 10.0  # of what hangs; a check that does not takes a hundredth of it
+LIMIT_S = 5.0  # of what hangs; a check that does not takes a fiftieth of it
 HOSTILE = [f"{hostile_losses.__file__}:ENDING"]
 ENDLESS = [f"{hostile_losses.__file__}:ENDLESS"]
 QUICK = Request(profile="quick", codes=CODES)
@@ -74,7 +74,7 @@ def of(report, name):
     ("loss", "status", "reason"),
     [
         ("segfault", "crashed", "killed by a signal: Segmentation fault (signal 11)"),
-        ("endless", "timed out", "timed out: it was not done after 10 s"),
+        ("endless", "timed out", "timed out: it was not done after 5 s"),
         ("leaves", "crashed", "exited: it ended the process with exit code 0 before it was done"),
     ],
 )
@@ -181,22 +181,39 @@ class Shuffled(Local):
         return told
 
 
+def verified(shop, targets, codes):
+    driver = Driver(targets, Request(profile="quick", codes=codes), shop)
+    driver.verify()
+    return driver
+
+
+TWO, TWO_CODES = ["losses.focal:SPEC", "losses.mahalanobis:SPEC"], ("B", "P", "E01")
+
+
+@pytest.fixture(scope="module")
+def two(shop):
+    return findings(verified(shop, TWO, TWO_CODES).report())
+
+
 @pytest.mark.parametrize(("workers", "seed"), [(1, 1), (4, 2)])
-def test_the_findings_do_not_depend_on_the_number_of_workers_or_the_order(shop, workers, seed):
-    targets, request = ["losses.focal", "losses.mahalanobis"], Request(profile="quick", codes=("B", "P", "E01"))
-    expected = Driver(targets, request, shop)
-    expected.verify()
+def test_the_findings_do_not_depend_on_the_number_of_workers_or_the_order(two, workers, seed):
     with Shuffled(workers, seed) as other:
-        driver = Driver(targets, request, other)
+        driver = Driver(TWO, Request(profile="quick", codes=TWO_CODES), other)
         other.count = sum(len(list(driver._jobs(plan))) for plan in driver.plans)
         driver.verify()
-    assert findings(driver.report()) == findings(expected.report())
+    assert findings(driver.report()) == two
+
+
+FOCAL = ["losses.focal:SPEC"]
+
+
+@pytest.fixture(scope="module")
+def focal(shop):
+    return findings(verified(shop, FOCAL, ("B",)).report())
 
 
 def test_another_process_with_another_hash_seed_finds_the_same(shop, tmp_path):
-    targets, request = ["losses.focal:SPEC"], Request(profile="quick", codes=("B", "P02"))
-    driver = Driver(targets, request, shop)
-    driver.verify()
+    driver = verified(shop, FOCAL, ("B", "P02"))
     file = tmp_path / "report.json"
     code = (
         "import sys\n"
@@ -214,15 +231,10 @@ def test_another_process_with_another_hash_seed_finds_the_same(shop, tmp_path):
     assert findings(schema.loads(file.read_text())) == findings(driver.report())
 
 
-def test_any_executor_of_the_standard_library_will_do(shop):
-    targets, request = ["losses.focal:SPEC"], Request(profile="quick", codes=("B",))
-    expected = Driver(targets, request, shop)
-    expected.verify()
+def test_any_executor_of_the_standard_library_will_do(focal):
     with ProcessPoolExecutor(2) as pool:
-        other = Remote(lambda device: pool, lambda: None)
-        driver = Driver(targets, request, other)
-        driver.verify()
-    assert findings(driver.report()) == findings(expected.report())
+        driver = verified(Remote(lambda device: pool, lambda: None), FOCAL, ("B",))
+    assert findings(driver.report()) == focal
 
 
 class Unreliable(Remote):
@@ -244,19 +256,12 @@ class Unreliable(Remote):
         return self.shop.call(function, payload)
 
 
-def test_a_job_whose_worker_is_lost_is_handed_out_again(shop):
-    targets, request = ["losses.focal:SPEC"], Request(profile="quick", codes=("B",))
-    expected = Driver(targets, request, shop)
-    expected.verify()
-    driver = Driver(targets, request, Unreliable(shop, 2))
-    driver.verify()
-    assert findings(driver.report()) == findings(expected.report())
+def test_a_job_whose_worker_is_lost_is_handed_out_again(shop, focal):
+    assert findings(verified(Unreliable(shop, 2), FOCAL, ("B",)).report()) == focal
 
 
 def test_a_job_whose_workers_are_always_lost_is_reported_rule_by_rule(shop):
-    driver = Driver(["losses.focal:SPEC"], Request(profile="quick", codes=("B01", "B02")), Unreliable(shop, 99))
-    driver.verify()
-    (loss,) = driver.report().losses
+    (loss,) = verified(Unreliable(shop, 99), FOCAL, ("B01", "B02")).report().losses
     assert {o.status for o in loss.outcomes} == {"crashed"}
     assert "its worker was lost 5 times: BrokenProcessPool: a worker was killed" in loss.outcomes[0].reason
     assert not loss.missing
@@ -349,5 +354,5 @@ def test_a_job_is_text_and_back():
 def test_a_target_that_never_loads_ends_at_the_limit_of_a_check_and_is_named(shop, tmp_path):
     (tmp_path / "hangs.py").write_text("while True:\n    pass\n")
     targets = ["losses.focal", str(tmp_path / "hangs.py")]
-    with pytest.raises(TargetError, match=r"not done after 10 s, at target '.*hangs\.py'"):
+    with pytest.raises(TargetError, match=r"not done after 5 s, at target '.*hangs\.py'"):
         Driver(targets, Request(), shop, allowed=Allowed(step_s=LIMIT_S))

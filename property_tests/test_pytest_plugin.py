@@ -138,7 +138,7 @@ def test_warnings_are_listed_at_the_end_and_notes_are_counted(project):
     done = project.runpytest_inprocess("-k", "good-naive-B01")
     done.stdout.fnmatch_lines(["*= loss-harness =*", "warning: good / naive / B01 *", "  x = 1, but should be 2"])
     project.makeconftest(PATCHED.replace("{status}", "failed").replace("{severity}", "note"))
-    project.runpytest_subprocess("-k", "good-naive-B01").stdout.fnmatch_lines(["1 note not shown; -v shows them*"])
+    project.runpytest_inprocess("-k", "good-naive-B01").stdout.fnmatch_lines(["1 note not shown; -v shows them*"])
 
 
 def test_the_project_chooses_the_profile_and_the_command_line_wins(project):
@@ -146,13 +146,13 @@ def test_the_project_chooses_the_profile_and_the_command_line_wins(project):
     (project.path / "pyproject.toml").write_text("[tool.loss-harness]\nprofile = 'thorough'\n")
     shown = 'def pytest_report_header(config):\n    return f"profile={config.option.harness_profile}"\n'
     project.makeconftest(shown)
-    project.runpytest_subprocess("--collect-only").stdout.fnmatch_lines(["profile=thorough"])
-    project.runpytest_subprocess("--collect-only", "--harness-profile=quick").stdout.fnmatch_lines(["profile=quick"])
+    project.runpytest_inprocess("--collect-only").stdout.fnmatch_lines(["profile=thorough"])
+    project.runpytest_inprocess("--collect-only", "--harness-profile=quick").stdout.fnmatch_lines(["profile=quick"])
     (project.path / "pyproject.toml").write_text("[tool.loss-harness]\nprofile = 'thorogh'\n")
-    refused = project.runpytest_subprocess("--collect-only")
+    refused = project.runpytest_inprocess("--collect-only")
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
     refused.stderr.fnmatch_lines(["ERROR: *pyproject.toml: *did you mean 'thorough'*"])
-    project.runpytest_subprocess("--collect-only", "--harness-profile=ci").stdout.fnmatch_lines(["profile=ci"])
+    project.runpytest_inprocess("--collect-only", "--harness-profile=ci").stdout.fnmatch_lines(["profile=ci"])
 
 
 def test_a_test_that_never_calls_its_check_fails(project):
@@ -173,7 +173,8 @@ def test_a_function_without_the_argument_is_refused(project):
 def test_the_report_holds_what_ran(project, workers):
     if workers:
         pytest.importorskip("xdist")
-    done = project.runpytest_subprocess("--harness-report=out", "-k", "E01 or B01", *workers)
+    run = project.runpytest_subprocess if workers else project.runpytest_inprocess
+    done = run("--harness-report=out", "-k", "E01 or B01", *workers)
     done.assert_outcomes(passed=7, failed=1, skipped=3, xfailed=1)
     report = schema.loads((project.path / "out" / "report.json").read_text())
     assert [loss.name for loss in report.losses] == ["bad", "good", "waived"]
@@ -187,7 +188,7 @@ def test_the_report_holds_what_ran(project, workers):
 
 
 def test_a_report_folder_that_cannot_be_written_is_refused_at_once(project):
-    done = project.runpytest_subprocess("--harness-report=my_losses.py")
+    done = project.runpytest_inprocess("--harness-report=my_losses.py")
     assert done.ret == pytest.ExitCode.USAGE_ERROR
     done.stderr.fnmatch_lines(["ERROR: --harness-report: cannot write reports to *my_losses.py*"])
 

@@ -2,74 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from mutants import PAIRS
-from mutants.pair import verified
+from reproductions import ROOT, run_each, shows
 
 from harness import LossSpec, TensorSpec, domains, verify
 from harness.locate import load_specs
 from harness.reproduce import literal, script
 from harness.rules.rule import Mismatch
-from harness.rules.trial import describe
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent
-FORMS = sorted((HERE / "usual_forms").glob("*.py"))
-
-RUNNER = """
-import contextlib, io, json, os, sys, traceback
-import torch
-torch.set_num_threads(1)
-done, home, streams, mse_loss = {}, os.getcwd(), (sys.stdout, sys.stderr), torch.nn.functional.mse_loss
-for name, code in json.load(sys.stdin).items():
-    torch.set_grad_enabled(True)  # the code before may have been about what a loss leaves behind
-    torch.set_default_dtype(torch.float32)
-    torch.autograd.set_detect_anomaly(False)
-    torch.use_deterministic_algorithms(False)
-    os.chdir(home)
-    torch.nn.functional.mse_loss = mse_loss
-    sys.stdout, sys.stderr = streams
-    out, error = io.StringIO(), ""
-    with contextlib.redirect_stdout(out):
-        try:
-            exec(compile(code, name, "exec"), {"__name__": "__main__"})
-        except Exception:
-            error = traceback.format_exc()
-    done[name] = {"out": out.getvalue(), "error": error}
-print(json.dumps(done))
-"""
-
-
-def run_each(codes, cwd=ROOT, path=()):
-    """What each code prints and raises, all in one fresh process."""
-    done = subprocess.run(
-        [sys.executable, "-c", RUNNER],
-        input=json.dumps(codes),
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))},
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def shows(finding, result):
-    """Whether the run shows the defect: it raises what the loss raised, or prints."""
-    raised = finding.evidence["came"].partition(":")[0]
-    if result["error"]:
-        return any(line.partition(":")[0].endswith(raised) for line in result["error"].splitlines())
-    return bool(result["out"].strip())
-
+FORMS = sorted((Path(__file__).parent / "usual_forms").glob("*.py"))
 
 # --- the usual forms of the reference losses
 
@@ -120,50 +66,6 @@ def test_every_reproduction_of_the_usual_forms_runs_as_printed_and_shows_its_def
 def test_the_output_names_what_is_wrong(printed, start, says):
     text = "".join(result["out"] for name, result in printed.items() if name.startswith(start))
     assert all(part in text for part in says), (sorted(printed), text)
-
-
-# --- every mutant
-
-
-@pytest.fixture(scope="module")
-def caught():
-    return {f"{pair.name} {f.evidence['aspect']}": f for pair in PAIRS for f in verified(pair).findings}
-
-
-def test_every_reproduction_of_a_mutant_runs_as_printed(caught):
-    runnable = {name: f for name, f in caught.items() if f.reproduction and "= ...  #" not in f.reproduction}
-    assert len(runnable) > 0.9 * len(caught)
-    results = run_each({name: f.reproduction for name, f in runnable.items()}, path=[ROOT, HERE])
-    for name, finding in runnable.items():
-        assert shows(finding, results[name]), (name, finding.evidence, results[name], finding.reproduction)
-
-
-CONTEXT_LAWS = {"B04", "C04", "C05", "C06"}
-BOTH = {pair.code for pair in PAIRS if pair.code.startswith("L") or pair.code in CONTEXT_LAWS} - {"L08", "L09"}
-
-
-def test_the_reproduction_of_a_law_prints_what_came_and_what_should_have(caught):
-    by_value = {
-        name: finding
-        for name, finding in caught.items()
-        if finding.rule in BOTH and finding.evidence["where"].startswith("loss ")
-    }
-    assert {f.rule for f in by_value.values()} >= {"B04", "C04", "C05", "C06", "L01", "L02", "L03", "L04", "L05", "L13"}
-    results = run_each({name: f.reproduction for name, f in by_value.items()}, path=[ROOT, HERE])
-    for name, finding in by_value.items():
-        came, should = (float(line.partition(":")[2]) for line in results[name]["out"].splitlines())
-        assert describe(came) == finding.evidence["came"], (name, finding.reproduction)
-        assert describe(should) == finding.evidence["should"], (name, finding.reproduction)
-
-
-def test_the_reproduction_of_a_gradient_that_breaks_a_law_prints_both_gradients(caught):
-    (finding,) = (f for name, f in caught.items() if name.startswith("L05-scale_of_the_gradient"))
-    (result,) = run_each({"only": finding.reproduction}, path=[ROOT, HERE]).values()
-    came, should = (
-        eval(line.partition(":")[2], {"tensor": torch.tensor, "torch": torch}) for line in result["out"].splitlines()
-    )
-    assert describe(came["embeddings"][0, 0].item()) == finding.evidence["came"]
-    assert describe(should["embeddings"][0, 0].item()) == finding.evidence["should"]
 
 
 # --- without the harness

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harness import dims
 from harness.case import LAYOUTS, Case, lay_out
-from harness.errors import NotApplicable, told, told_in_a_line
+from harness.errors import NotApplicable, refuses_in_place, told_in_a_line
 from harness.evaluation import LossRaised
 from harness.rules import sides
 from harness.rules.compare import same_gradients, same_output
@@ -63,6 +63,7 @@ def declared_shapes_are_accepted(trial: Trial) -> Iterator[Mismatch]:
             str(list(output.shape)),
             str(list(should)),
             aspect="output",
+            kind="shape",
             tensors=tensors,
             code="print(loss(**tensors).shape)",
             hint=f"if the loss is meant to return this, declare output=TensorSpec(...) instead of {spec.output.dims!r}",
@@ -76,18 +77,17 @@ def _raised(error: BaseException, tensors: Mapping[str, Tensor]) -> Mismatch:
         "a number",
         "mend the loss, or narrow the declaration if the input is not legal",
     )
-    text = told(error)
     if isinstance(error, WrongReturn):
         came, should, hint = error.came, error.should, error.mend
-    elif re.search(r"in-?place operation", text):
+    elif refuses_in_place(error):
         hint = "use the out-of-place operation: x = x + y instead of x += y, x.clamp(...) instead of x.clamp_(...)"
-    elif isinstance(error, (RuntimeError, ValueError)) and re.search(r"\b(shapes?|sizes?|dimensions?)\b", text):
+    elif isinstance(error, (RuntimeError, ValueError)) and re.search(r"\b(shapes?|sizes?|dimensions?)\b", str(error)):
         hint = (
             "take sizes from the tensors; if these shapes are not legal, narrow the dims: fixed_sizes={'B': 4}, "
             "a computed size such as 'N+1', or one symbol for two sizes that must be equal"
         )
     code = "print(loss(**tensors))"
-    return Mismatch("loss", came, should, aspect="raises", tensors=tensors, code=code, hint=hint)
+    return Mismatch("loss", came, should, aspect="raises", error=error, tensors=tensors, code=code, hint=hint)
 
 
 @dataclass(frozen=True)
@@ -295,7 +295,9 @@ def _differs(trial: Trial, changed: Mapping[str, Tensor], plain: Mapping[str, Te
     try:
         run = trial.run(changed)
     except LossRaised as raised:
-        return Mismatch("loss", first_line(raised.error), f"{base.scalar:.4g}, as for the contiguous tensor")
+        return Mismatch(
+            "loss", first_line(raised.error), f"{base.scalar:.4g}, as for the contiguous tensor", error=raised.error
+        )
     mismatch = same_output(run.output, base.output, trial.scale)
     if mismatch is not None or not base.finite:
         return mismatch

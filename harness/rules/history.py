@@ -152,7 +152,7 @@ def _compared(
     try:
         came = trial.run(tensors, built=built)
     except LossRaised as raised:
-        return Mismatch("loss", first_line(raised.error), describe(should.scalar))
+        return Mismatch("loss", first_line(raised.error), describe(should.scalar), error=raised.error)
     scale = trial.scale if not _identical(came, should) else Scale(lambda: (0.0, 0.0))
     mismatch = same_output(came.output, should.output, scale)
     if mismatch is not None or not should.finite or _identical(came, should):
@@ -207,7 +207,9 @@ def _training(trial: Trial) -> Iterator[Mismatch]:
     try:
         run = trial.run(trial.tensors(), train=True)
     except LossRaised as raised:
-        mismatch: Mismatch | None = Mismatch("loss", first_line(raised.error), describe(trial.base.scalar))
+        mismatch: Mismatch | None = Mismatch(
+            "loss", first_line(raised.error), describe(trial.base.scalar), error=raised.error
+        )
     else:
         mismatch = same_output(run.output, trial.base.output, trial.scale)
     if mismatch is not None:

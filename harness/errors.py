@@ -7,12 +7,14 @@ and `told` put it into a message, and the text of every `HarnessError` is printa
 from __future__ import annotations
 
 import difflib
+import re
 import reprlib
 from collections.abc import Iterable
 
 MESSAGE_LIMIT = 2000  # characters: about a screen
 VALUE_LIMIT = 160
 _ASKED_LIMIT = 100  # difflib's time grows with the square of the length
+_IN_PLACE = re.compile(r"in-?place|written-to|modified by", re.IGNORECASE)
 _CUT = " ... [{count} characters left out] ... "
 
 
@@ -93,6 +95,11 @@ def told(error: BaseException, limit: int = MESSAGE_LIMIT) -> str:
     except Exception:
         return f"{type(error).__name__} (its message cannot be written)"
     return visible(clipped(f"{type(error).__name__}: {text}" if text else type(error).__name__, limit))
+
+
+def refuses_in_place(error: BaseException) -> bool:
+    """Whether torch raised because a tensor was edited in place; it has no type of exception for that."""
+    return isinstance(error, RuntimeError) and _IN_PLACE.search(told(error)) is not None
 
 
 def told_in_a_line(error: BaseException) -> str:

@@ -253,20 +253,12 @@ class Session:
         return None
 
     def _finding(self, rule: Rule, severity: Severity, trial: Trial, mismatch: Mismatch) -> Finding:
-        evidence = {
-            "where": mismatch.where,
-            "came": mismatch.came,
-            "should": mismatch.should,
-            "difference": mismatch.difference,
-            "allowed": mismatch.allowed,
-            "aspect": mismatch.aspect,
-        }
         return Finding(
             rule=rule.code,
             severity=severity,
             implementation=trial.implementation,
             message=_message(rule, trial, mismatch),
-            evidence=evidence,
+            evidence=mismatch.evidence,
             case=trial.case,
             reproduction=script(self.spec, trial.implementation, mismatch),
             hint=mismatch.hint,

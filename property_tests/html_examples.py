@@ -74,7 +74,8 @@ def bad() -> LossRecord:
         examples.outcome("fast", "P02", "failed"),
         examples.outcome("fast", "L01", "inapplicable", reason="no law is declared"),
     )
-    wrong = examples.finding(implementation="fast", hint="multiply by 2", evidence={"where": "d loss / d embeddings"})
+    evidence = {"kind": "gradient", "where": "d loss / d embeddings"}
+    wrong = examples.finding(implementation="fast", hint="multiply by 2", evidence=evidence)
     after = replace(wrong, rule="G02", title="slopes match", follows="G01")
     note = examples.finding("note", implementation="fast", rule="P02", title="no hidden host reads")
     return examples.loss(

@@ -46,7 +46,7 @@ def finding(severity: str = "error", **changes: Any) -> FindingRecord:
         "  N=2, D=2, adjacency=[[0, 1], [1, 0]]",
         "reproduction": "import torch\n\nprint(torch.ones(2))",
         "hint": "",
-        "evidence": {"off": 0.28},
+        "evidence": {"off": 0.28, "kind": "gradient"},
         "case": {"sizes": {"N": 2}},
         "failure": "graph_distance-G01-3f2a.json",
     }

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harness import dims
 from harness.case import LAYOUTS, Case, lay_out
-from harness.errors import NotApplicable, told, told_in_a_line
+from harness.errors import NotApplicable, refuses_in_place, told_in_a_line
 from harness.evaluation import LossRaised
 from harness.rules import sides
 from harness.rules.compare import same_gradients, same_output
@@ -63,6 +63,7 @@ def declared_shapes_are_accepted(trial: Trial) -> Iterator[Mismatch]:
             str(list(output.shape)),
             str(list(should)),
             aspect="output",
+            kind="shape",
             tensors=tensors,
             code="print(loss(**tensors).shape)",
             hint=f"if the loss is meant to return this, declare output=TensorSpec(...) instead of {spec.output.dims!r}",
@@ -76,18 +77,17 @@ def _raised(error: BaseException, tensors: Mapping[str, Tensor]) -> Mismatch:
         "a number",
         "mend the loss, or narrow the declaration if the input is not legal",
     )
-    text = told(error)
     if isinstance(error, WrongReturn):
         came, should, hint = error.came, error.should, error.mend
-    elif re.search(r"in-?place operation", text):
+    elif refuses_in_place(error):
         hint = "use the out-of-place operation: x = x + y instead of x += y, x.clamp(...) instead of x.clamp_(...)"
-    elif isinstance(error, (RuntimeError, ValueError)) and re.search(r"\b(shapes?|sizes?|dimensions?)\b", text):
+    elif isinstance(error, (RuntimeError, ValueError)) and re.search(r"\b(shapes?|sizes?|dimensions?)\b", str(error)):
         hint = (
             "take sizes from the tensors; if these shapes are not legal, narrow the dims: fixed_sizes={'B': 4}, "
             "a computed size such as 'N+1', or one symbol for two sizes that must be equal"
         )
     code = "print(loss(**tensors))"
-    return Mismatch("loss", came, should, aspect="raises", tensors=tensors, code=code, hint=hint)
+    return Mismatch("loss", came, should, aspect="raises", error=error, tensors=tensors, code=code, hint=hint)
 
 
 @dataclass(frozen=True)
@@ -124,17 +124,38 @@ def _is_declared(trial: Trial, tensors: Mapping[str, Tensor]) -> bool:
     return True
 
 
-def undeclared_shapes_are_refused(trial: Trial) -> Iterator[Mismatch]:
+def undeclared_shapes_are_refused(trials: Sequence[Trial]) -> Iterator[Mismatch]:
     """A shape that is not declared is refused, not silently broadcast to another number.
 
         L(x) raises for shape(x) outside the declaration
 
     One tensor of a valid draw is reshaped.  Acceptance with the right number is harmless; with a Python warning, a note.
+    What is missing is one check of the shapes: all tensors that need it are one finding.
     """
-    tensors = trial.tensors()
-    base = trial.base
-    yield from _error_inputs(trial, tensors)
-    seen: set[str] = set()
+    accepted: dict[str, _Accepted] = {}
+    for trial in sorted(trials, key=lambda trial: trial.case.numel(trial.spec)):
+        yield from _error_inputs(trial, trial.tensors())
+        for found in _accepted(trial, set(accepted)):
+            accepted[found.variant.name] = found
+    for warned in (False, True):
+        if alike := [found for found in accepted.values() if found.warned == warned]:
+            yield _broadcast_silently(alike[0], alike[1:])
+
+
+@dataclass(frozen=True)
+class _Accepted:
+    """An undeclared shape that gave another number, with or without a Python warning."""
+
+    trial: Trial
+    variant: Variant
+    tensors: Mapping[str, Tensor]
+    output: Tensor
+    warned: bool
+
+
+def _accepted(trial: Trial, known: set[str]) -> Iterator[_Accepted]:
+    """The first shape of each tensor that is accepted, those of ``known`` left out."""
+    tensors, base, seen = trial.tensors(), trial.base, set(known)
     for variant in variants(trial, tensors):
         changed = {**tensors, variant.name: variant.tensor.contiguous()}
         if variant.name in seen or _is_declared(trial, changed):
@@ -148,16 +169,23 @@ def undeclared_shapes_are_refused(trial: Trial) -> Iterator[Mismatch]:
         if output.shape == base.output.shape and same_output(output, base.output, trial.scale) is None:
             continue
         seen.add(variant.name)
-        yield Mismatch(
-            f"loss for {variant.name} with {variant.change} ({shapes_text(changed)})",
-            f"a silent result of shape {list(output.shape)}" if output.ndim else f"{float(output):.4g}",
-            "a ValueError that names both shapes",
-            aspect=variant.name,
-            severity="note" if said else None,
-            tensors=changed,
-            code="print(loss(**tensors))",
-            hint=f"check the shapes first; if {variant.name} may broadcast, declare it: '#{_first_symbol(trial, variant.name)}' in its dims",
-        )
+        yield _Accepted(trial, variant, changed, output, bool(said))
+
+
+def _broadcast_silently(first: _Accepted, others: Sequence[_Accepted]) -> Mismatch:
+    name, output = first.variant.name, first.output
+    also = ", ".join(f"{one.variant.name} with {one.variant.change}" for one in others)
+    return Mismatch(
+        f"loss for {name} with {first.variant.change} ({shapes_text(first.tensors)})",
+        f"a silent result of shape {list(output.shape)}" if output.ndim else f"{float(output):.4g}",
+        "a ValueError that names both shapes",
+        severity="note" if first.warned else None,
+        tensors=first.tensors,
+        sizes=first.trial.case.sizes,
+        code="print(loss(**tensors))",
+        hint=f"check the shapes first; if {name} may broadcast, declare it: '#{_first_symbol(first.trial, name)}' in its dims",
+        note=f"accepted too: {also}" if also else "",
+    )
 
 
 def _first_symbol(trial: Trial, name: str) -> str:
@@ -168,17 +196,19 @@ def _error_inputs(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Misma
     for bad in trial.spec.error_inputs:
         changed = {**tensors, **bad.change(dict(tensors))}
         should = f"{bad.exception.__name__} matching {bad.match!r}"
+        error: BaseException | None = None
         try:
             came = f"a result of shape {list(trial.run(changed, wrt=()).output.shape)}"
         except LossRaised as raised:
             if isinstance(raised.error, bad.exception) and re.search(bad.match, str(raised.error)):
                 continue
-            came = first_line(raised.error)
+            came, error = first_line(raised.error), raised.error
         yield Mismatch(
             f"loss for the declared bad input {bad.name!r} ({shapes_text(changed)})",
             came,
             should,
             aspect=f"error input {bad.name}",
+            error=error,
             severity="error",
             tensors=changed,
             code="print(loss(**tensors))",
@@ -295,7 +325,9 @@ def _differs(trial: Trial, changed: Mapping[str, Tensor], plain: Mapping[str, Te
     try:
         run = trial.run(changed)
     except LossRaised as raised:
-        return Mismatch("loss", first_line(raised.error), f"{base.scalar:.4g}, as for the contiguous tensor")
+        return Mismatch(
+            "loss", first_line(raised.error), f"{base.scalar:.4g}, as for the contiguous tensor", error=raised.error
+        )
     mismatch = same_output(run.output, base.output, trial.scale)
     if mismatch is not None or not base.finite:
         return mismatch
@@ -320,7 +352,7 @@ RULES = (
         title="undeclared shapes are refused, not silently broadcast",
         group="broadcasting",
         severity="warning",
-        check=undeclared_shapes_are_refused,
+        check_all=undeclared_shapes_are_refused,
         regimes={"distinct": 2},
         smooth=True,
         on_the_cpu=ENDS_A_DEVICE,

@@ -22,7 +22,7 @@ Function = Callable[[Mapping[str, Tensor]], Tensor]
 def same_output(came: Tensor, should: Tensor, scale: Scale) -> Mismatch | None:
     """Compare two outputs elementwise; NaN equals NaN and an infinity itself."""
     if came.shape != should.shape:
-        return Mismatch("loss.shape", str(list(came.shape)), str(list(should.shape)))
+        return Mismatch("loss.shape", str(list(came.shape)), str(list(should.shape)), kind="shape")
     a, b = came.detach().double(), should.detach().double()
     off = torch.where((a == b) | (a.isnan() & b.isnan()), 0.0, (a - b).abs())
     off = torch.where(off.isnan(), math.inf, off)
@@ -36,17 +36,18 @@ def same_output(came: Tensor, should: Tensor, scale: Scale) -> Mismatch | None:
         return None
     index = slopes.element_index(int((off - allowed).argmax()), off.shape)
     where = f"loss{list(index)}" if index else "loss"
-    return differing(where, float(a[index]), float(b[index]), float(off[index]), float(allowed[index]))
+    found = differing(where, float(a[index]), float(b[index]), float(off[index]), float(allowed[index]))
+    return replace(found, size=abs(float(b[index])) + scale.condition + scale.intermediate)
 
 
 def differing(where: str, came: float, should: float, off: float, allowed: float) -> Mismatch:
-    """Two numbers that should be one, with as many digits as it takes to tell them apart."""
+    """Two values that should be one, with as many digits as it takes to tell them apart."""
     shown = describe(came), describe(should)
     for digits in range(5, 18):
         if shown[0] != shown[1]:
             break
         shown = f"{came:.{digits}g}", f"{should:.{digits}g}"
-    return Mismatch(where, *shown, off, allowed)
+    return Mismatch(where, *shown, off, allowed, kind="value", finite=math.isfinite(came))
 
 
 def same_gradients(
@@ -113,7 +114,8 @@ def _element_off(
         ours, theirs = float(left[index]), float(right[index])
         if not _both_may_be_right(name, index, (ours, theirs), largest, tensors, judge, scale):
             where = f"d loss / d {name}{list(index) if index else ''}"
-            return differing(where, ours, theirs, float(off[index]), allowed)
+            found = differing(where, ours, theirs, float(off[index]), allowed)
+            return replace(found, kind="gradient", tensor=name, size=largest + scale.intermediate)
     return None
 
 
@@ -183,7 +185,7 @@ def relation(
         LossRaised: either side raises.
     """
     found = _relation_at(trial, other, tensors)
-    if found is not None and found.aspect == "gradient" and _relation_at(trial, other, trial.nudged(tensors)) is None:
+    if found is not None and found.kind == "gradient" and _relation_at(trial, other, trial.nudged(tensors)) is None:
         return  # at a tie of several kinks autograd's choice may depend on the order of the elements
     if found is not None:
         names = [name for name in trial.spec.differentiable if tensors[name].numel()]

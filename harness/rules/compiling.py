@@ -105,6 +105,7 @@ def _compiled_differs(trial: Trial, compiled: Compiled, symbol: str) -> Mismatch
             "torch.compile(loss, fullgraph=True)",
             first_line(error),
             "one graph",
+            error=error,
             aspect="graph break",
             tensors=tensors,
             code=_CODE,

@@ -18,7 +18,7 @@ from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.rules.broadcasting import first_line
 from harness.rules.compare import same_output
-from harness.rules.rule import Mismatch, Rule
+from harness.rules.rule import Kind, Mismatch, Rule
 from harness.rules.trial import Scale, Trial, checked, contract, describe
 
 
@@ -133,6 +133,8 @@ def _loose(trial: Trial, path: str, tensor: Tensor) -> Iterator[Mismatch]:
             str(tensor.device),
             "meta",
             aspect=f"{path} to",
+            kind="not moved",
+            tensor=path,
             hint=hint,
             note="a plain tensor attribute follows neither .to(), .cuda() nor .half()",
             tensors=trial.tensors(torch.float32),
@@ -143,6 +145,8 @@ def _loose(trial: Trial, path: str, tensor: Tensor) -> Iterator[Mismatch]:
         "missing",
         "there",
         aspect=f"{path} state_dict",
+        kind="not saved",
+        tensor=path,
         hint=hint,
         note="a checkpoint does not carry it: the loss that is loaded may use another context",
         tensors=trial.tensors(torch.float32),
@@ -162,7 +166,7 @@ def _moves(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
             came = trial.candidate.call(module.to(torch.float64), wide)
     except LossRaised as raised:
         yield _of_module(
-            "loss after module.to(torch.float64)", first_line(raised.error), f"{expected.scalar:.6g}", "moved", tensors
+            "loss after module.to(torch.float64)", raised.error, f"{expected.scalar:.6g}", "moved", tensors
         )
         return
     mismatch = same_output(came.detach(), expected.output, trial.measure_scale(wide))
@@ -170,7 +174,9 @@ def _moves(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
         yield _of_module("loss after module.to(torch.float64)", mismatch.came, mismatch.should, "moved", tensors)
 
 
-def _of_module(where: str, came: str, should: str, aspect: str, tensors: Mapping[str, Tensor]) -> Mismatch:
+def _of_module(
+    where: str, came: str | BaseException, should: str, aspect: str, tensors: Mapping[str, Tensor]
+) -> Mismatch:
     code = {
         "moved": "module = build(**tensors).to(torch.float64)\nprint(call(module, **{n: t.double() if t.is_floating_point() else t for n, t in tensors.items()}))",
         "pickle": "import pickle\nmodule = build(**tensors)\ncall(module, **tensors)\npickle.loads(pickle.dumps(module))",
@@ -187,7 +193,11 @@ def _of_module(where: str, came: str, should: str, aspect: str, tensors: Mapping
         "resume": "register what is kept from call to call as a persistent buffer in the constructor, and write into it",
         "parameter": "self.register_buffer(...), or nn.Parameter(..., requires_grad=False); what is learned on purpose is no context",
     }
-    return Mismatch(where, came, should, aspect=aspect, tensors=tensors, code=code, hint=hints[aspect])
+    shown, error = (came, None) if isinstance(came, str) else (first_line(came), came)
+    kind: Kind = "moved" if aspect == "moved" else ""
+    return Mismatch(
+        where, shown, should, aspect=aspect, kind=kind, error=error, tensors=tensors, code=code, hint=hints[aspect]
+    )
 
 
 def _learned(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
@@ -238,9 +248,7 @@ def _resumes(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
     try:
         other.load_state_dict(state)
     except (RuntimeError, KeyError) as error:
-        yield _of_module(
-            "module.load_state_dict(...) of one that was called", first_line(error), "loaded", "resume", tensors
-        )
+        yield _of_module("module.load_state_dict(...) of one that was called", error, "loaded", "resume", tensors)
         return
     for train in (False, True):
         came, should = (_value(trial, each.train(train), tensors) for each in (other, module))
@@ -289,7 +297,7 @@ def _saves(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
         try:
             other.load_state_dict(state)
         except RuntimeError as error:
-            yield _of_module("module.load_state_dict(...)", first_line(error), "loaded", "load", tensors)
+            yield _of_module("module.load_state_dict(...)", error, "loaded", "load", tensors)
             return
         came, should = _value(trial, other, tensors), _value(trial, module, tensors)
         if isinstance(came, str) or isinstance(should, str):
@@ -313,7 +321,7 @@ def _copies(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
     try:
         copy.deepcopy(module)
     except Exception as error:
-        yield _of_module("copy.deepcopy(module) after a forward", first_line(error), "a copy", "deepcopy", tensors)
+        yield _of_module("copy.deepcopy(module) after a forward", error, "a copy", "deepcopy", tensors)
         return
     kind = type(module)
     if "<locals>" in kind.__qualname__ or "<lambda>" in kind.__qualname__:
@@ -321,7 +329,7 @@ def _copies(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
     try:
         pickle.loads(pickle.dumps(module))
     except Exception as error:
-        yield _of_module("pickle.dumps(module) after a forward", first_line(error), "bytes", "pickle", tensors)
+        yield _of_module("pickle.dumps(module) after a forward", error, "bytes", "pickle", tensors)
 
 
 def nothing_is_modified(trial: Trial) -> Iterator[Mismatch]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import torch
@@ -56,7 +57,17 @@ def first_difference(trial: Trial, came: Gradients, should: Gradients) -> Mismat
         index = tuple(int(i) for i in torch.unravel_index(off.argmax(), off.shape))
         if float(off[index]) > allowed:
             shown = "None" if came[name] is None else describe(float(ours[index]))
-            return Mismatch(element(name, index), shown, describe(float(wanted[index])), float(off[index]), allowed)
+            return Mismatch(
+                element(name, index),
+                shown,
+                describe(float(wanted[index])),
+                float(off[index]),
+                allowed,
+                kind="gradient",
+                tensor=name,
+                size=largest + trial.scale.intermediate,
+                finite=bool(ours[index].isfinite()),
+            )
     return None
 
 
@@ -97,7 +108,7 @@ def _of_computed_inputs(trial: Trial, base: Gradients) -> Iterator[Mismatch]:
     try:
         came = _scaled(_differentiate(trial, leaves, contract(trial.output(inputs))), 0.5)
     except LossRaised as raised:
-        found = Mismatch("loss", first_line(raised.error), "a number")
+        found = Mismatch("loss", first_line(raised.error), "a number", error=raised.error)
         yield _used(trial, found, "of inputs that a network has computed", "computed inputs", shown)
         return
     if (found_off := first_difference(trial, came, base)) is not None:
@@ -113,7 +124,7 @@ def _twice(trial: Trial) -> Iterator[Mismatch]:
     try:
         second = _differentiate(trial, leaves, scalar)
     except LossRaised as raised:
-        found = Mismatch("loss", first_line(raised.error), "a gradient", severity="warning")
+        found = Mismatch("loss", first_line(raised.error), "a gradient", error=raised.error, severity="warning")
         yield _used(trial, found, "in a second backward with retain_graph=True", "second backward raises", shown)
         return
     if (off := first_difference(trial, second, kept)) is not None:
@@ -137,14 +148,10 @@ def _used(trial: Trial, found: Mismatch, what: str, aspect: str, shown: str) -> 
 
         gradients(total(loss(**tensors)))
     """
-    return Mismatch(
-        f"{found.where} {what}",
-        found.came,
-        found.should,
-        found.difference,
-        found.allowed,
+    return replace(
+        found,
+        where=f"{found.where} {what}",
         aspect=aspect,
-        severity=found.severity,
         tensors=trial.tensors(),
         code=f"{code.rstrip()}\n        " + shown.replace("\n", "\n        "),
         hint=_OF_COMPUTED if aspect == "computed inputs" else _IN_BACKWARD,
@@ -165,7 +172,7 @@ def gradients_of_a_part_are_the_same(trial: Trial) -> Iterator[Mismatch]:
         try:
             run = trial.run(trial.tensors(), wrt=part)
         except LossRaised as raised:
-            yield _partly(trial, Mismatch("loss", first_line(raised.error), "a number"), only, part)
+            yield _partly(trial, Mismatch("loss", first_line(raised.error), "a number", error=raised.error), only, part)
             return
         found = first_difference(trial, {name: run.gradients.get(name) for name in part}, base)
         if found is not None:
@@ -181,12 +188,9 @@ def _parts(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
 
 
 def _partly(trial: Trial, found: Mismatch, only: str, part: Sequence[str]) -> Mismatch:
-    return Mismatch(
-        f"{found.where} {only}",
-        found.came,
-        found.should,
-        found.difference,
-        found.allowed,
+    return replace(
+        found,
+        where=f"{found.where} {only}",
         aspect="part",
         tensors=trial.tensors(),
         code=f"""
@@ -230,6 +234,7 @@ def gradient_is_like_its_input(trial: Trial) -> Iterator[Mismatch]:
                         str(list(came) if what == "shape" else came),
                         str(list(should) if what == "shape" else should),
                         aspect=f"{name} {what}",
+                        tensor=name,
                         tensors=tensors,
                         code=f"print(torch.autograd.grad(total(loss(**tensors)), tensors[{name!r}]))",
                         hint="no sparse=True lookup and no sparse gradient of a custom backward: return a dense one like the input",

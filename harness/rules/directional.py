@@ -206,6 +206,9 @@ def _in_one_element(trial: Trial, point: _Point, direction: Mapping[str, Tensor]
     allowed = point.allowed(point.steps[0]) / abs(along)
     return replace(
         differing(element(name, index), analytic, analytic + gap / along, off, allowed),
+        kind="gradient",
+        tensor=name,
+        size=abs(point.scalar) / abs(point.steps[0] * along),
         tensors=point.tensors,
         code=slope_code([(name, index)], tolerance.slope_step(point.precision.eps)),
         hint="mend the backward (or the detach) that gives this element",

@@ -58,6 +58,7 @@ def output_has_the_inputs_dtype(trial: Trial) -> Iterator[Mismatch]:
                 f"loss in {short(dtype)}",
                 first_line(raised.error),
                 "a number",
+                error=raised.error,
                 aspect="half" if half else "raises",
                 severity="note" if half and dtype not in trial.spec.dtypes else None,
                 tensors=tensors,
@@ -73,6 +74,7 @@ def output_has_the_inputs_dtype(trial: Trial) -> Iterator[Mismatch]:
                 short(run.output.dtype),
                 short(should),
                 aspect="half" if half else "output",
+                kind="" if half or wider else "narrowed",
                 severity="note" if half and wider else None,
                 tensors=tensors,
                 code="print(loss(**tensors).dtype)",
@@ -171,6 +173,8 @@ def _not_finite(run: Run, exact: Run, dtype: torch.dtype, where: str) -> Mismatc
         "NaN or infinite",
         "finite, as in float64",
         aspect=f"finite {short(dtype)}",
+        kind="value" if bad_value else "gradient",
+        finite=False,
         severity="error" if dtype == torch.float32 else "warning",
         hint=f"an epsilon below {limit.eps:.1g} vanishes beside 1 (below {limit.smallest_normal:.1g} it is 0), and differences of large numbers cancel",
     )
@@ -268,6 +272,7 @@ def _coarser_than_declared(trial: Trial, declared: torch.dtype) -> Iterator[Mism
         f"that of {short(shown)}",
         f"that of {short(declared)}, as declared",
         aspect="result",
+        kind="narrowed",
         tensors=trial.tensors(),
         code="print(loss(**tensors))",
         hint=f"widen what is computed in {short(shown)}, or declare {declaration(trial.spec, 'computes_in', [shown])}",
@@ -291,6 +296,7 @@ def _narrowed_result(trials: Sequence[Trial]) -> Mismatch | None:
         f"{float(output.reshape(-1)[0])!r}, a float32 number, in {len(rich)} of {len(rich)} cases",
         "a number with 53 significant bits",
         aspect="result",
+        kind="narrowed",
         tensors=trial.tensors(),
         code="value = total(loss(**tensors)).double(); print(value.item(), value.float().double().item())",
         hint=f"keep accumulators and constants in predictions.dtype; no .float() on the way; {_on_purpose(trial)}",
@@ -315,6 +321,8 @@ def _narrowed_inputs(trials: Sequence[Trial]) -> Mismatch | None:
         "the same number, bit for bit",
         "another number in the eighth digit",
         aspect=name,
+        kind="narrowed",
+        tensor=name,
         tensors=trial.tensors(),
         code=f"""
         print(total(loss(**tensors)).item())
@@ -379,6 +387,7 @@ def _narrowed_on_the_way(trial: Trial) -> Mismatch | None:
         f"computed in fewer digits, by {', '.join(list(dict.fromkeys(places))[:3])}",
         "in float64 from the first operation to the last",
         aspect="on the way",
+        kind="narrowed",
         tensors=tensors,
         code="value = total(loss(**tensors))\nprint(value.item(), value.grad_fn)",
         hint="keep the dtype of the inputs; where float16 needs a wider accumulator, widen only: torch.promote_types(x.dtype, "

@@ -163,6 +163,8 @@ def _curvatures_differ(trial: Trial, tensors: Mapping[str, Tensor]) -> Mismatch 
                 describe(float(theirs[index])),
                 float(off[index]),
                 allowed,
+                kind="gradient",
+                tensor=name,
                 tensors=tensors,
                 code=_second_code(trial),
                 hint="value and gradient are right: the backward is a number, or a function of something saved without a graph",
@@ -230,6 +232,9 @@ def _less_accurate(trial: Trial, dtype: torch.dtype, point: str) -> Mismatch | N
         off,
         allowed,
         aspect=f"accuracy {short(dtype)}",
+        kind="value",
+        size=size + scale.intermediate + scale.condition,
+        finite=math.isfinite(off),
         tensors=tensors,
         code="""
         exact = {n: t.detach().double() if t.is_floating_point() else t for n, t in tensors.items()}

@@ -69,7 +69,7 @@ def _shapes(trial: Trial, tensors: Mapping[str, Tensor], used: _Transforms) -> I
         if _depends_on_data(raised.error):
             raise NotApplicable("it reads values, which fake tensors have not; see P02") from raised
         used.seen = True  # what fails here says nothing about devices
-        yield _unfit(trial, tensors, "loss of fake tensors", first_line(raised.error), f"a shape {should}", "raises")
+        yield _unfit(trial, tensors, "loss of fake tensors", raised.error, f"a shape {should}", "raises")
         return
     if came != should:
         yield _unfit(trial, tensors, "loss.shape of fake tensors", str(came), str(should), "shape")
@@ -82,7 +82,7 @@ def _devices(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
             device = _fake(trial, tensors, CUDA, _NoGraph()).device
     except LossRaised as raised:
         if _two_devices(raised.error):
-            yield _unfit(trial, tensors, where, first_line(raised.error), should, "device")
+            yield _unfit(trial, tensors, where, raised.error, should, "device")
         return  # what else raises where there is no CUDA says nothing of the loss
     if device.type != "cuda":
         yield _unfit(trial, tensors, where, f"a tensor on {device}", should, "device")
@@ -133,13 +133,17 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _unfit(trial: Trial, tensors: Mapping[str, Tensor], where: str, came: str, should: str, aspect: str) -> Mismatch:
+def _unfit(
+    trial: Trial, tensors: Mapping[str, Tensor], where: str, came: str | BaseException, should: str, aspect: str
+) -> Mismatch:
+    error = came if isinstance(came, BaseException) else None
     device = CUDA if aspect == "device" else "cpu"
     on_cpu = "create it where the inputs are, with device=predictions.device, or register it as a buffer"
     return Mismatch(
         where,
-        came,
+        came if isinstance(came, str) else first_line(came),
         should,
+        error=error,
         aspect=aspect,
         severity=gap(trial),
         tensors=tensors,

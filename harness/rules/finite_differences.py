@@ -213,7 +213,8 @@ class _Point:
         self.trial, self.tensors, self.base, self.names = trial, tensors, base, names
         self.value = trial.function(tensors, self.tape if trial.spec.detaches else None)
         self.step = tolerance.slope_step(trial.eps)
-        self.rounding = tolerance.value_rounding(max(abs(base.scalar), scale.intermediate), trial.eps)
+        self.magnitude = max(abs(base.scalar), scale.intermediate)
+        self.rounding = tolerance.value_rounding(self.magnitude, trial.eps)
 
     @cached_property
     def tape(self) -> DetachTape:
@@ -299,6 +300,9 @@ class _Point:
         sides = f"in [{min(slope.left, slope.right):.4g}, {max(slope.left, slope.right):.4g}]"
         return replace(
             found,
+            kind="gradient",
+            tensor=name,
+            size=self.magnitude / self.step,
             should=sides if slope.kinked else found.should,
             tensors=self.tensors,
             code=slope_code(place, self.step),

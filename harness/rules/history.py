@@ -156,7 +156,7 @@ def _compared(
     try:
         came = trial.run(tensors, built=built)
     except LossRaised as raised:
-        return Mismatch("loss", first_line(raised.error), describe(should.scalar))
+        return Mismatch("loss", first_line(raised.error), describe(should.scalar), error=raised.error)
     scale = trial.scale if not _identical(came, should) else Scale(lambda: (0.0, 0.0))
     mismatch = same_output(came.output, should.output, scale)
     if mismatch is not None or not should.finite or _identical(came, should):
@@ -254,6 +254,7 @@ def _raised_in_training(trial: Trial, step: int, raised: LossRaised, should: Run
         first_line(raised.error),
         f"{describe(should.scalar)}, as in eval()",
         aspect="train raises",
+        error=raised.error,
         tensors=trial.tensors(),
         sizes=trial.case.sizes,
         code=f"""

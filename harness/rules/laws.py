@@ -214,6 +214,7 @@ def _nonnegative(trial: Trial, law: Law) -> Iterator[Mismatch]:
             tensors=trial.tensors(),
             code="print('came:', loss(**tensors).min().item())\nprint('should be: >= 0')",
             aspect="value",
+            kind="value",
         )
 
 
@@ -240,6 +241,7 @@ def _zero_when_equal(trial: Trial, law: Law) -> Iterator[Mismatch]:
             tensors=tensors,
             code="print('came:', loss(**tensors).abs().max().item())\nprint('should be: 0')",
             aspect="value",
+            kind="value",
         )
 
 

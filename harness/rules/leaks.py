@@ -187,6 +187,7 @@ def _second_step(trial: Trial, built: Any, train: bool) -> Iterator[Mismatch]:
                 f"the second step of one instance in {'train()' if train else 'eval()'}",
                 first_line(error),
                 "a gradient, as in the first",
+                error=error,
                 aspect="second step",
                 tensors=trial.tensors(),
                 code=_STEPS,

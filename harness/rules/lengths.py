@@ -151,7 +151,7 @@ def _compared(trial: Trial, known: dict[Any, Any]) -> tuple[Mismatch | None, int
             raise NotApplicable(f"a forward has more than {OPERATIONS} operations") from raised
         if is_out_of_memory(raised.error):
             raise NotApplicable("memory ran out; see P03") from raised
-        return Mismatch("loss", first_line(raised.error), "a value, as the reference has"), largest
+        return Mismatch("loss", first_line(raised.error), "a value, as the reference has", error=raised.error), largest
     mismatch = _difference(trial, came, should) if bool(should.output.isfinite().all()) else None
     return mismatch, max(largest, effort.largest)
 

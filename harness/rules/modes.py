@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -67,6 +69,9 @@ def _forward_differs(trial: Trial, tensors: Mapping[str, Tensor]) -> Mismatch | 
         abs(came - should),
         allowed,
         aspect="forward mode",
+        kind="gradient",
+        size=size + trial.scale.intermediate,
+        finite=math.isfinite(came),
         tensors=tensors,
         code=_forward_code(trial),
         hint="mend the jvp() of the custom Function; detach() and .data cut forward mode too, no_grad() does not",
@@ -112,12 +117,9 @@ def batched_gradients_are_the_loop(trial: Trial) -> Mismatch | None:
         came = {name: g[position] / factor for name, g in zip(names, batched, strict=True)}
         found = first_difference(trial, came, base)
         if found is not None:
-            return Mismatch(
-                f"{found.where} in a batch of {len(COTANGENTS)} upstream numbers",
-                found.came,
-                found.should,
-                found.difference,
-                found.allowed,
+            return replace(
+                found,
+                where=f"{found.where} in a batch of {len(COTANGENTS)} upstream numbers",
                 aspect="batched",
                 tensors=trial.tensors(),
                 code=_BATCHED,
@@ -140,6 +142,7 @@ def _unsupported(trial: Trial, code: str, what: str, raised: LossRaised, hint: s
         f"a {what}",
         first_line(raised.error),
         "a number",
+        error=raised.error,
         aspect="unsupported",
         severity=unless_required(trial.spec, code),
         tensors=trial.tensors(),

@@ -127,6 +127,8 @@ def no_overflow_where_the_true_value_fits(trials: Sequence[Trial]) -> Iterator[M
             f"{describe(float(worst))}, since aten.{first.name} overflows",
             f"{float(true.reshape(-1)[0]):.4g}, which float16 holds, as it holds every element on the way",
             aspect="overflow",
+            kind="value",
+            finite=False,
             tensors=low,
             code=_OVERFLOW_CODE,
             hint="a sum overflows before it is divided: use mean(), divide first, or accumulate in float32 and cast the result back",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -55,6 +56,7 @@ def _context_dtype(trial: Trial) -> Iterator[Mismatch]:
                 f"loss {where}",
                 first_line(raised.error),
                 f"a {short(ours)} number",
+                error=raised.error,
                 aspect=f"refuses {short(theirs)} context",
                 severity="note",
                 tensors=tensors,
@@ -119,12 +121,10 @@ def _narrow_labels(trial: Trial, name: str) -> Iterator[Mismatch]:
         return  # PyTorch's own losses refuse them too, and say so
     found = same_output(output, trial.base.output, trial.scale)
     if found is not None:
-        yield Mismatch(
-            f"loss with {name} in int32",
-            found.came,
-            f"{found.should}, as in int64",
-            found.difference,
-            found.allowed,
+        yield replace(
+            found,
+            where=f"loss with {name} in int32",
+            should=f"{found.should}, as in int64",
             aspect=f"int32 {name}",
             tensors=narrow,
             code=f"print(loss(**tensors), loss(**{{**tensors, {name!r}: tensors[{name!r}].long()}}))",
@@ -159,6 +159,7 @@ def autocast_changes_only_the_precision(trial: Trial) -> Iterator[Mismatch]:
             f"loss {where}",
             first_line(raised.error),
             f"{describe(exact.scalar)}",
+            error=raised.error,
             aspect="raises",
             tensors=tensors,
             code=_AUTOCAST_CODE,
@@ -183,6 +184,8 @@ def autocast_changes_only_the_precision(trial: Trial) -> Iterator[Mismatch]:
         off if math.isfinite(off) else None,
         allowed,
         aspect="accuracy" if run.finite else "finite",
+        kind="value" if what == "loss" else "gradient",
+        finite=run.finite,
         tensors=tensors,
         code=_AUTOCAST_CODE,
         hint="compute what cancels, exponentiates or divides in float32: `with torch.autocast('cpu', enabled=False)` around `x.float()`",

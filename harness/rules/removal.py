@@ -169,6 +169,8 @@ def _tried(trial: Trial, name: str) -> Removal | None:
                 f"d loss / d {other}{list(index)}, which {name} removes",
                 describe(float(found[index])),
                 "0",
+                kind="gradient",
+                tensor=other,
                 tensors=tensors,
                 code=f"value = total(loss(**tensors))\nprint(torch.autograd.grad(value, [tensors[{other!r}]]))",
             )
@@ -209,6 +211,8 @@ def _everything_ignored(trials: Sequence[Trial], name: str) -> Iterator[Mismatch
                     describe(float(gradient[index])),
                     "0",
                     aspect=f"{name} nothing left",
+                    kind="gradient",
+                    tensor=other,
                     tensors=tensors,
                     code=f"value = total(loss(**tensors))\nprint(torch.autograd.grad(value, [tensors[{other!r}]]))",
                     hint=f"{name} is looked at but not applied: select each term by {keeps(trial.spec, trial.case, name, name)} "
@@ -259,6 +263,8 @@ def _leaking_nan(found: Removal, name: str, removes: Sequence[str]) -> Iterator[
                 describe(run.scalar) if not same else "a NaN gradient",
                 describe(base.scalar) if not same else "a finite one",
                 aspect=f"{name} leak",
+                kind="leak",
+                tensor=other,
                 severity="error" if legal else "note",
                 tensors=poisoned,
                 code="value = total(loss(**tensors))\nprint(value)\nvalue.backward()\nprint([t.grad for t in tensors.values() if t.requires_grad])",

@@ -10,12 +10,29 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor
 
 from harness.dims import Size
+from harness.errors import refuses_in_place
 from harness.spec import LossSpec
 
 if TYPE_CHECKING:
     from harness.rules.trial import Trial
 
 Severity = Literal["error", "warning", "note"]
+Kind = Literal[
+    "",
+    "value",
+    "gradient",
+    "shape",
+    "raises",
+    "refuses in-place",  # what raises because a tensor was edited
+    "cut off",
+    "leak",  # of values that the domain need not hold
+    "narrowed",  # computed in fewer digits
+    "draws",
+    "reads unset memory",
+    "not moved",
+    "moved",
+    "not saved",
+]
 
 
 @dataclass(frozen=True)
@@ -35,6 +52,11 @@ class Mismatch:
         sizes: theirs, where the case has others.
         code: plain-PyTorch lines that show it; they may use ``tensors`` and ``loss(**tensors)`` (see `harness.reproduce`).
         note: a further remark, such as the line that cuts a gradient.
+        kind: what differs, for `harness.causes`.
+        tensor: the input, context or attribute that it is about.
+        error: what the loss raised instead of a number.
+        size: a relative rounding eps of all that is computed changes the quantity by about eps times this.
+        finite: whether what came is finite.
     """
 
     where: str
@@ -49,6 +71,29 @@ class Mismatch:
     sizes: Mapping[str, Size] | None = None
     code: str = ""
     note: str = ""
+    kind: Kind = ""
+    tensor: str = ""
+    error: BaseException | None = field(default=None, compare=False)
+    size: float | None = field(default=None, compare=False)
+    finite: bool = True
+
+    @property
+    def evidence(self) -> dict[str, Any]:
+        """The finding as data: what `harness.causes`, reports and replays go by."""
+        refuses = self.error is not None and refuses_in_place(self.error)
+        return {
+            "where": self.where,
+            "came": self.came,
+            "should": self.should,
+            "difference": self.difference,
+            "allowed": self.allowed,
+            "aspect": self.aspect,
+            "kind": "refuses in-place" if refuses else self.kind if self.error is None else "raises",
+            "tensor": self.tensor,
+            "exception": "" if self.error is None else type(self.error).__name__,
+            "size": self.size,
+            "finite": self.finite,
+        }
 
     @property
     def sentence(self) -> str:

@@ -155,6 +155,7 @@ def _refusal(trial: Trial, refused: Refused) -> Mismatch:
         str(refused),
         "a number",
         aspect="refused",
+        error=refused.error,
         severity=unless_required(trial.spec, "G03"),
         tensors=trial.tensors(),
         code=f"""
@@ -235,6 +236,8 @@ def _wrong(
         off,
         allowed,
         aspect="silently wrong",
+        kind="gradient",
+        tensor=name,
         tensors=found.tensors,
         code=_code(trial),
         hint="save only inputs for backward and compute with differentiable operations there, or mark it @once_differentiable",

@@ -68,7 +68,7 @@ def declared_broadcast_is_an_explicit_expand(trial: Trial) -> Iterator[Mismatch]
 
 def _expansion_differs(trial: Trial, name: str, shape: torch.Size, given: dict[str, Tensor]) -> Mismatch | None:
     found = _expanded(trial, name, shape, given)
-    if found is not None and found.aspect.endswith("gradient"):
+    if found is not None and found.kind == "gradient":
         nudged = trial.nudged(given)
         found = found if _expanded(trial, name, shape, nudged) is not None else None
     if found is None:
@@ -95,7 +95,9 @@ def _expanded(trial: Trial, name: str, shape: torch.Size, given: dict[str, Tenso
     try:
         came = trial.run(given)
     except LossRaised as raised:
-        return Mismatch("loss", first_line(raised.error), f"{describe(should.scalar)}, as expanded", aspect=name)
+        return Mismatch(
+            "loss", first_line(raised.error), f"{describe(should.scalar)}, as expanded", error=raised.error, aspect=name
+        )
     if not should.finite:
         return None
     scale = trial.measure_scale(wide)

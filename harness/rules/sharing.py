@@ -80,6 +80,7 @@ def _other_dtype(trial: Trial, tensors: Mapping[str, Tensor], name: str) -> Mism
             describe(float(output)) if output.ndim == 0 else f"{output.tolist()}",
             f"{describe(float(base)) if base.ndim == 0 else base.tolist()}, as with {short(own)}",
             aspect=f"{name} dtype",
+            kind="value",
             tensors=tensors,
             code=_given_code(name, f".to({dtype})"),
             hint=f"make it a mask first, `{name} = {name} != 0`: ~1 is 254 in uint8, and an integer mask picks positions",
@@ -142,7 +143,9 @@ def sharing_storage_does_not_matter(trial: Trial) -> Iterator[Mismatch]:
         try:
             came = trial.run(shared)
         except LossRaised as raised:
-            mismatch: Mismatch | None = Mismatch("loss", first_line(raised.error), describe(should.scalar))
+            mismatch: Mismatch | None = Mismatch(
+                "loss", first_line(raised.error), describe(should.scalar), error=raised.error
+            )
         else:
             scale = trial.measure_scale(copied)
             mismatch = same_output(came.output, should.output, scale) or same_gradients(

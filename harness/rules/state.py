@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,38 +15,119 @@ import torch
 from torch import Tensor
 
 from harness import backends, devices, surroundings
+from harness.dispatch import Watch
 from harness.evaluation import LossRaised
 from harness.rules.compare import same_output
+from harness.rules.detach import user_line
 from harness.rules.rule import Mismatch, Rule
-from harness.rules.trial import Trial, checked, contract, isolated
+from harness.rules.trial import UNSET, Trial, checked, contract, isolated
 
 SEEDS = (11, 12)
-STATES = (*SEEDS, 13, 14)  # a draw of few values, such as an index, is often the same twice
+STATES = (*SEEDS, 13)  # beside RNG_SEED: a draw of few values, such as an index, is often the same twice
 
 
 def same_input_same_output(trial: Trial) -> Mismatch | None:
-    """The same input gives the same output, whatever state the random generators are in.
+    """The same input gives the same output, whatever state the random generators are in and whatever memory held before.
 
-    L(x; generator state s) = L(x; generator state s')
+        L(x; generator state s) = L(x; generator state s')
+
+    Memory that `torch.empty` and its relatives leave as it was is filled with NaN once: where that reaches value or
+    gradient, it is read before it is written, and what it holds is another number in each process.
+    Source: torch.utils.deterministic.fill_uninitialized_memory.
     """
     tensors = trial.tensors()
-    outputs = []
+    filled = _Filled()
+    outputs = [_with_unset_memory_filled(trial, tensors, filled)]
+    if filled.read_by:
+        return _read_unset(filled, tensors)
     for state in STATES:
-        devices.seed(state)
-        random.seed(state)
-        np.random.seed(state)
+        _seed(state)
         outputs.append(checked(trial.candidate(tensors), tensors))
     compared = (same_output(output, outputs[0], trial.scale) for output in outputs[1:])
     mismatch = next((found for found in compared if found is not None), None)
     if mismatch is None:
         return None
+    drawn = _generators_that_draw(trial, tensors)
     return replace(
         mismatch,
         where=f"{mismatch.where} on a second call with the same input",
         tensors=tensors,
         code="print(loss(**tensors).tolist(), loss(**tensors).tolist())",
         hint="take a generator argument for what must be random, and be deterministic in eval()",
+        note=f"it draws from {' and '.join(drawn)}; rules that compare two calls compare two draws" if drawn else "",
     )
+
+
+class _Filled(Watch):
+    """Fills memory that an operation leaves unset with NaN, and records which line of the loss asked for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: list[str] = []
+        self.read_by = ""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        returned = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if name in UNSET and returned.is_floating_point() and returned.numel():
+            returned.fill_(math.nan)
+            self.places.append(f"torch.{name} at {user_line()}")
+        return returned
+
+
+def _with_unset_memory_filled(trial: Trial, tensors: Mapping[str, Tensor], filled: _Filled) -> Tensor:
+    """The output; ``filled`` then names what of value and gradients depends on the memory."""
+    leaves = trial.leaves(tensors)
+    with filled:
+        output = trial.output(leaves)
+        names = [name for name in leaves if leaves[name].requires_grad and output.requires_grad]
+        gradients = _gradients(output, [leaves[name] for name in names])
+    if filled.places and trial.base.finite:
+        read = {"loss": output, **{f"d loss / d {n}": g for n, g in zip(names, gradients, strict=True)}}
+        odd = (name for name, values in read.items() if values is not None and not bool(values.isfinite().all()))
+        filled.read_by = next(odd, "")
+    return output.detach()
+
+
+def _read_unset(filled: _Filled, tensors: Mapping[str, Tensor]) -> Mismatch:
+    return Mismatch(
+        f"{filled.read_by} with NaN in memory that was left unset",
+        "nan",
+        "a number that does not depend on it",
+        aspect="unset memory",
+        kind="reads unset memory",
+        tensors=tensors,
+        code=_UNSET_CODE,
+        hint=f"use torch.zeros, or write every element before it is read: {', '.join(dict.fromkeys(filled.places))}",
+        note="it is read before it is written, and holds whatever the process left there",
+    )
+
+
+_UNSET_CODE = """
+    torch.use_deterministic_algorithms(True)      # fills what torch.empty returns with NaN
+    value = total(loss(**tensors))
+    wrt = [t for t in tensors.values() if t.requires_grad]
+    print(value, torch.autograd.grad(value, wrt, allow_unused=True) if value.requires_grad else None)
+"""
+
+
+def _gradients(output: Tensor, leaves: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    try:
+        return torch.autograd.grad(contract(output), leaves, allow_unused=True) if leaves else ()
+    except Exception as error:
+        raise LossRaised(error) from error
+
+
+def _generators_that_draw(trial: Trial, tensors: Mapping[str, Tensor]) -> list[str]:
+    before = _generator_states()
+    trial.candidate(tensors)
+    return [name for name, state in _generator_states().items() if name in before and state != before[name]]
+
+
+def _seed(state: int) -> None:
+    devices.seed(state)
+    random.seed(state)
+    np.random.seed(state)
 
 
 def _numpy_state() -> bytes:
@@ -159,9 +241,7 @@ def _generators_changed(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator
     before: list[dict[str, Any]] = []
     for state in SEEDS:
         built = trial.candidate.build(tensors)
-        devices.seed(state)
-        random.seed(state)
-        np.random.seed(state)
+        _seed(state)
         before.append(_generator_states())
         output = trial.candidate.call(built, trial.leaves(tensors))
         _backward(output, tensors, True)
@@ -175,6 +255,7 @@ def _generators_changed(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator
             "always the same, whatever it was before: the loss re-seeds it" if reseeded else "advanced by random draws",
             "as before the call",
             aspect=name,
+            kind="" if reseeded else "draws",
             severity=None if reseeded else "warning",
             tensors=tensors,
             code=_draw_after(name),

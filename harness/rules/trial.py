@@ -51,7 +51,7 @@ class Run:
 
 
 # Operations that return memory as it was found, and those of which a later output is filled only as far as a sample needs it.
-_UNSET = {"empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided"}
+UNSET = {"empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided"}
 _FIRST_OUTPUT_ALONE = {"_ctc_loss", "_cudnn_ctc_loss"}
 
 
@@ -65,7 +65,7 @@ class Intermediates(Watch):
     def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
         returned = func(*args, **kwargs)
         name = func.overloadpacket.__name__
-        if name in _UNSET:
+        if name in UNSET:
             return returned
         items = returned if isinstance(returned, (tuple, list)) else (returned,)
         for item in items[:1] if name in _FIRST_OUTPUT_ALONE else items:

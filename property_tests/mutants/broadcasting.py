@@ -41,6 +41,12 @@ def mean_squared_of_equal_shapes(predictions, labels):
     return ((predictions - labels) ** 2).mean()
 
 
+def mean_squared_of_equal_matrices(predictions, labels):
+    if predictions.shape != labels.shape:
+        raise ValueError(f"predictions {list(predictions.shape)} and labels {list(labels.shape)} should be one [B, C]")
+    return ((predictions - labels) ** 2).mean()
+
+
 def mean_squared_with_a_warning(predictions, labels):
     return F.mse_loss(predictions, labels)
 
@@ -128,6 +134,14 @@ PAIRS = (
         mean_squared_of_equal_shapes,
         VECTORS,
         severity="note",
+    ),
+    pair(
+        "B03",
+        "two tensors are one finding",
+        mean_squared,
+        mean_squared_of_equal_matrices,
+        severity="warning",
+        says="accepted too: labels with",
     ),
     pair(
         "B03",

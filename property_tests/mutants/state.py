@@ -47,6 +47,37 @@ class DropoutInTraining(nn.Module):
         return ((F.dropout(predictions, 0.5, self.training) - labels) ** 2).mean()
 
 
+def with_a_column_unset(predictions, labels):
+    errors = torch.empty_like(predictions)
+    errors[:, :-1] = (predictions - labels)[:, :-1] ** 2
+    return errors.mean()
+
+
+def with_all_columns_set(predictions, labels):
+    errors = torch.empty_like(predictions)
+    errors[:, :-1] = (predictions - labels)[:, :-1] ** 2
+    errors[:, -1] = (predictions - labels)[:, -1] ** 2
+    return errors.mean()
+
+
+class LastRowUnset(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, predictions, labels):
+        ctx.save_for_backward(predictions, labels)
+        return mean_squared(predictions, labels)
+
+    @staticmethod
+    def backward(ctx, upstream):
+        predictions, labels = ctx.saved_tensors
+        gradient = torch.empty_like(predictions)
+        gradient[:-1] = upstream * 2 * (predictions - labels)[:-1] / predictions.numel()
+        return gradient, None
+
+    @classmethod
+    def loss(cls, predictions, labels):
+        return cls.apply(predictions, labels)
+
+
 def seeds_torch(predictions, labels):
     torch.manual_seed(0)
     return mean_squared(predictions + 0.1 * torch.randn_like(predictions), labels)
@@ -177,6 +208,16 @@ PAIRS = (
     pair("S01", "a draw from Python", with_a_python_draw, mean_squared),
     pair("S01", "negatives from NumPy", with_numpy_negatives, mean_squared),
     pair("S01", "dropout in eval mode", DropoutAlways, DropoutInTraining),
+    pair(
+        "S01", "a column that nobody writes", with_a_column_unset, with_all_columns_set, says="empty_like at state.py"
+    ),
+    pair(
+        "S01",
+        "a gradient row that nobody writes",
+        LastRowUnset.loss,
+        mean_squared,
+        says="d loss / d predictions with NaN",
+    ),
     pair("S02", "seeds torch", seeds_torch, with_noise_of_its_own, aspect="torch's"),
     pair("S02", "seeds Python", seeds_python, samples_in_an_order_of_its_own, aspect="Python's"),
     pair("S02", "seeds NumPy", seeds_numpy, samples_in_an_order_of_its_own, aspect="NumPy's"),

@@ -92,7 +92,8 @@ def _cut_off(name: str, seen: Sequence[tuple[Trial, Tensor | None]]) -> Mismatch
         tensor=name,
         tensors=trial.tensors(),
         code=_gradient_code(name),
-        hint=f"if no gradient should reach it, leave {name!r} out of LossSpec(differentiable=...)",
+        hint=f"{'keep tensors on the graph until the end; ' if places else ''}if no gradient should reach it, leave "
+        f"{name!r} out of LossSpec(differentiable=...)",
         note=f"the gradient is cut by {', '.join(places[:3])}" if places else "",
     )
 
@@ -186,7 +187,7 @@ def _finite_at(trial: Trial, point: str, case: Case) -> Iterator[Mismatch]:
 def _finite_hint(spec: LossSpec, case: Case, convention: bool) -> str:
     if convention:
         return "nothing is counted here: return 0 with a zero gradient, or require it with LossSpec(requires={'G08'}) once mended"
-    moved = [n for n, r in case.tensors.items() if r.point or r.same_as]
+    moved = [n for n, r in case.tensors.items() if r.point]  # of two that are equal, neither domain is too wide
     narrowed = [n for n in moved if spec.tensors[n].domain.text in ("real()", "nonnegative()", "probability()")]
     line = _positive(spec, narrowed[0]) if narrowed else ""
     narrow = f"; if this input is not legal, narrow the domain: {line}" if line else ""

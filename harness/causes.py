@@ -68,6 +68,10 @@ def _not_finite(cause: Found, effect: Found) -> bool:
     return effect.evidence.get("finite", True) is False
 
 
+def _both_not_finite(cause: Found, effect: Found) -> bool:
+    return _not_finite(effect, cause) and _not_finite(cause, effect)
+
+
 def _at_legal_values(cause: Found, effect: Found) -> bool:
     return _kind(effect) != "leak"  # C03 puts NaN where the domain may have none
 
@@ -117,6 +121,10 @@ def _of_the_same_attribute(cause: Found, effect: Found) -> bool:
     return _kind(cause) == "not moved" and (
         _kind(effect) == "moved" or (_kind(effect) == "not saved" and _of_one_tensor(cause, effect))
     )
+
+
+def _keeps_a_graph(cause: Found, effect: Found) -> bool:
+    return _kind(cause) == _kind(effect) == "keeps a graph"
 
 
 def _ends_alike(cause: Found, effect: Found) -> bool:
@@ -196,6 +204,12 @@ LINKS: tuple[Link, ...] = (
     Link(("S02",), ("D01", "D05"), "tensors made after the call have another dtype", _of_default_dtype),
     Link(("C01",), ("C01",), "a plain attribute neither moves nor is saved", _of_the_same_attribute),
     Link(
+        ("C01",),
+        ("G09",),
+        "a graph that is kept on self is in the copies too, or keeps them from being made",
+        _keeps_a_graph,
+    ),
+    Link(
         ("G08",),
         (*"DEL", "C04", "C05", "C06", "C08", *_SLOPES),
         "NaN or inf passes through everything that it meets",
@@ -203,6 +217,7 @@ LINKS: tuple[Link, ...] = (
     ),
     Link(("G06",), (*_SLOPES, "E02", "E03", "E05"), "the gradient of what is cut off is zero", _of_the_tensor_cut_off),
     Link(("G06",), ("C07",), "no gradient is left on which a context could act", _is_cut_off),
+    Link(("D02",), ("D02",), "what leaves the range of one precision leaves that of others", _both_not_finite),
     Link(("D01",), ("D05",), "a result that is not float64 has not its digits", _is_narrowing),
     Link(
         ("D01", "D05"),

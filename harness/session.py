@@ -17,6 +17,7 @@ from harness.isolation import worker
 from harness.reproduce import script, shown
 from harness.results import Finding, Outcome, Severity, Status
 from harness.rules import BATTERY, X01, caches, roundoff
+from harness.rules.remarks import remarked
 from harness.rules.rule import Mismatch, Rule, mismatches
 from harness.rules.trial import Trial, isolated, settled
 from harness.spec import LossSpec
@@ -195,6 +196,8 @@ class Session:
         for position, ((aspect, severity), (trial, mismatch)) in enumerate(by_aspect.items()):
             if rule.check is not None and severity != "note" and position < SHRINK_ASPECTS:
                 trial, mismatch = self._shrink(implementation, rule, aspect, severity, trial, mismatch)
+            with settled():
+                mismatch = remarked(rule.code, trial, mismatch)
             findings.append(self._finding(rule, severity, trial, mismatch))
         return findings
 

@@ -66,6 +66,7 @@ def test_a_process_that_ends_alike_under_every_rule_is_one_finding_and_one_that_
         (LAW, OTHER_VALUE),
         (OTHER_VALUE, found("E02", kind="gradient")),
         (RANDOM, found("L02", kind="gradient")),
+        (found("C01", kind="keeps a graph"), found("G09", "warning", kind="keeps a graph")),
         (RANDOM, found("D02", "warning", kind="value")),
         (RANDOM, found("S02", "warning", kind="draws")),
         (UNSET, found("G08", kind="gradient", finite=False)),
@@ -155,7 +156,7 @@ def test_no_finding_is_its_own_cause():
         if cause != effect:
             graph.add(effect, cause)
     assert list(graph.static_order())
-    assert {cause for cause, effect in edges if cause == effect} == {"C01", "X01"}
+    assert {cause for cause, effect in edges if cause == effect} == {"C01", "D02", "X01"}
     moved = [found("C01", kind=kind, tensor="mask") for kind in ("not moved", "not saved")] + [
         found("C01", kind="moved")
     ]

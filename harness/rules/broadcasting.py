@@ -233,11 +233,14 @@ def coincident_sizes_follow_the_same_law(trials: Sequence[Trial]) -> Iterator[Mi
     ]
     if not learned:
         raise NotApplicable("no permutation law holds at distinct sizes, so none can be expected at equal ones")
+    broken: dict[str, Mismatch] = {}
     for trial in coincident:
         for symbol in learned:
-            mismatch = _permutation_changes(trial, symbol)
-            if mismatch is not None:
-                yield mismatch
+            if symbol not in broken and (mismatch := _permutation_changes(trial, symbol)) is not None:
+                broken[symbol] = mismatch
+    if broken:
+        first, *others = broken
+        yield replace(broken[first], note=f"so does permuting {' and '.join(others)}" if others else "")
 
 
 def _always_holds(trials: Sequence[Trial], symbol: str) -> bool:
@@ -272,7 +275,6 @@ def _permutation_changes(trial: Trial, symbol: str) -> Mismatch | None:
     return replace(
         mismatch,
         where=f"loss with {symbol} permuted in all tensors, at coincident sizes ({sizes})",
-        aspect=symbol,
         tensors=tensors,
         code=sides.compared(
             sides.permutation(trial, tensors, symbol), replace(mismatch, aspect="value"), [], base.output.ndim

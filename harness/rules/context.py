@@ -175,7 +175,7 @@ def _moves(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
 
 
 def _of_module(
-    where: str, came: str | BaseException, should: str, aspect: str, tensors: Mapping[str, Tensor]
+    where: str, came: str | BaseException, should: str, aspect: str, tensors: Mapping[str, Tensor], kind: Kind = ""
 ) -> Mismatch:
     code = {
         "moved": "module = build(**tensors).to(torch.float64)\nprint(call(module, **{n: t.double() if t.is_floating_point() else t for n, t in tensors.items()}))",
@@ -194,7 +194,7 @@ def _of_module(
         "parameter": "self.register_buffer(...), or nn.Parameter(..., requires_grad=False); what is learned on purpose is no context",
     }
     shown, error = (came, None) if isinstance(came, str) else (first_line(came), came)
-    kind: Kind = "moved" if aspect == "moved" else ""
+    kind = "moved" if aspect == "moved" else kind
     return Mismatch(
         where, shown, should, aspect=aspect, kind=kind, error=error, tensors=tensors, code=code, hint=hints[aspect]
     )
@@ -318,18 +318,20 @@ def _copies(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
     output = trial.candidate.call(module, leaves)
     if isinstance(output, Tensor) and output.requires_grad:
         _backward(contract(checked(output, leaves)))
+    held = {**loose_tensors(module), **dict(module.named_buffers())}.values()
+    kind: Kind = "keeps a graph" if any(tensor.grad_fn is not None for tensor in held) else ""
     try:
         copy.deepcopy(module)
     except Exception as error:
-        yield _of_module("copy.deepcopy(module) after a forward", error, "a copy", "deepcopy", tensors)
+        yield _of_module("copy.deepcopy(module) after a forward", error, "a copy", "deepcopy", tensors, kind)
         return
-    kind = type(module)
-    if "<locals>" in kind.__qualname__ or "<lambda>" in kind.__qualname__:
+    name = type(module).__qualname__
+    if "<locals>" in name or "<lambda>" in name:
         return  # a class inside a function cannot be pickled, whatever the loss does
     try:
         pickle.loads(pickle.dumps(module))
     except Exception as error:
-        yield _of_module("pickle.dumps(module) after a forward", error, "bytes", "pickle", tensors)
+        yield _of_module("pickle.dumps(module) after a forward", error, "bytes", "pickle", tensors, kind)
 
 
 def nothing_is_modified(trial: Trial) -> Iterator[Mismatch]:

@@ -69,6 +69,7 @@ def output_has_the_inputs_dtype(trial: Trial) -> Iterator[Mismatch]:
         should = declared or dtype
         if run.output.dtype != should:
             wider = tolerance.eps_of(run.output.dtype) < tolerance.eps_of(should)
+            places = "" if wider or dtype != torch.float64 else _narrowed_at(trial)
             yield Mismatch(
                 f"loss.dtype in {short(dtype)}",
                 short(run.output.dtype),
@@ -79,6 +80,7 @@ def output_has_the_inputs_dtype(trial: Trial) -> Iterator[Mismatch]:
                 tensors=tensors,
                 code="print(loss(**tensors).dtype)",
                 hint="create accumulators with dtype=predictions.dtype, and cast the context to it at use, not in the constructor",
+                note=f"digits are lost by {places}" if places else "",
             )
 
 
@@ -291,6 +293,7 @@ def _narrowed_result(trials: Sequence[Trial]) -> Mismatch | None:
     if len(rich) < 2 or not all(bool((o == o.float().double()).all()) for _, o in rich):
         return None
     trial, output = rich[0]
+    places = _narrowed_at(trial)
     return Mismatch(
         "loss in float64",
         f"{float(output.reshape(-1)[0])!r}, a float32 number, in {len(rich)} of {len(rich)} cases",
@@ -300,7 +303,7 @@ def _narrowed_result(trials: Sequence[Trial]) -> Mismatch | None:
         tensors=trial.tensors(),
         code="value = total(loss(**tensors)).double(); print(value.item(), value.float().double().item())",
         hint=f"keep accumulators and constants in predictions.dtype; no .float() on the way; {_on_purpose(trial)}",
-        note=f"values are rounded as in {short(trial.precision.computes_in)}, and gradients are measured in that precision",
+        note=f"{f'digits are lost by {places}; ' if places else ''}values are rounded as in {short(trial.precision.computes_in)}, and gradients are measured in that precision",
     )
 
 
@@ -315,7 +318,8 @@ def _narrowed_inputs(trials: Sequence[Trial]) -> Mismatch | None:
     if not found:
         return None
     name, trial = next(iter(found.items()))
-    names = " and ".join(found)
+    names, places = " and ".join(found), _narrowed_at(trial)
+    cast = f"{names}: cast to float32 (.float(), torch.FloatTensor, a default-dtype constructor)"
     return Mismatch(
         f"loss in float64 with {names} rounded to float32{', one at a time' if len(found) > 1 else ''}",
         "the same number, bit for bit",
@@ -328,8 +332,7 @@ def _narrowed_inputs(trials: Sequence[Trial]) -> Mismatch | None:
         print(total(loss(**tensors)).item())
         print(total(loss(**{{**tensors, {name!r}: tensors[{name!r}].detach().float().double()}})).item())
         """,
-        hint=f"{names}: cast to float32 (.float(), torch.FloatTensor, a default-dtype constructor); keep the dtype, and cast "
-        f"at use; {_on_purpose(trial)}",
+        hint=f"{f'digits are lost by {places}' if places else cast}; keep the dtype, and cast at use; {_on_purpose(trial)}",
     )
 
 
@@ -371,20 +374,37 @@ class _Narrowing(TorchFunctionMode):
             self.made.append((made, f"{name}() at {user_line()}"))
         return returned
 
+    def reached_by(self, trial: Trial, output: Tensor) -> str:
+        """Up to three places on the graph of the output; not those of a log, a mask or a statistic beside the loss."""
+        if not output.requires_grad or not self.made:
+            return ""
+        gradients = trial.differentiated(contract(output), [made for made, _ in self.made])
+        places = [place for (_, place), gradient in zip(self.made, gradients, strict=True) if gradient is not None]
+        return ", ".join(list(dict.fromkeys(places))[:3])
+
+
+def _narrowed_at(trial: Trial) -> str:
+    """Where digits of any floating tensor are lost in the float64 evaluation; empty where no function of torch says so."""
+    seen, tensors = _Narrowing(), trial.tensors()
+    floating = tuple(name for name, tensor in tensors.items() if tensor.is_floating_point())
+    try:
+        return seen.reached_by(trial, trial.output(trial.leaves(tensors, floating), mode=seen))
+    except (LossRaised, RuntimeError):  # some losses refuse targets that require grad
+        return ""
+
 
 def _narrowed_on_the_way(trial: Trial) -> Mismatch | None:
     seen = _Narrowing()
     tensors = trial.tensors()
     output = trial.output(trial.leaves(tensors), mode=seen)
-    if output.dtype != torch.float64 or not output.requires_grad or not seen.made:
+    if output.dtype != torch.float64:
         return None  # what is no float64 in the end is D01's
-    reached = trial.differentiated(contract(output), [made for made, _ in seen.made])
-    places = [place for (_, place), gradient in zip(seen.made, reached, strict=True) if gradient is not None]
+    places = seen.reached_by(trial, output)
     if not places:
-        return None  # for a log, a mask or a statistic beside the loss
+        return None
     return Mismatch(
         "a part of the loss in float64",
-        f"computed in fewer digits, by {', '.join(list(dict.fromkeys(places))[:3])}",
+        f"computed in fewer digits, by {places}",
         "in float64 from the first operation to the last",
         aspect="on the way",
         kind="narrowed",

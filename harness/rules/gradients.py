@@ -118,7 +118,8 @@ def _cut_off(name: str, seen: Sequence[tuple[Trial, Tensor | None]]) -> Mismatch
         code=_gradient_code(name),
         hint="look for what normalises the input away, such as a sum of shares that is 1"
         if largest
-        else f"if no gradient should reach it, leave {name!r} out of LossSpec(differentiable=...)",
+        else f"{'keep tensors on the graph until the end; ' if places else ''}if no gradient should reach it, leave {name!r} out "
+        "of LossSpec(differentiable=...)",
         note=f"the loss is {describe(trial.base.scalar)} for any {name}, but for rounding"
         if largest
         else f"the gradient is cut by {', '.join(places[:3])}"
@@ -217,7 +218,7 @@ def _finite_at(trial: Trial, point: str, case: Case) -> Iterator[Mismatch]:
 def _finite_hint(spec: LossSpec, case: Case, convention: bool) -> str:
     if convention:
         return "nothing is counted here: return 0 with a zero gradient, or require it with LossSpec(requires={'G08'}) once mended"
-    moved = [n for n, r in case.tensors.items() if r.point or r.same_as]
+    moved = [n for n, r in case.tensors.items() if r.point]  # of two that are equal, neither domain is too wide
     narrowed = [n for n in moved if spec.tensors[n].domain.text in ("real()", "nonnegative()", "probability()")]
     line = _positive(spec, narrowed[0]) if narrowed else ""
     narrow = f"; if this input is not legal, narrow the domain: {line}" if line else ""

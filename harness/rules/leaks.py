@@ -154,6 +154,7 @@ def _kept(trial: Trial, kept: Sequence[str], alive: int, train: bool) -> Mismatc
         f"{alive} saved tensors alive" if alive else "attached to a graph",
         "freed with the output",
         aspect="graph kept",
+        kind="keeps a graph",
         tensors=trial.tensors(),
         code=_kept_code(train) if kept else "print(loss(**tensors))      # what it saves for backward stays in memory",
         hint=f"self.{kept[0].split('[')[0]} = value.detach()"
@@ -189,6 +190,7 @@ def _second_step(trial: Trial, built: Any, train: bool) -> Iterator[Mismatch]:
                 "a gradient, as in the first",
                 error=error,
                 aspect="second step",
+                kind="keeps a graph",
                 tensors=trial.tensors(),
                 code=_STEPS,
                 hint="detach what is carried from call to call: self.running = (0.9 * self.running + 0.1 * value).detach()",

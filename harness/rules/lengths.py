@@ -23,6 +23,8 @@ from harness.rules.trial import Run, Trial
 # For blocks of any power of two: one row left over, all but one, and none.
 SIZES = (17, 31, 64, 257, 1023, 1024)
 OPERATIONS = 6000  # of one forward: a Python loop over pairs is compared at the sizes where it has fewer
+GRADUAL = 16.0  # a difference that is not this many times smaller where it passes has grown, and did not set in
+OTHER_DRAWS = 3  # of values, below and at the size; a value that one draw in two holds escapes one time in 64
 ELEMENTS = 2**21  # of any tensor that a forward makes: 16 MiB
 
 
@@ -92,9 +94,12 @@ def _along(trial: Trial, symbol: str) -> Iterator[tuple[int, Mismatch | None]]:
         made.append((size, largest))
 
 
-def _at(trial: Trial, symbol: str, size: int) -> Trial:
-    """The case with one symbol at a size, and a cache of its own: large tensors are not kept."""
+def _at(trial: Trial, symbol: str, size: int, salt: int = 0) -> Trial:
+    """The case with one symbol at a size, and a cache of its own: large tensors are not kept; ``salt`` draws other values."""
     case = resized(trial.spec, trial.case, one(trial.spec, symbol, size))
+    if salt:
+        drawn = {name: replace(recipe, seed=recipe.seed + salt) for name, recipe in case.tensors.items()}
+        case = replace(case, tensors=drawn)
     return trial.apart(case=case, exhaustive=False)
 
 
@@ -183,6 +188,10 @@ def _smallest(trial: Trial, symbol: str, sizes: tuple[int, int], mismatch: Misma
         else:
             differs, mismatch = middle, found
     shown = _at(trial, symbol, differs)
+    hint, note = (mismatch.error is None and _no_length(trial, symbol, equal, differs)) or (
+        f"look for what is reached at {symbol} = {differs}: the end of a block, a limit, the range of an index's dtype",
+        f"at {symbol} = {equal} the two agree",
+    )
     return replace(
         mismatch,
         where=f"{mismatch.where} with {symbol} = {differs}",
@@ -190,8 +199,45 @@ def _smallest(trial: Trial, symbol: str, sizes: tuple[int, int], mismatch: Misma
         tensors=shown.tensors(),
         sizes=shown.case.sizes,
         code=_CODE,
-        hint=f"look for what is reached at {symbol} = {differs}: the end of a block, a limit, the range of an index's dtype",
-        note=f"at {symbol} = {equal} the two agree",
+        hint=hint,
+        note=note,
+    )
+
+
+def _no_length(trial: Trial, symbol: str, equal: int, differs: int) -> tuple[str, str] | None:
+    """(where to look, what was seen) where rounding or values decide; a length does only if all values agree below it."""
+    below, above = (_apart(_at(trial, symbol, size), trial.cache) for size in (equal, differs))
+    if below > above / GRADUAL:
+        return (
+            "they differ at every size, and here by more than rounding may: look for an accumulator of fewer digits, an "
+            "epsilon, or an order of operations that cancels",
+            f"at {symbol} = {equal} the two are {below:.1g} of their size apart, which passes",
+        )
+    for salt in range(1, OTHER_DRAWS + 1):
+        for size, agrees in ((equal, True), (differs, False)):
+            try:
+                found = _compared(_at(trial, symbol, size, salt), trial.cache)[0]
+            except NotApplicable:
+                continue
+            if (found is None) != agrees:
+                return (
+                    "the values decide, not the length: look for a clamp, a threshold or a branch that the reference has not",
+                    f"with other values at {symbol} = {size} the two {'differ too' if agrees else 'agree'}",
+                )
+    return None
+
+
+def _apart(trial: Trial, known: dict[Any, Any]) -> float:
+    """The largest difference of value and gradients, as a part of the largest element of each."""
+    should, came = _reference_run(trial, known)[0], trial.run(trial.tensors())
+    pairs = [(came.output, should.output), *((came.gradients[name], g) for name, g in should.gradients.items())]
+    return max(
+        (
+            float((a.double() - b.double()).abs().max() / b.abs().max().clamp(min=1e-300))
+            for a, b in pairs
+            if a is not None and b is not None and a.shape == b.shape and b.numel()
+        ),
+        default=0.0,
     )
 
 

@@ -25,6 +25,7 @@ Kind = Literal[
     "raises",
     "refuses in-place",  # what raises because a tensor was edited
     "cut off",
+    "keeps a graph",
     "leak",  # of values that the domain need not hold
     "narrowed",  # computed in fewer digits
     "draws",
@@ -80,7 +81,7 @@ class Mismatch:
     @property
     def evidence(self) -> dict[str, Any]:
         """The finding as data: what `harness.causes`, reports and replays go by."""
-        refuses = self.error is not None and refuses_in_place(self.error)
+        raised: Kind = "" if self.error is None else "refuses in-place" if refuses_in_place(self.error) else "raises"
         return {
             "where": self.where,
             "came": self.came,
@@ -88,7 +89,7 @@ class Mismatch:
             "difference": self.difference,
             "allowed": self.allowed,
             "aspect": self.aspect,
-            "kind": "refuses in-place" if refuses else self.kind if self.error is None else "raises",
+            "kind": self.kind or raised,
             "tensor": self.tensor,
             "exception": "" if self.error is None else type(self.error).__name__,
             "size": self.size,

@@ -6,7 +6,7 @@ import math
 import os
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -77,16 +77,13 @@ class _Filled(Watch):
 
 def _with_unset_memory_filled(trial: Trial, tensors: Mapping[str, Tensor], filled: _Filled) -> Tensor:
     """The output; ``filled`` then names what of value and gradients depends on the memory."""
-    leaves = trial.leaves(tensors)
     with filled:
-        output = trial.output(leaves)
-        names = [name for name in leaves if leaves[name].requires_grad and output.requires_grad]
-        gradients = _gradients(output, [leaves[name] for name in names])
+        run = trial.run(tensors)
     if filled.places and trial.base.finite:
-        read = {"loss": output, **{f"d loss / d {n}": g for n, g in zip(names, gradients, strict=True)}}
+        read = {"loss": run.output, **{f"d loss / d {name}": gradient for name, gradient in run.gradients.items()}}
         odd = (name for name, values in read.items() if values is not None and not bool(values.isfinite().all()))
         filled.read_by = next(odd, "")
-    return output.detach()
+    return run.output
 
 
 def _read_unset(filled: _Filled, tensors: Mapping[str, Tensor]) -> Mismatch:
@@ -109,13 +106,6 @@ _UNSET_CODE = """
     wrt = [t for t in tensors.values() if t.requires_grad]
     print(value, torch.autograd.grad(value, wrt, allow_unused=True) if value.requires_grad else None)
 """
-
-
-def _gradients(output: Tensor, leaves: Sequence[Tensor]) -> Sequence[Tensor | None]:
-    try:
-        return torch.autograd.grad(contract(output), leaves, allow_unused=True) if leaves else ()
-    except Exception as error:
-        raise LossRaised(error) from error
 
 
 def _generators_that_draw(trial: Trial, tensors: Mapping[str, Tensor]) -> list[str]:

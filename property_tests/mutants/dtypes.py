@@ -148,6 +148,10 @@ def penalty_in_single(predictions, labels):
     return mean_squared(predictions, labels) + 0.1 * (predictions.float() ** 2).mean()
 
 
+def sum_in_single(predictions, labels):
+    return ((predictions - labels) ** 2).sum().float().to(predictions.dtype) / predictions.numel()
+
+
 def float32_beside_the_loss(predictions, labels):
     """What is logged, tested or kept is no part of the loss."""
     LATEST[:] = [predictions.float().detach().mean()]
@@ -231,6 +235,7 @@ PAIRS = (
     ),
     pair("D05", "computed in float32", computed_in_single, mean_squared, aspect="result", severity="warning"),
     pair("D05", "float64 refused", refuses_double, mean_squared, aspect="refused", says="dtypes=", severity="warning"),
+    pair("D05", "a sum in float32", sum_in_single, mean_squared, severity="warning", says="float() at dtypes.py"),
     pair("D05", "labels cast to float32", labels_in_single, mean_squared, aspect="labels", severity="warning"),
     pair(
         "D05",

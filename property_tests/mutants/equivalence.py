@@ -93,6 +93,14 @@ def with_a_clipped_backward(predictions, labels):
     return _ClampedBackward.apply(predictions - labels).mean()
 
 
+def sum_over_columns(predictions, labels):
+    return ((predictions - labels) ** 2).sum(-1).mean()
+
+
+def large_errors_clipped(predictions, labels):
+    return ((predictions - labels).clamp(-8, 8) ** 2).mean()
+
+
 def mean_squared(predictions, labels):
     return ((predictions - labels) ** 2).mean()
 
@@ -156,6 +164,17 @@ PAIRS = (
         reference=per_sample,
     ),
     pair("E01", "another branch off by a hundredth", huber_without_the_half, huber, reference=huber_by_elements),
+    pair(
+        "E01", "columns summed", sum_over_columns, mean_squared, reference=mean_of_squares, says="it sums over C where"
+    ),
+    pair(
+        "E01",
+        "large errors clipped",
+        large_errors_clipped,
+        mean_squared,
+        reference=mean_of_squares,
+        says="the two agree",
+    ),
     pair("E02", "lengths detached", cosine_with_constant_lengths, cosine_of_rows, reference=cosine_by_pairs),
     pair("E02", "backward clipped", with_a_clipped_backward, mean_squared, reference=mean_of_squares),
     pair("E03", "gradient stored in forward", with_a_stored_gradient, mean_squared, reference=mean_of_squares),

@@ -36,6 +36,52 @@ def batch_size_forgotten_in_backward(predictions, labels):
     return _squares(predictions, labels, 1 / count, torch.full_like(predictions, count))
 
 
+def squares_by_row(predictions, labels):
+    return (predictions - labels).square().sum(-1)
+
+
+def half_a_gradient_by_row(predictions, labels):
+    value = squares_by_row(predictions, labels)
+    return (value + value.detach()) / 2
+
+
+class _Rows(torch.autograd.Function):
+    """table[index], with a backward that adds to the table or writes into it."""
+
+    @staticmethod
+    def forward(ctx, table, index, adds):
+        ctx.save_for_backward(index)
+        ctx.rows, ctx.adds = len(table), adds
+        return table[index]
+
+    @staticmethod
+    def backward(ctx, upstream):
+        (index,) = ctx.saved_tensors
+        gradient = upstream.new_zeros(ctx.rows, upstream.shape[1])
+        if ctx.adds:
+            return gradient.index_add(0, index, upstream), None, None
+        gradient[index] += upstream
+        return gradient, None, None
+
+
+def by_an_assignment_to_rows(table, index):
+    return _Rows.apply(table, index, False).square().mean()
+
+
+def by_an_addition_to_rows(table, index):
+    return _Rows.apply(table, index, True).square().mean()
+
+
+def groups_by_assignment(scores, groups, weights):
+    total = torch.zeros_like(weights)
+    total[groups] += scores
+    return (weights * total**2).sum()
+
+
+def groups_by_addition(scores, groups, weights):
+    return (weights * torch.zeros_like(weights).index_add(0, groups, scores) ** 2).sum()
+
+
 def one_percent_off_in_one_element(predictions, labels):
     factor = torch.ones_like(predictions)
     factor[-1, -1] = 1.01
@@ -297,12 +343,35 @@ CLASS_WEIGHTS = {**CLASSES, "context": {"weights": TensorSpec("C", domains.nonne
 BOTH = {**PAIRWISE, "differentiable": ("predictions", "labels")}
 
 VECTORS = {"inputs": {"predictions": TensorSpec("N"), "labels": TensorSpec("N")}}
+BY_ROW = {**PAIRWISE, "output": TensorSpec("B")}
+LOOKED_UP = {"inputs": {"table": TensorSpec("N D"), "index": TensorSpec("B", domains.index("N"))}}
+GROUPED = {
+    "inputs": {"scores": TensorSpec("B"), "groups": TensorSpec("B", domains.index("G"))},
+    "context": {"weights": TensorSpec("G")},
+}
 
 PAIRS = (
     pair("G06", "elements after the last block", whole_blocks_of_elements, squares, VECTORS, aspect="N is long"),
     pair("G06", "rows after the last whole block", whole_blocks_of_rows, largest_rows, aspect="B is long"),
     pair("G06", "gradient of a constant", spread_of_shares, balance_of_shares, says="rounding"),
     pair("G01", "batch size forgotten in backward", batch_size_forgotten_in_backward, sum_of_squares),
+    pair(
+        "G01",
+        "one number a row, and half of its gradient",
+        half_a_gradient_by_row,
+        squares_by_row,
+        BY_ROW,
+        says="w_i L_i",
+    ),
+    pair(
+        "G01",
+        "rows that come twice keep one gradient",
+        by_an_assignment_to_rows,
+        by_an_addition_to_rows,
+        LOOKED_UP,
+        says="index_put at gradients.py",
+    ),
+    pair("G01", "groups that keep one value", groups_by_assignment, groups_by_addition, GROUPED, says="index_add"),
     pair("G01", "one percent in one element", one_percent_off_in_one_element, sum_of_squares),
     pair("G01", "wrong sign under tiny weights", tiny_weights_of_the_wrong_sign, tiny_weights),
     pair("G01", "undeclared detach", focal_with_a_constant_weight, focal, CLASSES, says="detach() at gradients.py:"),

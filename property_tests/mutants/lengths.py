@@ -57,6 +57,14 @@ def later_blocks_kept(predictions, labels):
     return ((torch.cat([predictions[:BLOCK], predictions[BLOCK:]]) - labels) ** 2).mean()
 
 
+def clipped_errors(predictions, labels):
+    return ((predictions - labels).clamp(-4, 4) ** 2).mean()
+
+
+def an_epsilon_a_row(predictions, labels):
+    return ((predictions - labels) ** 2).mean() + 5e-9 * len(predictions)
+
+
 def buffer_of_a_fixed_length(predictions, labels):
     weights = torch.ones(128, dtype=predictions.dtype, device=predictions.device)
     return (weights[: len(predictions), None] * (predictions - labels) ** 2).mean()
@@ -72,6 +80,8 @@ PAIRS = (
     pair("E05", "no rows left over", whole_blocks_twice, rows_of_each_block, reference=squares, says="B = 64"),
     pair("E05", "row numbers of eight bits", narrow_row_numbers, wide_row_numbers, reference=squares, says="B = 257"),
     pair("E05", "later blocks detached", later_blocks_detached, later_blocks_kept, reference=squares, says="B = 17"),
+    pair("E05", "errors clipped", clipped_errors, rows_of_each_block, reference=squares, says="the values decide"),
+    pair("E05", "an epsilon a row", an_epsilon_a_row, rows_of_each_block, reference=squares, says="at every size"),
     pair(
         "E05",
         "a buffer of a fixed length",

@@ -117,3 +117,27 @@ def test_a_function_of_forward_and_backward_alone_is_told_once_and_is_a_note():
 def test_a_function_that_is_required_to_be_transformed_is_an_error():
     spec = LossSpec("classic", {"classic": classic}, inputs=PAIR, output=TensorSpec(""), requires=["T02"])
     assert [f.severity for f in verify(spec, profile="ci", rules=["T02"]).findings] == ["error"]
+
+
+def correlation(predictions, labels):
+    """1 - correlation of each column, by moments: where a column is constant their difference is rounding."""
+    checked(predictions, labels)
+    spread = [(t.square().mean(0) - t.mean(0) ** 2) for t in (predictions, labels)]
+    together = (predictions * labels).mean(0) - predictions.mean(0) * labels.mean(0)
+    return 1 - (together / (spread[0] * spread[1] + 1e-6).sqrt()).mean()
+
+
+def in_precision(loss, dtype):
+    return lambda predictions, labels: loss(predictions.to(dtype), labels.to(dtype)).to(predictions.dtype)
+
+
+ROUNDED = [("candidate", torch.float32), ("reference", torch.float32), ("reference", torch.bfloat16)]
+
+
+@pytest.mark.parametrize(("coarse", "dtype"), ROUNDED, ids=str)
+def test_a_difference_that_is_rounding_on_either_side_is_none(coarse, dtype):
+    losses = {"reference": correlation, "candidate": correlation}
+    losses[coarse] = in_precision(correlation, dtype)
+    spec = LossSpec("rounded", losses, inputs=PAIR, output=TensorSpec(""))
+    found = verify(spec, profile="ci", rules=["E01", "E02", "E04"], implementations=["candidate"])
+    assert [f.message for f in found.findings] == []

@@ -32,6 +32,50 @@ def test_what_is_right_may_be_timed_in_every_pass_and_has_its_costs():
     assert all(trial.costs.peak_bytes > 0 and trial.fits for trial in trials.values())
 
 
+class SavesErrors(torch.autograd.Function):
+    """sum of w (p - y)^2; the errors are saved as they should be."""
+
+    @staticmethod
+    def forward(ctx, predictions, labels, weights):
+        errors = predictions - labels
+        ctx.save_for_backward(errors, weights)
+        return (weights.unsqueeze(-1) * errors.square()).mean()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        errors, weights = ctx.saved_tensors
+        return 2 * upstream * weights.unsqueeze(-1) * errors / errors.numel(), None, None
+
+
+class HoldsErrors(SavesErrors):
+    """The same, with the errors in an attribute that autograd knows nothing of."""
+
+    @staticmethod
+    def forward(ctx, predictions, labels, weights):
+        ctx.errors = predictions - labels
+        ctx.save_for_backward(weights)
+        return (weights.unsqueeze(-1) * ctx.errors.square()).mean()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        (weights,) = ctx.saved_tensors
+        return 2 * upstream * weights.unsqueeze(-1) * ctx.errors / ctx.errors.numel(), None, None
+
+
+def test_what_lives_until_backward_is_saved_whoever_holds_it():
+    costs = []
+    for function in (SavesErrors, HoldsErrors):
+
+        def loss(predictions, labels, weights, apply=function.apply):
+            return apply(predictions, labels, weights)
+
+        spec = spec_of("saving", candidate=loss)
+        costs.append(tried(spec, "candidate", reference=tried(spec, "naive"))["forward"].costs)
+    saves, holds = costs
+    assert saves.saved_above_inputs_bytes == holds.saved_above_inputs_bytes == 3 * 4 * 4
+    assert saves.saved_bytes == holds.saved_bytes
+
+
 def exits(predictions, labels, weights):
     sys.exit(3)
 

@@ -67,6 +67,14 @@ class Storages:
                 self._saved.append(known)
             known.sparse |= part is not tensor
 
+    def keep(self, returned: Tensor) -> None:
+        """Count as saved what the call made and something still holds, whoever does, but for what it returned."""
+        places = [address(part.untyped_storage()) for part in components(returned)]
+        for place, known in self._alive.items():
+            if known.made and not known.saved and place not in places:
+                known.saved = True
+                self._saved.append(known)
+
     def saved_bytes(self, *, made: bool | None = None, sparse: bool | None = None) -> int:
         """Of all storages that the graph kept, of those that the call made itself, or of components of sparse tensors."""
         return sum(

@@ -168,7 +168,8 @@ def _difference(trial: Trial, came: Run, should: Run) -> Mismatch | None:
     if mismatch is not None or not should.finite:
         return mismatch
     tensors = trial.tensors()
-    mismatch = same_gradients(came.gradients, should.gradients, reference.tensors(), reference, scale)
+    coarser = trial if trial.eps > reference.eps else reference
+    mismatch = same_gradients(came.gradients, should.gradients, reference.tensors(), reference, scale, coarser)
     if mismatch is None or (came.finite and gradients_at(trial, trial.nudged(tensors)) is None):
         return None  # what agrees at a generic point nearby is two choices at a tie
     return mismatch

@@ -84,6 +84,7 @@ class _Run:
         try:
             with counter:
                 loss = self._checked(self.workload.forward())
+                counter.keep(loss)
                 reached["forward"] = self._now() - begin, counter.costs
                 if "full" in passes or "backward" in passes:
                     self._check_graph(loss)

@@ -14,7 +14,7 @@ from torch import Tensor
 from harness.aten.calls import Call, describe
 from harness.aten.kernels import kernel_of
 from harness.aten.storages import Storages, components
-from harness.dispatch import ChecksOfTheCpu, Watch, host_read
+from harness.dispatch import Watch, host_read
 from harness.timing.allocator import cpu_peak_bytes, cuda_peak_bytes
 from harness.timing.collection import no_collection
 from harness.timing.flops import flops
@@ -36,7 +36,8 @@ class Costs:
             is compiled, whose kernels ATen does not see.  `detach` is left out: it moves nothing, and autograd calls it for its own books, otherwise when it is observed than when not.
         saved_bytes: bytes of the storages that the graph keeps for backward.  A storage counts once and whole, however
             many views of it are kept, and a sparse tensor by its components.  A tensor that the loss was given counts
-            too: the graph keeps it alive until backward.
+            too: the graph keeps it alive until backward.  So does, in the trial before the timing, whatever else the call
+            made and something holds beside its result, such as an attribute of a Function's context or of the module.
         saved_above_inputs_bytes: those of `saved_bytes` whose storage the call made itself: what training with this loss
             keeps in memory beyond the tensors that exist anyway.
         saved_sparse_bytes: those of `saved_bytes` that are indices and values of sparse tensors; the rest is dense.
@@ -52,7 +53,8 @@ class Costs:
         flops: floating-point operations, as `harness.timing.flops.flops` defines them.
         product_flops: those of `flops` in matrix products, convolutions and the like.
         flops_left_out_calls: ATen calls that compute and that no formula is known for.
-        host_reads: ATen calls whose result the host waits for, such as `.item()`: those that rule P02 counts.
+        host_reads: ATen calls whose result the host waits for, such as `.item()`: those that rule P02 counts, and on the CPU
+            those that happen there alone.
         kernel_launches: kernels launched on CUDA, as `torch.profiler` sees them; ``None`` on the CPU, which launches none, and
             where the profiler cannot see them.
         host_syncs: waits of the host for the CUDA device, as torch's synchronization debug mode reports them; ``None`` on the
@@ -99,7 +101,6 @@ class _Watch(Watch):
         self.flops = self.product_flops = self.flops_left_out = 0
         self.storages = Storages()
         self.paused = False
-        self.checks = ChecksOfTheCpu()
         self._deadline = time.perf_counter() + seconds
 
     def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -121,7 +122,7 @@ class _Watch(Watch):
         self.read += read
         self.written += written
         self.storages.make([result.part for result in call.made])
-        self.host_reads += not self.checks.inside and host_read(func, call.positional) is not None
+        self.host_reads += host_read(func, call.positional) is not None
         if not read and not written:
             return
         found = flops(call, func)
@@ -170,12 +171,16 @@ class Counter:
         )
 
     def __enter__(self) -> Counter:
-        for context in (no_collection(), self._hooks, self._watch.checks, self._watch):
+        for context in (no_collection(), self._hooks, self._watch):
             self._entered.enter_context(context)
         return self
 
     def __exit__(self, *exception: Any) -> None:
         self._entered.__exit__(*exception)
+
+    def keep(self, returned: Tensor) -> None:
+        """Count what lives on until backward beside what was returned, also where no graph saves it: as ``ctx.x`` for one."""
+        self._watch.storages.keep(returned)
 
     @property
     def costs(self) -> Costs:

@@ -14,7 +14,7 @@ from pathlib import Path
 from harness.declaration import Declaration
 from harness.locate import exists, is_file, split
 
-_HARMLESS = ("losses", "harness.catalogs", "torch.nn.functional", "torch.nn.modules.loss")
+_HARMLESS = ("harness.losses", "harness.catalogs", "torch.nn.functional", "torch.nn.modules.loss")
 
 
 def stranger(target: str) -> str:

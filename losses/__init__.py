@@ -5,7 +5,7 @@ Every public loss class of these files can be imported from here.  Those to adop
 are usual ways of writing the same loss, to compare time and memory with.
 """
 
-from losses import (
+from . import (
     cost_matrix_cross_entropy,
     distillation,
     dynamic_weighted,
@@ -18,21 +18,21 @@ from losses import (
     sinkhorn,
     weighted_mse,
 )
-from losses.cost_matrix_cross_entropy import CostMatrixCrossEntropyLoss, naive_cost_matrix_cross_entropy
-from losses.distillation import DistillationLoss, KLDivDistillationLoss, naive_distillation
-from losses.dynamic_weighted import DynamicWeightedLoss, ElementwiseDynamicWeightedLoss, naive_dynamic_weighted
-from losses.focal import CrossEntropyFocalLoss, FocalLoss, OneHotFocalLoss, naive_focal
-from losses.graph_distance import GraphDistanceLoss, naive_graph_distance
-from losses.laplacian_smoothness import LaplacianSmoothnessLoss, naive_laplacian_smoothness
-from losses.logit_adjustment import LogitAdjustmentLoss, naive_logit_adjustment
-from losses.mahalanobis import MahalanobisLoss, MahalanobisProductLoss, naive_mahalanobis
-from losses.memory_bank_contrastive import (
+from .cost_matrix_cross_entropy import CostMatrixCrossEntropyLoss, naive_cost_matrix_cross_entropy
+from .distillation import DistillationLoss, KLDivDistillationLoss, naive_distillation
+from .dynamic_weighted import DynamicWeightedLoss, ElementwiseDynamicWeightedLoss, naive_dynamic_weighted
+from .focal import CrossEntropyFocalLoss, FocalLoss, OneHotFocalLoss, naive_focal
+from .graph_distance import GraphDistanceLoss, naive_graph_distance
+from .laplacian_smoothness import LaplacianSmoothnessLoss, naive_laplacian_smoothness
+from .logit_adjustment import LogitAdjustmentLoss, naive_logit_adjustment
+from .mahalanobis import MahalanobisLoss, MahalanobisProductLoss, naive_mahalanobis
+from .memory_bank_contrastive import (
     DenseMemoryBankContrastiveLoss,
     MemoryBankContrastiveLoss,
     naive_memory_bank_contrastive,
 )
-from losses.sinkhorn import LogDomainSinkhornLoss, SinkhornLoss, naive_sinkhorn
-from losses.weighted_mse import ElementwiseWeightedMSELoss, LibraryWeightedMSELoss, WeightedMSELoss, naive_weighted_mse
+from .sinkhorn import LogDomainSinkhornLoss, SinkhornLoss, naive_sinkhorn
+from .weighted_mse import ElementwiseWeightedMSELoss, LibraryWeightedMSELoss, WeightedMSELoss, naive_weighted_mse
 
 SPECS = (
     weighted_mse.SPEC,

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from losses._checks import check_reduction
-from losses._cosine import directions
-from losses._graph import check_embeddings, check_square
+from ._checks import check_reduction
+from ._cosine import directions
+from ._graph import check_embeddings, check_square
 
 
 class SimilarityMatrixLoss(nn.Module):

@@ -15,8 +15,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from losses._checks import check_floating, check_index, check_tensor
-from losses._products import Matrix, Rows, multiply
+from ._checks import check_floating, check_index, check_tensor
+from ._products import Matrix, Rows, multiply
 
 Format = Literal["auto", "dense", "csr"]
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 from torch.autograd import Function
 
-from losses._products import reverse_mode_alone, row_products
+from ._products import reverse_mode_alone, row_products
 
 
 def half_squares(x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from losses._products import Matrix, assembled, multiply, parts, reverse_mode_alone, row_products
+from ._products import Matrix, assembled, multiply, parts, reverse_mode_alone, row_products
 
 
 def smoothness(z: Tensor, degrees: Tensor, matrix: Matrix) -> Tensor:

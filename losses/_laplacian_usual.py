@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from losses._checks import check_reduction
-from losses._graph import check_embeddings, check_square, half_sum_with_transpose
-from losses._laplacian import divided_by_root
-from losses._reduction import SAMPLE_REDUCTIONS, SampleReduction
+from ._checks import check_reduction
+from ._graph import check_embeddings, check_square, half_sum_with_transpose
+from ._laplacian import divided_by_root
+from ._reduction import SAMPLE_REDUCTIONS, SampleReduction
 
 
 class TraceLoss(nn.Module):

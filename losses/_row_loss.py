@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from losses._products import reverse_mode_alone
+from ._products import reverse_mode_alone
 
 
 class RowFormula(Protocol):

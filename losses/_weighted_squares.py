@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
-from losses._reduction import Reduction, normalize
+from ._reduction import Reduction, normalize
 
 # Elements.  Below, the Python of a Function, some 20 µs, takes longer than what it spares.
 IN_PLACE_FROM = 2**17

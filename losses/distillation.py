@@ -23,9 +23,10 @@ from torch.nn import functional
 from harness import domains, laws
 from harness.dims import Size, shape
 from harness.spec import ErrorInput, LossSpec, TensorSpec
-from losses._checks import check_classes, check_floating, check_index, check_reduction, check_tensor, positions
-from losses._reduction import SAMPLE_REDUCTIONS, SampleReduction, naive_reduce, nothing_of, reduce_samples
-from losses._row_loss import row_losses, wide
+
+from ._checks import check_classes, check_floating, check_index, check_reduction, check_tensor, positions
+from ._reduction import SAMPLE_REDUCTIONS, SampleReduction, naive_reduce, nothing_of, reduce_samples
+from ._row_loss import row_losses, wide
 
 CHUNK_BYTES = 2**19  # rows that stay in the cache between the steps from logits to gradient
 

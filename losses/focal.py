@@ -25,9 +25,10 @@ from harness import domains, laws
 from harness.annotations import Context
 from harness.dims import Size, shape
 from harness.spec import ErrorInput, LossSpec
-from losses._checks import check_classes, check_reduction, check_tensor, check_values, positions
-from losses._reduction import REDUCTIONS, Reduction, naive_reduce, nothing_of, reduce_samples
-from losses._row_loss import row_losses, wide
+
+from ._checks import check_classes, check_reduction, check_tensor, check_values, positions
+from ._reduction import REDUCTIONS, Reduction, naive_reduce, nothing_of, reduce_samples
+from ._row_loss import row_losses, wide
 
 
 def naive_focal(

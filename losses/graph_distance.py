@@ -26,12 +26,13 @@ from harness import domains, laws
 from harness.annotations import Context
 from harness.dims import Size, shape
 from harness.spec import ErrorInput, LossSpec, TensorSpec
-from losses._checks import check_index, check_reduction, check_tensor, check_values, positions
-from losses._cosine import directions, similarity
-from losses._edge_cosines import EdgeGatherLoss, SimilarityMatrixLoss
-from losses._graph import Format, GraphMatrix, check_embeddings, check_square, coo, half_sum_with_transpose
-from losses._precision import full_precision
-from losses._reduction import nothing_of
+
+from ._checks import check_index, check_reduction, check_tensor, check_values, positions
+from ._cosine import directions, similarity
+from ._edge_cosines import EdgeGatherLoss, SimilarityMatrixLoss
+from ._graph import Format, GraphMatrix, check_embeddings, check_square, coo, half_sum_with_transpose
+from ._precision import full_precision
+from ._reduction import nothing_of
 
 GraphReduction = Literal["sum", "mean", "none"]
 Form = Literal["similarity", "distance"]

@@ -28,12 +28,13 @@ from harness import domains, laws
 from harness.annotations import Context
 from harness.dims import Size, shape
 from harness.spec import ErrorInput, LossSpec, TensorSpec
-from losses._checks import check_reduction, check_values, positions
-from losses._graph import Format, GraphMatrix, check_embeddings, check_square, half_sum_with_transpose
-from losses._laplacian import divided_by_root, smoothness
-from losses._laplacian_usual import EdgeGatherLoss, TraceLoss, sliced_trace
-from losses._precision import full_precision
-from losses._reduction import SAMPLE_REDUCTIONS, SampleReduction, naive_reduce, nothing_of
+
+from ._checks import check_reduction, check_values, positions
+from ._graph import Format, GraphMatrix, check_embeddings, check_square, half_sum_with_transpose
+from ._laplacian import divided_by_root, smoothness
+from ._laplacian_usual import EdgeGatherLoss, TraceLoss, sliced_trace
+from ._precision import full_precision
+from ._reduction import SAMPLE_REDUCTIONS, SampleReduction, naive_reduce, nothing_of
 
 
 def naive_laplacian_smoothness(

@@ -24,10 +24,11 @@ from harness import domains, laws
 from harness.annotations import Context
 from harness.dims import Size, shape
 from harness.spec import ErrorInput, LossSpec
-from losses._checks import check_floating, check_reduction, check_tensor, check_values
-from losses._half_forms import half_quadratic_forms, half_squares
-from losses._precision import full_precision
-from losses._reduction import SAMPLE_REDUCTIONS, SampleReduction, naive_reduce, nothing_of, reduce_samples
+
+from ._checks import check_floating, check_reduction, check_tensor, check_values
+from ._half_forms import half_quadratic_forms, half_squares
+from ._precision import full_precision
+from ._reduction import SAMPLE_REDUCTIONS, SampleReduction, naive_reduce, nothing_of, reduce_samples
 
 
 def precisions(shape: tuple[int, ...], generator: Generator, dtype: torch.dtype) -> Tensor:

@@ -27,10 +27,11 @@ from torch.nn import functional
 from harness import domains, laws
 from harness.dims import Size, shape
 from harness.spec import ErrorInput, LossSpec, TensorSpec
-from losses._checks import check_floating, check_index, check_reduction, check_tensor, positions
-from losses._precision import full_precision
-from losses._products import reverse_mode_alone
-from losses._reduction import SAMPLE_REDUCTIONS, SampleReduction, naive_reduce, reduce_samples
+
+from ._checks import check_floating, check_index, check_reduction, check_tensor, positions
+from ._precision import full_precision
+from ._products import reverse_mode_alone
+from ._reduction import SAMPLE_REDUCTIONS, SampleReduction, naive_reduce, reduce_samples
 
 CHUNK_BYTES = 4 * 2**20  # a chunk of similarities that stays in the cache between the products that make and use it
 

@@ -29,8 +29,9 @@ from torch import Tensor, nn
 from harness import domains, laws
 from harness.dims import Size, shape
 from harness.spec import ErrorInput, LossSpec, TensorSpec
-from losses._checks import check_floating, check_reduction, check_tensor, check_values
-from losses._reduction import SAMPLE_REDUCTIONS, SampleReduction, naive_reduce, nothing_of, reduce_samples
+
+from ._checks import check_floating, check_reduction, check_tensor, check_values
+from ._reduction import SAMPLE_REDUCTIONS, SampleReduction, naive_reduce, nothing_of, reduce_samples
 
 # Potentials differ by no more than the costs do, so that a sum of mass * exp(potential) * exp(-cost), both exponents
 # measured from their largest, is at least exp(-2 SPAN): in float64 a normal number, and what underflows beside it is less
@@ -152,7 +153,7 @@ class SinkhornLoss(nn.Module):
         if not span <= SPAN:
             raise ValueError(
                 f"costs span {span:g} times epsilon={epsilon:g}, but should be finite and span at most {SPAN:g} times it, as "
-                f"matrix products of their exponentials underflow; raise epsilon, or use losses.LogDomainSinkhornLoss"
+                f"matrix products of their exponentials underflow; raise epsilon, or use harness.losses.LogDomainSinkhornLoss"
             )
 
     def extra_repr(self) -> str:

@@ -27,7 +27,8 @@ from harness import domains, laws
 from harness.annotations import Context
 from harness.dims import Size, shape
 from harness.spec import ErrorInput, LossSpec, TensorSpec
-from losses._checks import (
+
+from ._checks import (
     check_floating,
     check_index,
     check_reduction,
@@ -35,9 +36,9 @@ from losses._checks import (
     check_tensor,
     check_values,
 )
-from losses._known_weights import WeightedLoss
-from losses._reduction import REDUCTIONS, Reduction, mean_squared_error, naive_reduce, normalize, nothing_of
-from losses._weighted_squares import elementwise, weighted_squared_error
+from ._known_weights import WeightedLoss
+from ._reduction import REDUCTIONS, Reduction, mean_squared_error, naive_reduce, normalize, nothing_of
+from ._weighted_squares import elementwise, weighted_squared_error
 
 
 def naive_weighted_mse(

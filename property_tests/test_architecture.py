@@ -67,10 +67,10 @@ PLACE = {
 
 
 def modules(root: Path) -> Iterator[tuple[str, Path]]:
-    """Every module of the package but its facade, by the first part of its name below the package."""
+    """Every module of the package but its facade and the losses, by the first part of its name below the package."""
     for path in sorted(root.rglob("*.py")):
         inner = path.relative_to(root).with_suffix("")
-        if str(inner) != "__init__":
+        if str(inner) != "__init__" and inner.parts[0] != "losses":
             yield inner.parts[0], path
 
 

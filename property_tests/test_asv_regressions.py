@@ -52,8 +52,10 @@ class Repository:
         self.environment = {**os.environ, "HOME": str(folder.parent), "LOSS_HARNESS_ASV_PROFILE": "fast"}
         folder.mkdir()
         for name in COPIED:
-            place = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-            place(ROOT / name, folder / name)
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, folder / name, symlinks=True)  # one of them leads to the losses
+            else:
+                shutil.copy(ROOT / name, folder / name)
         shutil.rmtree(folder / "asv_benchmarks" / ".asv", ignore_errors=True)
         (folder / ".gitignore").write_text("__pycache__/\n.asv/\n.venv\n")
         (folder / ".venv").symlink_to(sys.prefix)

@@ -81,9 +81,17 @@ def test_a_target_from_a_file_that_is_not_of_the_working_directory_has_to_be_nam
     assert stranger(target)
 
 
-@pytest.mark.parametrize("target", ["losses.focal:SPEC", "harness.catalogs.torch_nn", "losses/focal.py"])
+@pytest.mark.parametrize(
+    "target", ["losses.focal:SPEC", "harness.losses.focal:SPEC", "harness.catalogs.torch_nn", "losses/focal.py"]
+)
 def test_what_lies_in_the_working_directory_or_in_the_tool_needs_no_name(target):
     assert stranger(target) == ""
+
+
+def test_losses_that_are_installed_are_no_part_of_the_tool(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert stranger("losses.focal:SPEC") == "losses.focal:SPEC"
+    assert stranger("harness.losses.focal:SPEC") == ""
 
 
 def failure(target: str) -> str:

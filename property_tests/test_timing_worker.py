@@ -62,6 +62,19 @@ def test_a_process_that_dies_keeps_what_it_had_measured_and_says_how_it_ended(tm
     assert found.broken.startswith(f"it died of {signal.SIGABRT.name}")
 
 
+def test_a_fresh_process_finds_what_this_one_does_though_a_checkout_has_the_name_too(tmp_path, monkeypatch):
+    """Beside `harness` lies a `noxfile`, and the process is told where `harness` is."""
+    (tmp_path / "noxfile.py").write_text(
+        "from harness import LossSpec, TensorSpec\n"
+        "def naive(p): return p.sum()\n"
+        "SPEC = LossSpec('theirs', {'naive': naive}, inputs={'p': TensorSpec('B C')}, context={})\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found = answer(worker.locate.load_specs(["noxfile"])[0])
+    monkeypatch.delitem(sys.modules, "noxfile")
+    assert (found.broken, found.unloadable, len(found.samples)) == ("", "", 1)
+
+
 def test_a_process_that_outlives_the_budget_is_killed(tmp_path, monkeypatch):
     (tmp_path / "hanging.py").write_text(
         "import time\n"

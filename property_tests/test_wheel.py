@@ -1,15 +1,14 @@
-"""The wheel: what is in it, and that it works where the user's own package is called `losses`."""
+"""The wheel and an installation in place: they bring `harness` alone, and a user's own `losses` stays the user's."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from losses import SPECS
 from property_tests import wheels
 
 ROOT = wheels.ROOT
@@ -22,8 +21,20 @@ from harness import LossSpec
 def mine(predictions: Float[Tensor, "B"], labels: Float[Tensor, "B"]) -> Float[Tensor, ""]:
     return (predictions - labels).square().mean()
 
-SPECS = [LossSpec("mine", {"only": mine})]
+SPECS = [LossSpec("{name}", {{"only": mine}})]
 """
+
+# Which of these folders of the repository Python would import, and how many losses the harness brings.
+WHERE = """
+from importlib.util import find_spec
+from harness.losses import SPECS
+print([name for name in ("losses", "docs", "property_tests", "asv_benchmarks") if find_spec(name)], len(SPECS))
+"""
+
+
+def held(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name for name in archive.namelist() if ".dist-info/" not in name}
 
 
 @pytest.fixture(scope="module")
@@ -31,20 +42,54 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return wheels.build(tmp_path_factory.mktemp("wheel"))
 
 
-def test_the_wheel_holds_every_file_of_both_packages_and_nothing_else(wheel: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+@pytest.fixture(scope="module", params=["wheel", "in place"])
+def environment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the harness is installed, and a package of the user's that is called `losses`."""
+    folder = tmp_path_factory.mktemp("installed") / "env"
+    if request.param == "in place":
+        pytest.importorskip("editables", reason="an installation in place takes editables, which pip installs for it")
+        what = f"--no-build-isolation --editable {ROOT}"
+    else:
+        what = str(request.getfixturevalue("wheel"))
+    wheels.environment(folder)
+    installed = wheels.run(folder, f"python -m pip install --no-deps --no-index --quiet {what}", ROOT)
+    assert installed.returncode == 0, installed.stderr
+    return folder
+
+
+@pytest.fixture
+def theirs(environment: Path) -> Path:
+    """A package of the user's that is installed beside the harness, and is called `losses`."""
+    package = wheels.packages(environment) / "losses"
+    package.mkdir(exist_ok=True)
+    (package / "__init__.py").write_text("from losses.loss import SPECS\n", encoding="utf-8")
+    (package / "loss.py").write_text(USER_LOSS.format(name="installed"), encoding="utf-8")
+    return package
+
+
+def test_the_wheel_holds_every_file_of_the_package_and_of_the_losses_in_it_and_nothing_else(wheel: Path) -> None:
+    places = {"harness": ROOT / "harness", "harness/losses": ROOT / "losses"}
     files = {
-        path.relative_to(ROOT) for top in ("harness", "losses") for path in (ROOT / top).rglob("*") if path.is_file()
+        f"{place}/{path.relative_to(folder).as_posix()}"
+        for place, folder in places.items()
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
     }
-    assert names == {path.as_posix() for path in files if "__pycache__" not in path.parts}
+    assert held(wheel) == files
+
+
+def test_the_wheel_of_the_sdist_is_the_same(wheel: Path, tmp_path: Path) -> None:
+    with tarfile.open(wheels.build(tmp_path, "sdist")) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (source,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    assert held(wheels.build(tmp_path, source=source)) == held(wheel)
 
 
 @pytest.mark.parametrize(
     "name",
     [
         "harness/py.typed",
-        "losses/py.typed",
+        "harness/losses/py.typed",
         "harness/report/rule_texts.json",
         "harness/report/templates/report.html.jinja",
         "harness/report/templates/report.css",
@@ -65,24 +110,43 @@ def test_the_wheel_has_the_command_and_the_pytest_plugin(wheel: Path) -> None:
     assert "loss-harness = harness.pytest_plugin" in entry_points
 
 
-@pytest.mark.parametrize("target", ["losses", "losses/loss.py"])
-def test_the_installed_harness_verifies_a_package_of_the_users_that_is_called_losses(
-    wheel: Path, tmp_path: Path, target: str
+def test_an_installation_brings_the_harness_with_its_losses_and_no_other_name(
+    environment: Path, tmp_path: Path
 ) -> None:
-    site, project = tmp_path / "site", tmp_path / "project"
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(site)
-    (project / "losses").mkdir(parents=True)
-    (project / "losses/__init__.py").write_text("from losses.loss import SPECS\n")
-    (project / "losses/loss.py").write_text(USER_LOSS)
-    main = "import sys, harness.cli as cli; print(cli.__file__, file=sys.stderr); cli.main()"
-    ran = subprocess.run(
-        [sys.executable, "-c", main, "verify", target, "--select", "B01", "--profile", "quick"],
-        cwd=project,
-        env={**os.environ, "PYTHONPATH": str(site), "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
+    found = wheels.run(environment, f"python -c '{WHERE}'", tmp_path)
+    assert found.stdout == f"[] {len(SPECS)}\n", found.stderr
+    ran = wheels.run(
+        environment, "loss-harness verify harness.losses.focal:SPEC --profile quick --select B01", tmp_path
     )
-    assert str(site) in ran.stderr.splitlines()[0]
+    assert (ran.returncode, "focal" in ran.stdout) == (0, True), ran.stdout + ran.stderr
+
+
+def test_a_report_of_nothing_asks_for_a_loss(environment: Path, tmp_path: Path) -> None:
+    ran = wheels.run(environment, "loss-harness report", tmp_path)
+    assert (ran.returncode, "loss-harness report my_loss.py" in ran.stderr) == (2, True), ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("target", ["losses", "losses/loss.py"])
+def test_losses_in_the_working_directory_are_the_users(
+    environment: Path, theirs: Path, tmp_path: Path, target: str
+) -> None:
+    (tmp_path / "losses").mkdir()
+    (tmp_path / "losses/__init__.py").write_text("from losses.loss import SPECS\n", encoding="utf-8")
+    (tmp_path / "losses/loss.py").write_text(USER_LOSS.format(name="mine"), encoding="utf-8")
+    ran = wheels.run(environment, f"loss-harness verify {target} --profile quick --select B01", tmp_path)
     assert (ran.returncode, "mine  only" in ran.stdout) == (0, True), ran.stdout + ran.stderr
+
+
+def test_losses_among_the_installed_packages_are_the_users(environment: Path, theirs: Path, tmp_path: Path) -> None:
+    ran = wheels.run(environment, "loss-harness verify losses --profile quick --select B01", tmp_path)
+    assert (ran.returncode, "installed  only" in ran.stdout) == (0, True), ran.stdout + ran.stderr
+
+
+def test_uninstalling_leaves_what_is_the_users(environment: Path, theirs: Path, tmp_path: Path) -> None:
+    """The last: it ends the installation."""
+    before = {path: path.read_bytes() for path in theirs.glob("*.py")}
+    removed = wheels.run(environment, "python -m pip uninstall --yes --quiet loss-harness", tmp_path)
+    assert removed.returncode == 0, removed.stderr
+    assert {path: path.read_bytes() for path in theirs.glob("*.py")} == before
+    assert not (environment / "bin/loss-harness").exists()
+    assert (ROOT / "losses/__init__.py").is_file()

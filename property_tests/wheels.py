@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -12,13 +14,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def build(folder: Path) -> Path:
-    """Build the wheel into a folder, without the network."""
+def build(folder: Path, kind: str = "wheel", *, source: Path = ROOT) -> Path:
+    """Build the wheel, or the sdist, into a folder, without the network."""
     pytest.importorskip("hatchling", reason="hatchling builds the wheel; `make install` installs it")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(folder)]
+    built = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
-    (made,) = folder.glob("*.whl")
+    (made,) = folder.glob("*.whl" if kind == "wheel" else "*.tar.gz")
     return made
 
 
@@ -28,6 +30,18 @@ def environment(folder: Path) -> Path:
     The file that shares them comes last on the module path, so that what is installed in the new environment wins.
     """
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    (site,) = folder.glob("lib/python*/site-packages")
-    (site / "host.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    (packages(folder) / "host.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
     return folder / "bin"
+
+
+def packages(environment: Path) -> Path:
+    """The folder of what is installed in an environment."""
+    (site,) = environment.glob("lib/python*/site-packages")
+    return site
+
+
+def run(environment: Path, command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A command as a user of an environment types it in a folder."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    variables |= {"PATH": f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(shlex.split(command), cwd=folder, env=variables, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""The parameters of the benchmarks: implementation, size and device of each loss in `losses.SPECS`.
+"""The parameters of the benchmarks: implementation, size and device of each loss in `harness.losses.SPECS`.
 
 asv runs a benchmark by the *position* of its parameters, as it discovered them at one of the commits.  A commit that has
 another list of implementations or sizes would measure one and have it filed as another.  So wherever asv runs a commit,
@@ -19,9 +19,13 @@ import torch
 from harness import LossSpec
 from harness.dims import Size
 from harness.timing.workload import Cell, Workload, checked_sizes, elements, inputs
-from losses import SPECS
 
 from . import profiles
+
+try:
+    from harness.losses import SPECS
+except ModuleNotFoundError:  # a commit whose wheel has them at its top level
+    from losses import SPECS
 
 AXES = ("implementation", "size", "device")
 DISCOVERED = Path(__file__).parent.parent / ".asv" / "results" / "benchmarks.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,8 +60,8 @@ def report(
 ) -> None:
     """Verify and time losses, and say whether to adopt them.
 
-    TARGET defaults to `losses`.  Writes report.html, report.md, report.json, timings.csv and
-    failures/ to the folder.
+    TARGET defaults to `losses`, as it is called from this folder.  Writes report.html, report.md,
+    report.json, timings.csv and failures/ to the folder.
     """
     from harness.jobs.journal import Journal
     from harness.report import writer
@@ -91,11 +92,19 @@ def report(
         return folder.as_posix()
 
     with (
-        apart.driving(ctx, targets or ("losses",)) as run,
+        apart.driving(ctx, targets or _own()) as run,
         Journal(out, run.targets, run.request, code=run.code, resume=resume) as journal,
     ):
         run.journal = journal
         running.complete(run, [run.verify, run.calibrate, run.benchmark], show, quiet=quiet)
+
+
+def _own() -> tuple[str, ...]:
+    if not any(Path(place).exists() for place in ("losses", "losses.py")) and find_spec("losses") is None:
+        raise click.UsageError(
+            "no TARGET came, and nothing here is called `losses`; write loss-harness report my_loss.py"
+        )
+    return ("losses",)
 
 
 def _summary(made: Report, how: Presentation) -> str:

@@ -88,7 +88,7 @@ def time_in_fresh_process(
     job = {
         "target": target,
         "fingerprint": fingerprint(spec),
-        "path": [place for place in sys.path if place],
+        "path": [place or os.getcwd() for place in sys.path],
         "heats": [heat.to_json() for heat in heats],
         "device": device,
         "left_s": left_s,

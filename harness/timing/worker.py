@@ -73,7 +73,7 @@ def load(job: Mapping[str, Any]) -> LossSpec:
 def run(job: Mapping[str, Any], emit: Callable[[Mapping[str, Any]], None]) -> None:
     """Load the spec and time the job's heats."""
     torch.set_num_threads(1)
-    sys.path += [place for place in job["path"] if place not in sys.path]
+    sys.path[:] = job["path"]  # what lies beside the harness in a checkout hides nothing of the user's
     try:
         spec = load(job)
     except Exception as error:  # the user's file is run here

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -58,8 +59,9 @@ def box() -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory that is not the repository, with one file of losses that declare nothing."""
+def place(tmp_path: Path, box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory that is not the repository, with one file of losses that declare nothing; the command calls them in `box`."""
+    monkeypatch.setattr(process, "proposals", functools.partial(proposals, box=box))
     (tmp_path / "undeclared.py").write_text(LOSSES)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))

@@ -31,6 +31,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return wheels.build(tmp_path_factory.mktemp("wheel"))
 
 
+@pytest.fixture(scope="module")
+def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the wheel is installed."""
+    folder = tmp_path_factory.mktemp("site")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
 def test_the_wheel_holds_every_file_of_both_packages_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
@@ -67,11 +76,9 @@ def test_the_wheel_has_the_command_and_the_pytest_plugin(wheel: Path) -> None:
 
 @pytest.mark.parametrize("target", ["losses", "losses/loss.py"])
 def test_the_installed_harness_verifies_a_package_of_the_users_that_is_called_losses(
-    wheel: Path, tmp_path: Path, target: str
+    site: Path, tmp_path: Path, target: str
 ) -> None:
-    site, project = tmp_path / "site", tmp_path / "project"
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(site)
+    project = tmp_path / "project"
     (project / "losses").mkdir(parents=True)
     (project / "losses/__init__.py").write_text("from losses.loss import SPECS\n")
     (project / "losses/loss.py").write_text(USER_LOSS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -58,8 +59,9 @@ def box() -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory that is not the repository, with one file of losses that declare nothing."""
+def place(tmp_path: Path, box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory that is not the repository, with one file of losses that declare nothing; the command calls them in `box`."""
+    monkeypatch.setattr(process, "proposals", functools.partial(proposals, box=box))
     (tmp_path / "undeclared.py").write_text(LOSSES)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -151,9 +153,9 @@ def squares(x):
 def test_a_loss_that_ends_its_process_has_the_others_looked_at(
     place: Path, box: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "_SHARE", 0.01)  # ten seconds for the one that hangs, and many times that for all
+    monkeypatch.setattr(process, "_SHARE", 0.005)  # five seconds for the one that hangs, and many times that for all
     answer = proposals(written_to(place / "killers.py", KILLERS), with_laws=False, limit_s=1000.0, box=box)
-    assert "it was not done after 10 s" in answer.problems[HANGS]
+    assert "it was not done after 5 s" in answer.problems[HANGS]
     assert "exit code 3" in answer.problems[EXITS]
     assert "can't allocate memory" in answer.problems[FILLS]
     assert "squares" in {*answer.found, *answer.problems}

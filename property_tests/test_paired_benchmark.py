@@ -247,7 +247,7 @@ def project(pytester):
 @pytest.mark.parametrize("options", [[], ["-p", "no:benchmark"]], ids=["with", "without"])
 def test_a_project_sees_the_failure_and_a_line_for_each_comparison(project, options):
     """With pytest-benchmark and without it."""
-    done = project.runpytest_subprocess("--junitxml=out.xml", *options)
+    done = project.runpytest_inprocess("--junitxml=out.xml", *options)
     done.assert_outcomes(passed=1, failed=1)
     done.stdout.fnmatch_lines(
         [
@@ -265,8 +265,8 @@ def test_a_project_sees_the_failure_and_a_line_for_each_comparison(project, opti
 
 
 def test_benchmark_disable_asserts_nothing_about_time_and_benchmark_skip_skips(project):
-    project.runpytest_subprocess("--benchmark-disable").assert_outcomes(passed=2)
-    project.runpytest_subprocess("--benchmark-skip").assert_outcomes(skipped=2)
+    project.runpytest_inprocess("--benchmark-disable").assert_outcomes(passed=2)
+    project.runpytest_inprocess("--benchmark-skip").assert_outcomes(skipped=2)
 
 
 def test_a_project_that_does_not_use_the_fixture_imports_no_torch(pytester):

@@ -45,7 +45,7 @@ def wrong(predictions, labels):
 
 
 def patient(predictions, labels):
-    time.sleep(0.2)
+    time.sleep(0.05)
     return ((predictions - labels) ** 2).mean()
 
 

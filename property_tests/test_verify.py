@@ -21,7 +21,7 @@ import losses
 from harness import HarnessError, LossSpec, TensorSpec, domains, laws, verify
 from harness.results import Status
 from harness.rules import BATTERY
-from harness.verify import plan
+from harness.verify import checked, open_session, plan
 
 CODES = [rule.code for rule in BATTERY]
 HERE = Path(__file__).parent
@@ -332,6 +332,22 @@ def test_a_rule_finds_the_same_alone_and_among_others():
     alone = verify(weighted_spec(), profile="quick", seed=3, rules=["D05"])
     assert [f for f in together.findings if f.rule == "D05"] == list(alone.findings)
     assert alone.findings
+
+
+def test_rules_that_share_a_session_find_what_each_finds_alone_and_evaluate_less():
+    calls = []
+
+    def counting(predictions, labels):
+        calls.append(1)
+        return mean_squared(predictions, labels)
+
+    loss, rules = spec(counting), coded("B")
+    alone = [verify(loss, profile="quick", rules=[code]) for code in rules]
+    most = len(calls)
+    calls.clear()
+    session = open_session(loss, profile="quick")
+    assert [as_json(checked(session, rules=[code])) for code in rules] == [as_json(each) for each in alone]
+    assert len(calls) < most
 
 
 def test_a_random_loss_gives_the_same_findings_too():

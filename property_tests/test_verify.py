@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import warnings
@@ -17,6 +18,7 @@ import rough_losses
 import torch
 from rough_losses import changes_every_global, checks_shapes, mean_squared, spec
 
+import harness
 import losses
 from harness import HarnessError, LossSpec, TensorSpec, domains, laws, verify
 from harness.results import Status
@@ -41,6 +43,23 @@ def test_verify_and_benchmark_are_functions_whatever_is_imported_first(first):
     code = f"import {first}, harness; print(harness.verify.__name__, harness.benchmark.__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HERE.parent)
     assert done.stdout.split() == ["verify", "benchmark"]
+
+
+def test_a_misspelt_name_is_an_error_that_says_the_nearest():
+    with pytest.raises(AttributeError, match="no attribute 'verfiy'; did you mean 'verify'"):
+        harness.verfiy  # noqa: B018
+
+
+def test_a_misspelt_name_is_an_error_to_a_type_checker(tmp_path):
+    pytest.importorskip("mypy")
+    (tmp_path / "harness").mkdir()  # its facade alone: to read torch and all others takes half a minute
+    shutil.copy(harness.__file__, tmp_path / "harness")
+    (tmp_path / "mine.py").write_text("from harness import verfiy, verify\n")
+    command = [sys.executable, "-m", "mypy", "--strict", "--no-site-packages", "mine.py"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("mine.py")]
+    assert 'Module "harness" has no attribute "verfiy"' in line, done.stdout + done.stderr
 
 
 # --- what is planned is counted

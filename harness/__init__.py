@@ -69,17 +69,19 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'harness' has no attribute {name!r}")
-    value = (
-        importlib.import_module(f"harness.{name}")
-        if home == "harness"
-        else getattr(importlib.import_module(home), name)
-    )
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # to a type checker, the names above are all there are
+
+    def __getattr__(name: str) -> Any:
+        home = _HOMES.get(name)
+        if home is None:
+            from harness.errors import nearest
+
+            raise AttributeError(f"module 'harness' has no attribute {name!r}{nearest(name, __all__)}")
+        value = importlib.import_module(f"harness.{name}" if home == "harness" else home)
+        if home != "harness":
+            value = getattr(value, name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -24,6 +24,7 @@ from harness.errors import HarnessError
 
 if TYPE_CHECKING:
     from harness.report.schema import FindingRecord, LossRecord
+    from harness.session import Session
     from harness.spec import LossSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -31,6 +32,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 FAILURES = ".loss-harness/failures"
 _SPECS = "_loss_harness_specs"
 _PAYLOAD = "_loss_harness"
+_SESSION: pytest.StashKey[Session] = pytest.StashKey()
 
 
 def parametrize_with_checks(specs: LossSpec | Sequence[LossSpec]) -> Callable[[F], F]:
@@ -86,17 +88,22 @@ class Check:
         """Run the rule: fail with the finding, skip or xfail with the reason, or return."""
         from harness.report.records import from_verification
         from harness.report.writer import write_failures
-        from harness.verify import verify
+        from harness.verify import checked
 
-        verification = verify(
-            self.spec,
-            profile=self.config.getoption("harness_profile"),
-            rules=[self.code],
-            implementations=[self.implementation],
-        )
+        verification = checked(self._session(), rules=[self.code], implementations=[self.implementation])
         self.record, self.failures = from_verification(self.spec, verification)
         write_failures(self.config.rootpath / FAILURES, self.failures)
         self._end(self.record)
+
+    def _session(self) -> Session:
+        """One for all rules of a loss, which share cases and evaluations; the plugin keeps the latest."""
+        from harness.verify import open_session
+
+        latest = self.config.stash.get(_SESSION, None)
+        if latest is None or latest.spec is not self.spec:
+            latest = open_session(self.spec, profile=self.config.getoption("harness_profile"))
+            self.config.stash[_SESSION] = latest
+        return latest
 
     def _end(self, record: LossRecord) -> None:
         fatal = ("error", "warning") if self.config.getoption("harness_strict") else ("error",)

@@ -22,7 +22,7 @@ from harness.rules.trial import Trial, isolated
 from harness.session import PROFILES, Profile, Session
 from harness.spec import LossSpec
 
-__all__ = ["PROFILES", "Profile", "laws_that_hold", "plan", "suggested", "verify"]
+__all__ = ["PROFILES", "Profile", "Session", "checked", "laws_that_hold", "open_session", "plan", "suggested", "verify"]
 
 T = TypeVar("T")
 
@@ -94,6 +94,22 @@ def verify(
     Raises:
         HarnessError: an unknown profile, rule, implementation or device; or a waiver without such a rule.
     """
+    session = open_session(spec, profile=profile, device=device, seed=seed)
+    return checked(session, rules=rules, ignore=ignore, implementations=implementations)
+
+
+def open_session(spec: LossSpec, *, profile: str = "ci", device: str = "cpu", seed: int = 0) -> Session:
+    """What `checked`, `suggested` and `laws_that_hold` take: its cases are drawn, and evaluated, once for all of them.
+
+    Args:
+        spec: the declaration.
+        profile: as for `verify`.
+        device: as for `verify`.
+        seed: as for `verify`.
+
+    Raises:
+        HarnessError: an unknown profile or device.
+    """
     if not isinstance(profile, str) or profile not in PROFILES:
         raise HarnessError(
             f"profile {errors.shown(profile)} came, but should be one of {list(PROFILES)}{nearest(profile, PROFILES)}"
@@ -101,15 +117,26 @@ def verify(
     if type(seed) is not int:
         raise HarnessError(f"seed={errors.shown(seed)} came, but should be a whole number, such as 0")
     _check_device(device)
+    return Session(spec, PROFILES[profile], seed, device)
+
+
+def checked(
+    session: Session,
+    *,
+    rules: Collection[str] | None = None,
+    ignore: Collection[str] = (),
+    implementations: Collection[str] | None = None,
+) -> Verification:
+    """See `verify`."""
+    spec = session.spec
     planned = plan(spec, rules=rules, ignore=ignore, implementations=implementations)
-    session = _session(spec, profile, seed, device)
     outcomes: list[Outcome] = []
     findings: list[Finding] = []
     seconds: dict[str, float] = {}
     with (
         warnings.catch_warnings(),
         isolated(),
-        full_float32(device),
+        full_float32(session.device),
         contextlib.redirect_stdout(io.StringIO()),
     ):  # hundreds of calls may print
         warnings.simplefilter("ignore")
@@ -120,14 +147,12 @@ def verify(
             seconds[code] = seconds.get(code, 0.0) + time.perf_counter() - start
             outcomes.append(outcome)
             findings += found
-    suggestions = (
-        () if rules is not None else suggested(spec, planned[-1][0], profile=profile, device=device, seed=seed)
-    )
+    suggestions = () if rules is not None else suggested(session, planned[-1][0])
     return Verification(
         loss=spec.name,
-        profile=profile,
-        seed=seed,
-        device=device,
+        profile=next(name for name, profile in PROFILES.items() if profile is session.profile),
+        seed=session.seed,
+        device=session.device,
         reference=spec.reference,
         implementations=tuple(dict.fromkeys(name for name, _ in planned)),
         outcomes=tuple(outcomes),
@@ -137,63 +162,37 @@ def verify(
     )
 
 
-def suggested(
-    spec: LossSpec, implementation: str, *, profile: str = "ci", device: str = "cpu", seed: int = 0
-) -> tuple[str, ...]:
+def suggested(session: Session, implementation: str) -> tuple[str, ...]:
     """Laws that the loss could declare, one line each; see `harness.suggest`.
 
     Args:
-        spec: the declaration.
+        session: whose cases and evaluations are looked at.
         implementation: the one to look at.
-        profile: as for `verify`, with which it shares cases and evaluations.
-        device: where the tensors are.
-        seed: the same seed gives the same cases.
     """
     try:
-        return _of_smooth_cases(suggest.suggestions, spec, implementation, profile, device, seed)
+        return _of_smooth_cases(suggest.suggestions, session, implementation)
     except HarnessError:
         raise
     except Exception as error:  # the loss is other people's code
         return (f"no law could be tried: {told_in_a_line(error)}",)
 
 
-def laws_that_hold(
-    spec: LossSpec, implementation: str, *, profile: str = "ci", device: str = "cpu", seed: int = 0
-) -> tuple[Law, ...]:
+def laws_that_hold(session: Session, implementation: str) -> tuple[Law, ...]:
     """The laws among `suggested`, as data."""
-    return _of_smooth_cases(suggest.laws_that_hold, spec, implementation, profile, device, seed)
+    return _of_smooth_cases(suggest.laws_that_hold, session, implementation)
 
 
-def _of_smooth_cases(
-    ask: Callable[[Sequence[Trial]], T], spec: LossSpec, implementation: str, profile: str, device: str, seed: int
-) -> T:
-    session = _session(spec, profile, seed, device)
+def _of_smooth_cases(ask: Callable[[Sequence[Trial]], T], session: Session, implementation: str) -> T:
     with (
         surroundings.kept(),
         warnings.catch_warnings(),
         isolated(),
-        full_float32(device),
+        full_float32(session.device),
         contextlib.redirect_stdout(io.StringIO()),
     ):
         warnings.simplefilter("ignore")
         cases = session.pool("distinct", "smooth", CASES_OF_SUGGESTIONS)
         return ask([session.trial(implementation, case) for case in cases])
-
-
-_LATEST: list[Session] = []
-
-
-def _session(spec: LossSpec, profile: str, seed: int, device: str) -> Session:
-    """The session of the latest call where it is the same, so that checking rule by rule draws and evaluates once."""
-    latest = _LATEST[0] if _LATEST else None
-    same = (
-        latest is not None
-        and latest.spec is spec
-        and (latest.profile, latest.seed, latest.device) == (PROFILES[profile], seed, device)
-    )
-    if not same:
-        _LATEST[:] = [Session(spec, PROFILES[profile], seed, device)]
-    return _LATEST[0]
 
 
 def _check_device(device: str) -> None:

@@ -167,8 +167,9 @@ def test_a_planted_mix_of_a_rule_is_found(monkeypatch, module, name, code):
 
 def test_the_laws_that_are_suggested_are_those_of_the_cpu():
     verifying = importlib.import_module("harness.verify")
-    should = verifying.suggested(spec(fast=squares), "fast", profile="quick")
+    given = spec(fast=squares)
+    should = verifying.suggested(verifying.open_session(given, profile="quick"), "fast")
     with played() as device:
-        came = verifying.suggested(spec(fast=squares), "fast", profile="quick", device=device)
+        came = verifying.suggested(verifying.Session(given, verifying.PROFILES["quick"], 0, device), "fast")
     assert len(should) > 2
     assert came == should

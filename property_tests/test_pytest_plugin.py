@@ -101,13 +101,13 @@ from harness.results import Finding, Outcome, Status, Verification
 def found(monkeypatch):
     """Every check ends as {status}, with a finding of severity {severity}."""
 
-    def verify(spec, *, profile, rules, implementations):
-        (rule,), (name,) = rules, implementations
+    def checked(session, *, rules, implementations):
+        spec, (rule,), (name,) = session.spec, rules, implementations
         findings = [Finding(rule, "{severity}", name, f"{spec.name} / {name} / {rule} law\\n  x = 1, but should be 2")] if "{severity}" else []
         outcome = Outcome(name, rule, Status("{status}"), 3, "the reason")
-        return Verification(spec.name, profile, 0, "cpu", spec.reference, (name,), (outcome,), tuple(findings))
+        return Verification(spec.name, "ci", 0, "cpu", spec.reference, (name,), (outcome,), tuple(findings))
 
-    monkeypatch.setattr(sys.modules["harness.verify"], "verify", verify)
+    monkeypatch.setattr(sys.modules["harness.verify"], "checked", checked)
 '''
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import warnings
@@ -17,11 +18,12 @@ import rough_losses
 import torch
 from rough_losses import changes_every_global, checks_shapes, mean_squared, spec
 
+import harness
 import losses
 from harness import HarnessError, LossSpec, TensorSpec, domains, laws, verify
 from harness.results import Status
 from harness.rules import BATTERY
-from harness.verify import plan
+from harness.verify import checked, open_session, plan
 
 CODES = [rule.code for rule in BATTERY]
 HERE = Path(__file__).parent
@@ -41,6 +43,23 @@ def test_verify_and_benchmark_are_functions_whatever_is_imported_first(first):
     code = f"import {first}, harness; print(harness.verify.__name__, harness.benchmark.__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HERE.parent)
     assert done.stdout.split() == ["verify", "benchmark"]
+
+
+def test_a_misspelt_name_is_an_error_that_says_the_nearest():
+    with pytest.raises(AttributeError, match="no attribute 'verfiy'; did you mean 'verify'"):
+        harness.verfiy  # noqa: B018
+
+
+def test_a_misspelt_name_is_an_error_to_a_type_checker(tmp_path):
+    pytest.importorskip("mypy")
+    (tmp_path / "harness").mkdir()  # its facade alone: to read torch and all others takes half a minute
+    shutil.copy(harness.__file__, tmp_path / "harness")
+    (tmp_path / "mine.py").write_text("from harness import verfiy, verify\n")
+    command = [sys.executable, "-m", "mypy", "--strict", "--no-site-packages", "mine.py"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("mine.py")]
+    assert 'Module "harness" has no attribute "verfiy"' in line, done.stdout + done.stderr
 
 
 # --- what is planned is counted
@@ -332,6 +351,22 @@ def test_a_rule_finds_the_same_alone_and_among_others():
     alone = verify(weighted_spec(), profile="quick", seed=3, rules=["D05"])
     assert [f for f in together.findings if f.rule == "D05"] == list(alone.findings)
     assert alone.findings
+
+
+def test_rules_that_share_a_session_find_what_each_finds_alone_and_evaluate_less():
+    calls = []
+
+    def counting(predictions, labels):
+        calls.append(1)
+        return mean_squared(predictions, labels)
+
+    loss, rules = spec(counting), coded("B")
+    alone = [verify(loss, profile="quick", rules=[code]) for code in rules]
+    most = len(calls)
+    calls.clear()
+    session = open_session(loss, profile="quick")
+    assert [as_json(checked(session, rules=[code])) for code in rules] == [as_json(each) for each in alone]
+    assert len(calls) < most
 
 
 def test_a_random_loss_gives_the_same_findings_too():

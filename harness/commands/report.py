@@ -63,6 +63,7 @@ def report(
     TARGET defaults to `losses`, as it is called from this folder.  Writes report.html, report.md,
     report.json, timings.csv and failures/ to the folder.
     """
+    targets = targets or _own()
     from harness.jobs.journal import Journal
     from harness.report import writer
     from harness.report.formats import Presentation
@@ -92,7 +93,7 @@ def report(
         return folder.as_posix()
 
     with (
-        apart.driving(ctx, targets or _own()) as run,
+        apart.driving(ctx, targets) as run,
         Journal(out, run.targets, run.request, code=run.code, resume=resume) as journal,
     ):
         run.journal = journal

@@ -19,8 +19,8 @@ from harness.report.ledger import UNSEEN, Ledger, Planned, Request, check_step, 
 from harness.report.observer import Observer
 from harness.report.schema import CheckTimeRecord, LossRecord, plain
 from harness.scaling import swept
+from harness.verify import Session, checked, open_session, suggested
 from harness.verify import plan as planned_checks
-from harness.verify import suggested, verify
 
 if TYPE_CHECKING:
     from harness.spec import LossSpec
@@ -42,6 +42,7 @@ class Run(Ledger):
         self.specs = {spec.name: spec for spec in specs if chosen[spec.name]}
         super().__init__([_planned(spec, request, chosen[name]) for name, spec in self.specs.items()], request)
         self.refused: dict[str, HarnessError] = {}
+        self._latest: Session | None = None
 
     def add(self, record: LossRecord, failures: Mapping[str, dict[str, Any]] | None = None) -> None:
         """Keep what was found about a loss."""
@@ -69,16 +70,15 @@ class Run(Ledger):
             self.add(records.skipped(self._parts[spec.name][0], implementation, code, device, self.absent[device]))
             return
         with self._timed(spec, implementation, code, device):
-            verification = verify(
-                spec,
-                profile=self.request.profile,
-                rules=[code],
-                implementations=[implementation],
-                device=device,
-                seed=self.request.seed,
-            )
+            verification = checked(self._session(spec, device), rules=[code], implementations=[implementation])
             record, failures = records.from_verification(spec, verification)
         self.add(record, failures)
+
+    def _session(self, spec: LossSpec, device: str) -> Session:
+        """One for all rules of a loss on a device, which share cases and evaluations."""
+        if self._latest is None or self._latest.spec is not spec or self._latest.device != device:
+            self._latest = open_session(spec, profile=self.request.profile, device=device, seed=self.request.seed)
+        return self._latest
 
     @contextmanager
     def _timed(self, spec: LossSpec, implementation: str, code: str, device: str) -> Iterator[None]:
@@ -97,7 +97,7 @@ class Run(Ledger):
         """What the latest implementation could declare, on the first device that is here."""
         spec, latest = self.specs[plan.name], plan.record.implementations[-1]
         with self._timed(spec, latest, "suggestions", self.present):
-            found = suggested(spec, latest, profile=self.request.profile, device=self.present, seed=self.request.seed)
+            found = suggested(self._session(spec, self.present), latest)
         self.add(replace(plan.record, suggestions=found))
 
     def benchmark(self, observer: Observer = UNSEEN) -> None:

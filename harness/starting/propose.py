@@ -17,7 +17,7 @@ from harness.starting.knowledge import Guess
 from harness.starting.parameters import Parameter, parameters_of, tensor_spec
 from harness.starting.proposal import Decision, Proposal
 from harness.starting.search import Outcome, Reading, Running, is_context, look_at, search, spec_of
-from harness.verify import laws_that_hold, verify
+from harness.verify import laws_that_hold, open_session, verify
 
 MOST_CHECKED = 6  # readings that are held to drawn cases before the first one is proposed as it is
 RUNS = ("B01",)
@@ -168,7 +168,7 @@ def _laws(spec: LossSpec) -> list[str]:
     """Laws that hold on all drawn cases, special points among them."""
     further = [laws.translation_invariant(n) for n in spec.differentiable]
     further += [laws.scale_invariant(n) for n in spec.differentiable if spec.inputs[n].domain.scalable]
-    candidates = [*laws_that_hold(spec, spec.reference, profile="quick"), *further]
+    candidates = [*laws_that_hold(open_session(spec, profile="quick"), spec.reference), *further]
     return [_text(law) for law in candidates if _holds(spec, law)]
 
 

@@ -229,7 +229,7 @@ def test_a_pipe_gets_neither_colours_nor_progress(place):
 def test_rules_and_implementations_are_chosen(place):
     done = run(
         *("verify", "mine.py:BAD", "--profile", "quick", "--format", "json"),
-        *("--select", "B01", "--select", "e", "--ignore", "E02,E03,E04,E05", "--implementation", "wrong"),
+        *("--select", "B01", "--select", "e", "--ignore", "E02,E03,E04,E05,E06", "--implementation", "wrong"),
     )
     (loss,) = schema.loads(done.stdout).losses
     assert {(o.implementation, o.rule) for o in loss.outcomes} == {("wrong", "B01"), ("wrong", "E01")}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -220,7 +221,7 @@ def _point(trial: Trial, tensors: dict[str, Tensor], *, watched: bool = True) ->
     names = [name for name in trial.spec.differentiable if tensors[name].numel()]
     tape = DetachTape()
     try:
-        base = trial.run(tensors, mode=_both(Calls(OPERATIONS), tape) if watched else Calls(OPERATIONS))
+        base = trial.run(tensors, mode=_Both(Calls(OPERATIONS), tape) if watched else Calls(OPERATIONS))
     except LossRaised as raised:
         if isinstance(raised.error, TooManyOperations):
             many = f"one forward has more than {OPERATIONS} operations at these sizes; see G01 for small ones"
@@ -246,10 +247,19 @@ def _point(trial: Trial, tensors: dict[str, Tensor], *, watched: bool = True) ->
     )
 
 
-@contextmanager
-def _both(calls: Calls, tape: DetachTape) -> Iterator[None]:
-    with calls, tape:
-        yield
+class _Both(AbstractContextManager[None]):
+    """Two modes; unlike a generator's, it may be entered again, as where a gradient is asked for in another way."""
+
+    def __init__(self, calls: Calls, tape: DetachTape) -> None:
+        self._modes = (calls, tape)
+        self._entered = ExitStack()
+
+    def __enter__(self) -> None:
+        for mode in self._modes:
+            self._entered.enter_context(mode)
+
+    def __exit__(self, *raised: Any) -> bool | None:
+        return self._entered.__exit__(*raised)
 
 
 def _disagreement(point: _Point, generator: torch.Generator) -> dict[str, Tensor] | None:

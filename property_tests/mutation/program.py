@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib
+import importlib.util
 import inspect
 import linecache
 import sys
@@ -139,7 +139,12 @@ def _imported(module: str) -> dict[str, tuple[str | None, str]]:
         if isinstance(statement, ast.Import):
             found |= {(a.asname or a.name): (None, a.name) for a in statement.names}
         elif isinstance(statement, ast.ImportFrom):
-            found |= {(a.asname or a.name): (statement.module, a.name) for a in statement.names}
+            source = statement.module
+            if statement.level:
+                source = importlib.util.resolve_name(
+                    f"{'.' * statement.level}{source or ''}", module.rpartition(".")[0]
+                )
+            found |= {(a.asname or a.name): (source, a.name) for a in statement.names}
     return found
 
 

@@ -126,6 +126,8 @@ def test_an_installation_brings_the_harness_with_its_losses_and_no_other_name(
 
 
 def test_a_report_of_nothing_asks_for_a_loss(environment: Path, tmp_path: Path) -> None:
+    if any(wheels.packages(environment).glob("*loss_harness*.pth")):
+        pytest.skip("in place, the losses of the checkout are found and reported")
     ran = wheels.run(environment, "loss-harness report", tmp_path)
     assert (ran.returncode, "loss-harness report my_loss.py" in ran.stderr) == (2, True), ran.stdout + ran.stderr
 

@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from harness import LossSpec, TensorSpec, verify
 from harness.dispatch import Watch
+from harness.results import Status
 
 PAIR = {"predictions": TensorSpec("B C"), "labels": TensorSpec("B C")}
 
@@ -67,6 +68,12 @@ def branches(predictions, labels):
 
 def test_a_loss_with_a_higher_order_operator():
     assert blamed(branches, rules=["B01", "D03", "G08", "P01", "S02"]) == []
+
+
+def test_every_mode_of_a_rule_takes_a_higher_order_operator():
+    spec = LossSpec("branches", {"branches": branches}, inputs=PAIR, output=TensorSpec(""))
+    outcomes = verify(spec, profile="quick", rules=["S01", "G06"]).outcomes
+    assert {o.rule: o.status for o in outcomes} == dict.fromkeys(("S01", "G06"), Status.PASSED)
 
 
 class Names(Watch):

@@ -57,6 +57,11 @@ def environment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     return folder
 
 
+def is_in_place(environment: Path) -> bool:
+    """Whether the checkout is on the path, so that its other folders can be imported too."""
+    return any(wheels.packages(environment).glob("*loss_harness*.pth"))
+
+
 @pytest.fixture
 def theirs(environment: Path) -> Path:
     """A package of the user's that is installed beside the harness, and is called `losses`."""
@@ -115,10 +120,7 @@ def test_an_installation_brings_the_harness_with_its_losses_and_no_other_name(
 ) -> None:
     found = wheels.run(environment, f"python -c '{WHERE}'", tmp_path)
     assert found.stdout.endswith(f" {len(SPECS)}\n"), found.stderr
-    in_place = (
-        next(wheels.packages(environment).glob("*.pth"), None) is not None
-    )  # there the checkout itself can be imported from
-    assert in_place or found.stdout.startswith("[] "), found.stdout
+    assert is_in_place(environment) or found.stdout.startswith("[] "), found.stdout
     ran = wheels.run(
         environment, "loss-harness verify harness.losses.focal:SPEC --profile quick --select B01", tmp_path
     )
@@ -126,7 +128,7 @@ def test_an_installation_brings_the_harness_with_its_losses_and_no_other_name(
 
 
 def test_a_report_of_nothing_asks_for_a_loss(environment: Path, tmp_path: Path) -> None:
-    if any(wheels.packages(environment).glob("*loss_harness*.pth")):
+    if is_in_place(environment):
         pytest.skip("in place, the losses of the checkout are found and reported")
     ran = wheels.run(environment, "loss-harness report", tmp_path)
     assert (ran.returncode, "loss-harness report my_loss.py" in ran.stderr) == (2, True), ran.stdout + ran.stderr

@@ -60,8 +60,9 @@ def remarked(code: str, trial: Trial, mismatch: Mismatch) -> Mismatch:
 def _beside_the_reference(trial: Trial, mismatch: Mismatch) -> Mismatch:
     """Where generic values at sizes that all differ show a factor, or no difference: the reduction, or what is special here."""
     spec = trial.spec
+    lengths = dict(zip(growable(spec), _PRIMES, strict=False))
     try:
-        sizes = {k: v for s, n in zip(growable(spec), _PRIMES, strict=False) for k, v in one(spec, s, n).items()}
+        sizes = {k: v for s, n in lengths.items() for k, v in one(spec, s, n).items()}
         generic = trial.at(resized(spec, trial.case, sizes))
         came, should = generic.base, generic.of(spec.reference).base
     except NotApplicable:
@@ -73,7 +74,6 @@ def _beside_the_reference(trial: Trial, mismatch: Mismatch) -> Mismatch:
         return _with_note(
             mismatch, f"with generic values at {shown} the two agree: look at what is special or equal here"
         )
-    lengths = {s: n for s, n in zip(growable(spec), _PRIMES, strict=False)}
     for count in range(1, len(lengths) + 1):
         for symbols in combinations(lengths, count):
             product = math.prod(lengths[symbol] for symbol in symbols)
@@ -97,11 +97,11 @@ class LostValues(Watch):
         super().__init__()
         self.places: list[str] = []
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
         name = func.overloadpacket.__name__
-        if (name in _PUT or name in _ALONG) and _loses(name, args, kwargs or {}):
+        if (name in _PUT or name in _ALONG) and _loses(name, args, kwargs):
             self.places.append(f"{name.strip('_')} at {user_line()}")
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
 
 
 def _loses(name: str, args: Sequence[Any], kwargs: Any) -> bool:

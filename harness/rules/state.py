@@ -66,8 +66,8 @@ class _Filled(Watch):
         self.places: list[str] = []
         self.read_by = ""
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        returned = func(*args, **(kwargs or {}))
+    def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
+        returned = func(*args, **kwargs)
         name = func.overloadpacket.__name__
         if name in UNSET and returned.is_floating_point() and returned.numel():
             returned.fill_(math.nan)

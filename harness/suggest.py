@@ -10,10 +10,10 @@ from harness.evaluation import LossRaised
 from harness.laws import Law
 from harness.rules.laws import CHECKS
 from harness.rules.masking import as_label, removable
-from harness.rules.removal import looked_up, try_removal
+from harness.rules.removal import looked_up
 from harness.rules.special import pairs, special_cases
 from harness.rules.trial import Trial, settled
-from harness.rules.weights import matters
+from harness.rules.weights import matters, seen_to_weigh
 from harness.spec import LossSpec
 
 CASES = 3  # a law that holds by chance on three generic cases is rare, and is only suggested
@@ -108,8 +108,7 @@ def _removes(trials: Sequence[Trial], name: str) -> bool | None:
     spec = trials[0].spec
     if removable(spec, name) != 0 or looked_up(spec, name):
         return None
-    found = [removal for trial in trials if (removal := try_removal(trial, name)) is not None]
-    return None if len(found) < 2 else not any(removal.values or removal.gradients for removal in found)
+    return seen_to_weigh(trials, name)
 
 
 def _of_no_use(spec: LossSpec, name: str, removes: bool | None, broken: Sequence[Law]) -> str:

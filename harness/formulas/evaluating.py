@@ -51,6 +51,15 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "tanh": torch.tanh,
     "where": torch.where,
 }
+# Of an array over some of its axes, and what each gives where there is nothing.
+REDUCED: dict[str, Callable[..., Tensor]] = {
+    "sum": torch.sum,
+    "mean": torch.mean,
+    "max": torch.amax,
+    "min": torch.amin,
+    "logsumexp": torch.logsumexp,
+}
+EMPTY = {"sum": 0.0, "mean": math.nan, "max": -math.inf, "min": math.inf, "logsumexp": -math.inf}
 # Where a condition leaves a value out, it is computed all the same in a vectorized form; these have no derivative
 # everywhere, and 0 * inf would reach the gradient.  What they are given there is 1.
 SINGULAR = frozenset({"log", "log1p", "sqrt", "norm"})

@@ -71,7 +71,8 @@ class Formula:
             ValueError: shapes that do not fit the dims.
             IndexError: an index outside of its axis.
         """
-        return self.evaluated(given, Loops if self._terms(self._sizes(given)) <= LOOPED else Vectors)
+        terms = _terms(self._tree, _counts(self._sizes(given)))
+        return self.evaluated(given, Loops if terms <= LOOPED else Vectors)
 
     def evaluated(self, given: Mapping[str, Any], how: type[Evaluator]) -> Tensor:
         """The value, by loops or vectorized, whatever the sizes."""
@@ -82,8 +83,7 @@ class Formula:
         dtype = functools.reduce(torch.promote_types, floating, floating[0]) if floating else torch.get_default_dtype()
         device = tensors[0].device if tensors else torch.device("cpu")
         options = {name: value for name, value in given.items() if name not in self.tensors}
-        counts = {name: math.prod(size) if isinstance(size, tuple) else size for name, size in sizes.items()}
-        return how({**options, **counts}, flat, dtype, device).result(self._tree)
+        return how({**options, **_counts(sizes)}, flat, dtype, device).result(self._tree)
 
     def _sizes(self, given: Mapping[str, Any]) -> dict[str, Size]:
         shapes = {name: tuple(given[name].shape) for name in self.tensors}
@@ -106,9 +106,10 @@ class Formula:
             whole.append(full)
         return tensor.reshape(given).expand(list(itertools.chain(*whole))).reshape(list(map(math.prod, whole)))
 
-    def _terms(self, sizes: Mapping[str, Size]) -> int:
-        counts = {name: math.prod(size) if isinstance(size, tuple) else size for name, size in sizes.items()}
-        return _terms(self._tree, counts)
+
+def _counts(sizes: Mapping[str, Size]) -> dict[str, int]:
+    """The extent of each symbol; of several axes, that of them as one."""
+    return {name: math.prod(size) if isinstance(size, tuple) else size for name, size in sizes.items()}
 
 
 def _terms(node: ast.AST, sizes: Mapping[str, int]) -> int:

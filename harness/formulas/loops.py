@@ -9,10 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.formulas.evaluating import Evaluator
+from harness.formulas.evaluating import EMPTY, REDUCED, Evaluator
 from harness.formulas.reading import running
-
-_EMPTY = {"sum": 0.0, "mean": float("nan"), "max": -torch.inf, "min": torch.inf, "logsumexp": -torch.inf}
 
 
 class Loops(Evaluator):
@@ -71,11 +69,11 @@ class Loops(Evaluator):
         """The sum, mean, maximum ... of what is generated."""
         terms = list(self._generated(node, 0))
         if not terms:
-            return _EMPTY[name]
+            return EMPTY[name]
         if name == "sum" and not any(isinstance(term, Tensor) for term in terms):
             return sum(terms)
         stacked = torch.stack([self.floating(_counted(term)) for term in terms])
-        return _REDUCED[name](stacked, 0)
+        return REDUCED[name](stacked, 0)
 
     def _generated(self, node: ast.GeneratorExp | ast.ListComp, position: int) -> Iterator[Any]:
         if position == len(node.generators):
@@ -108,8 +106,8 @@ class Loops(Evaluator):
         if name in ("softmax", "log_softmax"):
             return getattr(torch, name)(first, -1)
         if not first.numel():
-            return self.number(_EMPTY[name])
-        return _REDUCED[name](first, tuple(range(first.ndim)))
+            return self.number(EMPTY[name])
+        return REDUCED[name](first, tuple(range(first.ndim)))
 
     def listed(self, node: ast.ListComp | ast.GeneratorExp) -> Any:
         """The array of what is generated."""
@@ -118,15 +116,6 @@ class Loops(Evaluator):
         if not terms:
             return torch.zeros(shape, dtype=self.dtype, device=self.device)
         return torch.stack(terms).reshape(*shape, *terms[0].shape)
-
-
-_REDUCED: dict[str, Callable[..., Any]] = {
-    "sum": lambda terms, axes: terms.sum(axes),
-    "mean": lambda terms, axes: terms.mean(axes),
-    "max": lambda terms, axes: terms.amax(axes),
-    "min": lambda terms, axes: terms.amin(axes),
-    "logsumexp": lambda terms, axes: terms.logsumexp(axes),
-}
 
 
 def _plain(value: Tensor) -> Any:

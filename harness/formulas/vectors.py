@@ -16,16 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.formulas.evaluating import Evaluator
+from harness.formulas.evaluating import EMPTY, REDUCED, Evaluator
 
-_LEAST = {"max": -math.inf, "min": math.inf, "logsumexp": -math.inf}
-_REDUCED: dict[str, Callable[..., Tensor]] = {
-    "sum": torch.sum,
-    "mean": torch.mean,
-    "max": torch.amax,
-    "min": torch.amin,
-    "logsumexp": torch.logsumexp,
-}
+_EXTREME = ("max", "min", "logsumexp")  # an infinity among their terms changes nothing, and is what there is of none
 
 
 @dataclass(frozen=True)
@@ -262,14 +255,14 @@ class Vectors(Evaluator):
             whole = torch.broadcast_tensors(*aligned[1:])
             mask = Named(_all(whole), all_names)
             (tensor, held), all_names = self._aligned([terms, mask])
-            terms = Named(torch.where(held, tensor, _LEAST.get(name, 0.0)), all_names)
+            terms = Named(torch.where(held, tensor, EMPTY[name] if name in _EXTREME else 0.0), all_names)
             times, count = (
                 1,
                 self._reduced(Named(held.to(self.dtype).expand(terms.tensor.shape), all_names), names, torch.sum),
             )
-        if name in _LEAST:
+        if name in _EXTREME:
             if any(self.extents[axis] == 0 for axis in names):
-                return self._filled(terms, names, _LEAST[name])
+                return self._filled(terms, names, EMPTY[name])
             return self._extreme(name, terms, names, times)
         total = self._reduced(terms, names, torch.sum)
         total = total if times == 1 else self.apply(torch.mul, total, times)
@@ -281,7 +274,7 @@ class Vectors(Evaluator):
         return self.apply(torch.div, total, float(count)) if count else self.apply(torch.mul, total, math.nan)
 
     def _extreme(self, name: str, terms: Named, names: Sequence[str], times: int) -> Any:
-        found = self._reduced(terms, names, _REDUCED[name])
+        found = self._reduced(terms, names, REDUCED[name])
         return self.apply(torch.add, found, math.log(times)) if name == "logsumexp" and times > 1 else found
 
     def _filled(self, terms: Named, names: Sequence[str], value: float) -> Named:
@@ -307,12 +300,12 @@ class Vectors(Evaluator):
             harmless = value if self.active is None else self._harmless(value)
             axes = tuple(range(len(harmless.names), harmless.tensor.ndim))
             return Named(torch.linalg.vector_norm(harmless.tensor, dim=axes), harmless.names)
-        if name in _LEAST and not all(value.tensor.shape[axis] for axis in axes):
+        if name in _EXTREME and not all(value.tensor.shape[axis] for axis in axes):
             return Named(
-                torch.full(value.tensor.shape[: len(value.names)], _LEAST[name], dtype=self.dtype, device=self.device),
+                torch.full(value.tensor.shape[: len(value.names)], EMPTY[name], dtype=self.dtype, device=self.device),
                 value.names,
             )
-        return Named(_REDUCED[name](value.tensor, axes), value.names)
+        return Named(REDUCED[name](value.tensor, axes), value.names)
 
     @staticmethod
     def _contracted(left: Named, right: Named) -> Named:

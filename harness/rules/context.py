@@ -166,12 +166,14 @@ def _moves(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
             came = trial.candidate.call(module.to(torch.float64), wide)
     except LossRaised as raised:
         yield _of_module(
-            "loss after module.to(torch.float64)", raised.error, f"{expected.scalar:.6g}", "moved", tensors
+            "loss after module.to(torch.float64)", raised.error, f"{expected.scalar:.6g}", "moved", tensors, "moved"
         )
         return
     mismatch = same_output(came.detach(), expected.output, trial.measure_scale(wide))
     if mismatch is not None:
-        yield _of_module("loss after module.to(torch.float64)", mismatch.came, mismatch.should, "moved", tensors)
+        yield _of_module(
+            "loss after module.to(torch.float64)", mismatch.came, mismatch.should, "moved", tensors, "moved"
+        )
 
 
 def _of_module(
@@ -194,7 +196,6 @@ def _of_module(
         "parameter": "self.register_buffer(...), or nn.Parameter(..., requires_grad=False); what is learned on purpose is no context",
     }
     shown, error = (came, None) if isinstance(came, str) else (first_line(came), came)
-    kind = "moved" if aspect == "moved" else kind
     return Mismatch(
         where, shown, should, aspect=aspect, kind=kind, error=error, tensors=tensors, code=code, hint=hints[aspect]
     )

@@ -42,7 +42,8 @@ def _scale(trial: Trial) -> Scale:
     return _reference(trial).scale.with_eps(trial.eps)
 
 
-def _coarser(trial: Trial, reference: Trial) -> Trial:
+def coarser(trial: Trial, reference: Trial) -> Trial:
+    """The one of two that computes in the coarser precision."""
     return trial if trial.eps > reference.eps else reference
 
 
@@ -102,7 +103,7 @@ def _gradient_differs(trial: Trial, point: str) -> Mismatch | None:
         raise NotApplicable("the values differ already; see E01")
     tensors = trial.tensors()
     mismatch = same_gradients(
-        came.gradients, should.gradients, reference.tensors(), reference, scale, _coarser(trial, reference)
+        came.gradients, should.gradients, reference.tensors(), reference, scale, coarser(trial, reference)
     )
     if mismatch is None or (should.finite and came.finite and gradients_at(trial, trial.nudged(tensors)) is None):
         return None  # what agrees at a generic point nearby is two choices at a tie
@@ -126,7 +127,7 @@ def gradients_at(trial: Trial, tensors: dict[str, Tensor]) -> Mismatch | None:
     wide = reference.widened(tensors)
     should, came = reference.run(wide), trial.run(tensors)
     scale = reference.measure_scale(wide).with_eps(trial.eps)
-    return same_gradients(came.gradients, should.gradients, wide, reference, scale, _coarser(trial, reference))
+    return same_gradients(came.gradients, should.gradients, wide, reference, scale, coarser(trial, reference))
 
 
 def second_derivative_equals_the_reference(trial: Trial) -> Mismatch | None:

@@ -232,16 +232,14 @@ def _degree(trial: Trial) -> Mismatch | None:
 def _makers(trial: Trial) -> tuple[Makers, str]:
     """The operations at sizes that differ from symbol to symbol, and what makes the largest tensor, in words."""
     spec, makers = trial.spec, Makers()
-    sizes: dict[str, Size] = {
-        symbol: (size,) if symbol in spec.variadic else size
-        for symbol, size in zip(growable(spec), DISTINCT, strict=False)
-    }
+    extents = dict(zip(growable(spec), DISTINCT, strict=False))
+    sizes: dict[str, Size] = {symbol: (n,) if symbol in spec.variadic else n for symbol, n in extents.items()}
     tensors = trial.leaves(trial.at(resized(spec, trial.case, sizes)).tensors())
     built = trial.candidate.build(tensors)
     with makers:
         trial.candidate.call(built, tensors)
     first = makers.largest
-    named = {size: symbol for symbol, size in zip(growable(spec), DISTINCT, strict=False)}
+    named = {n: symbol for symbol, n in extents.items()}
     shape = ", ".join(str(named.get(n, n)) for n in first.given)
     return makers, f"the largest tensor is [{shape}], the result of {first.kernel.name}"
 

@@ -7,40 +7,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
-
-from harness.aten.storages import components
-from harness.dispatch import Calls, TooManyOperations
+from harness.dispatch import TooManyOperations
 from harness.errors import NotApplicable
 from harness.evaluation import LossRaised, is_out_of_memory
 from harness.rules.broadcasting import first_line
 from harness.rules.compare import same_gradients, same_output
-from harness.rules.equivalence import gradients_at, is_candidate
+from harness.rules.equivalence import coarser, gradients_at, is_candidate
 from harness.rules.rule import Mismatch, Partly, Rule
-from harness.rules.sizes import elements, growable, one, resized
+from harness.rules.sizes import ELEMENTS, OPERATIONS, Effort, elements, growable, one, resized
 from harness.rules.trial import Run, Trial
 
 # For blocks of any power of two: one row left over, all but one, and none.
 SIZES = (17, 31, 64, 257, 1023, 1024)
-OPERATIONS = 6000  # of one forward: a Python loop over pairs is compared at the sizes where it has fewer
 GRADUAL = 16.0  # a difference that is not this many times smaller where it passes has grown, and did not set in
 OTHER_DRAWS = 3  # of values, below and at the size; a value that one draw in two holds escapes one time in 64
-ELEMENTS = 2**21  # of any tensor that a forward makes: 16 MiB
-
-
-class _Effort(Calls):
-    """Counts the operations of a forward, and the elements of the largest tensor that one returns."""
-
-    def __init__(self) -> None:
-        super().__init__(OPERATIONS)
-        self.largest = 1
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        returned = super().__torch_dispatch__(func, types, args, kwargs)
-        for made in returned if isinstance(returned, (tuple, list)) else (returned,):
-            if isinstance(made, Tensor):
-                self.largest = max([self.largest, *(part.numel() for part in components(made))])
-        return returned
 
 
 def equals_the_reference_along_long_axes(trials: Sequence[Trial]) -> Iterator[Mismatch | Partly]:
@@ -131,7 +111,7 @@ def _reference_run(trial: Trial, known: dict[Any, Any]) -> tuple[Run, int]:
 
 
 def _evaluated(trial: Trial) -> tuple[Run, int]:
-    effort = _Effort()
+    effort = Effort()
     try:
         run = trial.of(trial.spec.reference).run(trial.tensors(), mode=effort)
     except LossRaised as raised:
@@ -148,7 +128,7 @@ def _compared(trial: Trial, known: dict[Any, Any]) -> tuple[Mismatch | None, int
         NotApplicable: one of them has too many operations or takes too much memory, or the reference raises.
     """
     should, largest = _reference_run(trial, known)
-    effort = _Effort()
+    effort = Effort()
     try:
         came = trial.run(trial.tensors(), mode=effort)
     except LossRaised as raised:
@@ -168,8 +148,9 @@ def _difference(trial: Trial, came: Run, should: Run) -> Mismatch | None:
     if mismatch is not None or not should.finite:
         return mismatch
     tensors = trial.tensors()
-    coarser = trial if trial.eps > reference.eps else reference
-    mismatch = same_gradients(came.gradients, should.gradients, reference.tensors(), reference, scale, coarser)
+    mismatch = same_gradients(
+        came.gradients, should.gradients, reference.tensors(), reference, scale, coarser(trial, reference)
+    )
     if mismatch is None or (came.finite and gradients_at(trial, trial.nudged(tensors)) is None):
         return None  # what agrees at a generic point nearby is two choices at a tie
     return mismatch

@@ -4,38 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from harness import dims
-from harness.aten.storages import components
-from harness.dispatch import Calls
 from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.rules.rule import Mismatch
-from harness.rules.sizes import elements, growable, one, resized
+from harness.rules.sizes import ELEMENTS, Effort, elements, growable, one, resized
 from harness.rules.trial import Trial
 
 SHORT, LONGER, LONG = 8, 24, 1025  # the last is one more than a multiple of every block that is a power of two
-OPERATIONS = 6000
-ELEMENTS = 2**21  # of any tensor that a forward makes: 16 MiB
-
-
-class _Largest(Calls):
-    """The elements of the largest tensor that an operation returns, up to a number of operations."""
-
-    def __init__(self) -> None:
-        super().__init__(OPERATIONS)
-        self.largest = 1
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        returned = super().__torch_dispatch__(func, types, args, kwargs)
-        for made in returned if isinstance(returned, (tuple, list)) else (returned,):
-            if isinstance(made, Tensor):
-                self.largest = max([self.largest, *(part.numel() for part in components(made))])
-        return returned
 
 
 def positions_without_influence(trial: Trial) -> Iterator[Mismatch]:
@@ -80,7 +60,7 @@ def _at(trial: Trial, symbol: str, size: int) -> Trial:
 
 def _dead(trial: Trial, symbol: str, size: int, *, turned: bool = False) -> tuple[Mapping[str, Tensor], int]:
     """(for each input, which positions of the symbol have a gradient of 0 throughout; elements of the largest tensor)."""
-    at, seen = _at(trial, symbol, size), _Largest()
+    at, seen = _at(trial, symbol, size), Effort()
     axes = {name: _axes(at, name, symbol) for name in trial.spec.tensors}
     tensors = {n: t.flip(axes[n]) if turned and axes[n] else t for n, t in at.tensors().items()}
     run = at.run(tensors, mode=seen)

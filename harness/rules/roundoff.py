@@ -51,9 +51,8 @@ def noise(value: Value, tensors: Mapping[str, Tensor], names: Sequence[str]) -> 
             return None
         if len(set(values)) > 1:
             jitter = max(abs(d) for line in lines for d in _differences(line, 3)) * math.sqrt(12 / 20)
-            hidden = (
-                max(abs(d) for d in _differences(lines[0], 1)) * before / step
-            )  # where shorter steps changed nothing
+            # Where shorter steps changed nothing, a change as small as one of them is hidden.
+            hidden = max(abs(d) for d in _differences(lines[0], 1)) * before / step
             return max(jitter, hidden, _step_of(values))
         before = step
     return None

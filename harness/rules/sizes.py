@@ -6,12 +6,35 @@ import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
 
 from harness import dims
+from harness.aten.storages import components
 from harness.case import Case, Recipe
 from harness.dims import Size
+from harness.dispatch import Calls
 from harness.errors import DeclarationError, NotApplicable
 from harness.spec import LossSpec
+
+OPERATIONS = 6000  # of one forward along a long axis: a Python loop over pairs is looked at where it has fewer
+ELEMENTS = 2**21  # of any tensor that it makes: 16 MiB
+
+
+class Effort(Calls):
+    """Counts the operations of a forward, up to `OPERATIONS`, and the elements of the largest tensor that one returns."""
+
+    def __init__(self) -> None:
+        super().__init__(OPERATIONS)
+        self.largest = 1
+
+    def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
+        returned = super()._see(func, args, kwargs)
+        for made in returned if isinstance(returned, (tuple, list)) else (returned,):
+            if isinstance(made, Tensor):
+                self.largest = max([self.largest, *(part.numel() for part in components(made))])
+        return returned
 
 
 def resized(spec: LossSpec, case: Case, sizes: Mapping[str, Size]) -> Case:

@@ -203,10 +203,10 @@ def _is_graph(spec: LossSpec, name: str) -> bool:
     return "isolated node" in spec.tensors[name].domain.special
 
 
-def seen_to_weigh(trials: Sequence[Trial], name: str) -> bool:
-    """C03's inference; where it finds that the gradient leaks, C03 has said so."""
+def seen_to_weigh(trials: Sequence[Trial], name: str) -> bool | None:
+    """C03's inference: whether zeros remove; ``None`` where too few cases show it.  Where the gradient leaks, C03 has said so."""
     seen = [found for trial in trials if (found := try_removal(trial, name)) is not None]
-    return len(seen) >= 2 and not any(found.values or found.gradients for found in seen)
+    return None if len(seen) < 2 else not any(found.values or found.gradients for found in seen)
 
 
 def _all_zero(trials: Sequence[Trial], name: str) -> Iterator[Mismatch]:

@@ -85,7 +85,7 @@ def report(
             style=colors.styled,
             whole=(folder / "report.md").as_posix(),
         )
-        if form != "text" or output is not None:
+        if form != "full" or output is not None:
             forms.emit(made, how, form, output, written)
         else:
             forms.write(made, how, written)

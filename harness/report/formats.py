@@ -52,6 +52,7 @@ def render(form: str, report: Report, how: Presentation) -> str:
 def _full(report: Report, how: Presentation) -> str:
     from harness.report import text
     from harness.report.check_times import check_times_text
+    from harness.report.choice import sentences
     from harness.report.verdict import correctness_text
 
     if how.quiet:
@@ -60,7 +61,7 @@ def _full(report: Report, how: Presentation) -> str:
     statuses = ("crashed", "timed out", "waived", "skipped") if how.verbose else ("crashed", "timed out")
     style = how.style or text.unstyled
     parts = [
-        text.verdicts_text(report, style, verbose=how.verbose) if how.has_verdicts else "",
+        text.verdicts_text(report, style, choices=sentences(report), verbose=how.verbose) if how.has_verdicts else "",
         text.findings_text(report, folder=how.failures, verbose=how.verbose, style=style, notes=how.verbose),
         text.reasons_text(report, statuses),
         text.suggestions_text(report),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from harness.causes import grouped
 from harness.report.places import place
@@ -254,12 +254,15 @@ def reasons(loss: LossRecord, status: str) -> dict[tuple[str, str, str], list[st
     return found
 
 
-def verdicts_text(report: Report, style: Style = unstyled, *, verbose: bool = False) -> str:
+def verdicts_text(
+    report: Report, style: Style = unstyled, *, choices: Mapping[str, str] | None = None, verbose: bool = False
+) -> str:
     """The verdict on every implementation with its one sentence, loss by loss, and how often each was given.
 
     Args:
         report: of which losses.
         style: of a verdict.
+        choices: loss -> which implementation to take, in a sentence beside its name.
         verbose: also every reason, at which sizes and devices it holds, and what would settle what is open.
     """
     every = [(loss, verdict) for loss in report.losses for verdict in loss.verdicts]
@@ -268,7 +271,7 @@ def verdicts_text(report: Report, style: Style = unstyled, *, verbose: bool = Fa
     widths = [max(len(printable(v.implementation)) for _, v in every), max(len(v.verdict) for _, v in every)]
     blocks = []
     for loss in report.losses:
-        lines = [printable(loss.name)]
+        lines = [printable(": ".join(part for part in (loss.name, (choices or {}).get(loss.name, "")) if part))]
         for verdict in loss.verdicts:
             name, judged = printable(verdict.implementation).ljust(widths[0]), verdict.verdict.ljust(widths[1])
             lines.append(f"  {name}  {style(judged, verdict.verdict)}  {printable(verdict.sentence)}".rstrip())

@@ -128,8 +128,9 @@ class Check:
         """The findings as they stand on the command line."""
         from harness.report.text import finding_text
 
-        folder = _seen_from_here(self.config.rootpath / FAILURES)
-        return "\n\n".join(finding_text(f, folder=folder, verbose=True) for f in findings)
+        assert self.record is not None
+        folder, verbose = _seen_from_here(self.config.rootpath / FAILURES), self.config.get_verbosity() > 0
+        return "\n\n".join(finding_text(self.record, f, folder=folder, verbose=verbose) for f in findings)
 
     @property
     def payload(self) -> str:
@@ -270,12 +271,12 @@ class _Results:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if not self.payloads:
             return
-        from harness.report.text import plural, printable
+        from harness.report.text import head_text, plural
 
         losses = _losses(self.payloads)
         shown = ("warning", "note") if self.config.get_verbosity() > 0 else ("warning",)
         lines = [
-            printable(f"{finding.severity}: {finding.header}\n  {next(iter(finding.body.splitlines()), '')}")
+            f"{finding.severity}: {head_text(loss, finding)}"
             for loss in losses
             for finding in loss.findings
             if finding.severity in shown

@@ -36,7 +36,7 @@ from harness.timing.workload import Cell
 
 Go = Callable[[], float]
 ROOT = Path(__file__).parents[1]
-FORMS = ("text", "junit", "sarif", "github", "markdown")
+FORMS = ("full", "junit", "sarif", "github", "markdown")
 DRAWS = 50
 
 

@@ -69,7 +69,11 @@ def test_a_wrong_loss_fails_with_the_finding_and_without_our_traceback(project):
     done = project.runpytest_inprocess("-k", "bad-wrong-E01 or good-vectorized-E01")
     done.assert_outcomes(passed=1, failed=1)
     done.stdout.fnmatch_lines(
-        ["bad / wrong / E01 *", "  * but should be *", "  repeat: loss-harness replay *bad-E01-*.json"]
+        [
+            "*.py:*: E01 bad / wrong: * but should be *",
+            "  value equals *",
+            "  repeat: loss-harness replay *bad-E01-*.json",
+        ]
     )
     done.stdout.no_fnmatch_line("*pytest_plugin.py*")
     (failure,) = (project.path / ".loss-harness" / "failures").iterdir()
@@ -136,7 +140,9 @@ def test_every_status_ends_a_test_in_its_own_way(project, status, severity, stri
 def test_warnings_are_listed_at_the_end_and_notes_are_counted(project):
     project.makeconftest(PATCHED.replace("{status}", "failed").replace("{severity}", "warning"))
     done = project.runpytest_inprocess("-k", "good-naive-B01")
-    done.stdout.fnmatch_lines(["*= loss-harness =*", "warning: good / naive / B01 *", "  x = 1, but should be 2"])
+    done.stdout.fnmatch_lines(
+        ["*= loss-harness =*", "warning: my_losses.py:*: B01 good / naive: x = 1, but should be 2"]
+    )
     project.makeconftest(PATCHED.replace("{status}", "failed").replace("{severity}", "note"))
     project.runpytest_inprocess("-k", "good-naive-B01").stdout.fnmatch_lines(["1 note not shown; -v shows them*"])
 

@@ -14,7 +14,9 @@ from harness import cli
 from harness.report import formats, schema, writer
 
 BEGINS = {
-    "text": "graph_distance",
+    "full": "graph_distance",
+    "concise": "losses: G01 graph_distance / vectorized: ",
+    "grouped": "losses:\n  G01 graph_distance / vectorized: ",
     "json": "{",
     "junit": '<?xml version="1.0" encoding="UTF-8"?>\n<testsuites',
     "sarif": '{\n "$schema"',
@@ -86,7 +88,7 @@ def test_the_summary_tells_what_changed_since_an_earlier_report(folder, tmp_path
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--write", "xml:a"], "one of the formats text, json, junit"),
+        (["--write", "xml:a"], "one of the formats full, concise, grouped, json, junit"),
         (["--write", "junt:a"], "did you mean 'junit'?"),
         (["--write", "junit"], "names no file; write it as junit:FILE"),
         (["--write", "junit:"], "names no file"),
@@ -142,7 +144,7 @@ def test_a_report_with_a_lone_surrogate_can_be_written_and_read(tmp_path):
     assert json.loads((tmp_path / "failures" / "a-G01-3f2a.json").read_text(encoding="utf-8")) == {"text": "\ud800"}
 
 
-QUICK = ("text", "junit", "sarif", "github", "markdown")
+QUICK = ("full", "junit", "sarif", "github", "markdown")
 
 
 @pytest.mark.parametrize("form", QUICK)

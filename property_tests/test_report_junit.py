@@ -93,7 +93,7 @@ def test_a_failure_says_what_came_and_should_have_come_where_and_how_to_repeat_i
     (failure,) = case.result
     assert failure.message.startswith("d loss / d embeddings[0, 1] = -0.5599, but should be -0.2799")
     assert failure.type == "G01"
-    assert failure.text.startswith("losses/graph.py:12: error\ngraph_distance / vectorized / G01")
+    assert failure.text.startswith("error\nlosses/graph.py:12:1: G01 graph_distance / vectorized: d loss")
     assert "N=2, D=2, adjacency=[[0, 1], [1, 0]]" in failure.text
     assert "print(torch.ones(2))" in failure.text
 

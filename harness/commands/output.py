@@ -44,11 +44,12 @@ def _check_once(files: Sequence[Path]) -> None:
 
 _FORMAT = click.option(
     "--format",
+    "--output-format",
     "form",
     type=click.Choice(list(FORMATS)),
-    default="text",
+    default="full",
     show_default=True,
-    help="junit, sarif and github are for CI, markdown for a pull request.",
+    help="full, concise and grouped are text; junit, sarif and github are for CI, markdown for a pull request.",
 )
 _OUTPUT = click.option(
     "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write there instead of to the terminal."
@@ -94,7 +95,7 @@ def emit(report: Report, how: Presentation, form: str, output: Path | None, writ
         return
     write(report, how, written)
     shown = formats.render(form, report, replace(how, whole=_whole(how, written)))
-    if form == "text":
+    if form in ("full", "concise", "grouped"):
         running.emit(shown, None)
     else:
         click.echo(shown, nl=False)  # lines that a program reads are not wrapped to the width of the terminal

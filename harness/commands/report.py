@@ -85,7 +85,7 @@ def report(
             style=colors.styled,
             whole=(folder / "report.md").as_posix(),
         )
-        if form != "text" or output is not None:
+        if form != "full" or output is not None:
             forms.emit(made, how, form, output, written)
         else:
             forms.write(made, how, written)
@@ -112,6 +112,7 @@ def _summary(made: Report, how: Presentation) -> str:
     """The verdicts, with -v the findings too, and where the rest stands."""
     from harness.report import text
     from harness.report.check_times import check_times_text
+    from harness.report.choice import sentences
     from harness.report.self_check import self_check_sentence
 
     style, folder = how.style or text.unstyled, how.failures
@@ -119,7 +120,7 @@ def _summary(made: Report, how: Presentation) -> str:
         errors = text.errors_text(made, folder=folder, style=style)
         return f"{errors}\n" if errors else ""
     parts = [
-        text.verdicts_text(made, style, verbose=how.verbose),
+        text.verdicts_text(made, style, choices=sentences(made), verbose=how.verbose),
         text.findings_text(made, folder=folder, verbose=True, style=style) if how.verbose else "",
         text.reasons_text(
             made, ("crashed", "timed out", "waived", "skipped") if how.verbose else ("crashed", "timed out")

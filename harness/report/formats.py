@@ -49,9 +49,11 @@ def render(form: str, report: Report, how: Presentation) -> str:
     return FORMATS[form](report, how).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _text(report: Report, how: Presentation) -> str:
+def _full(report: Report, how: Presentation) -> str:
     from harness.report import text
     from harness.report.check_times import check_times_text
+    from harness.report.choice import sentences
+    from harness.report.verdict import correctness_text
 
     if how.quiet:
         errors = text.errors_text(report, folder=how.failures, style=how.style or text.unstyled)
@@ -59,7 +61,7 @@ def _text(report: Report, how: Presentation) -> str:
     statuses = ("crashed", "timed out", "waived", "skipped") if how.verbose else ("crashed", "timed out")
     style = how.style or text.unstyled
     parts = [
-        text.verdicts_text(report, style, verbose=how.verbose) if how.has_verdicts else "",
+        text.verdicts_text(report, style, choices=sentences(report), verbose=how.verbose) if how.has_verdicts else "",
         text.findings_text(report, folder=how.failures, verbose=how.verbose, style=style, notes=how.verbose),
         text.reasons_text(report, statuses),
         text.suggestions_text(report),
@@ -67,9 +69,31 @@ def _text(report: Report, how: Presentation) -> str:
         text.missing_text(report),
         check_times_text(report),
         text.counts_text(report),
+        "" if how.has_verdicts else correctness_text(report, style),
         text.totals_text(report),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _concise(report: Report, how: Presentation) -> str:
+    from harness.report import text
+
+    return _lines(text.concise_text(report, notes=how.verbose), report, how)
+
+
+def _grouped(report: Report, how: Presentation) -> str:
+    from harness.report import text
+
+    return _lines(text.grouped_text(report, notes=how.verbose), report, how)
+
+
+def _lines(found: str, report: Report, how: Presentation) -> str:
+    """What was found and what did not run, then the totals."""
+    from harness.report import text
+
+    parts = [found, text.reasons_text(report, ("crashed", "timed out")), text.missing_text(report)]
+    parts += [] if how.quiet else [text.totals_text(report)]
+    return "".join(f"{part}\n" for part in parts if part)
 
 
 def _json(report: Report, how: Presentation) -> str:
@@ -111,7 +135,9 @@ def _html(report: Report, how: Presentation) -> str:
 
 
 FORMATS: Mapping[str, Renderer] = {
-    "text": _text,
+    "full": _full,
+    "concise": _concise,
+    "grouped": _grouped,
     "json": _json,
     "junit": _junit,
     "sarif": _sarif,

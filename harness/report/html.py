@@ -8,12 +8,13 @@ from functools import partial
 from typing import Any
 
 from harness.report import plots, view
+from harness.report.choice import choose
 from harness.report.page import anchor, page
 from harness.report.schema import SEVERITIES, ComparisonRecord, LossRecord, Report, plain
 from harness.report.self_check import self_check_sentence
 from harness.report.speed import place_of, speedup_text
 from harness.report.text import totals_text
-from harness.report.timings import crossover_text, growth_table, timing_table
+from harness.report.timings import bytes_text, crossover_text, growth_table, timing_table
 
 # What fits in an attachment and opens at once on a phone.
 MOST_BYTES = 1_500_000
@@ -109,6 +110,7 @@ def _page(report: Report, folder: str, detail: Detail) -> str:
         totals=totals_text(report),
         verdicts=view.verdict_counts(report),
         ranks={verdict: rank for rank, verdict in enumerate(view.WORST_FIRST)},
+        choices=[_choice(loss) for loss in report.losses if loss.verdicts],
         rows=view.rows(report),
         rules=view.rules_found(report),
         losses=[_loss(loss, folder) for loss in report.losses],
@@ -127,6 +129,22 @@ def _page(report: Report, folder: str, detail: Detail) -> str:
         short=partial(clipped, most=LONGEST_NAME),
         text=clipped,
     )
+
+
+def _choice(loss: LossRecord) -> dict[str, Any]:
+    """What the card of a choice shows."""
+    choice = choose(loss)
+    one, options = plots.bars(choice)
+    return {
+        "record": loss,
+        "anchor": anchor("loss", loss.name),
+        "choice": choice,
+        "one": one,
+        "options": options,
+        "memory": {
+            option.implementation: bytes_text(int(option.peak_bytes)) for option, *_ in options if option.peak_bytes
+        },
+    }
 
 
 def _interval(comparison: ComparisonRecord) -> str:

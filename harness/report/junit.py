@@ -14,7 +14,6 @@ import re
 from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree
 
-from harness.report.places import place
 from harness.report.rule_texts import heading
 from harness.report.schema import CRASHED, CheckTimeRecord, FindingRecord, LossRecord, OutcomeRecord, Report
 from harness.report.speed import setting_text, size_text
@@ -131,12 +130,7 @@ def _sentence(findings: Sequence[FindingRecord]) -> str:
 
 def _texts(loss: LossRecord, findings: Sequence[FindingRecord]) -> str:
     """Findings with the place of the implementation and the code that reproduces them."""
-    blocks = []
-    for finding in findings:
-        source = place(loss, finding.implementation)
-        where = f"{source.file}:{source.line}: {finding.severity}\n" if source else f"{finding.severity}\n"
-        blocks.append(where + finding_text(finding, verbose=True))
-    return "\n\n".join(blocks)
+    return "\n\n".join(f"{finding.severity}\n{finding_text(loss, finding, verbose=True)}" for finding in findings)
 
 
 def _legal(text: str) -> str:

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 import jinja2
 
+from harness.report.choice import sentences
 from harness.report.schema import SEVERITIES, STATUSES, LossRecord, Report, plain
 from harness.report.self_check import self_check_sentence
 from harness.report.text import (
@@ -72,6 +73,7 @@ def render(report: Report, *, folder: str = ".") -> str:
     text = _template().render(
         report=report,
         verdicts=verdicts,
+        choices=sentences(report),
         counts=counts,
         causes={loss.name: {severity: causes(loss, severity) for severity in SEVERITIES} for loss in report.losses},
         accepted={loss.name: [f for f in loss.findings if f.accepted] for loss in report.losses},

@@ -10,17 +10,21 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.report.schema import ComparisonRecord, GrowthRecord, LossRecord
 from harness.report.speed import main_comparisons, setting_text
 from harness.report.text import seconds_text
 from harness.report.timings import bytes_text
 
+if TYPE_CHECKING:
+    from harness.report.choice import Choice, Option
+
 Format = Callable[[float], str]
 
 # Of a speedup's axis, and of a panel with its margins, in CSS pixels.
 FOREST_WIDTH, FOREST_PAD = 300, 8
+BAR_WIDTH = 140
 PANEL_WIDTH, PANEL_HEIGHT = 360, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 10, 40
 
@@ -135,6 +139,14 @@ def forest(loss: LossRecord) -> Forest | None:
         band=(axis.at(BAND[0]), axis.at(BAND[1])),
         groups={setting: tuple(rows) for setting, rows in groups.items()},
     )
+
+
+def bars(choice: Choice) -> tuple[float, list[tuple[Option, float | None, float | None, float | None]]]:
+    """Where no change stands, and (option, low, middle, high) for each option of a choice on one axis, in pixels."""
+    options = [*([choice.taken] if choice.taken else []), *choice.others]
+    known = [v for o in options for v in (o.low, o.speedup, o.high) if v is not None and 0 < v < math.inf]
+    axis = log_axis([*known, 0.9, 1.1], 4, BAR_WIDTH - 4)
+    return axis.at(1.0), [(o, _place(axis, o.low), _place(axis, o.speedup), _place(axis, o.high)) for o in options]
 
 
 def _place(axis: LogAxis, value: float | None) -> float | None:

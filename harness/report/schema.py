@@ -177,6 +177,7 @@ class SourceRecord:
     file: str
     line: int
     is_local: bool
+    column: int = 1
 
 
 @dataclass(frozen=True)
@@ -379,8 +380,8 @@ def _check_sizes(sizes: Mapping[str, Any], where: str) -> None:
 def _upgraded(data: Mapping[str, Any], version: int) -> dict[str, Any]:
     """A report of schema 3 or 4.
 
-    Schema 3 knew neither when it was made nor where the losses are, and schema 4 not what could not be measured; that
-    stays unknown.
+    Schema 3 knew neither when it was made nor where the losses are, and schema 4 neither columns nor what could not be
+    measured; that stays unknown.
     """
     unknown = (
         {"description": "", "sources": []},
@@ -394,6 +395,7 @@ def _upgraded(data: Mapping[str, Any], version: int) -> dict[str, Any]:
             | loss
             | {"verdicts": [of_verdict | verdict for verdict in loss["verdicts"]]}
             | {"outcomes": [{"unmeasured": False} | outcome for outcome in loss["outcomes"]]}
+            | {"sources": [{"column": 1} | source for source in (of_loss | loss)["sources"]]}
             for loss in data["losses"]
         ]
     except (KeyError, TypeError) as error:

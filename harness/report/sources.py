@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def located(spec: LossSpec) -> tuple[SourceRecord, ...]:
     """The declaration and every implementation whose source can be found, in that order."""
-    found = [_record("", spec.source.file, spec.source.line)]
+    found = [_record("", spec.source.file, spec.source.line, 1)]
     for name, implementation in spec.implementations.items():
         place = _place(implementation)
         found += [] if place is None else [_record(name, *place)]
@@ -64,25 +64,26 @@ def _has_source(defined: Any) -> bool:
     return inspect.isclass(defined) or inspect.isfunction(defined) or inspect.ismethod(defined)
 
 
-def _place(implementation: Callable[..., Any]) -> tuple[str, int] | None:
+def _place(implementation: Callable[..., Any]) -> tuple[str, int, int] | None:
+    """(file, line, column), which count from 1."""
     if getattr(implementation, "is_formula", False):
         return None  # it stands in the declaration
     defined = _defined(implementation)
     try:
         file = inspect.getsourcefile(defined)
-        _, line = inspect.getsourcelines(defined)
+        lines, line = inspect.getsourcelines(defined)
     except (OSError, TypeError):
         return None  # a builtin, or code that no file holds
-    return None if file is None else (file, max(line, 1))
+    return None if file is None else (file, max(line, 1), len(lines[0]) - len(lines[0].lstrip()) + 1)
 
 
-def _record(implementation: str, file: str, line: int) -> SourceRecord:
+def _record(implementation: str, file: str, line: int, column: int) -> SourceRecord:
     path, here = Path(file), Path.cwd()
     if not any(path.is_relative_to(folder) for folder in _installed()) and path.is_relative_to(here):
-        return SourceRecord(implementation, path.relative_to(here).as_posix(), line, is_local=True)
+        return SourceRecord(implementation, path.relative_to(here).as_posix(), line, True, column)
     roots = [folder for folder in (*_installed(), *map(Path, sys.path)) if path.is_relative_to(folder)]
     deepest = max(roots, key=lambda folder: len(folder.parts), default=path.parent)
-    return SourceRecord(implementation, path.relative_to(deepest).as_posix(), line, is_local=False)
+    return SourceRecord(implementation, path.relative_to(deepest).as_posix(), line, False, column)
 
 
 def _installed() -> Iterator[Path]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from harness.causes import grouped
+from harness.report.places import place
 from harness.report.schema import (
     ADOPT,
     CAVEATS,
@@ -37,19 +38,48 @@ def printable(text: str) -> str:
     return _CONTROL.sub("", text)
 
 
+def head_text(loss: LossRecord, finding: FindingRecord) -> str:
+    """``file:line:column: CODE loss / implementation: what was got and expected``, which editors and greps read.
+
+    Where the report knows no line, the target stands for it.
+    """
+    file, position, said = _head(loss, finding)
+    return f"{file}:{position}: {said}" if position else f"{file}: {said}"
+
+
+def _head(loss: LossRecord, finding: FindingRecord) -> tuple[str, str, str]:
+    """(file, line:column, what is said)."""
+    where = place(loss, finding.implementation)
+    who = finding.implementation if finding.implementation == loss.name else f"{loss.name} / {finding.implementation}"
+    fact = next(iter(printable(finding.body).splitlines()), "") or finding.title or finding.header
+    said = printable(f"{finding.rule} {who}: {fact}").replace("\n", " ")
+    if where is None:
+        return printable(loss.target), "", said
+    return printable(where.file), f"{where.line}:{where.column}", said
+
+
 def finding_text(
-    finding: FindingRecord, followers: Sequence[FindingRecord] = (), *, folder: str = "", verbose: bool = False
+    loss: LossRecord,
+    finding: FindingRecord,
+    followers: Sequence[FindingRecord] = (),
+    *,
+    folder: str = "",
+    verbose: bool = False,
 ) -> str:
-    """One finding: where, what came and should have come, how to repeat it, and a line for each that follows from it.
+    """One finding: `head_text`, the rule, the smallest input, how to mend and repeat it, and a line for each that follows.
 
     Args:
+        loss: in which it was found.
         finding: what was found.
         followers: what follows from it.
         folder: where the failure files lie; without it there is no line on how to repeat.
         verbose: also show the plain-PyTorch code that reproduces it.
     """
-    lines = [printable(finding.header)]
-    lines += [f"  {line}".rstrip() for line in printable(finding.body).splitlines()]
+    _, known, rest = finding.header.rpartition(finding.title) if finding.title else ("", "", "")
+    setting = [part for part in rest.split(" / ") if part.strip()] if known else [finding.device]
+    lines = [head_text(loss, finding)]
+    lines += [printable(f"  {finding.title} ({', '.join(setting)})" if finding.title else f"  {finding.header}")]
+    lines += [f"  {line}".rstrip() for line in printable(finding.body).splitlines()[1:]]
     if finding.hint and finding.hint not in finding.message:
         lines += [f"  {line}".rstrip() for line in printable(finding.hint).splitlines()]
     if folder:
@@ -82,19 +112,39 @@ def findings_text(
     blocks: list[str] = []
     shown = [s for s in SEVERITIES if s != "note" or notes]
     for severity in shown:
-        found = [group for loss in report.losses for group in causes(loss, severity)]
+        found = [(loss, *group) for loss in report.losses for group in causes(loss, severity)]
         if found:
             blocks.append(style(plural(len(found), severity), severity))
         folded = [] if verbose else _of_references(report, severity)
-        for finding, followers in found:
+        for loss, finding, followers in found:
             followers = tuple(f for f in followers if f.severity in shown)
             if finding not in folded:
-                blocks.append(finding_text(finding, followers, folder=folder, verbose=verbose))
+                blocks.append(finding_text(loss, finding, followers, folder=folder, verbose=verbose))
         blocks += _folded_lines(report, folded)
-    accepted = [f for loss in report.losses for f in loss.findings if f.accepted]
+    accepted = [head_text(loss, f) for loss in report.losses for f in loss.findings if f.accepted]
     if accepted:
-        blocks.append("\n".join([f"{len(accepted)} accepted", *(f"  {printable(f.header)}" for f in accepted)]))
+        blocks.append("\n".join([f"{len(accepted)} accepted", *(f"  {line}" for line in accepted)]))
     return "\n\n".join(blocks)
+
+
+def concise_text(report: Report, *, notes: bool = False) -> str:
+    """One line a finding, errors first; what follows from another has none."""
+    return "\n".join(f"{head_text(*found)} [{found[1].severity}]" for found in _causes(report, notes=notes))
+
+
+def grouped_text(report: Report, *, notes: bool = False) -> str:
+    """The same lines below the file that they are about."""
+    files: dict[str, list[str]] = {}
+    for loss, finding in _causes(report, notes=notes):
+        file, position, said = _head(loss, finding)
+        line = f"{position} {said}" if position else said
+        files.setdefault(file, []).append(f"  {line} [{finding.severity}]")
+    return "\n\n".join("\n".join([f"{file}:", *lines]) for file, lines in files.items())
+
+
+def _causes(report: Report, *, notes: bool) -> list[tuple[LossRecord, FindingRecord]]:
+    shown = SEVERITIES if notes else SEVERITIES[:2]
+    return [(loss, finding) for s in shown for loss in report.losses for finding, _ in causes(loss, s)]
 
 
 def _of_references(report: Report, severity: str) -> list[FindingRecord]:
@@ -146,10 +196,10 @@ def missing_text(report: Report) -> str:
 
 def errors_text(report: Report, *, folder: str = "", style: Style = unstyled) -> str:
     """Errors, crashes and what failed when timed, and nothing where there is none of them."""
-    errors = [group for loss in report.losses for group in causes(loss, "error")]
+    errors = [(loss, *group) for loss in report.losses for group in causes(loss, "error")]
     blocks = [style(plural(len(errors), "error"), "error")] if errors else []
-    for finding, followers in errors:
-        blocks.append(finding_text(finding, [f for f in followers if f.severity == "error"], folder=folder))
+    for loss, finding, followers in errors:
+        blocks.append(finding_text(loss, finding, [f for f in followers if f.severity == "error"], folder=folder))
     failed = [
         printable(f"{loss.name} / {m.implementation} failed when timed on {m.device}: {m.reason}")
         for loss in report.losses
@@ -204,12 +254,15 @@ def reasons(loss: LossRecord, status: str) -> dict[tuple[str, str, str], list[st
     return found
 
 
-def verdicts_text(report: Report, style: Style = unstyled, *, verbose: bool = False) -> str:
+def verdicts_text(
+    report: Report, style: Style = unstyled, *, choices: Mapping[str, str] | None = None, verbose: bool = False
+) -> str:
     """The verdict on every implementation with its one sentence, loss by loss, and how often each was given.
 
     Args:
         report: of which losses.
         style: of a verdict.
+        choices: loss -> which implementation to take, in a sentence beside its name.
         verbose: also every reason, at which sizes and devices it holds, and what would settle what is open.
     """
     every = [(loss, verdict) for loss in report.losses for verdict in loss.verdicts]
@@ -218,7 +271,7 @@ def verdicts_text(report: Report, style: Style = unstyled, *, verbose: bool = Fa
     widths = [max(len(printable(v.implementation)) for _, v in every), max(len(v.verdict) for _, v in every)]
     blocks = []
     for loss in report.losses:
-        lines = [printable(loss.name)]
+        lines = [printable(": ".join(part for part in (loss.name, (choices or {}).get(loss.name, "")) if part))]
         for verdict in loss.verdicts:
             name, judged = printable(verdict.implementation).ljust(widths[0]), verdict.verdict.ljust(widths[1])
             lines.append(f"  {name}  {style(judged, verdict.verdict)}  {printable(verdict.sentence)}".rstrip())

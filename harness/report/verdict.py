@@ -18,14 +18,20 @@ from harness.report import advice, reasons, speed
 from harness.report.schema import (
     ADOPT,
     CAVEATS,
+    CRASHED,
     DO_NOT_ADOPT,
     INCONCLUSIVE,
     REFERENCE,
     SCHEMA_VERSION,
+    SEVERITIES,
     LossRecord,
     Report,
     VerdictRecord,
 )
+from harness.report.speed import listed
+from harness.report.text import Style, causes, plural, printable
+
+_STYLES = {"wrong": DO_NOT_ADOPT, "not decided": INCONCLUSIVE, "no error found": ADOPT}
 
 
 def assemble(
@@ -72,6 +78,33 @@ def judge(loss: LossRecord, implementation: str) -> VerdictRecord:
         sentence=advice.sentence(loss, implementation, verdict),
         scope=advice.scope(loss, implementation),
         settle=advice.settle(loss, implementation, verdict),
+    )
+
+
+def correctness(loss: LossRecord, implementation: str) -> tuple[str, str]:
+    """(what the rules say of it, why in a few words), whatever its speed: wrong, not decided, or no error found."""
+    found = {s: sorted({f.rule for f, _ in causes(loss, s) if f.implementation == implementation}) for s in SEVERITIES}
+    warned = (
+        f"; {listed(found['warning'])} {'warns' if len(found['warning']) == 1 else 'warn'}" if found["warning"] else ""
+    )
+    if wrong := [code for code in found["error"] if code != CRASHED]:
+        return "wrong", f"{listed(wrong)} {'fails' if len(wrong) == 1 else 'fail'}{warned}"
+    missing = [loss.missing] if loss.missing else []
+    ask = (reasons.broken, reasons.blind, reasons.gradients_unchecked)
+    if unknown := [*missing, *(line for why in ask for line in why(loss, implementation))]:
+        return "not decided", unknown[0] + warned
+    passed = reasons.outcomes(loss, implementation, "passed")
+    return "no error found", f"{plural(len(passed), 'rule')} passed{warned}"
+
+
+def correctness_text(report: Report, style: Style) -> str:
+    """`correctness` of every implementation, one a line."""
+    rows = [(loss, name, *correctness(loss, name)) for loss in report.losses for name in loss.implementations]
+    who = [printable(name if name == loss.name else f"{loss.name} / {name}") for loss, name, _, _ in rows]
+    widths = [max(map(len, who), default=0), max((len(said) for _, _, said, _ in rows), default=0)]
+    return "\n".join(
+        f"{name.ljust(widths[0])}  {style(said.ljust(widths[1]), _STYLES[said])}  {printable(why)}"
+        for name, (_, _, said, why) in zip(who, rows, strict=True)
     )
 
 

@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +85,6 @@ def _record(implementation: str, file: str, line: int) -> SourceRecord:
     return SourceRecord(implementation, path.relative_to(deepest).as_posix(), line, is_local=False)
 
 
-def _installed() -> Iterator[Path]:
-    for name in ("purelib", "platlib", "stdlib"):
-        yield Path(sysconfig.get_path(name))
+@functools.cache
+def _installed() -> tuple[Path, ...]:
+    return tuple(Path(sysconfig.get_path(name)) for name in ("purelib", "platlib", "stdlib"))

@@ -67,7 +67,12 @@ def _has_source(defined: Any) -> bool:
 def _place(implementation: Callable[..., Any]) -> tuple[str, int] | None:
     if getattr(implementation, "is_formula", False):
         return None  # it stands in the declaration
-    defined = _defined(implementation)
+    return _defined_at(_defined(implementation))
+
+
+@functools.lru_cache(maxsize=256)
+def _defined_at(defined: Any) -> tuple[str, int] | None:
+    """File and line; every check of a loss asks, and each time its file would be read up to there."""
     try:
         file = inspect.getsourcefile(defined)
         _, line = inspect.getsourcelines(defined)

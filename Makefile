@@ -36,9 +36,12 @@ $(INSTALLED): constraints.txt pyproject.toml
 report: $(INSTALLED)  ## verify and time the losses, 10 s of timing each: reports/latest (ARGS="path/to/loss.py --device cpu,cuda")
 	$(BIN)/loss-harness report --budget 10 $(ARGS)
 
-# A file stays in one process, whose rules share the cases that were drawn.  pytest-benchmark times nothing beside others.
+# A file stays in one process, whose rules share the cases that were drawn, and the longest begin.
+SHARED := --dist loadfile --no-loadscope-reorder
+
+# pytest-benchmark times nothing beside others.
 test: $(INSTALLED)  ## all tests (ARGS="-k graph_distance"; WORKERS=0 runs them in one process)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --benchmark-disable -m "not cluster" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(SHARED) --benchmark-disable -m "not cluster" $(ARGS)
 
 range: $(INSTALLED)  ## those tests with Python 3.11 to 3.13, oldest and newest versions (ARGS="-s 'tests(python3.12)' -- -k cli")
 	$(BIN)/nox $(ARGS)
@@ -50,7 +53,7 @@ UNTRACED := --deselect "property_tests/test_jobs.py::test_a_loss_that_only_harms
 # was writing when it was killed.
 coverage: $(INSTALLED)  ## lines and branches of harness that the tests run, at least 95 %; half an hour (ARGS="-k journal")
 	rm -rf .coverage && mkdir .coverage
-	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadfile --benchmark-disable -m "not cluster" $(UNTRACED) $(ARGS); tests=$$?; \
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n $(WORKERS) $(SHARED) --benchmark-disable -m "not cluster" $(UNTRACED) $(ARGS); tests=$$?; \
 	$(BIN)/coverage combine --quiet && rm -f .coverage/data.* && \
 	$(BIN)/coverage report --sort cover --fail-under 0 | awk 'NR <= 2 || $$1 == "TOTAL" || $$6 + 0 < 95' && \
 	$(BIN)/coverage report --format total && exit $$tests

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from harness import annotations as signatures
-from harness import inline, untrusted
+from harness import untrusted
 from harness.errors import DeclarationError, nearest, shown
-from harness.spec import LossSpec
+
+if TYPE_CHECKING:
+    from harness.spec import LossSpec
 
 T = TypeVar("T")
 
@@ -86,6 +87,9 @@ class Declaration:
         Raises:
             DeclarationError: a text that cannot be read, or one that contradicts the loss.
         """
+        from harness import inline
+        from harness.spec import LossSpec
+
         implementations = {name: loss} if reference is None else {"reference": reference, name: loss}
         inputs = _read("inputs", inline.tensors, self.inputs)
         context = _read("context", inline.tensors, self.context) if self.context.strip() else None
@@ -122,6 +126,8 @@ def _read(field: str, read: Callable[[str], T], text: str) -> T:
 
 
 def _check_names(name: str, loss: Callable[..., Any], tensors: Sequence[str]) -> None:
+    from harness import annotations as signatures
+
     call = signatures.call_function(loss)
     positional = signatures.positional_only(call)
     taken = [parameter for parameter in positional if parameter in tensors]

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path, PurePath
 
 import torch
@@ -44,16 +43,6 @@ _LIMITS = {
 # A clock that changed by more is a difference of the size that a comparison calls one.
 _STEADY = 0.05
 _ANSWER_S = 10
-
-
-def now() -> str:
-    """The time in UTC, ISO 8601 to the second; that of ``SOURCE_DATE_EPOCH`` where it is set, for reproducible files.
-
-    Source: https://reproducible-builds.org/docs/source-date-epoch
-    """
-    fixed = os.environ.get("SOURCE_DATE_EPOCH", "")
-    moment = datetime.fromtimestamp(int(fixed), UTC) if fixed.isdecimal() else datetime.now(UTC)
-    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def describe(device: str = "cpu") -> dict[str, object]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 MESSAGE_LIMIT = 2000  # characters: about a screen
 VALUE_LIMIT = 160
@@ -44,6 +44,25 @@ def nearest(name: str, allowed: Iterable[object]) -> str:
     names = [known for known in allowed if isinstance(known, str) and len(known) <= _ASKED_LIMIT]
     close = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def selected_codes(codes: Collection[str], rules: Sequence[str]) -> tuple[str, ...]:
+    """Those of ``rules`` that are, or begin with, one of ``codes``, in the order of ``rules``.
+
+    Raises:
+        HarnessError: a code that selects nothing.
+    """
+    given = list(codes) if isinstance(codes, Collection) and not isinstance(codes, (str, bytes)) else [codes]
+    for code in given:
+        if not isinstance(code, str) or not code:
+            raise HarnessError(f"{shown(code)} came, but should be a code or prefix of rules, such as 'G01' or 'G'")
+    wanted = [code.upper() for code in given]
+    for code in wanted:
+        if not any(rule.startswith(code) for rule in rules):
+            raise HarnessError(
+                f"{shown(code)} selects no rule{nearest(code, rules)}; `loss-harness rules` lists them all"
+            )
+    return tuple(rule for rule in rules if rule.startswith(tuple(wanted)))
 
 
 def clipped(text: str, limit: int = MESSAGE_LIMIT) -> str:

@@ -249,10 +249,10 @@ class _Results:
         folder = self.config.getoption("harness_report")
         if folder is None or not self.payloads:
             return
-        from harness.environment import describe, now
+        from harness.environment import describe
         from harness.report.schema import plain
         from harness.report.verdict import assemble
-        from harness.report.writer import write_report
+        from harness.report.writer import now, write_report
 
         losses = _losses(self.payloads)
         report = assemble(

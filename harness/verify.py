@@ -18,6 +18,7 @@ from harness.errors import HarnessError, nearest, told_in_a_line
 from harness.laws import Law
 from harness.results import Finding, Outcome, Verification
 from harness.rules import BATTERY, find, select
+from harness.rules.compiler import unloaded_compiler
 from harness.rules.trial import Trial, isolated
 from harness.session import PROFILES, Profile, Session
 from harness.spec import LossSpec
@@ -136,6 +137,7 @@ def checked(
     with (
         warnings.catch_warnings(),
         isolated(),
+        contextlib.nullcontext() if session.profile.compiles else unloaded_compiler(),
         full_float32(session.device),
         contextlib.redirect_stdout(io.StringIO()),
     ):  # hundreds of calls may print

@@ -6,6 +6,17 @@ from fake_time import FakeTime, install
 
 pytest_plugins = ["pytester"]
 
+# The files that take longest: they begin, so that in several processes none of them is left when all others are done.
+LONGEST = (
+    "test_properties.py",
+    "test_asv_regressions.py",
+    "test_wheel.py",
+    "test_cli.py",
+    "test_terminal.py",
+    "test_jobs.py",
+    "test_docs.py",
+)
+
 torch.set_num_threads(1)
 
 
@@ -15,6 +26,11 @@ def fake_time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     fake = FakeTime()
     install(fake, monkeypatch.setattr)
     return fake
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The order of the files; within a file, tests keep theirs."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 def pytest_configure(config: pytest.Config) -> None:

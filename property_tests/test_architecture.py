@@ -204,11 +204,12 @@ LIGHT = {
     "help": "from harness.cli import cli; cli(['--help'], standalone_mode=False)",
     "plugin": "import harness.pytest_plugin",
     "facade": "import harness; dir(harness)",
+    "a run whose losses are elsewhere": "import harness.jobs.journal, harness.declaration, harness.commands.apart",
 }
 
 
 @pytest.mark.parametrize("code", LIGHT.values(), ids=LIGHT.keys())
-def test_help_plugin_and_facade_import_no_torch(code: str) -> None:
+def test_what_runs_no_loss_imports_no_torch(code: str) -> None:
     check = f"{code}\nimport sys; heavy = [m for m in ('torch', 'pandas', 'hypothesis') if m in sys.modules]; sys.exit(str(heavy) if heavy else 0)"
     ran = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False, cwd=HARNESS.parent)
     assert (ran.returncode, ran.stderr) == (0, "")

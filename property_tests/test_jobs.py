@@ -18,10 +18,11 @@ from fake_time import AMPLE_S, FakeTime
 from test_leaks import Canned
 
 from harness.errors import DeclarationError, HarnessError, TargetError
-from harness.isolation.sandbox import unheard
+from harness.isolation.sandbox import Sandbox, unheard
 from harness.jobs.driver import Allowed, Driver
 from harness.jobs.executors import Local, Remote
 from harness.jobs.job import Job
+from harness.jobs.preload import PRELOAD
 from harness.locate import load_specs
 from harness.report import schema
 from harness.report.ledger import Request
@@ -39,8 +40,14 @@ QUICK = Request(profile="quick", codes=CODES)
 
 
 @pytest.fixture(scope="module")
-def shop():
-    with Local(2) as made:
+def box():
+    with Sandbox(PRELOAD) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shop(box):
+    with Local(2, box) as made:
         yield made
 
 
@@ -166,8 +173,8 @@ def test_a_job_that_waits_for_its_turn_takes_no_longer_for_it(monkeypatch):
 class Shuffled(Local):
     """Hands jobs on in another order, all of a run at once."""
 
-    def __init__(self, workers, seed):
-        super().__init__(workers)
+    def __init__(self, workers, seed, box):
+        super().__init__(workers, box)
         self.random = random.Random(seed)
         self.held = []
 
@@ -196,8 +203,8 @@ def two(shop):
 
 
 @pytest.mark.parametrize(("workers", "seed"), [(1, 1), (4, 2)])
-def test_the_findings_do_not_depend_on_the_number_of_workers_or_the_order(two, workers, seed):
-    with Shuffled(workers, seed) as other:
+def test_the_findings_do_not_depend_on_the_number_of_workers_or_the_order(two, box, workers, seed):
+    with Shuffled(workers, seed, box) as other:
         driver = Driver(TWO, Request(profile="quick", codes=TWO_CODES), other)
         other.count = sum(len(list(driver._jobs(plan))) for plan in driver.plans)
         driver.verify()
@@ -217,11 +224,13 @@ def test_another_process_with_another_hash_seed_finds_the_same(shop, tmp_path):
     file = tmp_path / "report.json"
     code = (
         "import sys\n"
+        "from harness.isolation.sandbox import Sandbox\n"
         "from harness.jobs.driver import Driver\n"
         "from harness.jobs.executors import Local\n"
+        "from harness.jobs.preload import PRELOAD\n"
         "from harness.report import schema\n"
         "from harness.report.ledger import Request\n"
-        "with Local(1) as shop:\n"
+        "with Sandbox(PRELOAD) as box, Local(1, box) as shop:\n"
         "    driver = Driver(['losses.focal:SPEC'], Request(profile='quick', codes=('B', 'P02')), shop)\n"
         "    driver.verify()\n"
         "    open(sys.argv[1], 'w').write(schema.dumps(driver.report()))\n"

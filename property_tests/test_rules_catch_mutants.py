@@ -51,10 +51,18 @@ def caught():
     return {f"{pair.name} {f.evidence['aspect']}": f for pair in PAIRS for f in verified(pair).findings}
 
 
-def test_every_reproduction_of_a_mutant_runs_as_printed(caught):
-    runnable = {name: f for name, f in caught.items() if f.reproduction and "= ...  #" not in f.reproduction}
+@pytest.fixture(scope="module")
+def runnable(caught):
+    return {name: f for name, f in caught.items() if f.reproduction and "= ...  #" not in f.reproduction}
+
+
+@pytest.fixture(scope="module")
+def results(runnable):
+    return run_each({name: f.reproduction for name, f in runnable.items()}, path=[ROOT, HERE])
+
+
+def test_every_reproduction_of_a_mutant_runs_as_printed(caught, runnable, results):
     assert len(runnable) > 0.9 * len(caught)
-    results = run_each({name: f.reproduction for name, f in runnable.items()}, path=[ROOT, HERE])
     for name, finding in runnable.items():
         assert shows(finding, results[name]), (name, finding.evidence, results[name], finding.reproduction)
 
@@ -63,25 +71,22 @@ CONTEXT_LAWS = {"B04", "C04", "C05", "C06"}
 BOTH = {pair.code for pair in PAIRS if pair.code.startswith("L") or pair.code in CONTEXT_LAWS} - {"L08", "L09"}
 
 
-def test_the_reproduction_of_a_law_prints_what_came_and_what_should_have(caught):
+def test_the_reproduction_of_a_law_prints_what_came_and_what_should_have(caught, results):
     by_value = {
         name: finding
         for name, finding in caught.items()
         if finding.rule in BOTH and finding.evidence["where"].startswith("loss ") and finding.evidence["kind"] != "leak"
     }
     assert {f.rule for f in by_value.values()} >= {"B04", "C04", "C05", "C06", "L01", "L02", "L03", "L04", "L05", "L13"}
-    results = run_each({name: f.reproduction for name, f in by_value.items()}, path=[ROOT, HERE])
     for name, finding in by_value.items():
         came, should = (float(line.partition(":")[2]) for line in results[name]["out"].splitlines())
         assert describe(came) == finding.evidence["came"], (name, finding.reproduction)
         assert describe(should) == finding.evidence["should"], (name, finding.reproduction)
 
 
-def test_the_reproduction_of_a_gradient_that_breaks_a_law_prints_both_gradients(caught):
-    (finding,) = (f for name, f in caught.items() if name.startswith("L05-scale_of_the_gradient"))
-    (result,) = run_each({"only": finding.reproduction}, path=[ROOT, HERE]).values()
-    came, should = (
-        eval(line.partition(":")[2], {"tensor": torch.tensor, "torch": torch}) for line in result["out"].splitlines()
-    )
+def test_the_reproduction_of_a_gradient_that_breaks_a_law_prints_both_gradients(caught, results):
+    ((name, finding),) = ((name, f) for name, f in caught.items() if name.startswith("L05-scale_of_the_gradient"))
+    printed = results[name]["out"].splitlines()
+    came, should = (eval(line.partition(":")[2], {"tensor": torch.tensor, "torch": torch}) for line in printed)
     assert describe(came["embeddings"][0, 0].item()) == finding.evidence["came"]
     assert describe(should["embeddings"][0, 0].item()) == finding.evidence["should"]

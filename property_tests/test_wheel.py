@@ -62,7 +62,7 @@ def is_in_place(environment: Path) -> bool:
     return any(wheels.packages(environment).glob("*loss_harness*.pth"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def theirs(environment: Path) -> Path:
     """A package of the user's that is installed beside the harness, and is called `losses`."""
     package = wheels.packages(environment) / "losses"
@@ -134,20 +134,30 @@ def test_a_report_of_nothing_asks_for_a_loss(environment: Path, tmp_path: Path) 
     assert (ran.returncode, "loss-harness report my_loss.py" in ran.stderr) == (2, True), ran.stdout + ran.stderr
 
 
+@pytest.fixture(scope="module")
+def verified(environment: Path, theirs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
+    """What a target gives in a folder that has a package `losses`, and by the name "installed" in one that has none."""
+    targets = {"losses": "losses", "losses/loss.py": "losses/loss.py", "installed": "losses"}
+    folders = {name: tmp_path_factory.mktemp("project") for name in targets}
+    for name, folder in folders.items():
+        if name != "installed":
+            (folder / "losses").mkdir()
+            (folder / "losses/__init__.py").write_text("from losses.loss import SPECS\n", encoding="utf-8")
+            (folder / "losses/loss.py").write_text(USER_LOSS.format(name="mine"), encoding="utf-8")
+    commands = {folders[name]: f"verify {target} --profile quick --select B01" for name, target in targets.items()}
+    told = wheels.run_together(environment, commands)
+    return {name: told[folder] for name, folder in folders.items()}
+
+
 @pytest.mark.parametrize("target", ["losses", "losses/loss.py"])
-def test_losses_in_the_working_directory_are_the_users(
-    environment: Path, theirs: Path, tmp_path: Path, target: str
-) -> None:
-    (tmp_path / "losses").mkdir()
-    (tmp_path / "losses/__init__.py").write_text("from losses.loss import SPECS\n", encoding="utf-8")
-    (tmp_path / "losses/loss.py").write_text(USER_LOSS.format(name="mine"), encoding="utf-8")
-    ran = wheels.run(environment, f"loss-harness verify {target} --profile quick --select B01", tmp_path)
-    assert (ran.returncode, "mine  only" in ran.stdout) == (0, True), ran.stdout + ran.stderr
+def test_losses_in_the_working_directory_are_the_users(verified: dict[str, tuple[int, str]], target: str) -> None:
+    code, text = verified[target]
+    assert (code, "mine  only" in text) == (0, True), text
 
 
-def test_losses_among_the_installed_packages_are_the_users(environment: Path, theirs: Path, tmp_path: Path) -> None:
-    ran = wheels.run(environment, "loss-harness verify losses --profile quick --select B01", tmp_path)
-    assert (ran.returncode, "installed  only" in ran.stdout) == (0, True), ran.stdout + ran.stderr
+def test_losses_among_the_installed_packages_are_the_users(verified: dict[str, tuple[int, str]]) -> None:
+    code, text = verified["installed"]
+    assert (code, "installed  only" in text) == (0, True), text
 
 
 def test_uninstalling_leaves_what_is_the_users(environment: Path, theirs: Path, tmp_path: Path) -> None:

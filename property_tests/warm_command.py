@@ -53,8 +53,9 @@ def serve(address: str) -> None:
     import harness.cli
     import harness.verify  # noqa: F401
     from harness.commands import apart
+    from harness.jobs.preload import COMPILER, TABLES
 
-    box = apart.box()
+    box = apart.box((COMPILER, TABLES))
     if box is not None:
         box.run("builtins:print", "")  # any job will do: it starts what the calls then share
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.commands import loading, running
+from harness.configuration import PROFILES
 
 if TYPE_CHECKING:
     from harness.isolation.sandbox import Sandbox
     from harness.jobs.driver import Allowed, Driver
     from harness.jobs.executors import Workshop
 
+QUICK = PROFILES[0]  # it compiles nothing
 _LEAST_BYTES = 2 << 30
 _SHARE = 0.8  # of what is free now, for all jobs together
 
@@ -31,7 +33,7 @@ def driving(ctx: click.Context, targets: Sequence[str]) -> Iterator[Driver]:
     """
     named = loading.targets(targets, ctx)
     with ExitStack() as stack:
-        local = box() if ctx.params.get("cluster") is None else None
+        local = box(_needed(ctx.params)) if ctx.params.get("cluster") is None else None
         from harness.errors import DeclarationError
         from harness.jobs.driver import Driver
 
@@ -49,21 +51,37 @@ def driving(ctx: click.Context, targets: Sequence[str]) -> Iterator[Driver]:
 _boxes: list[Sandbox] = []
 
 
-def box() -> Sandbox | None:
-    """One for all commands of this process, since what starts jobs is as it was after any of them.
+def box(also: Sequence[str] = ()) -> Sandbox | None:
+    """One for all commands of this process that need no more, since what starts jobs is as it was after any of them.
 
-    ``None`` where this system cannot fork.
+    Args:
+        also: modules that most of the jobs need, beside those that all do.
+
+    Returns:
+        ``None`` where this system cannot fork.
     """
     if not hasattr(os, "fork"):
         return None
     from harness.isolation.sandbox import Sandbox
     from harness.jobs.preload import PRELOAD
 
-    if not _boxes:
-        _boxes.append(Sandbox(PRELOAD))
-        atexit.register(_boxes[0].close)
-        _boxes[0].begin()  # it imports what this process imports meanwhile
-    return _boxes[0]
+    wanted = dict.fromkeys((*PRELOAD, *also))
+    for made in _boxes:
+        if wanted.keys() <= set(made.preload):
+            return made
+    made = Sandbox(tuple(wanted))
+    _boxes.append(made)
+    atexit.register(made.close)
+    made.begin()  # it imports what this process imports meanwhile
+    return made
+
+
+def _needed(given: dict[str, Any]) -> list[str]:
+    """What else jobs import sooner or later, by the options of a command."""
+    from harness.jobs.preload import COMPILER, TABLES
+
+    compiles = given.get("compiled") or given.get("profile", QUICK) != QUICK
+    return [COMPILER] * bool(compiles) + [TABLES] * ("budget" in given)
 
 
 def _workshop(given: dict[str, Any], local: Sandbox | None) -> Workshop:

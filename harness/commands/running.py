@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 def request(ctx: click.Context) -> Request:
     """What the options of a command ask for."""
     from harness.report import baseline
-    from harness.report.ledger import Request, selected_codes
+    from harness.report.ledger import Request, chosen_codes
 
     given = ctx.params
     files = [given.get("baseline"), given.get("write_baseline")]
     accepted = [baseline.read(file) for file in files if file is not None and file.exists()]
-    chosen = selected_codes(*options.chosen_rules(ctx)) if "select" in given else None
+    chosen = chosen_codes(*options.chosen_rules(ctx)) if "select" in given else None
     return Request(
         profile=given.get("profile", "ci"),
         seed=given["seed"],

@@ -10,10 +10,9 @@ from harness.isolation import events
 from harness.isolation.events import Ended
 from harness.isolation.limits import Limits
 from harness.isolation.sandbox import Isolation
-from harness.jobs.job import VERIFY, Job
-from harness.jobs.perform import LOADING
-from harness.report.schema import FindingRecord, LossRecord, OutcomeRecord, loss_dumps
-from harness.rules import X01
+from harness.jobs.job import LOADING, VERIFY, Job
+from harness.report.rule_texts import rule_text
+from harness.report.schema import CRASHED, FindingRecord, LossRecord, OutcomeRecord, loss_dumps
 
 Keep = Callable[[dict[str, Any]], None]  # a result, as JSON types
 
@@ -142,12 +141,13 @@ def _leave(job: Job, codes: Sequence[str], reason: str, keep: Keep) -> Conducted
 
 def came_to_nothing(job: Job, code: str, reason: str, output: str = "") -> dict[str, Any]:
     """A rule that came to nothing, told without the loss: it cannot even be loaded, or not often enough."""
-    message = f"{job.loss} / {job.implementation} / {X01.code} {X01.title} / {job.device}\n  {code} = {reason}, but should be checked to its end"
+    crashed = rule_text(CRASHED)
+    message = f"{job.loss} / {job.implementation} / {crashed.code} {crashed.title} / {job.device}\n  {code} = {reason}, but should be checked to its end"
     finding = FindingRecord(
         implementation=job.implementation,
-        rule=X01.code,
-        title=X01.title,
-        severity=X01.severity,
+        rule=crashed.code,
+        title=crashed.title,
+        severity=crashed.severity,
         device=job.device,
         message=message,
         reproduction="",

@@ -15,8 +15,7 @@ from typing import Any
 from harness.errors import DeclarationError, HarnessError, TargetError
 from harness.jobs.conduct import came_to_nothing
 from harness.jobs.executors import Carried, Workshop
-from harness.jobs.job import MEASURE, VERIFY, Job
-from harness.jobs.perform import LOADING, SUGGESTIONS
+from harness.jobs.job import LOADING, MEASURE, SUGGESTIONS, VERIFY, Job
 from harness.report import records
 from harness.report.baseline import marked
 from harness.report.ledger import UNSEEN, Ledger, Planned, Request, check_step, timing_step

@@ -16,9 +16,8 @@ from harness.isolation.limits import Limits
 from harness.isolation.sandbox import Hear, Here, Isolation, Sandbox, unheard
 from harness.jobs import arrival
 from harness.jobs.conduct import Conducted, Keep, ProcessLost, conduct
-from harness.jobs.job import VERIFY, Job
-from harness.jobs.perform import LOADING
-from harness.jobs.preload import PRELOAD
+from harness.jobs.job import LOADING, VERIFY, Job
+from harness.jobs.preload import COMPILER, PRELOAD, TABLES
 
 Begin = Callable[[str], None]
 
@@ -85,7 +84,7 @@ class Workshop(Protocol):
 
 def isolation() -> Isolation:
     """Processes of their own where this system can fork; else this one."""
-    return Sandbox(PRELOAD) if hasattr(os, "fork") else Here()
+    return Sandbox((*PRELOAD, COMPILER, TABLES)) if hasattr(os, "fork") else Here()
 
 
 class Local:

@@ -9,6 +9,7 @@ from typing import Any
 from harness.isolation.limits import Limits
 
 VERIFY, MEASURE = "verify", "measure"
+LOADING, SUGGESTIONS = "loading", "suggestions"  # steps of a job that belong to no rule
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 from harness import devices
 from harness.environment import describe
 from harness.errors import HarnessError, TargetError, shown
+from harness.jobs.job import LOADING, SUGGESTIONS
 from harness.locate import load_specs
 from harness.report.ledger import Request
 from harness.report.observer import Observer, Step
@@ -18,9 +19,6 @@ from harness.report.sources import code_digest
 from harness.spec import LossSpec
 
 Tell = Callable[[str, Any], None]
-
-LOADING = "loading"
-SUGGESTIONS = "suggestions"
 
 
 def plan(payload: Mapping[str, Any], tell: Tell) -> None:

@@ -1,12 +1,13 @@
-"""What every job needs; none of these starts a thread or touches a device when it is imported."""
+"""What jobs need; none of these starts a thread or touches a device when it is imported."""
 
 PRELOAD = (
     "torch",
-    "torch._dynamo",
     "torch._functorch.apis",
     "torch.autograd.forward_ad",
-    "pandas",
+    "torch.fx.experimental.symbolic_shapes",  # whoever gives a gradient to start from imports it: half a second
     "harness.jobs.perform",
     "harness.stopped",
     "harness.jobs.warm",
 )
+# What takes long and only some jobs need: to compile, to tabulate times.
+COMPILER, TABLES = "torch._dynamo", "pandas"

@@ -9,19 +9,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from harness import devices, rules
-from harness.calibrate import GROUP_S, SHORT_PAIRS, calibrate
-from harness.environment import describe, now
-from harness.errors import HarnessError
+from harness.errors import HarnessError, selected_codes
 from harness.report.baseline import Baseline, dumps, marked, unseen, updated
 from harness.report.cells import csv_text
 from harness.report.observer import Observer, Step
-from harness.report.schema import LossRecord, Report, loss_dumps, loss_loads, merged, plain
+from harness.report.rule_texts import rule_texts
+from harness.report.schema import CRASHED, LossRecord, Report, loss_dumps, loss_loads, merged, plain
 from harness.report.text import plural
 from harness.report.verdict import assemble
-from harness.report.writer import write_text
+from harness.report.writer import now, write_text
 
 if TYPE_CHECKING:
     from harness.timing.workload import Cache, ClockName, Pass
@@ -123,7 +119,7 @@ class Planned:
         return Planned(loss_loads(data["record"]), checks, data["trusted"])
 
 
-def selected_codes(select: Sequence[str], ignore: Sequence[str]) -> tuple[str, ...] | None:
+def chosen_codes(select: Sequence[str], ignore: Sequence[str]) -> tuple[str, ...] | None:
     """The codes that are selected and not ignored; ``None`` where nothing was said.
 
     Raises:
@@ -131,9 +127,10 @@ def selected_codes(select: Sequence[str], ignore: Sequence[str]) -> tuple[str, .
     """
     if not select and not ignore:
         return None
-    chosen = rules.select(select) if select else rules.BATTERY
-    ignored = rules.select(ignore) if ignore else ()
-    left = tuple(rule.code for rule in chosen if rule not in ignored)
+    planned = [code for code in rule_texts() if code != CRASHED]
+    chosen = selected_codes(select, planned) if select else planned
+    ignored = selected_codes(ignore, planned) if ignore else ()
+    left = tuple(code for code in chosen if code not in ignored)
     if not left:
         raise HarnessError(f"no rule is left: selected {list(select) or 'all'}, ignored {list(ignore)}")
     return left
@@ -144,6 +141,10 @@ def why_absent(device: str) -> str:
     kind, _, index = device.partition(":")
     if kind != "cuda":
         return ""
+    import torch
+
+    from harness import devices
+
     if devices.is_barred():
         return f"{device}: this process is a fork of one that has used CUDA, and cannot use it"
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -163,6 +164,8 @@ def timing_step(plan: Planned, request: Request) -> Step:
 
 
 def _calibration_step(request: Request) -> Step:
+    from harness.calibrate import GROUP_S
+
     return Step("calibration", "timing the harness against itself", min(request.budget_s, GROUP_S))
 
 
@@ -243,6 +246,8 @@ class Ledger(ABC):
         """
         if not self.request.is_timed:
             return
+        from harness.calibrate import SHORT_PAIRS, calibrate
+
         observer.begin(_calibration_step(self.request))
         started = time.perf_counter()
         try:
@@ -258,6 +263,8 @@ class Ledger(ABC):
         """The report on what is done so far; a loss that is not finished says what is missing."""
         for device in self.request.devices:
             if device not in self.environment and device not in self.absent:
+                from harness.environment import describe
+
                 self.environment[device] = plain(describe(device))
         made = assemble(
             [self._record(plan) for plan in self.plans],

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.replay import failure_record
+from harness.report.rule_texts import rule_text
 from harness.report.schema import (
     ComparisonRecord,
     CrossoverRecord,
@@ -23,17 +23,14 @@ from harness.report.schema import (
     plain,
 )
 from harness.report.sources import described, located
-from harness.rules import DOCUMENTED
-from harness.scaling import Crossover, Growth, crossovers, growths
 
 if TYPE_CHECKING:
     from harness.benchmark import Benchmark
     from harness.results import Finding, Verification
+    from harness.scaling import Crossover, Growth
     from harness.spec import LossSpec
 
 Failures = Mapping[str, Mapping[str, Any]]
-
-_TITLES = {rule.code: rule.title for rule in DOCUMENTED}
 
 
 def target(spec: LossSpec) -> str:
@@ -65,6 +62,8 @@ def skipped(planned: LossRecord, implementation: str, code: str, device: str, re
 
 def from_verification(spec: LossSpec, verification: Verification) -> tuple[LossRecord, dict[str, dict[str, Any]]]:
     """The record of one verification, and the failures to replay by file name."""
+    from harness.replay import failure_record
+
     findings: list[FindingRecord] = []
     failures: dict[str, dict[str, Any]] = {}
     for finding in verification.findings:
@@ -89,7 +88,7 @@ def _finding(finding: Finding, device: str, failure: str) -> FindingRecord:
     return FindingRecord(
         implementation=finding.implementation,
         rule=finding.rule,
-        title=_TITLES.get(finding.rule, ""),
+        title=rule_text(finding.rule).title,
         severity=finding.severity,
         device=device,
         message=finding.message,
@@ -104,6 +103,8 @@ def _finding(finding: Finding, device: str, failure: str) -> FindingRecord:
 
 def from_benchmark(spec: LossSpec, benchmark: Benchmark) -> LossRecord:
     """The record of one benchmark of one loss."""
+    from harness.scaling import crossovers, growths
+
     measurements = tuple(
         MeasurementRecord(
             implementation=m.implementation,

@@ -410,7 +410,12 @@ def _record(cls: type[R], data: Any, where: str) -> R:
     missing = [name for name in kinds if name not in data]
     if missing:
         raise ReportError(f"{where} lacks {missing}; a report is the report.json that loss-harness wrote")
-    return cls(**{name: _value(kind, data[name], f"{where}.{name}") for name, kind in kinds.items()})
+    return cls(
+        **{  # of the many values most are of their type, and are said no place of
+            name: value if type(value := data[name]) is kind else _value(kind, value, f"{where}.{name}")
+            for name, kind in kinds.items()
+        }
+    )
 
 
 @lru_cache(maxsize=32)

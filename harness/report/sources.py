@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +68,12 @@ def _place(implementation: Callable[..., Any]) -> tuple[str, int, int] | None:
     """(file, line, column), which count from 1."""
     if getattr(implementation, "is_formula", False):
         return None  # it stands in the declaration
-    defined = _defined(implementation)
+    return _defined_at(_defined(implementation))
+
+
+@functools.lru_cache(maxsize=256)
+def _defined_at(defined: Any) -> tuple[str, int] | None:
+    """File and line; every check of a loss asks, and each time its file would be read up to there."""
     try:
         file = inspect.getsourcefile(defined)
         lines, line = inspect.getsourcelines(defined)
@@ -86,6 +91,6 @@ def _record(implementation: str, file: str, line: int, column: int) -> SourceRec
     return SourceRecord(implementation, path.relative_to(deepest).as_posix(), line, False, column)
 
 
-def _installed() -> Iterator[Path]:
-    for name in ("purelib", "platlib", "stdlib"):
-        yield Path(sysconfig.get_path(name))
+@functools.cache
+def _installed() -> tuple[Path, ...]:
+    return tuple(Path(sysconfig.get_path(name)) for name in ("purelib", "platlib", "stdlib"))

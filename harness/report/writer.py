@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,16 @@ FAILURES = "failures"
 
 class FolderError(HarnessError, OSError):
     """A folder that cannot be written."""
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601 to the second; that of ``SOURCE_DATE_EPOCH`` where it is set, for reproducible files.
+
+    Source: https://reproducible-builds.org/docs/source-date-epoch
+    """
+    fixed = os.environ.get("SOURCE_DATE_EPOCH", "")
+    moment = datetime.fromtimestamp(int(fixed), UTC) if fixed.isdecimal() else datetime.now(UTC)
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def check_folder(folder: Path) -> None:

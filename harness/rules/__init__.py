@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from harness.errors import HarnessError, nearest, shown
+from harness.errors import HarnessError, nearest, selected_codes, shown
 from harness.rules import (
     broadcasting,
     compiling,
@@ -90,17 +90,8 @@ def select(codes: Collection[str]) -> tuple[Rule, ...]:
     Raises:
         HarnessError: a code that selects nothing.
     """
-    given = list(codes) if isinstance(codes, Collection) and not isinstance(codes, (str, bytes)) else [codes]
-    for code in given:
-        if not isinstance(code, str) or not code:
-            raise HarnessError(f"{shown(code)} came, but should be a code or prefix of rules, such as 'G01' or 'G'")
-    wanted = [code.upper() for code in given]
-    for code in wanted:
-        if not any(rule.code.startswith(code) for rule in BATTERY):
-            raise HarnessError(
-                f"{shown(code)} selects no rule{nearest(code, [r.code for r in BATTERY])}; `loss-harness rules` lists them all"
-            )
-    return tuple(rule for rule in BATTERY if any(rule.code.startswith(code) for code in wanted))
+    chosen = selected_codes(codes, [rule.code for rule in BATTERY])
+    return tuple(rule for rule in BATTERY if rule.code in chosen)
 
 
 __all__ = ["BATTERY", "DOCUMENTED", "X01", "Mismatch", "Rule", "find", "select"]

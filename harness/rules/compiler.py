@@ -5,11 +5,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
+from types import FunctionType
 from typing import Any
 from unittest import mock
+
+import torch
+
+_NOTED = "__dynamo_disable"  # where `torch._disable_dynamo` keeps what it has made of a function
 
 
 @contextlib.contextmanager
@@ -28,6 +34,46 @@ def quiet_compiler() -> Iterator[None]:
     finally:
         logger.setLevel(level)
         torch._dynamo.reset()
+
+
+@contextlib.contextmanager
+def unloaded_compiler() -> Iterator[None]:
+    """Torch's own kernels in Python load no compiler, which takes two seconds, only to tell it to leave them out.
+
+    They do so at their first call, such as that of an addition in forward mode, unless they have noted how to be called.
+    """
+    kernels = () if "torch._dynamo" in sys.modules else _kernels_in_python()
+    for kernel in kernels:
+        setattr(kernel, _NOTED, kernel)
+    try:
+        yield
+    finally:
+        for kernel in kernels:
+            if getattr(kernel, _NOTED, None) is kernel:
+                delattr(kernel, _NOTED)
+
+
+@functools.cache
+def _kernels_in_python() -> tuple[Any, ...]:
+    """What `torch._disable_dynamo` wraps of the kernels; none where torch lacks it, and then it loads the compiler."""
+    disable = getattr(torch, "_disable_dynamo", None)
+    if disable is None:
+        return ()
+    wrapper = disable(lambda: None).__code__
+    homes = [module for name, module in sys.modules.items() if name.startswith(("torch._refs", "torch._decomp"))]
+    left = [value for home in homes for value in vars(home).values()]
+    seen, found = set(), []
+    while left:
+        kernel = left.pop()
+        if not isinstance(kernel, FunctionType) or id(kernel) in seen:
+            continue
+        seen.add(id(kernel))
+        with contextlib.suppress(ValueError):  # a cell that is still empty
+            # Not `__wrapped__`, which some of them have set to another function.
+            inside = [cell.cell_contents for cell in kernel.__closure__ or ()]
+            left += inside
+            found += [each for each in inside if kernel.__code__ is wrapper and isinstance(each, FunctionType)]
+    return tuple(found)
 
 
 @contextlib.contextmanager

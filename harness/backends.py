@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Any
 
 import torch
@@ -34,7 +34,7 @@ class Setting:
 
     def read(self) -> Any:
         """Its value; ``None`` where torch does not tell, since it was last set in the newer way."""
-        owner, name = self._place()
+        owner, name = self._place
         try:
             return getattr(owner, name) if self._is_plain else getattr(owner, name)()
         except RuntimeError:
@@ -42,16 +42,17 @@ class Setting:
 
     def write(self, value: Any) -> None:
         """Give it a value that `read` gave."""
-        owner, name = self._place()
+        owner, name = self._place
         if self._is_plain:
             setattr(owner, name, value)
         else:
             getattr(owner, name.replace("get_", "set_", 1))(value)
 
-    @property
+    @cached_property
     def _is_plain(self) -> bool:
         return not self.name.endswith("()")
 
+    @cached_property
     def _place(self) -> tuple[Any, str]:
         *path, name = self.name.removesuffix("()").split(".")
         return reduce(getattr, path[1:], torch), name

@@ -24,6 +24,7 @@ from harness.spec import LossSpec
 from harness.stopped import unfinished
 
 CASES_OF_PRECISION = 3
+CASES_OF_SUGGESTIONS = 8
 SHRINK_ASPECTS = 3  # findings of one rule that are shrunk; further ones keep the case that was drawn
 EXHAUSTIVE_CASES = 2  # cases of a rule on which all special points are enumerated too
 OF_THE_REFERENCE = "it is the reference, whose numbers are those of the CPU wherever candidates run"
@@ -67,6 +68,7 @@ class Session:
     device: str
     cache: dict[Any, Any] = field(default_factory=dict)
     pools: dict[tuple[str, str | None], list[Case]] = field(default_factory=dict)
+    suggests: bool = False  # whether laws are looked for after the rules, so that the cases for both are drawn at once
 
     def check(self, implementation: str, rule: Rule) -> tuple[Outcome, list[Finding]]:
         """What became of one rule on one implementation."""
@@ -139,7 +141,9 @@ class Session:
     def _needed(self, regime: str, mode: str | None) -> int:
         """The most cases that any rule takes from a pool, so that who asks first does not change what is drawn."""
         counts = (rule.regimes.get(regime, 0) for rule in BATTERY if ("smooth" if rule.smooth else None) == mode)
-        return math.ceil(max(counts, default=0) * self.profile.share)
+        of_rules = math.ceil(max(counts, default=0) * self.profile.share)
+        of_suggestions = CASES_OF_SUGGESTIONS if self.suggests and (regime, mode) == ("distinct", "smooth") else 0
+        return max(of_rules, of_suggestions)
 
     def _start(self, *key: object) -> int:
         """A seed that depends on the loss, what is drawn and the user's seed, and on nothing else."""
@@ -177,7 +181,7 @@ class Session:
             try:
                 with settled():
                     usable = [trial for trial in trials if _runs(trial)]
-                    together = mismatches(rule.check_all(usable), left_out)
+                    together = list(mismatches(rule.check_all(usable), left_out))
                 found += [(_nearest_trial(m, usable), m) for m in together] if usable else []
                 ran = max(ran, len(usable))
                 if not usable:

@@ -6,6 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -198,12 +199,12 @@ class LossSpec:
         """Whether options of the command line declare it, so that what to write belongs there, too."""
         return self.target is not None and self.target.startswith("{")
 
-    @property
-    def tensors(self) -> dict[str, TensorSpec]:
+    @cached_property
+    def tensors(self) -> Mapping[str, TensorSpec]:
         """Inputs and context, in declared order."""
         return {**self.inputs, **self.context}
 
-    @property
+    @cached_property
     def symbols(self) -> tuple[str, ...]:
         """Every symbol that stands for one size, domains and fixed sizes included."""
         named = dims.scalar_symbols(tensor.dims for tensor in self.tensors.values())
@@ -212,7 +213,7 @@ class LossSpec:
         free = dict.fromkeys((*named, *indexed, *fixed))
         return tuple(symbol for symbol in free if symbol not in self.variadic)
 
-    @property
+    @cached_property
     def variadic(self) -> tuple[str, ...]:
         """Every symbol that stands for several axes."""
         return dims.variadic_symbols(tensor.dims for tensor in self.tensors.values())

@@ -58,33 +58,35 @@ def cases(
         raise DeclarationError(
             f"regime {regime!r} came, but should be one of {list(REGIMES)}{nearest(regime, REGIMES)}"
         )
-    draw_sizes = _Sizes(spec, regime)
-    modes = _MODES if mode is None else st.just(mode)
-    dtype = st.sampled_from(tuple(dtypes))
-    specs = spec.tensors
-    salts = {name: zlib.crc32(name.encode()) for name in specs}
+    return _case(spec, _Sizes(spec, regime), regime, mode, tuple(dtypes))
 
-    @st.composite
-    def build(draw: Draw) -> Case:
-        sizes = draw_sizes(draw)
-        chosen = draw(modes)
-        recipes: dict[str, Recipe] = {}
-        for name, tensor in specs.items():
-            shape = dims.shape(tensor.dims, sizes)
-            count = math.prod(shape)
-            if tensor.domain.make is not None or count > EXACT_ELEMENTS:
-                own = (
-                    draw(_SEED) + salts[name]
-                ) % 2**31  # equal draws, as Hypothesis likes them, give no equal tensors
-                recipes[name] = Recipe(seed=own, mode=mode or draw(_MODES))
-            else:
-                drawn = draw(st.binary(min_size=count, max_size=count))
-                recipes[name] = Recipe(from_bytes(tensor.domain, shape, drawn, chosen, sizes, salts[name]), mode=chosen)
-        layout: str = draw(_LAYOUT)
-        layouts = {} if layout == "contiguous" else dict.fromkeys(specs, layout)
-        return Case(spec.name, sizes, recipes, draw(dtype) if len(dtypes) > 1 else dtypes[0], layouts, regime)
 
-    return build()
+@st.composite  # made once: Hypothesis reads the source of what it decorates
+def _case(
+    draw: Draw,
+    spec: LossSpec,
+    draw_sizes: Callable[[Draw], dict[str, Size]],
+    regime: str,
+    mode: str | None,
+    dtypes: tuple[str, ...],
+) -> Case:
+    sizes = draw_sizes(draw)
+    chosen = draw(_MODES if mode is None else st.just(mode))
+    recipes: dict[str, Recipe] = {}
+    for name, tensor in spec.tensors.items():
+        shape = dims.shape(tensor.dims, sizes)
+        count = math.prod(shape)
+        salt = zlib.crc32(name.encode())
+        if tensor.domain.make is not None or count > EXACT_ELEMENTS:
+            own = (draw(_SEED) + salt) % 2**31  # equal draws, as Hypothesis likes them, give no equal tensors
+            recipes[name] = Recipe(seed=own, mode=mode or draw(_MODES))
+        else:
+            drawn = draw(st.binary(min_size=count, max_size=count))
+            recipes[name] = Recipe(from_bytes(tensor.domain, shape, drawn, chosen, sizes, salt), mode=chosen)
+    layout: str = draw(_LAYOUT)
+    layouts = {} if layout == "contiguous" else dict.fromkeys(spec.tensors, layout)
+    dtype = draw(st.sampled_from(dtypes)) if len(dtypes) > 1 else dtypes[0]
+    return Case(spec.name, sizes, recipes, dtype, layouts, regime)
 
 
 class _Sizes:

@@ -20,14 +20,12 @@ from harness.results import Finding, Outcome, Verification
 from harness.rules import BATTERY, find, select
 from harness.rules.compiler import unloaded_compiler
 from harness.rules.trial import Trial, isolated
-from harness.session import PROFILES, Profile, Session
+from harness.session import CASES_OF_SUGGESTIONS, PROFILES, Profile, Session
 from harness.spec import LossSpec
 
 __all__ = ["PROFILES", "Profile", "Session", "checked", "laws_that_hold", "open_session", "plan", "suggested", "verify"]
 
 T = TypeVar("T")
-
-CASES_OF_SUGGESTIONS = 8
 
 
 def plan(
@@ -131,6 +129,7 @@ def checked(
     """See `verify`."""
     spec = session.spec
     planned = plan(spec, rules=rules, ignore=ignore, implementations=implementations)
+    session.suggests = rules is None
     outcomes: list[Outcome] = []
     findings: list[Finding] = []
     seconds: dict[str, float] = {}

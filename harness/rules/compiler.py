@@ -27,13 +27,21 @@ def quiet_compiler() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), _forgotten():
+        with warnings.catch_warnings(), uncached(), _forgotten():
             # The compiler instantiates every Function, which torch deprecates.
             warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\._dynamo")
             yield
     finally:
         logger.setLevel(level)
         torch._dynamo.reset()
+
+
+def uncached() -> contextlib.AbstractContextManager[Any]:
+    """No cache of what operations give for fake tensors: a loss hardly does one twice, and a key costs as much as the operation."""
+    from torch._dynamo import config  # loads the compiler
+
+    known = hasattr(config, "fake_tensor_cache_enabled")
+    return config.patch(fake_tensor_cache_enabled=False) if known else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

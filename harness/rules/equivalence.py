@@ -19,7 +19,7 @@ from harness.rules.gradients import element, interior
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.second_order import Curvature, Refused, curvature, off_its_differences
 from harness.rules.special import near_cases, special_cases
-from harness.rules.trial import Scale, Trial, describe
+from harness.rules.trial import Scale, Trial, describe, is_finite
 from harness.spec import LossSpec
 
 LOW = (torch.float32, torch.bfloat16, torch.float16)
@@ -55,14 +55,14 @@ def value_equals_the_reference(trial: Trial) -> Mismatch | None:
     for point, moved in _points(trial):
         reference = _reference(moved)
         try:
-            should, came = reference.base, moved.base
+            should, came = reference.value, moved.value
         except LossRaised:
             if not point:
                 raise
             continue
-        if not bool(should.output.isfinite().all()):
+        if not is_finite(should):
             continue  # where the reference has no number, there is nothing to equal
-        mismatch = same_output(came.output, should.output, _scale(moved))
+        mismatch = same_output(came, should, _scale(moved))
         if mismatch is not None:
             return replace(
                 mismatch,

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.rules.broadcasting import first_line
+from harness.rules.compiler import uncached
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.transforms import gap
 from harness.rules.trial import Trial
@@ -93,7 +94,7 @@ def _fake(trial: Trial, tensors: Mapping[str, Tensor], device: str, watch: Torch
 
     candidate = trial.candidate
     kept = None if candidate.is_class else candidate.build(tensors)
-    with FakeTensorMode(allow_non_fake_inputs=True), watch:
+    with uncached(), FakeTensorMode(allow_non_fake_inputs=True), watch:
         fake = {n: torch.empty(t.shape, dtype=t.dtype, device=device) for n, t in tensors.items()}
         given = trial.leaves(fake) if device == "cpu" else fake
         built: Any = candidate.build(given) if kept is None else kept

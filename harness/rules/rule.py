@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -183,11 +183,12 @@ class Rule:
         )
 
 
-def mismatches(found: Found, left_out: list[str] | None = None) -> list[Mismatch]:
-    """What a check returned, as a list; ``left_out`` takes the reasons of what it did not look at."""
+def mismatches(found: Found, left_out: list[str] | None = None) -> Iterator[Mismatch]:
+    """What a check returned, as it finds it; ``left_out`` takes the reasons of what it did not look at."""
     if found is None:
-        return []
-    given = [found] if isinstance(found, (Mismatch, Partly)) else list(found)
-    if left_out is not None:
-        left_out += [one.reason for one in given if isinstance(one, Partly)]
-    return [one for one in given if isinstance(one, Mismatch)]
+        return
+    for one in (found,) if isinstance(found, (Mismatch, Partly)) else found:
+        if isinstance(one, Mismatch):
+            yield one
+        elif left_out is not None:
+            left_out.append(one.reason)

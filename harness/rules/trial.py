@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ from harness.isolation import worker
 from harness.rules.detach import DetachTape
 from harness.rules.made import normal, on_the_cpu
 from harness.spec import LossSpec
+
+T = TypeVar("T")
 
 RNG_SEED = 20_240_229
 NUDGE = 1e-3  # far above every step of a difference quotient, far below the distance of lattice values
@@ -42,12 +44,15 @@ class Run:
     gradients: Mapping[str, Tensor | None]
     connected: bool
 
-    @property
+    @cached_property
     def finite(self) -> bool:
         """Whether the value and every gradient are finite."""
-        return bool(self.output.isfinite().all()) and all(
-            g is None or bool(g.isfinite().all()) for g in self.gradients.values()
-        )
+        return is_finite(self.output) and all(g is None or is_finite(g) for g in self.gradients.values())
+
+
+def is_finite(values: Tensor) -> bool:
+    """Whether all of some values are finite: nearly always their sum is, which is had with one operation for four."""
+    return math.isfinite(values.sum()) or bool(values.isfinite().all())
 
 
 # Operations that return memory as it was found, and those of which a later output is filled only as far as a sample needs it.
@@ -196,8 +201,9 @@ class Trial:
     def _cast(self, name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         """A copy, since a loss may edit it."""
         declared = self.spec.tensors[name]
-        rounded = tensor.to(self.values_in) if tensor.is_floating_point() else tensor
-        return rounded.to(declared.domain.dtype(dtype, declared.dtype), copy=True)
+        if tensor.dtype != self.values_in and tensor.is_floating_point():
+            tensor = tensor.to(self.values_in)
+        return tensor.to(declared.domain.dtype(dtype, declared.dtype), copy=True)
 
     def widened(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The same values in the widest dtype that the implementation takes; what declares a dtype keeps it."""
@@ -224,10 +230,28 @@ class Trial:
         Raises:
             LossRaised: the loss raises on the case.
         """
-        key = (self.implementation, self.case.key, self.values_in, self.device)
+        return self._shared("base", lambda: self.run(self.tensors()))
+
+    @property
+    def value(self) -> Tensor:
+        """The output of `base`; its gradient is not taken for this.
+
+        Raises:
+            LossRaised: the loss raises on the case.
+        """
+        if self._key("base") in self.cache:
+            return self.base.output
+        return self._shared("value", lambda: self.output(self.leaves(self.tensors())).detach())
+
+    def _key(self, what: str) -> tuple[Any, ...]:
+        return (what, self.implementation, self.case.key, self.values_in, self.device)
+
+    def _shared(self, what: str, evaluate: Callable[[], T]) -> T:
+        """What an evaluation of the case gives, or raises; made once for all rules."""
+        key = self._key(what)
         if key not in self.cache:
             try:
-                self.cache[key] = self.run(self.tensors())
+                self.cache[key] = evaluate()
             except LossRaised as error:
                 self.cache[key] = error
         found = self.cache[key]
@@ -238,10 +262,7 @@ class Trial:
     @property
     def scale(self) -> Scale:
         """What rounding may do to the evaluation of the case."""
-        key = ("scale", self.implementation, self.case.key, self.values_in, self.device)
-        if key not in self.cache:
-            self.cache[key] = self.measure_scale(self.tensors())
-        return self.cache[key]  # type: ignore[no-any-return]
+        return self._shared("scale", lambda: self.measure_scale(self.tensors()))
 
     def measure_scale(self, tensors: Mapping[str, Tensor]) -> Scale:
         """What `scale` says, for other tensors."""

@@ -113,6 +113,10 @@ def _of_default_dtype(cause: Found, effect: Found) -> bool:
     return cause.evidence.get("aspect") == "torch.get_default_dtype()"
 
 
+def _of_all_instances(cause: Found, effect: Found) -> bool:
+    return cause.evidence.get("aspect") == "history of all instances"
+
+
 def _draws(cause: Found, effect: Found) -> bool:
     return _kind(effect) == "draws"
 
@@ -132,7 +136,7 @@ def _ends_alike(cause: Found, effect: Found) -> bool:
 
 
 def _of_a_custom_function(cause: Found, effect: Found) -> bool:
-    return bool(cause.evidence.get("aspect") == effect.evidence.get("aspect") == "custom Function")
+    return _of_one_aspect(cause, effect) and cause.evidence.get("aspect") == "custom Function"
 
 
 def _is_narrowing(cause: Found, effect: Found) -> bool:
@@ -143,6 +147,14 @@ def _in_rounding_at_float32(cause: Found, effect: Found) -> bool:
     """Off by no more than what float32 rounds: its eps times the condition number."""
     difference, size = effect.evidence.get("difference"), effect.evidence.get("size")
     return _is_narrowing(cause, effect) and difference is not None and difference <= FLOAT32 * (size or 0.0)
+
+
+def _of_one_aspect(cause: Found, effect: Found) -> bool:
+    return bool(cause.evidence.get("aspect") == effect.evidence.get("aspect"))
+
+
+def _in_16_bits(cause: Found, effect: Found) -> bool:
+    return cause.evidence.get("aspect") == "on the way, in 16 bits"
 
 
 @dataclass(frozen=True)
@@ -202,6 +214,12 @@ LINKS: tuple[Link, ...] = (
         ("S02",), (*_SLOPES, "G06", "E02", "E03", "E05"), "after the call no graph is recorded any more", _of_grad_mode
     ),
     Link(("S02",), ("D01", "D05"), "tensors made after the call have another dtype", _of_default_dtype),
+    Link(
+        ("S03",),
+        tuple(code for code in _NUMBERS if code != "S03"),
+        "what is kept for all instances is that of another call, with other values or another dtype",
+        _of_all_instances,
+    ),
     Link(("C01",), ("C01",), "a plain attribute neither moves nor is saved", _of_the_same_attribute),
     Link(
         ("C01",),
@@ -216,6 +234,7 @@ LINKS: tuple[Link, ...] = (
         _not_finite,
     ),
     Link(("G06",), (*_SLOPES, "E02", "E03", "E05"), "the gradient of what is cut off is zero", _of_the_tensor_cut_off),
+    Link(("G06",), ("E05",), "what a long axis leaves out is missing in the value too", _of_one_aspect),
     Link(("G06",), ("C07",), "no gradient is left on which a context could act", _is_cut_off),
     Link(("D02",), ("D02",), "what leaves the range of one precision leaves that of others", _both_not_finite),
     Link(("D01",), ("D05",), "a result that is not float64 has not its digits", _is_narrowing),
@@ -224,6 +243,12 @@ LINKS: tuple[Link, ...] = (
         ("E", "L", *_SLOPES),
         "the digits after the seventh are gone",
         _in_rounding_at_float32,
+    ),
+    Link(
+        ("D05",),
+        (*_SLOPES, "E", "L"),
+        "a part that is rounded to 16 bits moves in steps, whose slopes are no gradient, and is another number",
+        _in_16_bits,
     ),
     Link(
         ("G01",),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any, Self
 
 import torch
@@ -92,14 +94,24 @@ _BY_INDEX = {"index", "index_put", "index_put_"}
 
 
 def host_read(func: Any, args: Sequence[Any]) -> str | None:
-    """The name of an operation whose result the host must wait for: `.item()`, `nonzero`, boolean indexing; else ``None``."""
+    """The name of an operation whose result the host must wait for: `.item()`, `nonzero`, boolean indexing; else ``None``.
+
+    What a higher-order operator reads itself, as `torch.cond` its predicate where it is not compiled, is none.
+    """
     name = func.overloadpacket.__name__
     if name in _READS:
-        return f"aten.{name}"
+        return None if _by_higher_order_operator() else f"aten.{name}"
     if name in _BY_INDEX and len(args) > 1:
         masks = [index for index in args[1] if isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8)]
         return "boolean indexing" if masks else None
     return None
+
+
+def _by_higher_order_operator() -> bool:
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and not str(frame.f_globals.get("__name__")).startswith("torch._higher_order_ops"):
+        frame = frame.f_back
+    return frame is not None
 
 
 class ChecksOfTheCpu(TorchFunctionMode):

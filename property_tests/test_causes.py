@@ -34,6 +34,8 @@ NARROW = found("D05", aspect="w", kind="narrowed", tensor="w")
 OTHER_VALUE = found("E01", kind="value", difference=0.5, size=1.5)
 LAW = found("L02", aspect="permutation('N') value", kind="value")
 RANDOM = found("S01", kind="value")
+IN_16_BITS = found("D05", aspect="on the way, in 16 bits", kind="narrowed")
+KEPT_FOR_ALL = found("S03", kind="value", aspect="history of all instances")
 UNSET = found("S01", kind="reads unset memory")
 
 
@@ -50,6 +52,11 @@ def test_a_process_that_ends_alike_under_every_rule_is_one_finding_and_one_that_
         (MODIFIED, found("B06", kind="refuses in-place", exception="RuntimeError")),
         (MODIFIED, WRONG_GRADIENT),
         (MODIFIED, found("S03", kind="value")),
+        (IN_16_BITS, WRONG_GRADIENT),
+        (found("G06", aspect="B is long"), found("E05", aspect="B is long", kind="value")),
+        (KEPT_FOR_ALL, found("D01", aspect="output", kind="")),
+        (KEPT_FOR_ALL, found("C07", "warning", aspect="weights")),
+        (KEPT_FOR_ALL, OTHER_VALUE),
         (NOT_FINITE, found("E01", kind="value", finite=False)),
         (NOT_FINITE, found("D02", "warning", kind="value", finite=False)),
         (CUT_OFF, found("E02", kind="gradient", tensor="x")),

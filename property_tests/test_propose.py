@@ -111,7 +111,7 @@ def distilled(student_logits, teacher_logits, labels):
     ("loss", "tensors"),
     [
         (overlap, {"boxes": "B 4 boxes", "gt_boxes": "B 4 boxes"}),
-        (survival, {"risk": "B", "time": "B positive", "event": "B binary"}),
+        (survival, {"risk": "B", "time": "B positive", "event": "B label"}),
         (distilled, {"student_logits": "B C logits", "teacher_logits": "B C logits", "labels": "B index(C)"}),
     ],
 )
@@ -124,7 +124,7 @@ def test_tensors_of_other_fields_are_known_by_name(loss: Any, tensors: dict[str,
 def test_the_loss_is_picked_out_of_what_is_returned() -> None:
     proposal = propose("dictionary", bare_dictionary, with_laws=False)
     assert proposal.select == "['loss']"
-    assert texts(proposal)["labels"] == "B C binary"  # labels of any real number would make the loss negative
+    assert texts(proposal)["labels"] == "B C label"  # labels of any real number would make the loss negative
     assert picked((1, torch.ones(2)))[0] == "[1]"
     assert picked("nothing") == ("", None)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from harness import LossSpec, TensorSpec, verify
+from harness import LossSpec, TensorSpec, domains, verify
 from harness.dispatch import Watch
 from harness.results import Status
 
@@ -67,13 +67,29 @@ def branches(predictions, labels):
 
 
 def test_a_loss_with_a_higher_order_operator():
-    assert blamed(branches, rules=["B01", "D03", "G08", "P01", "S02"]) == []
+    assert blamed(branches, rules=["B01", "D03", "G08", "P01", "P02", "S02"]) == []
 
 
 def test_every_mode_of_a_rule_takes_a_higher_order_operator():
     spec = LossSpec("branches", {"branches": branches}, inputs=PAIR, output=TensorSpec(""))
     outcomes = verify(spec, profile="quick", rules=["S01", "G06"]).outcomes
     assert {o.rule: o.status for o in outcomes} == dict.fromkeys(("S01", "G06"), Status.PASSED)
+
+
+def rows_with_any(predictions, labels, mask):
+    kept = mask.any(-1)
+    return ((predictions - labels).square().mean(-1) * kept).sum() / kept.sum().clamp(min=1)
+
+
+def rows_with_enough(predictions, labels, mask):
+    kept = mask.sum(-1) > 0
+    return ((predictions - labels).square().mean(-1) * kept).sum() / kept.sum().clamp(min=1)
+
+
+@pytest.mark.parametrize("loss", [rows_with_any, rows_with_enough])
+def test_a_mask_that_selects_rows_by_what_is_left_of_them_matters(loss):
+    context = {"mask": TensorSpec("B C", domains.boolean())}
+    assert blamed(loss, rules=["C07"], profile="ci", context=context) == []
 
 
 class Names(Watch):

@@ -15,6 +15,7 @@ from harness.evaluation import LossRaised
 from harness.rules.broadcasting import first_line
 from harness.rules.dtypes import asked
 from harness.rules.gradients import element, needs_differentiable
+from harness.rules.made import counted
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.trial import Run, Trial, contract, describe
 from harness.spec import LossSpec
@@ -85,6 +86,7 @@ def gradient_is_right_under_any_upstream(trial: Trial) -> Iterator[Mismatch]:
     """The gradient is right however the loss is used: scaled, of computed inputs, and differentiated twice over.
 
         d(c L)/dx = c dL/dx,    dL(2 z)/dz = 2 dL/dx,    and a second backward of one graph gives the same (c = -3)
+        d(u . L)/dx + d((c - u) . L)/dx = d(c . L)/dx    where L has several elements, and some of u are 0 or negative
 
     Source: the chain rule; PyTorch, 'Extending torch.autograd', on grad_output and saved tensors.
     """
@@ -96,8 +98,29 @@ def gradient_is_right_under_any_upstream(trial: Trial) -> Iterator[Mismatch]:
             what = f"of {factor:g} times the loss, over {factor:g}"
             yield _used(trial, found, what, "scaled", f"gradients({factor!r} * total(loss(**tensors)))")
             break
+    yield from _of_some_elements(trial, base)
     yield from _of_computed_inputs(trial, base)
     yield from _twice(trial)
+
+
+def _of_some_elements(trial: Trial, base: Gradients) -> Iterator[Mismatch]:
+    """A sum of some elements, as a mask outside of the loss takes it, and of the others."""
+    leaves = trial.leaves(trial.tensors())
+    output = trial.output(leaves)
+    if not output.ndim:
+        return
+    upstream = (counted(output.numel(), output) % 3 - 1).to(output.dtype).reshape(output.shape)
+    part = (output * upstream).sum()
+    came = _differentiate(trial, leaves, part, retain=True)
+    others = _differentiate(trial, leaves, contract(output) - part)
+    total = {n: g if (o := others[n]) is None else o if g is None else g + o for n, g in came.items()}
+    if (found := first_difference(trial, total, base)) is not None:
+        shown = """value = loss(**tensors)
+upstream = (torch.arange(value.numel()) % 3 - 1).to(value).reshape(value.shape)
+gradients((value * upstream).sum(), retain_graph=True)
+gradients(total(value) - (value * upstream).sum())"""
+        what = "as the sum of that of some elements of the loss and that of the others"
+        yield _used(trial, found, what, "by element", shown)
 
 
 def _of_computed_inputs(trial: Trial, base: Gradients) -> Iterator[Mismatch]:

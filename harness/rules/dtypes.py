@@ -12,18 +12,20 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from harness import tolerance
-from harness.domains import LARGE
+from harness.domains import LARGE, Domain
 from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.rules.broadcasting import first_line
 from harness.rules.compare import differing
 from harness.rules.detach import user_line
+from harness.rules.made import directions
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.special import far_cases, near_cases, special_cases
 from harness.rules.trial import Run, Scale, Trial, contract
 from harness.spec import LossSpec
 
 HALF = (torch.float16, torch.bfloat16)
+_ROUNDINGS = 8  # a tie that is seen one way in two escapes them one time in 256
 _RANGE_MARGIN = 16.0  # a sum of squares may pass the largest number that was met by this much
 
 
@@ -93,7 +95,8 @@ def low_precision_is_as_accurate_as_the_condition_allows(trial: Trial) -> Iterat
     max|intermediate|, explains the difference, it is a note.  Where all numbers of the wide run fit the low precision, the
     low-precision run must be finite too, and so must its gradient.  Among the points are tensors that nearly coincide, and
     values of one tensor with a large mean and a small spread, where rounding of the values themselves may explain the
-    difference, that of their squares not: a spread can be had from differences.
+    difference, that of their squares not: a spread can be had from differences.  Where the value has its digits, the
+    gradient is held to the float64 one, as near as it stays where the inputs are rounded.
     Source: Higham, Accuracy and Stability of Numerical Algorithms, section 1.6.
     """
     trial.base  # noqa: B018
@@ -125,10 +128,20 @@ def _below_normal(trial: Trial, dtype: torch.dtype) -> bool:
     return least < torch.finfo(dtype).smallest_normal
 
 
+def _moved(trial: Trial, dtype: torch.dtype) -> list[Domain]:
+    """The domains of the tensors that stand at a special point, in float32."""
+    names = [name for name, recipe in trial.case.tensors.items() if recipe.point is not None]
+    return [trial.spec.tensors[name].domain for name in names] if dtype == torch.float32 else []
+
+
 def _saturated(trial: Trial, dtype: torch.dtype) -> bool:
     """Whether logits are at a special point in float32: they may saturate, and a plain exp of them overflows there only."""
-    moved = [name for name, recipe in trial.case.tensors.items() if recipe.point is not None]
-    return dtype == torch.float32 and any(trial.spec.tensors[name].domain.text == "logits()" for name in moved)
+    return any(domain.text == "logits()" for domain in _moved(trial, dtype))
+
+
+def _bounds_are_declared(trial: Trial, dtype: torch.dtype) -> bool:
+    """Whether a tensor is at a special point of an interval that is declared to reach far, in float32."""
+    return any(LARGE < max(abs(d.low), abs(d.high)) < math.inf for d in _moved(trial, dtype))
 
 
 def _low_precision(trial: Trial, dtype: torch.dtype, point: str, floor: float) -> Mismatch | None:
@@ -147,27 +160,38 @@ def _low_precision(trial: Trial, dtype: torch.dtype, point: str, floor: float) -
     eps, size = max(tolerance.eps_of(dtype), trial.eps), float(exact.output.abs().max())
     if run.finite and float((run.output.double() - exact.output).abs().max()) <= tolerance.forward_error(
         eps, size, 0.0
-    ):
-        return None  # the condition number could only allow more
+    ):  # the condition number could only allow more
+        return _inaccurate_gradient(trial, run, dtype, f"with {point} in {short(dtype)}", eps, widened)
     if not (exact := trial.run(widened)).finite:
         return None
     scale = trial.measure_scale(widened)
-    if scale.intermediate * _RANGE_MARGIN > torch.finfo(dtype).max and not _saturated(trial, dtype):
+    named = _saturated(trial, dtype) or _bounds_are_declared(trial, dtype)
+    if scale.intermediate * _RANGE_MARGIN > torch.finfo(dtype).max and not named:
         return None
     where = f"with {point} in {short(dtype)}"
     found = (
-        _not_finite(run, exact, dtype, where)
+        _not_finite(run, exact, dtype, where, _bounds_are_declared(trial, dtype))
         if not run.finite
         else _inaccurate(run, exact, dtype, where, eps, scale, floor)
     )
     return None if found is None else replace(found, tensors=tensors, code=_PRECISION_CODE)
 
 
-def _not_finite(run: Run, exact: Run, dtype: torch.dtype, where: str) -> Mismatch | None:
+def _not_finite(run: Run, exact: Run, dtype: torch.dtype, where: str, declared: bool) -> Mismatch | None:
     limit = torch.finfo(dtype)
     bad_value = not bool(run.output.isfinite().all())
     largest = [float(g.abs().max()) for g in exact.gradients.values() if g is not None and g.numel()]
     needed = float(exact.output.abs().max()) if bad_value else max(largest, default=0.0)
+    if needed > limit.max and declared:
+        return Mismatch(
+            f"loss {where}" if bad_value else f"gradient {where}",
+            "NaN or infinite",
+            f"{needed:.3g}, as in float64, which {short(dtype)} cannot hold",
+            aspect=f"range of {short(dtype)}",
+            kind="value" if bad_value else "gradient",
+            finite=False,
+            hint="declare the bounds of what the loss is given in training, or return the logarithm of such numbers",
+        )
     if needed * _RANGE_MARGIN > limit.max:
         return None
     return Mismatch(
@@ -201,6 +225,70 @@ def _inaccurate(
     )
 
 
+def _inaccurate_gradient(
+    trial: Trial, run: Run, dtype: torch.dtype, where: str, eps: float, widened: dict[str, Tensor]
+) -> Mismatch | None:
+    """A gradient that has lost digits where the value has not, by more than it moves where the inputs are rounded.
+
+    Elements are held to the largest one: what is small beside it, as 1 - p of a probability near 1, moves no weight.
+    """
+    if any(recipe.point is not None for recipe in trial.case.tensors.values()):
+        return None  # at ties, and where most elements are zero, any may be of the size of rounding
+    exact = trial.run(widened)
+    if not exact.finite:
+        return None
+    pairs = {n: (run.gradients.get(n), g) for n, g in exact.gradients.items() if g is not None and g.numel()}
+    largest = max((float(g.abs().max()) for _, g in pairs.values()), default=0.0)
+    off = {n: (g.double() if mine is None else mine.double() - g).abs() for n, (mine, g) in pairs.items()}
+    name = max(off, key=lambda n: float(off[n].max()), default="")
+    allowed = tolerance.forward_error(eps, largest, 0.0) + torch.finfo(dtype).smallest_normal
+    if not name or float(off[name].max()) <= allowed:
+        return None
+    allowed += _moved_by_rounding(trial, widened, exact, eps)
+    index = tuple(int(i) for i in torch.unravel_index(off[name].argmax(), off[name].shape))
+    if float(off[name][index]) <= allowed:
+        return None
+    mine, theirs = pairs[name]
+    came = 0.0 if mine is None else float(mine[index])
+    found = differing(
+        f"d loss / d {name}{list(index) if index else ''} {where}",
+        came,
+        float(theirs[index]),
+        float(off[name][index]),
+        allowed,
+    )
+    return replace(
+        found,
+        aspect=f"gradient {short(dtype)}",
+        kind="gradient",
+        tensor=name,
+        tensors=trial.tensors(dtype),
+        code=_PRECISION_CODE,
+        hint="the value is right: look in the backward for a difference of large numbers, or for a square root or a quotient of "
+        "what is nearly 0, and compute it in float32 or without the difference",
+    )
+
+
+def _moved_by_rounding(trial: Trial, tensors: dict[str, Tensor], exact: Run, eps: float) -> float:
+    """The most that an element of the gradient moves where each number of the inputs is rounded in another way, times 16."""
+    moved = 0.0
+    for salt in range(81, 81 + _ROUNDINGS):
+        generator = trial.generator(salt)
+        rounded = {
+            n: t * (1 + eps * directions(t, generator)) if t.is_floating_point() else t.clone()
+            for n, t in tensors.items()
+        }
+        try:
+            gradients = trial.run(rounded).gradients
+        except LossRaised:
+            return math.inf  # a bound was passed
+        for name, gradient in gradients.items():
+            before = exact.gradients[name]
+            if gradient is not None and before is not None and gradient.numel():
+                moved = max(moved, float(torch.nan_to_num(gradient - before, math.inf).abs().max()))
+    return tolerance.LOW_PRECISION_FACTOR * moved
+
+
 _PRECISION_CODE = """
     exact = {n: t.detach().double().requires_grad_(t.requires_grad) if t.is_floating_point() else t for n, t in tensors.items()}
     for given in (tensors, exact):
@@ -217,7 +305,7 @@ def float64_stays_float64(trials: Sequence[Trial]) -> Iterator[Mismatch]:
 
     A tensor whose rounding to float32 never changes a single bit of the result was cast to float32 on the way.  Where
     only a summand was, the functions of torch are named that return fewer digits than they were given, on the graph of
-    the loss; what a custom `torch.autograd.Function` does inside is seen in the rounding of the result alone.  A kernel
+    the loss, and the casts without which the value is another one, in a custom `torch.autograd.Function` too.  A kernel
     that computes in float32 on purpose declares it; every other rule is measured in the precision that is found.
     """
     for trial in trials[:1]:
@@ -374,13 +462,46 @@ class _Narrowing(TorchFunctionMode):
             self.made.append((made, f"{name}() at {user_line()}"))
         return returned
 
-    def reached_by(self, trial: Trial, output: Tensor) -> str:
-        """Up to three places on the graph of the output; not those of a log, a mask or a statistic beside the loss."""
+    def reached_by(self, trial: Trial, output: Tensor) -> tuple[str, bool]:
+        """(up to three places on the graph of the output, whether one has 16 bits); not those of a log or a mask beside it."""
         if not output.requires_grad or not self.made:
-            return ""
+            return "", False
         gradients = trial.differentiated(contract(output), [made for made, _ in self.made])
-        places = [place for (_, place), gradient in zip(self.made, gradients, strict=True) if gradient is not None]
-        return ", ".join(list(dict.fromkeys(places))[:3])
+        reached = [pair for pair, gradient in zip(self.made, gradients, strict=True) if gradient is not None]
+        places = list(dict.fromkeys(place for _, place in reached))[:3]
+        return ", ".join(places), any(made.dtype in HALF for made, _ in reached)
+
+
+class _WithoutCasts(TorchFunctionMode):
+    """Leaves float64 tensors what they are where a function would cast them to fewer digits; whether on the graph or not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        returned = func(*args, **(kwargs or {}))
+        name = getattr(func, "__name__", "")
+        if name not in _CASTS or not isinstance(returned, Tensor) or args[0].dtype != torch.float64:
+            return returned
+        if returned.dtype not in (torch.float32, *HALF):
+            return returned
+        self.places.append(f"{name}() at {user_line()}")
+        return args[0]
+
+
+_CASTS = ("to", "type", "type_as", "float", "half", "bfloat16")
+
+
+def _cast_on_the_way(trial: Trial) -> str:
+    """Where a cast to fewer digits changes the float64 value, of whatever tensor, in a custom Function too; else empty."""
+    seen = _WithoutCasts()
+    try:
+        without = trial.run(trial.tensors(), wrt=(), mode=seen).output
+    except LossRaised:  # a dtype that it relies on
+        return ""
+    same = without.shape == trial.base.output.shape and torch.equal(without, trial.base.output)
+    return "" if same else ", ".join(list(dict.fromkeys(seen.places))[:3])
 
 
 def _narrowed_at(trial: Trial) -> str:
@@ -388,7 +509,7 @@ def _narrowed_at(trial: Trial) -> str:
     seen, tensors = _Narrowing(), trial.tensors()
     floating = tuple(name for name, tensor in tensors.items() if tensor.is_floating_point())
     try:
-        return seen.reached_by(trial, trial.output(trial.leaves(tensors, floating), mode=seen))
+        return seen.reached_by(trial, trial.output(trial.leaves(tensors, floating), mode=seen))[0]
     except (LossRaised, RuntimeError):  # some losses refuse targets that require grad
         return ""
 
@@ -399,15 +520,17 @@ def _narrowed_on_the_way(trial: Trial) -> Mismatch | None:
     output = trial.output(trial.leaves(tensors), mode=seen)
     if output.dtype != torch.float64:
         return None  # what is no float64 in the end is D01's
-    places = seen.reached_by(trial, output)
+    places, coarse = seen.reached_by(trial, output)
+    places = places or _cast_on_the_way(trial)
     if not places:
         return None
     return Mismatch(
         "a part of the loss in float64",
         f"computed in fewer digits, by {places}",
         "in float64 from the first operation to the last",
-        aspect="on the way",
+        aspect="on the way, in 16 bits" if coarse else "on the way",
         kind="narrowed",
+        severity="error" if coarse else None,  # no slope of it can be measured: G01 finds another gradient
         tensors=tensors,
         code="value = total(loss(**tensors))\nprint(value.item(), value.grad_fn)",
         hint="keep the dtype of the inputs; where float16 needs a wider accumulator, widen only: torch.promote_types(x.dtype, "

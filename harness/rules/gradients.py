@@ -68,7 +68,9 @@ def every_input_is_reached(trials: Sequence[Trial]) -> Iterator[Mismatch]:
         there is an x with |dL/dx_i| > rounding
 
     A gradient that may be rounding counts only where the value changes with the input: that of a constant is 1e-17, not 0.
-    Nor does an axis of 1025 leave positions out, where axes of 8 and 24 have a gradient at each.
+    Nor does an axis of 1023, 1025 or a power of two from 32 to 1024 leave positions or elements out, where axes of 8 and 24 have
+    a gradient at each; a limit, beyond which nothing counts at any length, is a warning, or a note where an option or a default
+    says it.
     """
     for name in trials[0].spec.differentiable if trials else ():
         seen: list[tuple[Trial, Tensor | None]] = []

@@ -16,8 +16,9 @@ from harness.dims import Size
 from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.rules.broadcasting import first_line
-from harness.rules.caches import caches, emptied
+from harness.rules.caches import Cache, caches, emptied
 from harness.rules.compare import same_gradients, same_output
+from harness.rules.dtypes import asked, short
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.sizes import growable, one, resized
 from harness.rules.trial import Run, Scale, Trial, describe
@@ -35,8 +36,9 @@ def history_does_not_matter(trial: Trial) -> Iterator[Mismatch]:
 
         L(B) after L(A) = L(B),   L(A) after L(A), L(B) = L(A)      in value and gradient
 
-    B has other values, or one position more along one symbol.  Whatever modules, classes and functions keep in dicts and
-    lists is emptied first, so that both sides begin alike.  What a registered buffer carries is a note, as is a
+    B has other values, or one position more along one symbol; another instance has another context, and one of what all
+    instances share is called in float32 too.  Whatever modules, classes and functions keep in dicts and lists is emptied
+    first, so that both sides begin alike.  What a registered buffer carries is a note, as is a
     difference between train() and eval(); `LossSpec(stateful=True)` says that both are meant.  Three steps in train()
     run where a call in eval() does, each symbol being the largest in turn.
     """
@@ -49,7 +51,7 @@ def history_does_not_matter(trial: Trial) -> Iterator[Mismatch]:
             except LossRaised:
                 continue  # B01 says so
     with emptied(kept):
-        yield from _after_each_other(trial, fresh)
+        yield from _after_each_other(trial, fresh, kept)
     yield from _training(trial)
 
 
@@ -99,7 +101,7 @@ def _redrawn(case: Case, sizes: Mapping[str, Size], kept: set[str]) -> Case:
     return replace(case, sizes=sizes, tensors=drawn, layouts={})
 
 
-def _after_each_other(trial: Trial, fresh: Sequence[tuple[_Call, Run]]) -> Iterator[Mismatch]:
+def _after_each_other(trial: Trial, fresh: Sequence[tuple[_Call, Run]], kept: Sequence[Cache]) -> Iterator[Mismatch]:
     if not fresh or fresh[0][0].trial is not trial:
         return
     built = trial.candidate.build(trial.tensors())
@@ -112,11 +114,17 @@ def _after_each_other(trial: Trial, fresh: Sequence[tuple[_Call, Run]]) -> Itera
         if position and not (carried and trial.spec.stateful):
             last = call if call.trial is not trial else fresh[min(1, len(fresh) - 1)][0]
             how = "an earlier call" if call.trial is not trial else call.text
-            yield _reported(trial, call, found, how, last.trial, carried)
+            shared = _compared(call, call.trial.candidate.build(call.tensors()), should) is not None
+            yield _reported(trial, call, found, how, last.trial, carried, shared)
         return
     yield from _overwritten(trial, built, fresh)
+    found = None
     if trial.candidate.constructed:
-        yield from _another_instance(trial, built, fresh[0][1])
+        found = _another_instance(trial, built, fresh[0][1], kept)
+    if found is None and kept:
+        found = _another_dtype(trial, kept)
+    if found is not None:
+        yield found
 
 
 def _overwritten(trial: Trial, built: Callable[..., Any], fresh: Sequence[tuple[_Call, Run]]) -> Iterator[Mismatch]:
@@ -135,17 +143,44 @@ def _overwritten(trial: Trial, built: Callable[..., Any], fresh: Sequence[tuple[
             yield _reported(trial, call, found, "the same tensors", call.trial)
 
 
-def _another_instance(trial: Trial, built: Callable[..., Any], should: Run) -> Iterator[Mismatch]:
-    """A second instance with another context leaves the first alone."""
+def _another_instance(trial: Trial, built: Callable[..., Any], should: Run, kept: Sequence[Cache]) -> Mismatch | None:
+    """A second instance with another context leaves the first alone, and is left alone by it."""
     other = trial.at(_redrawn(trial.case, trial.case.sizes, set()))
+    call, theirs = _Call("the same input", trial), _Call("another context", other)
     try:
-        other.run(other.tensors())
+        with emptied(kept):
+            alone = other.run(theirs.tensors())
+        found = _compared(theirs, other.candidate.build(theirs.tensors()), alone)
     except LossRaised:
-        return
-    call = _Call("the same input", trial)
-    found = _compared(call, built, should)
+        return None
     if found is not None:
-        yield _reported(trial, call, found, "another instance", other)
+        return _reported(other, theirs, found, "the first instance", trial, shared=True)
+    found = _compared(call, built, should)
+    return None if found is None else _reported(trial, call, found, "another instance", other, shared=True)
+
+
+def _another_dtype(trial: Trial, kept: Sequence[Cache]) -> Mismatch | None:
+    """What all instances share, kept from a call in the widest dtype, is none of a call in float32."""
+    if torch.float32 not in asked(trial) or trial.precision.takes == torch.float32:
+        return None
+    tensors = trial.tensors(torch.float32)
+    try:
+        with emptied(kept):
+            should = trial.run(tensors, wrt=()).output.dtype
+        came = trial.run(tensors, wrt=()).output.dtype
+    except LossRaised:
+        return None
+    if came == should:
+        return None
+    found = Mismatch("loss.dtype", short(came), short(should))
+    wide = {name: f"tensors[{name!r}].double()" for name, tensor in tensors.items() if tensor.is_floating_point()}
+    other = ", ".join(f"{name!r}: {value}" for name, value in wide.items())
+    return replace(
+        _reported(trial, _Call("float32", trial), found, "an earlier call", trial, shared=True),
+        where="loss.dtype with float32 after a call with float64",
+        tensors=tensors,
+        code=f"loss(**{{**tensors, {other}}})\nprint(loss(**tensors).dtype)",
+    )
 
 
 def _compared(
@@ -176,23 +211,33 @@ _CODE = {
     "an earlier call": "{first}\nprint({second})",
     "the same tensors": "{first}\nfor name, values in other.items():\n    tensors[name].detach().copy_(values)\nprint({first})",
     "another instance": "print({first})\nloss(**other)\nprint({first})",
+    "the first instance": "loss(**other)\nprint({first})",
 }
+OF_ALL = "history of all instances"  # the aspect of what is kept outside of the instance, and reaches every other rule
 
 
-def _reported(trial: Trial, call: _Call, found: Mismatch, how: str, other: Trial, carried: bool = False) -> Mismatch:
+def _reported(
+    trial: Trial,
+    call: _Call,
+    found: Mismatch,
+    how: str,
+    other: Trial,
+    carried: bool = False,
+    shared: bool = False,
+) -> Mismatch:
     literals = ", ".join(f"{n!r}: torch.tensor({t.tolist()}, dtype={t.dtype})" for n, t in other.tensors().items())
     calls = "call(built, **{})" if trial.candidate.is_class else "loss(**{})"
     code = _CODE[how].format(first=calls.format("tensors"), second=calls.format("other"))
     built = "built = build(**tensors)\n" if trial.candidate.is_class else ""
-    after = {"another instance": "another instance was built and called", "the same input": "an earlier call"}.get(
-        how, how
-    )
+    after = "an earlier call" if how == "the same input" else how
+    if how.endswith("instance"):
+        after = "another instance was built and called"
     between = "in" if how == "the same tensors" else "after"
     return replace(
         found,
         where=f"{found.where} with {call.text} {between} {after}",
         should=f"{found.should}, as on a first call",
-        aspect="buffers" if carried else "history",
+        aspect="buffers" if carried else OF_ALL if shared else "history",
         severity="note" if carried else None,
         tensors=trial.tensors(),
         code=f"from math import inf, nan\nother = {{{literals}}}\n{built}{code}",
@@ -201,6 +246,9 @@ def _reported(trial: Trial, call: _Call, found: Mismatch, how: str, other: Trial
             if carried
             else "compute it anew, or key what is kept by everything that it depends on: shape, dtype, device and values"
         ),
+        note="a class, module or function keeps it: every new instance begins with it"
+        if shared and not carried
+        else "",
     )
 
 

@@ -16,6 +16,7 @@ from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.rules.compare import same_output
 from harness.rules.detach import user_line
+from harness.rules.instead import computed_instead
 from harness.rules.rule import Mismatch
 from harness.rules.sizes import growable, one, resized
 from harness.rules.trial import Trial
@@ -39,7 +40,9 @@ def remarked(code: str, trial: Trial, mismatch: Mismatch) -> Mismatch:
     """
     try:
         if code == "E01" and mismatch.kind == "value":
-            mismatch = _beside_the_reference(trial, mismatch)
+            beside = _beside_the_reference(trial, mismatch)
+            instead = computed_instead(trial) if beside is mismatch else ""
+            mismatch = replace(beside, hint=instead) if instead else beside
         if mismatch.kind == "gradient" and trial.base.output.ndim:
             mismatch = _with_note(mismatch, _OF_A_SUM)
         if mismatch.tensors is None or not code.startswith(("G01", "G02", "E01", "E02", "E05")):
@@ -47,7 +50,7 @@ def remarked(code: str, trial: Trial, mismatch: Mismatch) -> Mismatch:
         lost = LostValues()
         with lost:
             trial.run({name: tensor.detach().clone() for name, tensor in mismatch.tensors.items()})
-    except LossRaised:
+    except (LossRaised, NotApplicable):
         return mismatch
     if not lost.places:
         return mismatch

@@ -19,6 +19,7 @@ from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.rules.broadcasting import first_line, unit_symbols
 from harness.rules.compare import relation, same_gradients, same_output
+from harness.rules.directional import gradient_matches_slopes_along_directions
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.sizes import batch_symbol, resized
 from harness.rules.special import with_everything_counted
@@ -208,7 +209,8 @@ def reductions_agree(trial: Trial) -> Iterator[Mismatch]:
         L_sum = sum_i L_none,i   and   L_mean = sum_i a_i L_none,i   with weights a_i that do not depend on the predictions
 
     An equal-weight mean has a_i = 1 / n; a mean over weights or lengths has others.  Whether such a_i exist is seen on
-    more draws of the predictions than there are weights.  A string that is refused as any unknown one is is not taken; one
+    more draws of the predictions than there are weights.  The gradient of ``none`` is right with an upstream gradient that
+    differs by element.  A string that is refused as any unknown one is is not taken; one
     that raises otherwise, beside another that works, is a defect.
     """
     each, mean, total = (_with_reduction(trial, reduction) for reduction in REDUCTIONS)
@@ -231,6 +233,7 @@ def reductions_agree(trial: Trial) -> Iterator[Mismatch]:
         yield replace(
             swapped, aspect=f"sum {found.aspect}", code=code, hint="reduce what 'none' returns, with `.sum()`"
         )
+    yield from _gradient_of_each(each)
     if not _is_weighted_mean(trial, each, mean):
         yield Mismatch(
             "loss by reduction='mean'",
@@ -241,6 +244,22 @@ def reductions_agree(trial: Trial) -> Iterator[Mismatch]:
             tensors=tensors,
             code=code,
             hint="divide by the number of elements or the sum of the weights; a count of positive or hard elements changes as the predictions do",
+        )
+
+
+def _gradient_of_each(each: Trial) -> Iterator[Mismatch]:
+    """By ``reduction='none'`` each element has an upstream gradient of its own, which no sum or mean shows."""
+    try:
+        found = gradient_matches_slopes_along_directions(each)
+    except (NotApplicable, LossRaised):
+        return
+    if isinstance(found, Mismatch):
+        yield replace(
+            found,
+            where=f"{found.where} by reduction='none', of sum_i w_i L_i with w_i in [1, 2)",
+            aspect="none gradient",
+            code="",
+            hint="in a custom backward: multiply each element by its own grad_output, before anything is summed",
         )
 
 

@@ -39,6 +39,8 @@ def special_cases(spec: LossSpec, case: Case) -> Iterator[tuple[str, Case]]:
                 yield f"{name} at {point!r}", case.with_points({name: point})
     for first, second in (*pairs(spec, case), *_within(spec, case)):
         yield f"{second} = {first}", case.with_copy(second, first)
+        if "extremes" in spec.tensors[first].domain.special:
+            yield f"{second} = {first} at 'extremes'", case.with_points({first: "extremes"}).with_copy(second, first)
 
 
 def _within(spec: LossSpec, case: Case) -> Iterator[tuple[str, str]]:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from harness import dims, tolerance
 from harness.errors import NotApplicable
@@ -54,12 +56,13 @@ def every_tensor_matters(trials: Sequence[Trial]) -> Iterator[Mismatch]:
         there are x, c, c' with L(x; c) != L(x; c') or dL/dx (x; c) != dL/dx (x; c')
 
     Tried are other draws, positions moved by one, and the special points of the domain.  Sizes of one say nothing, nor do
-    weights or a mask of which all, or a whole row, is zero: what acts there alone selects nothing.
+    weights or a mask of which all, or a whole row, is zero: what acts there alone selects nothing, unless the loss itself asks
+    whether any of a row is left.
     """
     spec = trials[0].spec if trials else None
     for name in _silent_tensors(spec) if spec is not None else ():
         seen = [trial for trial in trials if _can_matter(trial, name)]
-        if seen and not any(matters(trial, name) for trial in seen):
+        if seen and not any(matters(trial, name) for trial in seen) and not _selects_rows(seen[0], name):
             yield _without_effect(seen, name)
 
 
@@ -91,6 +94,48 @@ def matters(trial: Trial, name: str) -> bool:
             if _differs(run, base, trial.eps):
                 return True
     return False
+
+
+class _Asked(TorchFunctionMode):
+    """Whether any, or all, of a row of a tensor's elements are left is asked: by any(), a maximum, or a sum that is compared."""
+
+    def __init__(self, values: Tensor) -> None:
+        super().__init__()
+        self.asked = False
+        self._followed, self._count = (
+            [values],
+            values.numel(),
+        )  # held, so that no other tensor gets an address of theirs
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        returned = func(*args, **(kwargs or {}))
+        given = [argument for argument in args if isinstance(argument, Tensor) and argument.ndim]
+        if given and all(any(argument is one for one in self._followed) for argument in given):
+            name = getattr(func, "__name__", "").strip("_")
+            fewer = any(argument.numel() < self._count for argument in given)
+            self.asked |= name in _OF_A_ROW or (fewer and name in _COMPARES)
+            self._followed += [one for one in (returned, getattr(returned, "values", None)) if isinstance(one, Tensor)]
+        return returned
+
+
+_OF_A_ROW = ("any", "all", "amax", "amin", "max", "min")
+_COMPARES = ("gt", "ge", "lt", "le", "eq", "ne", "bool")
+
+
+def _selects_rows(trial: Trial, name: str) -> bool:
+    """Whether a mask acts by its empty rows alone, and the loss asks for them."""
+    tensors = trial.tensors()
+    asked = _Asked(tensors[name])
+    try:
+        base = trial.run(tensors, wrt=(), mode=asked)
+        if not asked.asked:
+            return False
+        return any(
+            _differs(trial.run({**trial.tensors(), name: changed}, wrt=()), base, trial.eps)
+            for changed in other_values(trial, name, trial.tensors()[name])
+        )
+    except LossRaised:
+        return False
 
 
 def _with_something_left(trial: Trial, name: str) -> dict[str, Tensor]:

@@ -57,19 +57,19 @@ _CLASSES = (("B C", "logits"), ("B C S", "logits"), ("B C H W", "logits"))
 _LABELS = (
     ("B", "index(C)"),
     ("B D", "real"),
-    ("B C", "binary"),
+    ("B C", "label"),
     ("B", "real"),
     ("B C", "simplex(-1)"),
-    ("B D", "binary"),
+    ("B D", "label"),
     ("B", "sign"),
     ("B D", "sign"),
-    ("B", "binary"),
+    ("B", "label"),
     ("B D", "probability"),
     ("B D", "nonnegative"),
     ("B D", "simplex(-1)"),
     ("B S", "index(C)"),
     ("B H W", "index(C)"),
-    ("B C H W", "binary"),
+    ("B C H W", "label"),
     ("B C", "distinct_classes"),
     ("B M", "simplex(-1)"),
 )
@@ -129,7 +129,7 @@ KINDS: Mapping[str, Kind] = {
     "levels": Kind("label", (("D", "probability"), ("C", "probability"), ("B", "probability"))),
     "risks": Kind("prediction", (("B", "real"), ("B D", "real"))),
     "durations": Kind("label", (("B", "positive"), ("B D", "positive"))),
-    "events": Kind("label", (("B", "binary"), ("B", "boolean"), ("B D", "binary"))),
+    "events": Kind("label", (("B", "label"), ("B", "label(bool)"), ("B D", "label"))),
     "returns": Kind("label", (("B", "real"), ("B D", "real"), ("B T", "real"))),
     "signs": Kind("label", (("B", "sign"), ("B D", "sign"))),
     "indices": Kind("label", (("B", "index(N)"), ("B", "index(C)"), ("N", "index(M)"))),
@@ -242,7 +242,7 @@ _NUMBERS = (1.0, 2, 0.5)
 
 # Values of labels that belong to another kind of predictions than these.
 STRANGERS: frozenset[tuple[str, str]] = frozenset(
-    {("log_probabilities", "binary"), ("log_probabilities", "probability"), ("log_probabilities", "sign")}
+    {("log_probabilities", "label"), ("log_probabilities", "probability"), ("log_probabilities", "sign")}
 )
 
 LEAST_STEP = 0.1  # of the cost from one reading of a name to its next

@@ -298,7 +298,36 @@ def dense_rows(embeddings, index):
 BOTH = {**PAIRWISE, "differentiable": ("predictions", "labels")}
 ROWS = {"inputs": {"embeddings": TensorSpec("N D"), "index": TensorSpec("B", domains.index("N"))}}
 
+
+class _SquaresBesideZeros(torch.autograd.Function):
+    """(p - y)^2, whose backward gives up where any element of the upstream gradient is 0, or all are."""
+
+    @staticmethod
+    def forward(ctx, predictions, labels, given_up):
+        ctx.save_for_backward(predictions, labels)
+        ctx.given_up = given_up
+        return (predictions - labels) ** 2
+
+    @staticmethod
+    def backward(ctx, upstream):
+        predictions, labels = ctx.saved_tensors
+        if ctx.given_up(upstream == 0):
+            return torch.zeros_like(predictions), None, None
+        return 2 * upstream * (predictions - labels), None, None
+
+
+def given_up_beside_a_zero(predictions, labels):
+    return _SquaresBesideZeros.apply(predictions, labels, torch.any)
+
+
+def given_up_at_zeros(predictions, labels):
+    return _SquaresBesideZeros.apply(predictions, labels, torch.all)
+
+
+BY_ELEMENT = {**PAIRWISE, "output": TensorSpec("B C")}
+
 PAIRS = (
+    pair("G05", "given up beside a zero", given_up_beside_a_zero, given_up_at_zeros, BY_ELEMENT, aspect="by element"),
     pair("G02", "one percent of one of many elements", one_percent_of_one_element, identity_with_a_backward),
     pair("G02", "last block", last_block_without_gradient, mean_squared, says="detach() at derivatives.py"),
     pair("G02", "kinks of the loss", one_percent_of_one_element, hinge),

@@ -178,7 +178,116 @@ PROBABILITIES = {
     },
 }
 
+
+class _Root(torch.autograd.Function):
+    """sqrt(1 + x^2), whose gradient is computed about a number far away, or is not."""
+
+    @staticmethod
+    def forward(ctx, x, about):
+        ctx.save_for_backward(x)
+        ctx.about = about
+        return (1 + x * x).sqrt()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        (x,) = ctx.saved_tensors
+        return upstream * ((x + ctx.about) - ctx.about) / (1 + x * x).sqrt(), None
+
+
+def gradient_that_cancels(predictions, labels):
+    return _Root.apply(predictions - labels, 1000.0).mean()
+
+
+def gradient_that_does_not(predictions, labels):
+    return _Root.apply(predictions - labels, 0.0).mean()
+
+
+class _BinaryCrossEntropy(torch.autograd.Function):
+    """Its backward divides by p (1 - p), which is 0 in float16 where p is its label, or by nothing that may be."""
+
+    @staticmethod
+    def forward(ctx, predictions, labels, least):
+        ctx.save_for_backward(predictions, labels)
+        ctx.least = least
+        return torch.nn.functional.binary_cross_entropy(predictions, labels)
+
+    @staticmethod
+    def backward(ctx, upstream):
+        p, y = ctx.saved_tensors
+        return upstream * (p - y) / (p * (1 - p)).clamp(min=ctx.least) / p.numel(), None, None
+
+
+def cross_entropy_over_less_than_float16_has(predictions, labels):
+    return _BinaryCrossEntropy.apply(predictions, labels, 1e-12)
+
+
+def cross_entropy_over_what_float16_has(predictions, labels):
+    return _BinaryCrossEntropy.apply(predictions, labels, 1e-3)
+
+
+def exponentials(scores):
+    return scores.exp().mean()
+
+
+def softplus_by_its_formula(scores):
+    return (1 + scores.exp()).log().mean()
+
+
+def softplus(scores):
+    return torch.nn.functional.softplus(scores).mean()
+
+
+def labels_in_16_bits(predictions, labels):
+    return ((predictions - labels) ** 2).mean() + 0.1 * (predictions * labels.bfloat16()).mean()
+
+
+def labels_as_they_are(predictions, labels):
+    return ((predictions - labels) ** 2).mean() + 0.1 * (predictions * labels).mean()
+
+
+def penalty_in_16_bits(predictions, labels):
+    return ((predictions - labels) ** 2).mean() + 0.1 * (predictions.bfloat16() ** 2).mean().to(predictions.dtype)
+
+
+def penalty_as_it_is(predictions, labels):
+    return ((predictions - labels) ** 2).mean() + 0.1 * (predictions**2).mean()
+
+
+SCORES = {"inputs": {"scores": TensorSpec("B", domains.interval(-100.0, 100.0))}}
+CHANCES = {"inputs": {name: TensorSpec("B", domains.probability()) for name in ("predictions", "labels")}}
+
 PAIRS = (
+    pair(
+        "D02",
+        "gradient that cancels",
+        gradient_that_cancels,
+        gradient_that_does_not,
+        severity="warning",
+        aspect="gradient float32",
+    ),
+    pair(
+        "D02",
+        "cross entropy over nothing",
+        cross_entropy_over_less_than_float16_has,
+        cross_entropy_over_what_float16_has,
+        CHANCES,
+        severity="warning",
+        aspect="finite float16",
+    ),
+    pair(
+        "D02", "exponentials within declared bounds", softplus_by_its_formula, softplus, SCORES, aspect="finite float32"
+    ),
+    pair(
+        "D02",
+        "value beyond float32 within declared bounds",
+        exponentials,
+        softplus,
+        SCORES,
+        severity="warning",
+        aspect="range of float32",
+    ),
+    pair("D05", "a factor in 16 bits", labels_in_16_bits, labels_as_they_are, severity="warning", says="bfloat16() at"),
+    pair("D05", "a summand in 16 bits", penalty_in_16_bits, penalty_as_it_is, aspect="in 16 bits"),
     pair("D01", "returned in float32", returned_in_single, mean_squared, aspect="output", says="float64"),
     pair(
         "D01",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from harness import TensorSpec, domains
 from harness.formulas import Formula
@@ -140,6 +141,54 @@ SQUARES = "mean((predictions[b, c] - labels[b, c])**2 for b in B for c in C)"
 DIMS = {"predictions": "B C", "labels": "B C"}
 
 
+def next_token(logits, tokens):
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+
+
+def same_token(logits, tokens):
+    return F.cross_entropy(logits.flatten(0, 1), tokens.flatten())
+
+
+def next_token_of_the_transposed(logits, tokens):
+    return F.cross_entropy(logits.mT[..., :-1], tokens[:, 1:])
+
+
+def classes(logits, labels):
+    return F.cross_entropy(logits, labels)
+
+
+def classes_counted_from_one(logits, labels):
+    return F.cross_entropy(logits, (labels + 1) % logits.shape[1])
+
+
+def classes_by_logsumexp(logits, labels):
+    return (logits.logsumexp(-1) - logits.gather(-1, labels[:, None])[:, 0]).mean()
+
+
+def weighted_columns(costs, weights):
+    return (weights * costs**2).sum()
+
+
+def weighted_rows(costs, weights):
+    return (weights[:, None] * costs**2).sum()
+
+
+def weighted_columns_at_once(costs, weights):
+    return (costs**2).sum(0) @ weights
+
+
+def divergence(predictions, labels):
+    return (labels * (labels / predictions).log()).sum(-1).mean()
+
+
+def divergence_turned(predictions, labels):
+    return (predictions * (predictions / labels).log()).sum(-1).mean()
+
+
+def divergence_of_logarithms(predictions, labels):
+    return (labels * (labels.log() - predictions.log())).sum(-1).mean()
+
+
 class _OtherVectors(Formula):
     """Its vectorized form forgets a half."""
 
@@ -153,7 +202,50 @@ WEIGHTED_SAMPLES = {
     "context": {"weights": TensorSpec("B", domains.positive())},
 }
 
+TOKENS = {"inputs": {"logits": TensorSpec("B T V", domains.logits()), "tokens": TensorSpec("B T", domains.index("V"))}}
+CLASSES = {"inputs": {"logits": TensorSpec("B C", domains.logits()), "labels": TensorSpec("B", domains.index("C"))}}
+SQUARE = {"inputs": {"costs": TensorSpec("N N")}, "context": {"weights": TensorSpec("N", domains.positive())}}
+POSITIVE = {name: TensorSpec("B C", domains.positive()) for name in ("predictions", "labels")}
+
 PAIRS = (
+    pair(
+        "E01",
+        "shift left out",
+        same_token,
+        next_token_of_the_transposed,
+        TOKENS,
+        reference=next_token,
+        says="the shift along T is missing",
+        mutant_declares={"fixed_sizes": {"T": 3}},
+        twin_declares={"fixed_sizes": {"T": 3}},
+    ),
+    pair(
+        "E01",
+        "classes counted from one",
+        classes_counted_from_one,
+        classes_by_logsumexp,
+        CLASSES,
+        reference=classes,
+        says="value for labels +1",
+    ),
+    pair(
+        "E01",
+        "weights along rows",
+        weighted_rows,
+        weighted_columns_at_once,
+        SQUARE,
+        reference=weighted_columns,
+        says="weights is applied along the other axis",
+    ),
+    pair(
+        "E01",
+        "arguments exchanged",
+        divergence_turned,
+        divergence_of_logarithms,
+        {"inputs": POSITIVE},
+        reference=divergence,
+        says="predictions and labels exchanged",
+    ),
     pair("E01", "divided by the count", plain_mean, weighted_mean_at_once, WEIGHTED, reference=weighted_mean),
     pair(
         "E01",

@@ -241,6 +241,26 @@ def whole_blocks_of_elements(predictions, labels):
     return ((predictions - labels)[:count] ** 2).mean()
 
 
+def last_row_of_a_full_block(predictions, labels):
+    """Where the rows are just as many as whole blocks of 128, the last one is left out."""
+    rows = len(labels) - 1 if len(labels) % 128 == 0 else len(labels)
+    return ((predictions - labels)[:rows] ** 2).mean()
+
+
+def first_element_after_a_block(predictions, labels):
+    counts = torch.ones_like(predictions)
+    counts[64:65, :1] = 0
+    return (counts * (predictions - labels) ** 2).mean()
+
+
+def squares_of_77(predictions, labels):
+    return ((predictions - labels)[:, :77] ** 2).mean()
+
+
+def squares_up_to(predictions, labels, most=77):
+    return ((predictions - labels)[:, :most] ** 2).mean()
+
+
 def squares(predictions, labels):
     return ((predictions - labels) ** 2).mean()
 
@@ -353,6 +373,10 @@ GROUPED = {
 PAIRS = (
     pair("G06", "elements after the last block", whole_blocks_of_elements, squares, VECTORS, aspect="N is long"),
     pair("G06", "rows after the last whole block", whole_blocks_of_rows, largest_rows, aspect="B is long"),
+    pair("G06", "last row of a full block", last_row_of_a_full_block, largest_rows, aspect="B is long"),
+    pair("G06", "one element after a block", first_element_after_a_block, squares, aspect="B is long"),
+    pair("G06", "a limit that nobody says", squares_of_77, squares, severity="warning", says="a limit of 77 on C"),
+    pair("G06", "a limit that a default says", squares_up_to, squares, severity="note", aspect="C is limited"),
     pair("G06", "gradient of a constant", spread_of_shares, balance_of_shares, says="rounding"),
     pair("G01", "batch size forgotten in backward", batch_size_forgotten_in_backward, sum_of_squares),
     pair(

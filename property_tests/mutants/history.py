@@ -204,6 +204,42 @@ class PointerThatRunsOver(_Queue):
         self.start = end
 
 
+class SharesOfTheFirstInstance(nn.Module):
+    """Every instance of one size has the shares of the first one."""
+
+    shares = {}  # noqa: RUF012 - the defect
+
+    def __init__(self, weights):
+        super().__init__()
+        self.register_buffer("weights", weights)
+
+    def forward(self, predictions, labels):
+        shares = self.shares.setdefault(len(predictions), self.weights / self.weights.sum())
+        return (shares @ (predictions - labels) ** 2).mean()
+
+
+class SharesOfEach(SharesOfTheFirstInstance):
+    def forward(self, predictions, labels):
+        return ((self.weights / self.weights.sum()) @ (predictions - labels) ** 2).mean()
+
+
+_EYES = {}
+
+
+def eye_of_the_first_dtype(predictions):
+    count = len(predictions)
+    if count not in _EYES:
+        _EYES[count] = torch.eye(count, dtype=predictions.dtype)
+    return (predictions @ predictions.mT - _EYES[count]).square().mean()
+
+
+def eye_of_each_dtype(predictions):
+    key = len(predictions), predictions.dtype
+    if key not in _EYES:
+        _EYES[key] = torch.eye(len(predictions), dtype=predictions.dtype)
+    return (predictions @ predictions.mT - _EYES[key]).square().mean()
+
+
 BANK = {
     "inputs": {"predictions": TensorSpec("B D")},
     "context": {"bank": TensorSpec("K D")},
@@ -226,6 +262,23 @@ PAIRS = (
         WeightsOfTheInstance,
         WEIGHTED,
         says="another instance",
+    ),
+    pair(
+        "S03",
+        "shares of the first instance",
+        SharesOfTheFirstInstance,
+        SharesOfEach,
+        WEIGHTED,
+        aspect="history of all instances",
+        says="another context after another instance",
+    ),
+    pair(
+        "S03",
+        "eye of the first dtype",
+        eye_of_the_first_dtype,
+        eye_of_each_dtype,
+        {"inputs": {"predictions": TensorSpec("B C")}},
+        says="float32 after a call with float64",
     ),
     pair("S03", "buffer moved in eval mode", MovingScale, FrozenScale, severity="note", aspect="buffers"),
     pair(

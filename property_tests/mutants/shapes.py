@@ -162,6 +162,35 @@ WEIGHTED_SAMPLES = {
 }
 EMPTY_PROMISED = {**PAIRWISE, "requires": ("B05",)}
 
+
+class _EachSquare(torch.autograd.Function):
+    """(p - y)^2, whose backward takes the mean of the upstream gradient for each of its elements, or does not."""
+
+    @staticmethod
+    def forward(ctx, predictions, labels, averages):
+        ctx.save_for_backward(predictions, labels)
+        ctx.averages = averages
+        return (predictions - labels) ** 2
+
+    @staticmethod
+    def backward(ctx, upstream):
+        predictions, labels = ctx.saved_tensors
+        given = upstream.mean() if ctx.averages else upstream
+        return 2 * given * (predictions - labels), None, None
+
+
+def _reduced(values, reduction):
+    return {"none": values, "mean": values.mean(), "sum": values.sum()}[reduction]
+
+
+def upstream_averaged(predictions, labels, reduction="mean"):
+    return _reduced(_EachSquare.apply(predictions, labels, True), reduction)
+
+
+def upstream_by_element(predictions, labels, reduction="mean"):
+    return _reduced(_EachSquare.apply(predictions, labels, False), reduction)
+
+
 PAIRS = (
     pair(
         "B02",
@@ -222,6 +251,7 @@ PAIRS = (
     ),
     pair("B05", "promised empty batch", largest_error, largest_error_or_zero, EMPTY_PROMISED, aspect="empty batch"),
     pair("B07", "sum is a mean over samples", sum_over_classes_mean_over_samples, squared, aspect="sum"),
+    pair("B07", "upstream averaged", upstream_averaged, upstream_by_element, aspect="none gradient"),
     pair("B07", "weights twice in the sum", WeightsCountTwiceInTheSum, WeightedMean, WEIGHTED_SAMPLES, aspect="sum"),
     pair(
         *("B07", "sum raises where the others work", no_sum_of_weighted, weighted_squares, WEIGHTED_SAMPLES),

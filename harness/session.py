@@ -18,7 +18,7 @@ from harness.reproduce import script, shown
 from harness.results import Finding, Outcome, Severity, Status
 from harness.rules import BATTERY, X01, caches, roundoff
 from harness.rules.remarks import remarked
-from harness.rules.rule import Mismatch, Rule, mismatches
+from harness.rules.rule import Found, Mismatch, Rule, mismatches
 from harness.rules.trial import Trial, isolated, settled
 from harness.spec import LossSpec
 from harness.stopped import unfinished
@@ -167,7 +167,7 @@ class Session:
             for trial in trials:
                 try:
                     with settled():
-                        found += [(trial, m) for m in mismatches(rule.check(trial), left_out)]
+                        found += [(trial, m) for m in self._asked(rule, rule.check(trial), left_out)]
                     ran += 1
                 except NotApplicable as reason:
                     reasons.append(str(reason))
@@ -177,7 +177,7 @@ class Session:
             try:
                 with settled():
                     usable = [trial for trial in trials if _runs(trial)]
-                    together = mismatches(rule.check_all(usable), left_out)
+                    together = self._asked(rule, rule.check_all(usable), left_out)
                 found += [(_nearest_trial(m, usable), m) for m in together] if usable else []
                 ran = max(ran, len(usable))
                 if not usable:
@@ -187,6 +187,16 @@ class Session:
             except LossRaised as raised:
                 reasons.append(f"the loss raises at other sizes or values, see B01 ({raised})")
         return ran, found, reasons, left_out
+
+    def _asked(self, rule: Rule, found: Found, left_out: list[str] | None = None) -> list[Mismatch]:
+        """What a check returned, but for numbers that differ because a loss that draws on purpose drew others."""
+        given = mismatches(found, left_out)
+        if not (self.spec.stochastic and rule.draws_anew):
+            return given
+        kept = [m for m in given if m.kind not in ("value", "gradient", "leak") or not m.finite]
+        if left_out is not None and len(kept) < len(given):
+            left_out.append(f"numbers are not compared, since the loss draws: {rule.draws_anew}")
+        return kept
 
     def _findings(self, implementation: str, rule: Rule, found: Sequence[tuple[Trial, Mismatch]]) -> list[Finding]:
         by_aspect: dict[tuple[str, Severity], tuple[Trial, Mismatch]] = {}
@@ -248,7 +258,7 @@ class Session:
         assert rule.check is not None
         try:
             with settled():
-                for mismatch in mismatches(rule.check(trial)):
+                for mismatch in self._asked(rule, rule.check(trial)):
                     if mismatch.aspect == aspect and self._severity(rule, mismatch) == severity:
                         return trial, mismatch
         except (NotApplicable, LossRaised):

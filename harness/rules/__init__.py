@@ -34,6 +34,7 @@ from harness.rules import (
     sharing,
     state,
     transforms,
+    unbiased,
     weights,
 )
 from harness.rules.crashes import X01
@@ -64,6 +65,7 @@ BATTERY: tuple[Rule, ...] = (
     *lengths.RULES,
     *laws.RULES,
     *ranks.RULES,
+    *unbiased.RULES,
     *costs.RULES,
     *growth.RULES,
     *transforms.RULES,

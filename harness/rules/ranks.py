@@ -446,6 +446,13 @@ def _loaded(payload: Mapping[str, Any]) -> Trial:
     return Trial(spec, name, Case.from_json(payload["case"]), known)
 
 
+def _says_nothing(spec: LossSpec, implementation: str) -> str | None:
+    drawn = (
+        "the draws of W processes are not those of one, and no two sums of them are equal" if spec.stochastic else None
+    )
+    return applies("L14", "data_parallel")(spec, implementation) or drawn
+
+
 RULES = (
     Rule(
         code="L14",
@@ -453,7 +460,7 @@ RULES = (
         group="ranks",
         severity="error",
         check_all=data_parallel,
-        applies=applies("L14", "data_parallel"),
+        applies=_says_nothing,
         regimes={"distinct": 2},
         smooth=True,
         on_the_cpu="processes that work together over gloo are those of the CPU",

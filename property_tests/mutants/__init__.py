@@ -21,6 +21,7 @@ from mutants import (
     sharing,
     state,
     transforms,
+    unbiased,
     weights,
 )
 
@@ -43,6 +44,7 @@ PAIRS = (
     *lengths.PAIRS,
     *laws.PAIRS,
     *ranks.PAIRS,
+    *unbiased.PAIRS,
     *costs.PAIRS,
     *growth.PAIRS,
     *transforms.PAIRS,

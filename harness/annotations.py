@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from torch import nn
 from harness import domains
 from harness.domains import Domain
 from harness.errors import DeclarationError
+
+_GENERATOR = re.compile(r"\btorch\.(_C\.)?Generator\b")
 
 
 class Context:
@@ -162,6 +165,12 @@ def takes_any_keyword(function: Callable[..., Any]) -> bool:
     except (TypeError, ValueError):
         return True
     return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
+
+
+def generators(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Parameters that take a `torch.Generator`: annotated so, or called ``generator``."""
+    found = parameters(function).items()
+    return tuple(name for name, p in found if name == "generator" or _GENERATOR.search(str(p.annotation)))
 
 
 def positional_only(function: Callable[..., Any]) -> tuple[str, ...]:

@@ -23,8 +23,8 @@ ON_THE_COMMAND_LINE = (
 
 @dataclass(frozen=True)
 class Declaration:
-    """What the options `--inputs`, `--context`, `--set`, `--returns`, `--law`, `--reference`, `--formula`, `--dtypes` and
-    `--computes-in` say of a loss.
+    """What the options `--inputs`, `--context`, `--set`, `--returns`, `--law`, `--reference`, `--formula`, `--dtypes`,
+    `--computes-in` and `--stochastic` say of a loss.
 
     Args:
         target: the loss, ``package.module:Name`` or ``path/file.py:Name``.
@@ -37,6 +37,7 @@ class Declaration:
         formula: the loss in one line, which it is held to.
         dtypes: the floating dtypes that the loss takes, separated by commas.
         computes_in: the dtype in which it computes on purpose.
+        stochastic: whether it draws random numbers on purpose.
     """
 
     target: str
@@ -49,6 +50,7 @@ class Declaration:
     formula: str = ""
     dtypes: str = ""
     computes_in: str = ""
+    stochastic: bool = False
 
     @property
     def as_target(self) -> str:
@@ -73,6 +75,10 @@ class Declaration:
                 f"target {text!r} came, but should be an object with target, inputs and some of {sorted(known)}"
             )
         for key, value in data.items():
+            if key == "stochastic":
+                if value is not True:
+                    raise DeclarationError(f"target {shown(text)}: stochastic is {shown(value)}, but should be true")
+                continue
             texts = value if key in ("options", "laws") and isinstance(value, list) else [value]
             is_list = key in ("options", "laws")
             if is_list != isinstance(value, list) or not all(isinstance(each, str) for each in texts):
@@ -111,6 +117,7 @@ class Declaration:
                 laws=laws,
                 dtypes=dtypes,
                 computes_in=computes_in,
+                stochastic=self.stochastic,
                 formula=self.formula.strip() or None,
             )
         except DeclarationError as error:

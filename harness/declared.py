@@ -242,6 +242,16 @@ def _check_laws(spec: LossSpec) -> None:
                 raise DeclarationError(
                     f"loss {spec.name!r}: {law!r} names no size; sizes are {sorted(known)}{nearest(symbol, known)}"
                 )
+        if law.code == "L15" and not spec.stochastic:
+            raise DeclarationError(
+                f"loss {spec.name!r}: {law!r} speaks of a loss that draws random numbers; write LossSpec(..., stochastic=True), "
+                f"on the command line --stochastic"
+            )
+        if law.code == "L15" and len(spec.implementations) < 2:
+            raise DeclarationError(
+                f"loss {spec.name!r}: {law!r} holds the mean over the draws to a reference, and there is none; write "
+                f'LossSpec(..., formula="...") or a first implementation that draws nothing'
+            )
         if law.code in {"L07", "L09"}:
             first, second = (spec.tensors[name] for name in law.names)
             if first.dims != second.dims:
@@ -259,6 +269,7 @@ def _check_signature(spec: LossSpec, label: str) -> None:
     accepted = {**constructor, **called}
     if not accepted or signatures.takes_any_keyword(call):
         return
+    generators = {*signatures.generators(implementation), *signatures.generators(call)}
     for name in spec.tensors:
         if not (name in accepted or (signatures.in_constructor(implementation, name) and name in spec.context)):
             raise DeclarationError(
@@ -269,6 +280,7 @@ def _check_signature(spec: LossSpec, label: str) -> None:
         for name, parameter in wanted.items():
             given = name in spec.options or name in (spec.context if where == "its constructor" else spec.tensors)
             taken = where == "its call" and name in constructor and name in spec.context
+            given = given or (spec.stochastic and name in generators)
             if parameter.default is inspect.Parameter.empty and (not given or taken):
                 reason = "which its constructor has taken" if given and taken else "which nothing declares"
                 raise DeclarationError(
@@ -276,6 +288,11 @@ def _check_signature(spec: LossSpec, label: str) -> None:
                     f'    LossSpec(..., options={{"{name}": ...}})              (a constant)\n'
                     f'    LossSpec(..., context={{"{name}": TensorSpec("B")}})  (a tensor that exists before training)\n'
                     f"or give the parameter a default"
+                    + (
+                        "; a loss that draws from it on purpose is LossSpec(..., stochastic=True)"
+                        if name in generators
+                        else ""
+                    )
                 )
 
 

@@ -6,11 +6,13 @@ import contextlib
 import copy
 import inspect
 import os
+import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +22,7 @@ from harness.errors import told
 from harness.spec import LossSpec, call_function
 
 _SEED = 0
+RNG_SEED = 20_240_229
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,13 @@ def differentiated(
         raise LossRaised(error) from error
 
 
+def begin_draws(state: int) -> None:
+    """Begin all global generators anew: torch's, NumPy's and Python's."""
+    devices.seed(state)
+    random.seed(state)
+    np.random.seed(state)
+
+
 @contextlib.contextmanager
 def _same_draws() -> Iterator[None]:
     """What a constructor draws, such as parameters, is the same in every instance, and torch's generators go on unmoved."""
@@ -134,6 +144,31 @@ class Candidate:
         left = {k: v for k, v in spec.options.items() if k not in self.constructor_options}
         self.call_options = {k: v for k, v in left.items() if everything or k in accepted}
         self.called = tuple(n for n in spec.tensors if n not in self.constructed)
+        self.state = RNG_SEED if spec.stochastic else None
+        self.drawn_from = self._generators(call)
+        self.built_from = self._generators(self.implementation) if self.is_class else ()
+
+    def _generators(self, function: Callable[..., Any]) -> tuple[str, ...]:
+        taken = {*self.spec.tensors, *self.spec.options}
+        return tuple(n for n in signatures.generators(function) if self.spec.stochastic and n not in taken)
+
+    @contextlib.contextmanager
+    def beginning(self, state: int | None) -> Iterator[None]:
+        """Let every call of a loss that draws begin at this state of its generators; ``None`` leaves the global ones as they are."""
+        before, self.state = self.state, state
+        try:
+            yield
+        finally:
+            self.state = before
+
+    def generators(
+        self, tensors: Mapping[str, Tensor], names: Sequence[str] | None = None
+    ) -> dict[str, torch.Generator]:
+        """Those that a call of a loss that draws is given, at the state at which torch's global one began."""
+        kinds = {tensor.device.type for tensor in tensors.values()}
+        device = "cuda" if "cuda" in kinds else "cpu"
+        chosen = self.drawn_from if names is None else names
+        return {name: torch.Generator(device).manual_seed(torch.initial_seed()) for name in chosen}
 
     @property
     def is_module(self) -> bool:
@@ -157,7 +192,8 @@ class Candidate:
             try:
                 given = {n: tensors[n] for n in self.constructed}
                 with _same_draws():
-                    built = meter.construction(self.implementation, **given, **self.constructor_options)
+                    drawn = self.generators(tensors, self.built_from)
+                    built = meter.construction(self.implementation, **given, **drawn, **self.constructor_options)
             except BaseException as error:
                 if not is_of_the_loss(error):
                     raise
@@ -193,7 +229,8 @@ class Candidate:
         process = os.getpid()
         try:
             given = self.placed(tensors)
-            returned = meter.evaluation(built, **{n: given[n] for n in self.called}, **self.call_options)
+            drawn = self._begun(built, given) if self.spec.stochastic else {}
+            returned = meter.evaluation(built, **{n: given[n] for n in self.called}, **drawn, **self.call_options)
             returned = returned if self.select is None else self.select(returned)
             return returned if given is tensors else _back(returned, tensors)
         except BaseException as error:
@@ -203,6 +240,16 @@ class Candidate:
         finally:
             if os.getpid() != process:
                 os._exit(0)  # the loss forked, and its copy would go on as a second run
+
+    def _begun(self, built: Callable[..., Any], tensors: Mapping[str, Tensor]) -> dict[str, torch.Generator]:
+        """Every generator of a call at its state: the global ones, those that it is given and those that it keeps."""
+        if self.state is not None:
+            begin_draws(self.state)
+        for part in built.modules() if isinstance(built, nn.Module) else [built]:
+            for kept in getattr(part, "__dict__", {}).values():
+                if isinstance(kept, torch.Generator):
+                    kept.manual_seed(torch.initial_seed())
+        return self.generators(tensors)
 
     def __call__(self, tensors: Mapping[str, Tensor], *, train: bool = False) -> Tensor:
         """Build a fresh instance and call it once."""

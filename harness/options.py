@@ -339,6 +339,7 @@ _DECLARED = (
         "--dtypes", "taken", metavar="DTYPES", help="The dtypes that the loss takes: float32,bfloat16; by default any."
     ),
     click.option("--computes-in", metavar="DTYPE", help="The dtype in which it computes on purpose: float32."),
+    click.option("--stochastic", is_flag=True, help="The loss draws random numbers on purpose."),
 )
 
 

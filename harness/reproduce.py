@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.evaluation import Candidate
+from harness.evaluation import RNG_SEED, Candidate
 from harness.rules.rule import Mismatch
 from harness.spec import LossSpec
 
@@ -38,7 +38,7 @@ def script(spec: LossSpec, implementation: str, mismatch: Mismatch) -> str:
     """Code that builds the tensors and the loss, and prints what came and what should have come."""
     if mismatch.tensors is None:
         return ""
-    parts = ["import math\n\nimport torch"]
+    parts = ["import math\n\nimport torch" + (f"\n\ntorch.manual_seed({RNG_SEED})" if spec.stochastic else "")]
     parts.append(_importing(spec, implementation, "implementation"))
     parts.append(_tensors(spec, mismatch.tensors))
     parts.append(_functions(spec, implementation, "loss", "implementation"))
@@ -147,8 +147,8 @@ def _shortest(value: float, dtype: torch.dtype) -> str:
 
 def _functions(spec: LossSpec, implementation: str, alias: str, target: str) -> str:
     candidate = Candidate(spec, implementation)
-    made = _arguments(candidate.constructed, candidate.constructor_options)
-    called = _arguments(candidate.called, candidate.call_options)
+    made = _arguments(candidate.constructed, candidate.constructor_options, candidate.built_from)
+    called = _arguments(candidate.called, candidate.call_options, candidate.drawn_from)
     suffix = "" if alias == "loss" else f"_{alias}"
     unpicked = (
         f"built({called})"
@@ -156,19 +156,21 @@ def _functions(spec: LossSpec, implementation: str, alias: str, target: str) -> 
         else f"{target}({called})"
     )
     picked = f"spec.select({unpicked})" if spec.select is not None else unpicked
+    begun = "    torch.manual_seed(torch.initial_seed())\n" if spec.stochastic else ""
     if not candidate.is_class and not isinstance(candidate.implementation, nn.Module):
-        return f"def {alias}({_signature(candidate.called)}):\n    return {picked}"
+        return f"def {alias}({_signature(candidate.called)}):\n{begun}    return {picked}"
     is_module = inspect.isclass(candidate.implementation) and issubclass(candidate.implementation, nn.Module)
     construct = f"{target}({made}){'.eval()' if is_module else ''}" if candidate.is_class else f"{target}.eval()"
     return (
         f"def build{suffix}({_signature(candidate.constructed)}):\n    return {construct}\n\n\n"
-        f"def call{suffix}(built, {_signature(candidate.called)}):\n    return {picked}\n\n\n"
+        f"def call{suffix}(built, {_signature(candidate.called)}):\n{begun}    return {picked}\n\n\n"
         f"def {alias}(**tensors):\n    return call{suffix}(build{suffix}(**tensors), **tensors)"
     )
 
 
-def _arguments(names: tuple[str, ...], options: Mapping[str, Any]) -> str:
-    return ", ".join([*(f"{name}={name}" for name in names), *(f"{k}={v!r}" for k, v in options.items())])
+def _arguments(names: tuple[str, ...], options: Mapping[str, Any], generators: tuple[str, ...]) -> str:
+    drawn = [f"{name}=torch.Generator().manual_seed(torch.initial_seed())" for name in generators]
+    return ", ".join([*(f"{name}={name}" for name in names), *drawn, *(f"{k}={v!r}" for k, v in options.items())])
 
 
 def _signature(names: tuple[str, ...]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from harness.reproduce import script, shown
 from harness.results import Finding, Outcome, Severity, Status
 from harness.rules import BATTERY, X01, caches, roundoff
 from harness.rules.remarks import remarked
-from harness.rules.rule import Mismatch, Rule, mismatches
+from harness.rules.rule import Found, Mismatch, Rule, mismatches
 from harness.rules.trial import Trial, isolated, settled
 from harness.spec import LossSpec
 from harness.stopped import unfinished
@@ -171,7 +171,7 @@ class Session:
             for trial in trials:
                 try:
                     with settled():
-                        found += [(trial, m) for m in mismatches(rule.check(trial), left_out)]
+                        found += [(trial, m) for m in self._asked(rule, rule.check(trial), left_out)]
                     ran += 1
                 except NotApplicable as reason:
                     reasons.append(str(reason))
@@ -181,7 +181,7 @@ class Session:
             try:
                 with settled():
                     usable = [trial for trial in trials if _runs(trial)]
-                    together = list(mismatches(rule.check_all(usable), left_out))
+                    together = list(self._asked(rule, rule.check_all(usable), left_out))
                 found += [(_nearest_trial(m, usable), m) for m in together] if usable else []
                 ran = max(ran, len(usable))
                 if not usable:
@@ -191,6 +191,18 @@ class Session:
             except LossRaised as raised:
                 reasons.append(f"the loss raises at other sizes or values, see B01 ({raised})")
         return ran, found, reasons, left_out
+
+    def _asked(self, rule: Rule, found: Found, left_out: list[str] | None = None) -> Iterator[Mismatch]:
+        """What a check returned, but for numbers that differ because a loss that draws on purpose drew others."""
+        draws_anew = self.spec.stochastic and rule.draws_anew
+        is_left_out = False
+        for mismatch in mismatches(found, left_out):
+            if draws_anew and mismatch.finite and mismatch.kind in ("value", "gradient", "leak"):
+                is_left_out = True
+            else:
+                yield mismatch
+        if left_out is not None and is_left_out:
+            left_out.append(f"numbers are not compared, since the loss draws: {draws_anew}")
 
     def _findings(self, implementation: str, rule: Rule, found: Sequence[tuple[Trial, Mismatch]]) -> list[Finding]:
         by_aspect: dict[tuple[str, Severity], tuple[Trial, Mismatch]] = {}
@@ -252,7 +264,7 @@ class Session:
         assert rule.check is not None
         try:
             with settled():
-                for mismatch in mismatches(rule.check(trial)):
+                for mismatch in self._asked(rule, rule.check(trial)):
                     if mismatch.aspect == aspect and self._severity(rule, mismatch) == severity:
                         return trial, mismatch
         except (NotApplicable, LossRaised):

@@ -103,6 +103,8 @@ class LossSpec:
         requires: codes of rules that the loss promises to pass; their warnings become errors.
         stateful: the loss keeps running statistics in registered buffers on purpose.
         detaches: the loss stops gradients on purpose.
+        stochastic: the loss draws random numbers on purpose, from the global generators or from a parameter that takes a
+            `torch.Generator`; every evaluation begins at one state, so that what is compared has the same draws.
         dtypes: the floating dtypes that the loss takes; by default those that differentiable inputs declare, else any.
         computes_in: the dtype in which the loss computes on purpose, whatever it is given, as fused kernels do.
         select: picks the loss out of what an implementation returns.
@@ -132,6 +134,7 @@ class LossSpec:
         requires: Iterable[str] = (),
         stateful: bool = False,
         detaches: bool = False,
+        stochastic: bool = False,
         dtypes: Sequence[torch.dtype] = (),
         computes_in: torch.dtype | None = None,
         select: Callable[[Any], Tensor] | None = None,
@@ -152,6 +155,7 @@ class LossSpec:
         self.requires = tuple(sorted(set(requires)))
         self.stateful = stateful
         self.detaches = detaches
+        self.stochastic = stochastic
         self.computes_in = computes_in
         self.select = select
         self.bench_sizes = None if bench_sizes is None else tuple(dict(sizes) for sizes in bench_sizes)
@@ -301,6 +305,7 @@ def _read(
         )
     bound = signatures.bound(function)
     hints = signatures.hints(function) if set(signatures.parameters(function)) - set(skip) else {}
+    drawn_from = signatures.generators(function)
     unmarked: dict[str, TensorSpec] = {}
     marked: dict[str, TensorSpec] = {}
     for name, parameter in signatures.parameters(function).items():
@@ -310,13 +315,18 @@ def _read(
         if found is not None:
             domain, dtype = signatures.default_domain(found, name)
             (marked if found.is_context else unmarked)[name] = TensorSpec(found.dims, domain, dtype)
-        elif parameter.default is inspect.Parameter.empty:
+        elif parameter.default is inspect.Parameter.empty and not (spec.stochastic and name in drawn_from):
             raise DeclarationError(
                 f"loss {spec.name!r}: nothing says what parameter {name!r} of {where} is; write one of\n"
                 f'    {name}: Float[Tensor, "B"]                      (an annotation in the loss)\n'
                 f'    LossSpec(..., inputs={{"{name}": TensorSpec("B")}})   (a tensor of the batch; all inputs must then stand there)\n'
                 f'    LossSpec(..., context={{"{name}": TensorSpec("B")}})  (a tensor that exists before training)\n'
                 f'    LossSpec(..., options={{"{name}": ...}})              (a constant)'
+                + (
+                    "\n    LossSpec(..., stochastic=True)                     (a generator, from which it draws)"
+                    if name in drawn_from
+                    else ""
+                )
             )
     if function is not call_function(spec.implementations[spec.reference]):
         return {**unmarked, **marked}, {}

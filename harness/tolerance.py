@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from statistics import NormalDist
 
 import torch
 
@@ -46,10 +47,23 @@ LOW_PRECISION_FACTOR = 16.0
 # A rewrite may be this many times less accurate than the reference: two sums in another order differ by as much.
 LESS_ACCURATE = 4.0
 
+# How often a mean over random draws may be reported as biased that is not, on one case, over all numbers that are compared.
+FALSE_ALARM = 1e-6
+
 PRECISIONS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # the finest first
 # Rounding that is seen in values, as a part of the largest number met, belongs to the precision whose eps is nearest: the
 # limits are the geometric means of neighbours (eps is 2e-16, 1e-7 and 8e-3).  A few values do not tell float16 from bfloat16.
 TOLD_APART = (torch.float64, torch.float32, torch.bfloat16)
+
+
+def chance(draws: int, numbers: int) -> float:
+    """How far the statistic of a mean over ``draws`` may be from zero by chance, where ``numbers`` of them are looked at.
+
+    The quantile of Student's t at FALSE_ALARM / numbers on both sides together (Bonferroni), by the first term of its
+    expansion at many degrees of freedom.  Source: Abramowitz & Stegun 26.7.5.
+    """
+    z = -NormalDist().inv_cdf(FALSE_ALARM / (2 * numbers))
+    return z + (z**3 + z) / (4 * (draws - 1))
 
 
 def eps_of(dtype: torch.dtype) -> float:

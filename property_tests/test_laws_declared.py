@@ -23,11 +23,13 @@ EVERY = (
     laws.zero_weight_removes("weights"),
     laws.repeats("weights"),
     laws.inert("labels"),
+    laws.data_parallel("B", worlds=(1, 2)),
+    laws.unbiased(500),
 )
 
 
 def test_every_law_has_a_code_of_its_own_in_order() -> None:
-    assert [law.code for law in EVERY] == [f"L{number:02d}" for number in range(1, 14)]
+    assert [law.code for law in EVERY] == [f"L{number:02d}" for number in range(1, 16)]
 
 
 @pytest.mark.parametrize("law", EVERY, ids=repr)

@@ -21,6 +21,7 @@ _BESIDE = {
     "formula": "--formula",
     "taken": "--dtypes",
     "computes_in": "--computes-in",
+    "stochastic": "--stochastic",
 }
 
 
@@ -53,6 +54,7 @@ def targets(given: Sequence[str], ctx: click.Context) -> list[str]:
         formula=told["formula"] or "",
         dtypes=told["taken"] or "",
         computes_in=told["computes_in"] or "",
+        stochastic=told["stochastic"],
     )
     return [declaration.as_target]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import json
 import os
@@ -12,6 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +22,7 @@ from typing import Any, Protocol
 from harness.isolation import events
 from harness.isolation.events import Ended
 from harness.isolation.limits import Limits
-from harness.isolation.zygote import READY
+from harness.isolation.zygote import READY, watch
 
 Hear = Callable[[str, Any], None]  # (step or result, data)
 
@@ -143,21 +145,68 @@ class Sandbox:
             hear: gets its steps and results as they come, in this thread.
             folder: the working directory; by default that of this process.
         """
-        ours, theirs = socket.socketpair()
-        with ours:
-            with theirs:
-                self._ask(theirs)
-            request = {
-                "function": function,
-                "payload": payload,
-                "limits": asdict(limits or Limits()),
-                "environment": os.environ | _ENVIRONMENT,
-                "cwd": os.getcwd() if folder is None else folder,
-                "path": [place for place in sys.path if place],
-            }
-            with self._lock:
-                self._jobs.add(ours)
+        return self._finish(self._begin(), function, payload, limits, hear, folder)
+
+    def run_together(
+        self,
+        function: str,
+        payloads: Sequence[Any],
+        limits: Limits | None = None,
+        hear: Callable[[int, str, Any], None] = lambda position, kind, data: None,
+    ) -> list[Ended]:
+        """Run one function in as many new processes at once as there are payloads, which may work together.
+
+        They wait for each other as they like: each has its own limit, and nobody is ended because another one has.
+
+        Args:
+            function: as for `run`.
+            payloads: one for each process.
+            limits: of each.
+            hear: gets the position of who tells, and what; in one of several threads.
+        """
+        jobs = [self._begin() for _ in payloads]
+        with ThreadPoolExecutor(len(jobs)) as threads:
             try:
+                ends = [
+                    threads.submit(self._finish, job, function, payload, limits, functools.partial(hear, position))
+                    for position, (job, payload) in enumerate(zip(jobs, payloads, strict=True))
+                ]
+                return [end.result() for end in ends]
+            except BaseException:  # such as an interrupt, after which nobody waits for them
+                self.stop()
+                raise
+
+    def _begin(self) -> socket.socket:
+        """A process that waits for a request."""
+        ours, theirs = socket.socketpair()
+        with theirs, self._lock:
+            try:
+                self._ask(theirs)
+            except BaseException:
+                ours.close()
+                raise
+            self._jobs.add(ours)
+        return ours
+
+    def _finish(
+        self,
+        ours: socket.socket,
+        function: str,
+        payload: Any,
+        limits: Limits | None,
+        hear: Hear,
+        folder: str | None = None,
+    ) -> Ended:
+        with ours:
+            try:
+                request = {
+                    "function": function,
+                    "payload": payload,
+                    "limits": asdict(limits or Limits()),
+                    "environment": os.environ | _ENVIRONMENT,
+                    "cwd": os.getcwd() if folder is None else folder,
+                    "path": [place for place in sys.path if place],
+                }
                 ours.sendall(json.dumps(request).encode() + b"\n")
                 return self._listen(ours, hear)
             except BrokenPipeError:
@@ -184,18 +233,17 @@ class Sandbox:
                 hear(*event)
 
     def _ask(self, theirs: socket.socket) -> None:
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("the sandbox is closed")
-            for attempt in (1, 2):
-                control = self._control or self._start()
-                try:
-                    socket.send_fds(control, [b"job"], [theirs.fileno()])
-                    return
-                except OSError:
-                    self._end()
-                    if attempt == 2:
-                        raise
+        if self._closed:
+            raise RuntimeError("the sandbox is closed")
+        for attempt in (1, 2):
+            control = self._control or self._start()
+            try:
+                socket.send_fds(control, [b"job"], [theirs.fileno()])
+                return
+            except OSError:
+                self._end()
+                if attempt == 2:
+                    raise
 
     def _start(self) -> socket.socket:
         ours = self._starting or self._spawn()
@@ -253,6 +301,28 @@ class Sandbox:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Forks(Sandbox):
+    """A sandbox whose jobs are forks of this process: they find what it has made, which no file may tell.
+
+    So they have what it has done with a device, too, and CUDA is closed to them.
+    """
+
+    def begin(self) -> None:
+        """Nothing has to start."""
+
+    def _ask(self, theirs: socket.socket) -> None:
+        if self._closed:
+            raise RuntimeError("the sandbox is closed")
+        child = os.fork()
+        if child == 0:
+            if os.fork() == 0:  # whose parent ends at once, so that nobody has to wait for it
+                for other in self._jobs:  # or they would seem to be waited for after this process has ended
+                    other.close()
+                watch(theirs)
+            os._exit(0)
+        os.waitpid(child, 0)
 
 
 def _path() -> str:

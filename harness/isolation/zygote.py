@@ -18,6 +18,16 @@ from harness.isolation.supervisor import supervise
 READY = b"ready"
 
 
+def watch(job: socket.socket) -> None:
+    """Become the supervisor of a job, in a fork that has nothing else to do; never returns."""
+    try:
+        os.setsid()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        supervise(job)
+    finally:
+        os._exit(0)
+
+
 def serve(control: socket.socket) -> None:
     """Fork a supervisor for each job that comes, until nobody can ask any more."""
     while True:
@@ -25,10 +35,8 @@ def serve(control: socket.socket) -> None:
         if not descriptors:
             return
         if os.fork() == 0:
-            os.setsid()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             control.close()
-            supervise(socket.socket(fileno=descriptors[0]))
+            watch(socket.socket(fileno=descriptors[0]))
         os.close(descriptors[0])
 
 

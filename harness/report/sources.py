@@ -65,15 +65,14 @@ def _has_source(defined: Any) -> bool:
 
 
 def _place(implementation: Callable[..., Any]) -> tuple[str, int, int] | None:
-    """(file, line, column), which count from 1."""
     if getattr(implementation, "is_formula", False):
         return None  # it stands in the declaration
     return _defined_at(_defined(implementation))
 
 
 @functools.lru_cache(maxsize=256)
-def _defined_at(defined: Any) -> tuple[str, int] | None:
-    """File and line; every check of a loss asks, and each time its file would be read up to there."""
+def _defined_at(defined: Any) -> tuple[str, int, int] | None:
+    """File, line and column, which count from 1; every check of a loss asks, and each time its file would be read up to there."""
     try:
         file = inspect.getsourcefile(defined)
         lines, line = inspect.getsourcelines(defined)

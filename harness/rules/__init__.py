@@ -27,12 +27,14 @@ from harness.rules import (
     modes,
     overflow,
     precision,
+    ranks,
     removal,
     second_order,
     shapes,
     sharing,
     state,
     transforms,
+    unbiased,
     weights,
 )
 from harness.rules.crashes import X01
@@ -62,6 +64,8 @@ BATTERY: tuple[Rule, ...] = (
     *formula.RULES,
     *lengths.RULES,
     *laws.RULES,
+    *ranks.RULES,
+    *unbiased.RULES,
     *costs.RULES,
     *growth.RULES,
     *transforms.RULES,

@@ -367,6 +367,7 @@ RULES = (
     Rule(
         code="B04",
         title="coincident sizes follow the same law as distinct ones",
+        draws_anew="a tensor of another shape draws other numbers",
         group="broadcasting",
         severity="error",
         check_all=coincident_sizes_follow_the_same_law,
@@ -380,6 +381,7 @@ RULES = (
     Rule(
         code="B06",
         title="memory layout does not matter",
+        draws_anew="a tensor of another layout draws the same numbers in another order",
         group="broadcasting",
         severity="error",
         check=layout_does_not_matter,

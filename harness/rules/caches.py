@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dis
+import functools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -59,6 +60,20 @@ class _Global:
 
     def put(self, content: Any) -> None:
         self.variables[self.name] = content
+
+
+@dataclass(frozen=True)
+class _Memo:
+    """What `functools.cache` keeps of a function: it can be emptied, and is where it held less before."""
+
+    function: Any
+
+    def content(self) -> Any:
+        return self.function.cache_info().currsize
+
+    def put(self, content: Any) -> None:
+        if not content or self.content() > content:
+            self.function.cache_clear()
 
 
 @dataclass(frozen=True)
@@ -149,6 +164,7 @@ def _candidates(trial: Trial) -> list[Cache]:
             seen[id(function)] = function
             kept = _reachable(function)
             found += [_Container(value) for value in kept if isinstance(value, _CONTAINERS)]
+            found += [_Memo(value) for value in kept if isinstance(value, functools._lru_cache_wrapper)]
             found += [_Global(function.__globals__, name) for name in _bound_globally(function)]
             functions += [f for f in kept if isinstance(_undecorated(f), FunctionType)]
     held = {(id(c.held) if isinstance(c, _Container) else id(c), getattr(c, "name", "")): c for c in found}

@@ -43,6 +43,8 @@ def compiled_in_one_graph(trials: Sequence[Trial]) -> Iterator[Mismatch]:
 
 
 def _captured(trial: Trial) -> Iterator[Mismatch]:
+    if trial.candidate.drawn_from or trial.candidate.built_from:
+        raise NotApplicable("torch.compile takes no torch.Generator")
     graphs: list[int] = []
 
     def backend(graph: Any, inputs: Any) -> Callable[..., Any]:
@@ -93,7 +95,8 @@ def _compiled_differs(trial: Trial, compiled: Compiled, symbol: str) -> Mismatch
     names = [n for n in trial.spec.differentiable if leaves[n].requires_grad]
     candidate = trial.candidate
     try:
-        returned = compiled(candidate.build(leaves), {n: leaves[n] for n in candidate.called}, candidate.call_options)
+        options = {**candidate.call_options, **candidate.generators(leaves)}
+        returned = compiled(candidate.build(leaves), {n: leaves[n] for n in candidate.called}, options)
         output = dense(returned if trial.spec.select is None else trial.spec.select(returned))
         gradients: Sequence[Tensor | None] = [None] * len(names)
         if output.requires_grad:  # what is compiled may first fail in its backward
@@ -172,6 +175,7 @@ RULES = (
     Rule(
         code="T01",
         title="torch.compile makes one graph with the same numbers",
+        draws_anew="compiled code may draw by a generator of its own",
         group="compiling",
         severity="warning",
         check_all=compiled_in_one_graph,

@@ -400,6 +400,7 @@ RULES = (
     Rule(
         code="C01",
         title="the context follows the module",
+        draws_anew="another dtype draws other numbers",
         group="context",
         severity="error",
         check=context_follows_the_module,

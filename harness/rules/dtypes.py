@@ -580,6 +580,7 @@ RULES = (
     Rule(
         code="D02",
         title="low precision is as accurate as the condition number allows",
+        draws_anew="another dtype draws other numbers",
         group="dtypes",
         severity="warning",
         check=low_precision_is_as_accurate_as_the_condition_allows,

@@ -259,7 +259,10 @@ def is_candidate(spec: LossSpec, name: str) -> str | None:
     """Why an implementation is held to no reference; ``None`` where it is."""
     if spec.role(name) == "reference":
         return "it is the reference"
-    return None if len(spec.implementations) > 1 else "there is no reference implementation"
+    if len(spec.implementations) < 2:
+        return "there is no reference implementation"
+    unbiased = any(law.code == "L15" for law in spec.laws)
+    return "laws.unbiased() is declared: L15 holds its mean over the draws to the reference" if unbiased else None
 
 
 RULES = (
@@ -306,6 +309,7 @@ RULES = (
     Rule(
         code="E04",
         title="in low precision no less accurate than the reference",
+        draws_anew="another dtype draws other numbers",
         group="equivalence",
         severity="warning",
         check=low_precision_is_no_less_accurate_than_the_reference,

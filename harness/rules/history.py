@@ -14,7 +14,7 @@ from harness import dims
 from harness.case import Case, Recipe
 from harness.dims import Size
 from harness.errors import NotApplicable
-from harness.evaluation import LossRaised
+from harness.evaluation import RNG_SEED, LossRaised, begin_draws
 from harness.rules.broadcasting import first_line
 from harness.rules.caches import Cache, caches, emptied
 from harness.rules.compare import same_gradients, same_output
@@ -38,9 +38,9 @@ def history_does_not_matter(trial: Trial) -> Iterator[Mismatch]:
 
     B has other values, or one position more along one symbol; another instance has another context, and one of what all
     instances share is called in float32 too.  Whatever modules, classes and functions keep in dicts and lists is emptied
-    first, so that both sides begin alike.  What a registered buffer carries is a note, as is a
-    difference between train() and eval(); `LossSpec(stateful=True)` says that both are meant.  Three steps in train()
-    run where a call in eval() does, each symbol being the largest in turn.
+    first, so that both sides begin alike.  What a registered buffer carries is a note, as is a difference between train()
+    and eval(); `LossSpec(stateful=True)` says that both are meant, `stochastic=True` that draws make the second.  Three
+    steps in train() run where a call in eval() does, each symbol being the largest in turn.
     """
     kept = caches(trial)
     fresh: list[tuple[_Call, Run]] = []
@@ -271,9 +271,12 @@ def _training(trial: Trial) -> Iterator[Mismatch]:
             return
         first = first or runs[0]
     mismatch = (
-        None if first is None or trial.spec.stateful else same_output(first.output, trial.base.output, trial.scale)
+        None
+        if first is None or trial.spec.stateful or trial.spec.stochastic
+        else same_output(first.output, trial.base.output, trial.scale)
     )
     if mismatch is not None:
+        what, line = ("draws", "stochastic") if _draws(trial) else ("running statistics", "stateful")
         yield replace(
             mismatch,
             where=f"{mismatch.where} in train() mode",
@@ -282,8 +285,18 @@ def _training(trial: Trial) -> Iterator[Mismatch]:
             severity="note",
             tensors=trial.tensors(),
             code="print(loss(**tensors))\nprint(call(build(**tensors).train(), **tensors))",
-            hint="where running statistics are meant, declare LossSpec(stateful=True)",
+            hint=f"where {what} are meant, declare LossSpec({line}=True)",
         )
+
+
+def _draws(trial: Trial) -> bool:
+    """Whether torch's global generator is elsewhere after a call in train(), each of which begins at one state."""
+    states = []
+    for call in (lambda: None, lambda: trial.run(trial.tensors(), train=True)):
+        begin_draws(RNG_SEED)
+        call()
+        states.append(torch.default_generator.get_state())
+    return not torch.equal(*states)
 
 
 def _largest_in_turn(trial: Trial) -> Iterator[Trial]:

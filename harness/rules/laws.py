@@ -1,4 +1,4 @@
-"""The declared laws, checked in value and gradient: L01 to L13.
+"""The declared laws, checked in value and gradient: L01 to L13; L14 is in `harness.rules.ranks`, L15 in `harness.rules.unbiased`.
 
 Each check makes another way to the same number out of the loss itself and compares the two (`harness.rules.compare`).
 What a law says of a context tensor as a weight is checked by the rule of that weight (`checked_as`), and only there.
@@ -43,7 +43,8 @@ def declared(spec: LossSpec, code: str) -> list[Law]:
     return [law for law in spec.laws if checked_as(spec, law) == code]
 
 
-def _scalar(trial: Trial) -> None:
+def scalar(trial: Trial) -> None:
+    """Raise `NotApplicable` unless the loss is one number."""
     if trial.base.output.ndim:
         raise NotApplicable("the law speaks of a loss that is one number")
 
@@ -58,7 +59,7 @@ def hold(trial: Trial, laws: Sequence[Law]) -> Iterator[Mismatch]:
     for law in laws:
         try:
             for mismatch in CHECKS[law.code](trial, law):
-                yield replace(mismatch, aspect=f"{law!r} {mismatch.aspect}", hint=mismatch.hint or _hint(law))
+                yield replace(mismatch, aspect=f"{law!r} {mismatch.aspect}", hint=mismatch.hint or hint(law))
             asked += 1
         except NotApplicable as reason:
             reasons.append(f"{law!r}: {reason}")
@@ -74,7 +75,8 @@ def _each(code: str, check: LawCheck) -> Callable[[Trial], Iterator[Mismatch]]:
     return checked
 
 
-def _hint(law: Law) -> str:
+def hint(law: Law) -> str:
+    """What to do about a law that is broken, where nothing more is known."""
     return f"mend the loss, or take {law!r} out of its laws"
 
 
@@ -95,7 +97,7 @@ def _sum_over(trial: Trial, law: Law) -> Iterator[Mismatch]:
 
 
 def _over(trial: Trial, law: Law, *, mean: bool) -> Iterator[Mismatch]:
-    _scalar(trial)
+    scalar(trial)
     tensors, symbol = trial.tensors(), law.symbols[0]
     count = len(sliced(trial, tensors, symbol))
     if not count:
@@ -121,7 +123,7 @@ def _permutation(trial: Trial, law: Law) -> Iterator[Mismatch]:
     L(P X, P C P^T) = L(X, C)
     """
     symbol = law.symbols[0]
-    _scalar(trial)
+    scalar(trial)
     yield from relation(
         trial,
         lambda leaves: trial.output(permuted(trial, leaves, symbol)),
@@ -355,14 +357,16 @@ _CHECKS: tuple[tuple[str, str, str, LawCheck], ...] = (
 CHECKS: dict[str, LawCheck] = {code: check for code, _, _, check in _CHECKS}
 
 
-def _applies(code: str, name: str) -> Callable[[LossSpec, str], str | None]:
-    def applies(spec: LossSpec, implementation: str) -> str | None:
+def applies(code: str, name: str) -> Callable[[LossSpec, str], str | None]:
+    """For a rule about a law: why it says nothing about a spec, or ``None``."""
+
+    def reason(spec: LossSpec, implementation: str) -> str | None:
         if declared(spec, code):
             return None
         elsewhere = {checked_as(spec, law) for law in spec.laws if law.code == code}
         return f"checked as {', '.join(sorted(elsewhere))}" if elsewhere else f"no laws.{name}(...) is declared"
 
-    return applies
+    return reason
 
 
 def _rule(code: str, title: str, name: str, check: Callable[[Trial], Found] | None, **more: object) -> Rule:
@@ -372,7 +376,7 @@ def _rule(code: str, title: str, name: str, check: Callable[[Trial], Found] | No
         group="laws",
         severity="error",
         check=check,
-        applies=_applies(code, name),
+        applies=applies(code, name),
         regimes={"distinct": 5, "coincident": 3, "unit": 2, "large": 1},
         why="A declared law is a promise that code which uses the loss relies on; it also sees what no gradient check can.",
         example=f"laws=(laws.{name}(...),)      # in the spec of a loss for which it does not hold",

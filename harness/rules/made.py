@@ -55,3 +55,11 @@ def directions(like: Tensor, generator: Generator) -> Tensor:
 def on_the_cpu(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
     """What a function of a domain, which may make tensors on the CPU, gives for ``values``, with their dtype and device."""
     return function(values.cpu()).to(values)
+
+
+def received(text: str | None, like: Tensor) -> Tensor:
+    """Numbers that another process sent as the bytes of float64, in the shape and on the device of ``like``; zeros for ``None``."""
+    if text is None:
+        return torch.zeros(like.shape, dtype=torch.float64, device=like.device)
+    values = torch.frombuffer(bytearray.fromhex(text), dtype=torch.float64)
+    return values.reshape(like.shape).to(like.device)

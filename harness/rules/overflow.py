@@ -191,6 +191,7 @@ RULES = (
     Rule(
         code="D03",
         title="no overflow where the true value fits",
+        draws_anew="another dtype draws other numbers",
         group="overflow",
         severity="warning",
         check_all=no_overflow_where_the_true_value_fits,

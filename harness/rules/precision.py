@@ -207,6 +207,7 @@ RULES = (
     Rule(
         code="D04",
         title="context and targets keep their meaning in other dtypes",
+        draws_anew="another dtype draws other numbers",
         group="precision",
         severity="warning",
         check_all=mixed_dtypes_keep_their_meaning,
@@ -221,6 +222,7 @@ RULES = (
     Rule(
         code="D06",
         title="autocast changes only the precision",
+        draws_anew="another dtype draws other numbers",
         group="precision",
         severity="warning",
         check=autocast_changes_only_the_precision,

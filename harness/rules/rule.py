@@ -140,6 +140,8 @@ class Rule:
         regimes: which cases it looks at, and how many of each at most.
         smooth: whether it needs generic values, without ties and special points.
         compiles: whether it loads torch's compiler, which takes seconds once in a process; profiles may leave it out.
+        draws_anew: why two numbers that it compares may rest on other draws, where a loss draws on purpose.  Then a
+            difference between them says nothing; empty where both begin at one state and draw the same.
         on_the_cpu: why it is asked on the CPU, on whatever device the loss is verified; empty where it is asked there.
         why: what goes wrong in practice.
         example: the defect as code.
@@ -161,6 +163,7 @@ class Rule:
     applies: Callable[[LossSpec, str], str | None] = lambda spec, name: None
     smooth: bool | None = None
     compiles: bool = False
+    draws_anew: str = ""
     on_the_cpu: str = ""
 
     @property

@@ -361,6 +361,7 @@ RULES = (
     Rule(
         code="B02",
         title="a declared broadcast is an explicit expand",
+        draws_anew="a tensor of another shape draws other numbers",
         group="shapes",
         severity="error",
         check=declared_broadcast_is_an_explicit_expand,

@@ -340,6 +340,7 @@ RULES = (
     Rule(
         code="C09",
         title="dtype and layout of the context do not matter",
+        draws_anew="another dtype draws other numbers",
         group="sharing",
         severity="warning",
         check=dtype_and_layout_do_not_matter,
@@ -369,6 +370,7 @@ RULES = (
     Rule(
         code="C11",
         title="a larger context is read by position; padding changes nothing",
+        draws_anew="a tensor of another shape draws other numbers",
         group="sharing",
         severity="warning",
         check=padding_changes_nothing,

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness import backends, devices, surroundings
+from harness import backends, devices, surroundings, tolerance
 from harness.dispatch import Watch
-from harness.evaluation import LossRaised
+from harness.evaluation import LossRaised, begin_draws
 from harness.rules.compare import same_output
 from harness.rules.detach import user_line
 from harness.rules.rule import Mismatch, Rule
-from harness.rules.trial import UNSET, Trial, checked, contract, isolated
+from harness.rules.trial import UNSET, Scale, Trial, checked, contract, isolated
 
 SEEDS = (11, 12)
 STATES = (*SEEDS, 13)  # beside RNG_SEED: a draw of few values, such as an index, is often the same twice
@@ -29,7 +29,7 @@ STATES = (*SEEDS, 13)  # beside RNG_SEED: a draw of few values, such as an index
 def same_input_same_output(trial: Trial) -> Mismatch | None:
     """The same input gives the same output, whatever state the random generators are in and whatever memory held before.
 
-        L(x; generator state s) = L(x; generator state s')
+        L(x; generator state s) = L(x; generator state s'),   for `LossSpec(stochastic=True)` L(x; s) = L(x; s)
 
     Memory that `torch.empty` and its relatives leave as it was is filled with NaN once: where that reaches value or
     gradient, it is read before it is written, and what it holds is another number in each process.
@@ -41,19 +41,26 @@ def same_input_same_output(trial: Trial) -> Mismatch | None:
     if filled.read_by:
         return _read_unset(filled, tensors)
     for state in STATES:
-        _seed(state)
-        outputs.append(checked(trial.candidate(tensors), tensors))
-    compared = (same_output(output, outputs[0], trial.scale) for output in outputs[1:])
+        begin_draws(state)
+        outputs.append(checked(trial.candidate(tensors), tensors))  # one that is to draw begins at a state of its own
+    # Beyond float32 what differs from call to call is no rounding, though it may have been taken for one.
+    scale = Scale(
+        lambda: (trial.scale.condition, trial.scale.intermediate), min(trial.eps, tolerance.eps_of(torch.float32))
+    )
+    compared = (same_output(output, outputs[0], scale) for output in outputs[1:])
     mismatch = next((found for found in compared if found is not None), None)
     if mismatch is None:
         return None
-    drawn = _generators_that_draw(trial, tensors)
+    drawn = [] if trial.spec.stochastic else _generators_that_draw(trial, tensors)
+    where = " and the same state of every generator" if trial.spec.stochastic else ""
+    declare = "--stochastic" if trial.spec.is_inline else "LossSpec(..., stochastic=True)"
+    unseeded = "draw from the global generators, or from a parameter `generator` that takes a torch.Generator"
     return replace(
         mismatch,
-        where=f"{mismatch.where} on a second call with the same input",
+        where=f"{mismatch.where} on a second call with the same input{where}",
         tensors=tensors,
         code="print(loss(**tensors).tolist(), loss(**tensors).tolist())",
-        hint="take a generator argument for what must be random, and be deterministic in eval()",
+        hint=f"where it is meant to draw in eval() too, declare {declare}" if drawn else unseeded,
         note=f"it draws from {' and '.join(drawn)}; rules that compare two calls compare two draws" if drawn else "",
     )
 
@@ -112,12 +119,6 @@ def _generators_that_draw(trial: Trial, tensors: Mapping[str, Tensor]) -> list[s
     before = _generator_states()
     trial.candidate(tensors)
     return [name for name, state in _generator_states().items() if name in before and state != before[name]]
-
-
-def _seed(state: int) -> None:
-    devices.seed(state)
-    random.seed(state)
-    np.random.seed(state)
 
 
 def _numpy_state() -> bytes:
@@ -227,11 +228,17 @@ def _process_changed(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mi
 
 
 def _generators_changed(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
+    with trial.candidate.beginning(None):
+        yield from _drawn(trial, tensors)
+
+
+def _drawn(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
+    takes_one = bool(trial.candidate.drawn_from or trial.candidate.built_from)
     after: list[dict[str, Any]] = []
     before: list[dict[str, Any]] = []
     for state in SEEDS:
         built = trial.candidate.build(tensors)
-        _seed(state)
+        begin_draws(state)
         before.append(_generator_states())
         output = trial.candidate.call(built, trial.leaves(tensors))
         _backward(output, tensors, True)
@@ -240,6 +247,8 @@ def _generators_changed(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator
         if after[0][name] == before[0][name]:
             continue
         reseeded = after[0][name] == after[1][name]
+        if trial.spec.stochastic and not takes_one and not reseeded:
+            continue  # as it is meant to
         yield Mismatch(
             f"the state of {name} after a call",
             "always the same, whatever it was before: the loss re-seeds it" if reseeded else "advanced by random draws",
@@ -249,7 +258,7 @@ def _generators_changed(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator
             severity=None if reseeded else "warning",
             tensors=tensors,
             code=_draw_after(name),
-            hint="use a local torch.Generator",
+            hint="draw from the generator that it is given" if takes_one else "use a local torch.Generator",
             note="every other random draw of the training repeats: augmentation, dropout, sampling" if reseeded else "",
         )
 

@@ -74,8 +74,10 @@ def _order(count: int) -> list[int]:
     return order
 
 
-def sliced(trial: Trial, tensors: Mapping[str, Tensor], symbol: str) -> list[dict[str, Tensor]]:
-    """The tensors cut into slices of one position along ``symbol``, the axis kept.
+def sliced(
+    trial: Trial, tensors: Mapping[str, Tensor], symbol: str, parts: int | None = None
+) -> list[dict[str, Tensor]]:
+    """The tensors cut into ``parts`` equal slices along ``symbol``, by default of one position each, the axis kept.
 
     Raises:
         NotApplicable: a tensor runs along the symbol twice, or its values are positions along it.
@@ -89,4 +91,5 @@ def sliced(trial: Trial, tensors: Mapping[str, Tensor], symbol: str) -> list[dic
             raise NotApplicable(f"the values of {name} are positions along {symbol}")
     size = trial.case.sizes[symbol]
     count = size if isinstance(size, int) else (size[0] if size else 0)
-    return [selected(trial, tensors, symbol, [position]) for position in range(count)]
+    width = 1 if parts is None else count // parts
+    return [selected(trial, tensors, symbol, range(at, at + width)) for at in range(0, count, max(width, 1))]

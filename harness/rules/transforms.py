@@ -110,11 +110,11 @@ def _batched(trial: Trial) -> Mismatch | None:
         scaled = lambda t, k: t.detach() * (1 - k / 10) if t.is_floating_point() else t
         draws = [[scaled(tensors[n], k) for n in names] for k in range({BATCH})]
         print(torch.stack([one(*draw) for draw in draws]))
-        print(torch.func.vmap(one)(*[torch.stack(drawn) for drawn in zip(*draws)]))
+        print(torch.func.vmap(one, randomness="same")(*[torch.stack(drawn) for drawn in zip(*draws)]))
     """
     where = f"torch.func.vmap(loss) over {BATCH} draws of {' and '.join(shown)}"
     try:
-        came = torch.func.vmap(one)(*stacked)
+        came = torch.func.vmap(one, randomness="same")(*stacked)
     except LossRaised as raised:
         refusal = Mismatch(
             where,

@@ -19,7 +19,7 @@ from torch import Tensor
 from harness import backends, devices, tolerance
 from harness.case import Case
 from harness.dispatch import Watch
-from harness.evaluation import Candidate, LossRaised, Precision, differentiated
+from harness.evaluation import RNG_SEED, Candidate, LossRaised, Precision, begin_draws, differentiated
 from harness.isolation import worker
 from harness.rules.detach import DetachTape
 from harness.rules.made import normal, on_the_cpu
@@ -27,7 +27,6 @@ from harness.spec import LossSpec
 
 T = TypeVar("T")
 
-RNG_SEED = 20_240_229
 NUDGE = 1e-3  # far above every step of a difference quotient, far below the distance of lattice values
 
 
@@ -357,9 +356,7 @@ class Trial:
         Raises:
             LossRaised: it raised, or did not return a floating tensor.
         """
-        devices.seed(RNG_SEED)
-        random.seed(RNG_SEED)
-        np.random.seed(RNG_SEED)
+        begin_draws(RNG_SEED)
         with mode if mode is not None else nullcontext():
             instance = self.candidate.build(tensors, train=train) if built is None else built
             output: Any = self.candidate.call(instance, tensors)

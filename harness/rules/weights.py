@@ -388,6 +388,7 @@ RULES = (
     Rule(
         code="C04",
         title="integer weight k = k copies",
+        draws_anew="a tensor of another shape draws other numbers",
         group="weights",
         severity="error",
         check=integer_weight_is_copies,

@@ -182,7 +182,8 @@ class Workload:
         self._made_of = (spec, name, tensors)
         candidate = Candidate(spec, eager or name)
         built = candidate.build(tensors)
-        given = {**{called: tensors[called] for called in candidate.called}, **candidate.call_options}
+        drawn = candidate.generators(tensors)
+        given = {**{called: tensors[called] for called in candidate.called}, **drawn, **candidate.call_options}
         self._call = _bound(built if eager is None else freshly_compiled(built), given)
         self._select = spec.select
         self.leaves = [tensors[differentiable] for differentiable in spec.differentiable]

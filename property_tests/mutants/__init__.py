@@ -16,10 +16,12 @@ from mutants import (
     lengths,
     overflow,
     precision,
+    ranks,
     shapes,
     sharing,
     state,
     transforms,
+    unbiased,
     weights,
 )
 
@@ -41,6 +43,8 @@ PAIRS = (
     *equivalence.PAIRS,
     *lengths.PAIRS,
     *laws.PAIRS,
+    *ranks.PAIRS,
+    *unbiased.PAIRS,
     *costs.PAIRS,
     *growth.PAIRS,
     *transforms.PAIRS,

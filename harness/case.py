@@ -113,7 +113,7 @@ class Case:
 
     def numel(self, spec: LossSpec) -> int:
         """Number of elements of all tensors together."""
-        return sum(math.prod(self.shape(spec, name)) for name in spec.tensors)
+        return sum(math.prod(self.shape(spec, name)) for name in spec.tensors if name in self.tensors)
 
     def with_points(self, points: Mapping[str, str]) -> Case:
         """The same case with some tensors moved to special points."""
@@ -140,7 +140,7 @@ class Case:
             DeclarationError: the case does not fit the declaration.
         """
         chosen: torch.dtype = dtype or getattr(torch, self.dtype)
-        missing = sorted(set(spec.tensors) ^ set(self.tensors))
+        missing = sorted((set(spec.tensors) ^ set(self.tensors)) - set(spec.optional))
         if missing:
             raise DeclarationError(
                 f"the case of loss {self.loss!r} and the declaration of {spec.name!r} differ in tensors {missing}"
@@ -154,6 +154,8 @@ class Case:
             )
         made: dict[str, Tensor] = {}
         for name, tensor in spec.tensors.items():
+            if name not in self.tensors:
+                continue  # an optional tensor, which is None here
             values = self._values(spec, name)
             placed = values.to(tensor.domain.dtype(chosen, tensor.dtype)).to(device)
             made[name] = lay_out(placed, self.layouts.get(name, "contiguous")) if layouts else placed

@@ -22,8 +22,8 @@ ON_THE_COMMAND_LINE = (
 
 @dataclass(frozen=True)
 class Declaration:
-    """What the options `--inputs`, `--context`, `--set`, `--returns`, `--law`, `--reference`, `--formula`, `--dtypes` and
-    `--computes-in` say of a loss.
+    """What the options `--inputs`, `--context`, `--set`, `--returns`, `--law`, `--reference`, `--formula`, `--dtypes`,
+    `--computes-in`, `--pick` and `--differentiable` say of a loss.
 
     Args:
         target: the loss, ``package.module:Name`` or ``path/file.py:Name``.
@@ -36,6 +36,8 @@ class Declaration:
         formula: the loss in one line, which it is held to.
         dtypes: the floating dtypes that the loss takes, separated by commas.
         computes_in: the dtype in which it computes on purpose.
+        pick: the key, position or attribute of the loss in what is returned; several with commas are each checked.
+        differentiable: inputs that need a gradient, separated by commas; by default the first floating one.
     """
 
     target: str
@@ -48,6 +50,8 @@ class Declaration:
     formula: str = ""
     dtypes: str = ""
     computes_in: str = ""
+    pick: str = ""
+    differentiable: str = ""
 
     @property
     def as_target(self) -> str:
@@ -108,6 +112,8 @@ class Declaration:
                 dtypes=dtypes,
                 computes_in=computes_in,
                 formula=self.formula.strip() or None,
+                select=inline.picked(self.pick),
+                differentiable=[part.strip() for part in self.differentiable.split(",") if part.strip()] or None,
             )
         except DeclarationError as error:
             raise DeclarationError(f"{error}\n{ON_THE_COMMAND_LINE}") from error
@@ -123,15 +129,6 @@ def _read(field: str, read: Callable[[str], T], text: str) -> T:
 
 def _check_names(name: str, loss: Callable[..., Any], tensors: Sequence[str]) -> None:
     call = signatures.call_function(loss)
-    positional = signatures.positional_only(call)
-    taken = [parameter for parameter in positional if parameter in tensors]
-    if taken:
-        called = ", ".join(positional)
-        raise DeclarationError(
-            f"loss {name!r}: parameter {taken[0]!r} can be given by position only, but tensors are passed by keyword; "
-            f"write a file that wraps it, and name that file instead:\n"
-            f"    def {name}_by_keyword({called}): return {name}({called})"
-        )
     accepted = {**signatures.construct_parameters(loss), **signatures.parameters(call)}
     for tensor in tensors:
         if accepted and tensor not in accepted and not signatures.takes_any_name(loss):

@@ -58,6 +58,11 @@ def check_tensor(tensor: TensorSpec) -> None:
         )
     parsed = dims.parse(tensor.dims)
     domain, dtype = tensor.domain, tensor.dtype
+    if tensor.number and (domain.structured or domain.axis is not None):
+        raise DeclarationError(
+            f"scalar(domains.{domain!r}): got values that are tied together, expected single numbers, "
+            f"such as scalar(domains.positive())"
+        )
     fixed_rank = not any(dim.variadic for dim in parsed)
     if domain.axis is not None and fixed_rank and not -len(parsed) <= domain.axis < len(parsed):
         raise DeclarationError(
@@ -116,11 +121,9 @@ def check_arguments(given: Mapping[str, Any]) -> None:
         raise DeclarationError(
             f"loss {name!r}: an implementation is called 'formula', as the one that formula= makes; rename it"
         )
-    for argument in ("select", "bytes_bound"):
-        if given[argument] is not None and not callable(given[argument]):
-            raise DeclarationError(
-                f"loss {name!r}: {argument}={shown(given[argument])}, but should be a function or None"
-            )
+    bytes_bound = given["bytes_bound"]
+    if bytes_bound is not None and not callable(bytes_bound):
+        raise DeclarationError(f"loss {name!r}: bytes_bound={shown(bytes_bound)}, but should be a function or None")
     for argument, dtypes in (("dtypes", given["dtypes"]), ("computes_in", [given["computes_in"]])):
         for dtype in dtypes:
             if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype in FLOATING):
@@ -165,10 +168,11 @@ def check_spec(spec: LossSpec) -> None:
     Raises:
         DeclarationError: two parts contradict each other, or one names what no other part has.
     """
-    both = sorted(set(spec.inputs) & set(spec.context))
+    both = sorted(set(spec.input_arguments) & set(spec.context_arguments))
     if both:
         raise DeclarationError(f"loss {spec.name!r}: {both} stand both in inputs and in context; write each in one")
     _check_differentiable(spec)
+    _check_optional(spec)
     _check_sizes(spec)
     _check_laws(spec)
     for label in spec.implementations:
@@ -192,6 +196,27 @@ def _check_differentiable(spec: LossSpec) -> None:
         if not tensor.differentiable:
             held = tensor.dtype if tensor.dtype is not None else f"domain {tensor.domain!r}"
             raise DeclarationError(f"loss {spec.name!r}: differentiable={name!r} has {held}, which has no gradient")
+
+
+def _check_optional(spec: LossSpec) -> None:
+    """A loss without optional tensors still has something to be checked on."""
+    kept = [name for name in spec.inputs if name not in spec.optional]
+    if not kept:
+        raise DeclarationError(
+            f"loss {spec.name!r}: every input is optional; take optional=True from one of {list(spec.inputs)}"
+        )
+    if spec.differentiable and not set(spec.differentiable) - set(spec.optional):
+        raise DeclarationError(
+            f"loss {spec.name!r}: every differentiable input is optional; take optional=True from one of "
+            f"{list(spec.differentiable)}, or name another input in differentiable=..."
+        )
+    for label, implementation in spec.implementations.items():
+        named = [name for name in spec.optional if name.replace(".", "_") in getattr(implementation, "used", ())]
+        if named and getattr(implementation, "is_formula", False):
+            raise DeclarationError(
+                f"loss {spec.name!r}: the implementation {label!r} is a formula that names {named[0]!r}, which is optional, and a "
+                f"formula has no None; take optional=True from {named[0]!r}, or write the reference as a function"
+            )
 
 
 def _check_sizes(spec: LossSpec) -> None:
@@ -259,16 +284,18 @@ def _check_signature(spec: LossSpec, label: str) -> None:
     accepted = {**constructor, **called}
     if not accepted or signatures.takes_any_keyword(call):
         return
-    for name in spec.tensors:
-        if not (name in accepted or (signatures.in_constructor(implementation, name) and name in spec.context)):
+    for name in spec.arguments if not signatures.takes_any_position(call) else ():
+        in_constructor = signatures.in_constructor(implementation, name) and name in spec.context_arguments
+        if not (name in accepted or in_constructor):
             raise DeclarationError(
                 f"loss {spec.name!r}: implementation {label!r} takes no {name!r}; it takes {list(accepted)}"
                 f"{nearest(name, accepted)}.  Tensors are passed by keyword in declared names"
             )
     for where, wanted in (("its constructor", constructor), ("its call", called)):
         for name, parameter in wanted.items():
-            given = name in spec.options or name in (spec.context if where == "its constructor" else spec.tensors)
-            taken = where == "its call" and name in constructor and name in spec.context
+            in_context = name in spec.context_arguments
+            given = name in spec.options or (in_context if where == "its constructor" else name in spec.arguments)
+            taken = where == "its call" and name in constructor and in_context
             if parameter.default is inspect.Parameter.empty and (not given or taken):
                 reason = "which its constructor has taken" if given and taken else "which nothing declares"
                 raise DeclarationError(

@@ -338,6 +338,14 @@ _DECLARED = (
     click.option(
         "--dtypes", "taken", metavar="DTYPES", help="The dtypes that the loss takes: float32,bfloat16; by default any."
     ),
+    click.option(
+        "--pick",
+        metavar="KEY",
+        help="The loss in what is returned: loss, 0; several with commas are each checked.",
+    ),
+    click.option(
+        "--differentiable", metavar="NAMES", help="Inputs that need a gradient; by default the first floating one."
+    ),
     click.option("--computes-in", metavar="DTYPE", help="The dtype in which it computes on purpose: float32."),
 )
 

@@ -63,13 +63,17 @@ def cases(
     dtype = st.sampled_from(tuple(dtypes))
     specs = spec.tensors
     salts = {name: zlib.crc32(name.encode()) for name in specs}
+    missing = _missing(spec)
 
     @st.composite
     def build(draw: Draw) -> Case:
         sizes = draw_sizes(draw)
         chosen = draw(modes)
         recipes: dict[str, Recipe] = {}
+        left_out = draw(missing) if spec.optional else ()
         for name, tensor in specs.items():
+            if name in left_out:
+                continue
             shape = dims.shape(tensor.dims, sizes)
             count = math.prod(shape)
             if tensor.domain.make is not None or count > EXACT_ELEMENTS:
@@ -81,10 +85,16 @@ def cases(
                 drawn = draw(st.binary(min_size=count, max_size=count))
                 recipes[name] = Recipe(from_bytes(tensor.domain, shape, drawn, chosen, sizes, salts[name]), mode=chosen)
         layout: str = draw(_LAYOUT)
-        layouts = {} if layout == "contiguous" else dict.fromkeys(specs, layout)
+        layouts = {} if layout == "contiguous" else dict.fromkeys(recipes, layout)
         return Case(spec.name, sizes, recipes, draw(dtype) if len(dtypes) > 1 else dtypes[0], layouts, regime)
 
     return build()
+
+
+def _missing(spec: LossSpec) -> SearchStrategy[tuple[str, ...]]:
+    """Which optional tensors are ``None``: mostly none of them, else one, else all."""
+    each = [(name,) for name in spec.optional]
+    return st.sampled_from(tuple(dict.fromkeys([(), *each, spec.optional])))
 
 
 class _Sizes:

@@ -205,8 +205,7 @@ def test_losses_without_tensor_annotations_get_the_line_to_write() -> None:
             declare(builtin)
 
 
-def test_a_parameter_by_position_only_is_refused() -> None:
+def test_a_parameter_by_position_only_is_declared_as_any_other() -> None:
     def loss(predictions: Float[Tensor, "B"], /, labels: Float[Tensor, "B"]) -> None: ...
 
-    with pytest.raises(DeclarationError, match=r"remove the '/'"):
-        declare(loss)
+    assert list(declare(loss).inputs) == ["predictions", "labels"]

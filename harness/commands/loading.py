@@ -21,6 +21,8 @@ _BESIDE = {
     "formula": "--formula",
     "taken": "--dtypes",
     "computes_in": "--computes-in",
+    "pick": "--pick",
+    "differentiable": "--differentiable",
 }
 
 
@@ -53,6 +55,8 @@ def targets(given: Sequence[str], ctx: click.Context) -> list[str]:
         formula=told["formula"] or "",
         dtypes=told["taken"] or "",
         computes_in=told["computes_in"] or "",
+        pick=told["pick"] or "",
+        differentiable=told["differentiable"] or "",
     )
     return [declaration.as_target]
 

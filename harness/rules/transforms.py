@@ -89,7 +89,7 @@ def _functional_gradient(trial: Trial) -> Mismatch | None:
 
 def _batched(trial: Trial) -> Mismatch | None:
     """What differs when several draws of the inputs are given at once, by vmap."""
-    called = [n for n in trial.spec.inputs if n in trial.candidate.called]
+    called = [n for n, t in trial.spec.inputs.items() if n in trial.candidate.called and not t.number]
     if not called:
         return None
     cases = [_redrawn(trial, called, draw) for draw in range(BATCH)]

@@ -146,19 +146,19 @@ class Trial:
         exhaustive: bool = True,
         values_in: torch.dtype | None = None,
     ) -> None:
-        self.spec = spec
+        self.spec = spec.without([name for name in spec.optional if name not in case.tensors])
         self.implementation = implementation
         self.case = case
         self.cache: dict[Any, Any] = {} if cache is None else cache
         self.device = device
         self.exhaustive = exhaustive
-        self.is_reference = spec.role(implementation) == "reference"
+        self.is_reference = self.spec.role(implementation) == "reference"
         self.precision: Precision = self.cache.get(("precision", implementation), Precision())
         self.values_in = self.precision.takes if values_in is None else values_in
         elsewhere = "cpu" if self.is_reference and not devices.is_cpu(device) else None
-        key = ("candidate", implementation, elsewhere)
+        key = ("candidate", implementation, elsewhere, tuple(self.spec.tensors))
         if key not in self.cache:
-            self.cache[key] = Candidate(spec, implementation, elsewhere)
+            self.cache[key] = Candidate(self.spec, implementation, elsewhere)
         self.candidate: Candidate = self.cache[key]
 
     def of(self, implementation: str) -> Trial:

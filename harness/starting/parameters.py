@@ -42,19 +42,13 @@ class Parameter:
 
 
 def parameters_of(loss: Callable[..., Any]) -> list[Parameter]:
-    """Every parameter of a loss that can be given by keyword, those of the constructor first.
+    """Every parameter of a loss that can be given by itself, those of the constructor first.
 
     Raises:
-        DeclarationError: parameters that can be given by position only, or annotations that contradict themselves.
+        DeclarationError: annotations that contradict themselves.
     """
     text = docs.text_of(loss)
     call = signatures.call_function(loss)
-    positional = signatures.positional_only(call)
-    if positional:
-        raise DeclarationError(
-            f"{_label(loss)}: parameter {positional[0]!r} can be given by position only, but tensors are passed by keyword; "
-            f"wrap it:\n    def loss({', '.join(positional)}): return {_label(loss)}({', '.join(positional)})"
-        )
     constructor = signatures.construct_parameters(loss)
     called = signatures.parameters(call) or _documented(call)
     names = [*constructor, *called]
@@ -74,10 +68,6 @@ def _documented(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
         name: inspect.Parameter(name, kind, default=value if value else inspect.Parameter.empty)
         for name, value in found.items()
     }
-
-
-def _label(loss: Callable[..., Any]) -> str:
-    return str(getattr(loss, "__name__", type(loss).__name__))
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
 from harness import annotations as signatures
-from harness import inline, untrusted
+from harness import inline, structures, untrusted
 from harness.errors import DeclarationError, nearest, shown
 from harness.spec import LossSpec
 
@@ -23,7 +23,7 @@ ON_THE_COMMAND_LINE = (
 @dataclass(frozen=True)
 class Declaration:
     """What the options `--inputs`, `--context`, `--set`, `--returns`, `--law`, `--reference`, `--formula`, `--dtypes`,
-    `--computes-in`, `--pick` and `--differentiable` say of a loss.
+    `--computes-in`, `--pick`, `--differentiable` and `--role` say of a loss.
 
     Args:
         target: the loss, ``package.module:Name`` or ``path/file.py:Name``.
@@ -38,6 +38,7 @@ class Declaration:
         computes_in: the dtype in which it computes on purpose.
         pick: the key, position or attribute of the loss in what is returned; several with commas are each checked.
         differentiable: inputs that need a gradient, separated by commas; by default the first floating one.
+        roles: each ``weights=data``, what a tensor is for.
     """
 
     target: str
@@ -52,6 +53,7 @@ class Declaration:
     computes_in: str = ""
     pick: str = ""
     differentiable: str = ""
+    roles: tuple[str, ...] = ()
 
     @property
     def as_target(self) -> str:
@@ -76,8 +78,8 @@ class Declaration:
                 f"target {text!r} came, but should be an object with target, inputs and some of {sorted(known)}"
             )
         for key, value in data.items():
-            texts = value if key in ("options", "laws") and isinstance(value, list) else [value]
-            is_list = key in ("options", "laws")
+            is_list = key in ("options", "laws", "roles")
+            texts = value if is_list and isinstance(value, list) else [value]
             if is_list != isinstance(value, list) or not all(isinstance(each, str) for each in texts):
                 wanted = "a list of texts" if is_list else "a text"
                 raise DeclarationError(f"target {shown(text)}: {key} is {shown(value)}, but should be {wanted}")
@@ -94,6 +96,8 @@ class Declaration:
         inputs = _read("inputs", inline.tensors, self.inputs)
         context = _read("context", inline.tensors, self.context) if self.context.strip() else None
         output = None if self.output is None else _read("output", inline.tensor, self.output)
+        for role in self.roles:
+            inputs, context = _with_role(role, inputs, context)
         options = inline.options(self.options)
         laws = [inline.law(law) for law in self.laws]
         dtypes = [inline.dtype(text) for text in self.dtypes.split(",") if text.strip()]
@@ -117,6 +121,25 @@ class Declaration:
             )
         except DeclarationError as error:
             raise DeclarationError(f"{error}\n{ON_THE_COMMAND_LINE}") from error
+
+
+def _with_role(text: str, inputs: dict[str, Any], context: dict[str, Any] | None) -> tuple[dict[str, Any], Any]:
+    """The arguments with the role of one tensor, ``weights=data`` or ``targets.mask=label``, overruled.
+
+    Raises:
+        DeclarationError: no such tensor, or a role that it cannot have.
+    """
+    name, sign, role = (part.strip() for part in text.partition("="))
+    first, *path = name.split(".")
+    if not sign or first not in {**inputs, **(context or {})}:
+        known = [*inputs, *(context or {})]
+        raise DeclarationError(
+            f"role {text!r}: expected a tensor and its role, such as {known[0]}=data{nearest(first, known)}"
+        )
+    changed = {n: structures.changed(v, path, role) if n == first else v for n, v in inputs.items()}
+    if context is not None:
+        context = {n: structures.changed(v, path, role) if n == first else v for n, v in context.items()}
+    return changed, context
 
 
 def _read(field: str, read: Callable[[str], T], text: str) -> T:

@@ -41,6 +41,7 @@ _ELEMENTS: dict[str, type] = {
     "dtypes": torch.dtype,
 }
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+ROLES = ("mask", "weight", "label", "index", "table", "data")
 _OPTIONAL = {"inputs", "context", "differentiable", "bench_sizes"}
 
 
@@ -58,6 +59,15 @@ def check_tensor(tensor: TensorSpec) -> None:
         )
     parsed = dims.parse(tensor.dims)
     domain, dtype = tensor.domain, tensor.dtype
+    if tensor.role is not None and tensor.role not in ROLES:
+        raise DeclarationError(
+            f"TensorSpec({tensor.dims!r}, role={shown(tensor.role)}): expected one of {list(ROLES)}{nearest(tensor.role, ROLES)}"
+        )
+    if tensor.role in ("mask", "weight") and (domain.low < 0 or domain.kind == "integer"):
+        raise DeclarationError(
+            f"TensorSpec({tensor.dims!r}, domains.{domain!r}, role={tensor.role!r}): got values that no {tensor.role} has, expected "
+            f'such as TensorSpec({tensor.dims!r}, domains.nonnegative(), role="{tensor.role}")'
+        )
     if tensor.number and (domain.structured or domain.axis is not None):
         raise DeclarationError(
             f"scalar(domains.{domain!r}): got values that are tied together, expected single numbers, "
@@ -68,6 +78,16 @@ def check_tensor(tensor: TensorSpec) -> None:
         raise DeclarationError(
             f"TensorSpec({tensor.dims!r}, domains.{domain!r}): dims {tensor.dims!r} have no axis {domain.axis}; "
             f"the last axis is axis=-1"
+        )
+    if domain.extent is not None and [dim.size for dim in parsed[-1:]] != [domain.extent]:
+        raise DeclarationError(
+            f"TensorSpec({tensor.dims!r}, domains.{domain!r}): got the last axis {tensor.dims.split()[-1:]}, expected "
+            f'{domain.extent}, such as TensorSpec("N {domain.extent}", domains.{domain!r})'
+        )
+    if domain.is_distinct and (not parsed or parsed[-1].variadic):
+        raise DeclarationError(
+            f"TensorSpec({tensor.dims!r}, domains.{domain!r}): expected a last axis along which no value comes twice, such as "
+            f'TensorSpec("K", domains.{domain!r})'
         )
     if domain.square and [dim.token for dim in parsed[-2:-1]] != [dim.token for dim in parsed[-1:]]:
         raise DeclarationError(
@@ -220,7 +240,7 @@ def _check_optional(spec: LossSpec) -> None:
 
 
 def _check_sizes(spec: LossSpec) -> None:
-    all_dims = [tensor.dims for tensor in spec.tensors.values()]
+    all_dims = spec.all_dims
     mixed = sorted(set(spec.variadic) & set(dims.scalar_symbols(all_dims)))
     if mixed:
         raise DeclarationError(

@@ -40,6 +40,12 @@ _DOMAIN_EXAMPLES = {
     "simplex": "simplex(-1)",
     "unit_norm": "unit_norm(-1)",
     "adjacency": "adjacency(symmetric)",
+    "distinct": "distinct(N)",
+    "lengths": "lengths(T)",
+    "offsets": "offsets(N)",
+    "sorted_along": "sorted_along(-1)",
+    "log_simplex": "log_simplex(-1)",
+    "boxes": "boxes(xyxy)",
 }
 _LAWS: dict[str, Callable[..., Law]] = {
     name: law

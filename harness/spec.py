@@ -48,6 +48,8 @@ class TensorSpec:
         dtype: a fixed dtype; ``None`` follows the domain and the case.
         optional: the loss also takes ``None`` instead, which some cases give it.
         number: the loss is given a Python number; `scalar` declares one.
+        role: what the values are for: ``mask`` or ``weight``, whose zeros remove; ``label``, ``index`` of positions, ``table``
+            that is looked up, or ``data``.  Inferred where it is ``None``.
 
     Raises:
         DeclarationError: the dims are not in the grammar, or contradict the domain or the dtype.
@@ -58,9 +60,13 @@ class TensorSpec:
     dtype: torch.dtype | None = None
     optional: bool = False
     number: bool = False
+    role: str | None = None
 
     def __post_init__(self) -> None:
         check_tensor(self)
+        if self.role is not None:
+            removes = self.role in ("mask", "weight")
+            object.__setattr__(self, "domain", replace(self.domain, removes=removes))
         object.__setattr__(self, "dims", " ".join(self.dims.split()))
 
     @property
@@ -74,7 +80,8 @@ class TensorSpec:
         if self.number:
             return f"scalar(domains.{self.domain!r}{optional})"
         dtype = f", dtype={self.dtype}" if self.dtype is not None else ""
-        return f"TensorSpec({self.dims!r}, domains.{self.domain!r}{dtype}{optional})"
+        role = f", role={self.role!r}" if self.role is not None else ""
+        return f"TensorSpec({self.dims!r}, domains.{self.domain!r}{dtype}{optional}{role})"
 
 
 def scalar(domain: Domain, *, optional: bool = False) -> TensorSpec:
@@ -245,6 +252,35 @@ class LossSpec:
         return {**self.input_arguments, **self.context_arguments}
 
     @property
+    def roles(self) -> dict[str, str]:
+        """What each tensor is for, declared or inferred from its domain and its axes."""
+        looked_up = {symbol for tensor in self.tensors.values() for symbol in tensor.domain.symbols}
+        classes = {dim.token for name in self.differentiable for dim in dims.parse(self.tensors[name].dims)[1:]}
+        return {
+            name: tensor.role or _role(tensor, name in self.context, looked_up, classes)
+            for name, tensor in self.tensors.items()
+        }
+
+    @property
+    def unchecked(self) -> str:
+        """What the declaration leaves unchecked of the loss, in one line; empty where nothing is."""
+        said = []
+        left = [
+            n
+            for n, t in self.inputs.items()
+            if t.differentiable and not t.domain.whole and n not in self.differentiable
+        ]
+        if left:
+            wanted = ",".join([*self.differentiable, *left])
+            how = f"--differentiable {wanted}" if self.is_inline else f"differentiable={(*self.differentiable, *left)}"
+            said.append(f"gradients of {', '.join(left)} ({how} checks them)")
+        if isinstance(self.select, Selected):
+            said.append(f"what is returned beside {self.select!r}")
+        if self.dtypes:
+            said.append(f"dtypes other than {', '.join(str(dtype).removeprefix('torch.') for dtype in self.dtypes)}")
+        return f"not checked: {'; '.join(said)}" if said else ""
+
+    @property
     def optional(self) -> tuple[str, ...]:
         """Tensors that may be missing from a case; the loss is then given ``None``."""
         return tuple(name for name, tensor in self.tensors.items() if tensor.optional)
@@ -268,10 +304,19 @@ class LossSpec:
     def symbols(self) -> tuple[str, ...]:
         """Every symbol that stands for one size, domains and fixed sizes included; lengths of lists, which are no batch, last."""
         named = dims.scalar_symbols(tensor.dims for tensor in self.tensors.values())
-        indexed = [t.domain.symbol for t in self.tensors.values() if t.domain.symbol is not None]
+        indexed = [symbol for tensor in self.tensors.values() for symbol in tensor.domain.symbols]
         fixed = [symbol for symbol, size in self.fixed_sizes.items() if isinstance(size, int)]
         free = [symbol for symbol in dict.fromkeys((*named, *indexed, *fixed)) if symbol not in self.variadic]
         return tuple(sorted(free, key=self.list_lengths.__contains__))
+
+    @property
+    def all_dims(self) -> list[str]:
+        """The dims of every tensor, and what else must not be empty: the room for an axis of distinct positions."""
+        distinct = [tensor for tensor in self.tensors.values() if tensor.domain.is_distinct]
+        room = [
+            f"({tensor.domain.symbol})-({dim.token})+1" for tensor in distinct for dim in dims.parse(tensor.dims)[-1:]
+        ]
+        return [*(tensor.dims for tensor in self.tensors.values()), *room]
 
     @property
     def list_lengths(self) -> frozenset[str]:
@@ -302,6 +347,22 @@ def _caller() -> Source:
     while frame.f_back is not None and frame.f_globals.get("__name__") == __name__:
         frame = frame.f_back
     return Source(frame.f_code.co_filename, str(frame.f_globals.get("__name__", "")), frame.f_lineno)
+
+
+def _role(tensor: TensorSpec, in_context: bool, looked_up: Collection[str], classes: Collection[str]) -> str:
+    domain = tensor.domain
+    if tensor.number:
+        return "number"
+    if domain.symbol is not None:
+        return "label" if domain.symbol in classes else "index"
+    if domain.whole and not domain.structured and domain.limit is None:
+        return "mask" if domain.weighs else "label"
+    if domain.limit is not None:
+        return "index"
+    if domain.weighs or (in_context and domain.low > 0):
+        return "weight"
+    first = [str(dim.symbol) for dim in dims.parse(tensor.dims)[:1]]
+    return "table" if in_context and set(first) & set(looked_up) else "data"
 
 
 class Selected:

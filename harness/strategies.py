@@ -104,7 +104,7 @@ class _Sizes:
         self.spec = spec
         self.free = [symbol for symbol in spec.symbols if symbol not in spec.fixed_sizes]
         self.variadic = [symbol for symbol in spec.variadic if symbol not in spec.fixed_sizes]
-        self.dims = [tensor.dims for tensor in spec.tensors.values()]
+        self.dims = spec.all_dims
         self.lower = {**dict.fromkeys(self.free, 1), **dims.least_sizes(self.dims)}
         spread = 2 if len(self.free) + 2 * len(self.variadic) >= 4 else 3
         base = 6 if regime == "large" else 2

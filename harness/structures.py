@@ -7,7 +7,7 @@ them where the loss is called.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,24 @@ def several(symbol: str, element: Any) -> Several:
             f'several({shown(symbol)}, ...): got {shown(symbol)}, expected the name of a size: several("L", TensorSpec("B C"))'
         )
     return Several(symbol, element)
+
+
+def changed(declared: Any, path: Sequence[str], role: str) -> Any:
+    """What stands for an argument, with the role of the tensor at ``path`` of it overruled.
+
+    Raises:
+        DeclarationError: there is no tensor.
+    """
+    if isinstance(declared, Several):
+        return replace(declared, element=changed(declared.element, path, role))
+    if not path and dataclasses.is_dataclass(declared) and not isinstance(declared, type):
+        return replace(declared, role=role)
+    keys = _keys(declared) or {}
+    found = next((key for key in keys if path and str(key) == path[0]), None)
+    if found is None:
+        raise DeclarationError(f"role {role!r}: got {'.'.join(path)!r}, expected one of {list(map(str, keys))}")
+    parts = {key: changed(part, path[1:], role) if key == found else part for key, part in keys.items()}
+    return parts if isinstance(declared, dict) else tuple(parts.values())
 
 
 @dataclass(frozen=True)

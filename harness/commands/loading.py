@@ -23,6 +23,7 @@ _BESIDE = {
     "computes_in": "--computes-in",
     "pick": "--pick",
     "differentiable": "--differentiable",
+    "roles": "--role",
 }
 
 
@@ -57,6 +58,7 @@ def targets(given: Sequence[str], ctx: click.Context) -> list[str]:
         computes_in=told["computes_in"] or "",
         pick=told["pick"] or "",
         differentiable=told["differentiable"] or "",
+        roles=tuple(told["roles"]),
     )
     return [declaration.as_target]
 

@@ -214,7 +214,12 @@ class Trial:
 
     def another(self, name: str, values: Tensor, *, salt: int) -> Tensor:
         """Another draw of a tensor, in the shape, dtype and device of the values that it stands for."""
-        drawn = self.spec.tensors[name].domain.sample(tuple(values.shape), self.generator(salt), self.case.sizes)
+        domain, before = self.spec.tensors[name].domain, {}
+        if domain.make is not None:
+            names = list(self.spec.tensors)
+            wide = self.case.materialize(self.spec, dtype=torch.float64)
+            before = {n: wide[n].double() for n in names[: names.index(name)]}
+        drawn = domain.sample(tuple(values.shape), self.generator(salt), self.case.sizes, tensors=before)
         return drawn.to(values)
 
     @property

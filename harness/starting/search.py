@@ -141,8 +141,7 @@ def is_context(parameter: Parameter) -> bool:
 
 
 def _symbols(tensor: TensorSpec) -> set[str]:
-    own = tensor.domain.symbol
-    return {*dims.scalar_symbols([tensor.dims]), *([own] if own is not None else [])}
+    return {*dims.scalar_symbols([tensor.dims]), *tensor.domain.symbols}
 
 
 def _by_cost(parameters: Sequence[Parameter]) -> Iterator[tuple[float, Reading]]:

@@ -94,7 +94,7 @@ def ladder(spec: LossSpec) -> tuple[dict[str, Size], ...]:
 
     A symbol that stands for several axes has none of them, unless nothing else can grow.
     """
-    least = dims.least_sizes([tensor.dims for tensor in spec.tensors.values()])
+    least = dims.least_sizes(spec.all_dims)
     rungs: dict[tuple[tuple[str, Size], ...], dict[str, Size]] = {}
     for step in LADDER:
         size = step

@@ -237,16 +237,18 @@ def option(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _function(text: str) -> Callable[..., Any] | None:
-    """What ``package.module:name`` names, where that is something to call."""
-    module, colon, attribute = text.partition(":")
+def _function(text: str) -> Any:
+    """What ``package.module:name`` names, where that is something to call, and what ``package.module:name()`` makes."""
+    module, colon, attribute = text.removesuffix("()").partition(":")
     if not colon or not attribute.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
         return None
     try:
         found = getattr(importlib.import_module(module), attribute, None)
     except ImportError:
         return None  # a text that merely looks like that
-    return found if callable(found) else None
+    if not callable(found):
+        return None
+    return found() if text.endswith("()") else found
 
 
 def picked(text: str) -> str | int | tuple[str | int, ...] | None:

@@ -189,7 +189,8 @@ def _broadcast_silently(first: _Accepted, others: Sequence[_Accepted]) -> Mismat
 
 
 def _first_symbol(trial: Trial, name: str) -> str:
-    return next((d.symbol for d in dims.parse(trial.spec.tensors[name].dims) if d.symbol), "B")
+    parsed, lists = dims.parse(trial.spec.tensors[name].dims), trial.spec.list_lengths
+    return next((dim.symbol for dim in parsed if dim.symbol and dim.symbol not in lists), "B")
 
 
 def _error_inputs(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:

@@ -83,6 +83,7 @@ def domains() -> str:
     examples: dict[str, tuple[Any, ...]] = {
         "interval": (0.0, 1.0),
         **dict.fromkeys(("log_simplex", "simplex", "sorted_along", "unit_norm"), (-1,)),
+        "sparse": ("coo",),
         **dict.fromkeys(("distinct", "index", "lengths", "offsets"), ("C",)),
     }
     rows = []

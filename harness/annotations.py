@@ -101,17 +101,14 @@ def default_domain(annotation: Annotation, parameter: str) -> tuple[Domain, torc
     """The domain and the fixed dtype, if any, of an annotated tensor.
 
     Raises:
-        DeclarationError: an integer tensor whose range nothing states, a complex one, or a domain that the dtype cannot
+        DeclarationError: an integer tensor whose range nothing states, or a domain that the dtype cannot
             hold.
     """
     names, domain = annotation.dtype_names, annotation.domain
     dtype = _single_dtype(names)
     floating = not names or any("float" in name for name in names)
     if names and all("complex" in name for name in names):
-        raise DeclarationError(
-            f"parameter {parameter!r} is a complex tensor, which no domain makes; declare its real and imaginary parts:\n"
-            f'    {parameter}: Float[Tensor, "{annotation.dims} 2"]      (and torch.view_as_complex in the loss)'
-        )
+        return domain or domains.complex_(), None
     if domain is None and dtype == torch.bool:
         return domains.boolean(), None
     if domain is None and not floating:

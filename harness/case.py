@@ -22,7 +22,8 @@ from harness.errors import DeclarationError
 from harness.spec import LossSpec, TensorSpec
 
 SCHEMA_VERSION = 1
-LAYOUTS = ("contiguous", "transposed", "strided", "offset", "expanded")
+DRAWN_LAYOUTS = ("contiguous", "transposed", "strided", "offset", "expanded")
+LAYOUTS = (*DRAWN_LAYOUTS, "channels_last")
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 MODES = ("smooth", "lattice", "tiny", "huge", "near")
 NEAR = 1e-4
@@ -306,6 +307,9 @@ def lay_out(tensor: Tensor, layout: str) -> Tensor:
     if layout == "offset":
         flat = torch.cat([tensor.new_zeros(3), tensor.reshape(-1)])
         return flat[3:].view(tensor.shape)
+    if layout == "channels_last":
+        formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+        return tensor.to(memory_format=formats[tensor.ndim]) if tensor.ndim in formats else tensor
     if layout == "expanded":
         return tensor[..., :1].expand(tensor.shape) if tensor.ndim else tensor
     raise DeclarationError(f"layout {layout!r} came, but should be one of {list(LAYOUTS)}")

@@ -59,6 +59,11 @@ def check_tensor(tensor: TensorSpec) -> None:
         )
     parsed = dims.parse(tensor.dims)
     domain, dtype = tensor.domain, tensor.dtype
+    if domain.form in ("csr", "bsr") and len(parsed) != 2:
+        raise DeclarationError(
+            f"TensorSpec({tensor.dims!r}, domains.{domain!r}): got {len(parsed)} axes, expected a matrix, such as "
+            f'TensorSpec("N M", domains.{domain!r})'
+        )
     if tensor.role is not None and tensor.role not in ROLES:
         raise DeclarationError(
             f"TensorSpec({tensor.dims!r}, role={shown(tensor.role)}): expected one of {list(ROLES)}{nearest(tensor.role, ROLES)}"

@@ -45,6 +45,7 @@ class Domain:
         symbol: for `index`, the size that the values are below, such as ``C`` or ``T+1``.
         limit: for `lengths` and `offsets`, the size that the values reach at most.
         extent: for `boxes`, the extent of the last axis.
+        form: what the loss is given instead of a dense real tensor: ``complex``, or the layout of a sparse one.
         is_distinct: no value comes twice along the last axis, which is therefore no longer than `symbol`.
         ignore: for `index`, the value that marks an element as ignored.
         default_dtype: the dtype, where it does not follow the case.
@@ -66,6 +67,7 @@ class Domain:
     symbol: str | None = None
     limit: str | None = None
     extent: int | None = None
+    form: str = ""
     is_distinct: bool = False
     ignore: int | None = None
     default_dtype: torch.dtype | None = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Generator, Tensor
@@ -35,6 +36,7 @@ __all__ = [
     "binary",
     "boolean",
     "boxes",
+    "complex_",
     "custom",
     "distinct",
     "index",
@@ -51,6 +53,7 @@ __all__ = [
     "sign",
     "simplex",
     "sorted_along",
+    "sparse",
     "unit_norm",
 ]
 
@@ -98,6 +101,27 @@ def _check_truth(name: str, argument: str, value: object) -> None:
         raise DeclarationError(
             f"{name}({argument}={shown(value)}): needs True or False, such as {name}({argument}=True)"
         )
+
+
+def complex_() -> Domain:
+    """Complex numbers, made of a last axis more that holds real and imaginary parts: gradients are dL/dRe and dL/dIm."""
+    return replace(real(), text="complex_()", form="complex")
+
+
+def sparse(layout: str, density: float = 0.3) -> Domain:
+    """Real numbers of which a part, ``density``, is stored, in a tensor of layout ``coo``, ``csr`` or ``bsr``."""
+    if layout not in ("coo", "csr", "bsr"):
+        raise DeclarationError(f"sparse({shown(layout)}): needs 'coo', 'csr' or 'bsr'")
+    if not (_is_number(density) and 0 < density <= 1):
+        raise DeclarationError(f"sparse(density={shown(density)}): needs a number in (0, 1], such as 0.3")
+    return Domain(
+        f"sparse({shown(layout)}, {shown(density)})",
+        form=layout,
+        scalable=True,
+        special={"zeros": fill(0.0), "one-hot": one_hot(1.0), "zero row": row(0.0)},
+        simple=(0.0, 1.0, -1.0, 2.0),
+        transform=lambda uniform: torch.where(uniform < density, _normal(uniform / density), 0.0),
+    )
 
 
 def logits() -> Domain:

@@ -34,6 +34,7 @@ EXAMPLE = "predictions: B C logits; labels: B index(C)"
 _DOMAINS: dict[str, Callable[..., Domain]] = {
     name: getattr(domains, name) for name in domains.__all__ if name not in {"Domain", "custom"}
 }
+_DOMAINS["complex"] = domains.complex_  # which in Python would be another name
 _DOMAIN_EXAMPLES = {
     "index": "index(C)",
     "interval": "interval(0, 1)",
@@ -46,6 +47,7 @@ _DOMAIN_EXAMPLES = {
     "sorted_along": "sorted_along(-1)",
     "log_simplex": "log_simplex(-1)",
     "boxes": "boxes(xyxy)",
+    "sparse": "sparse(coo)",
 }
 _LAWS: dict[str, Callable[..., Law]] = {
     name: law

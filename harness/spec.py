@@ -339,7 +339,9 @@ def _declared_dtypes(spec: LossSpec) -> tuple[torch.dtype, ...]:
     """The dtypes in which differentiable inputs are declared."""
     tensors = [spec.inputs[name] for name in spec.differentiable if name in spec.inputs]
     found = [tensor.dtype or tensor.domain.default_dtype for tensor in tensors]
-    return tuple(dict.fromkeys(dtype for dtype in found if dtype is not None))
+    is_complex = any(tensor.domain.form == "complex" for tensor in spec.tensors.values())
+    usual = (torch.float64, torch.float32) if is_complex else ()  # torch has no complex kernels of less
+    return tuple(dict.fromkeys(dtype for dtype in found if dtype is not None)) or usual
 
 
 def _caller() -> Source:

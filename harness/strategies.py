@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from harness import dims
-from harness.case import LAYOUTS, Case, Recipe, from_bytes
+from harness.case import DRAWN_LAYOUTS, Case, Recipe, from_bytes
 from harness.dims import Size
 from harness.errors import DeclarationError, nearest
 from harness.spec import LossSpec
@@ -29,7 +29,7 @@ MANY_ALONG_AN_AXIS = 1024  # a pairwise loss makes a square of it
 REGIMES = ("distinct", "coincident", "unit", "large", "many", "free")
 
 _MODES = st.sampled_from(("lattice", "smooth"))
-_LAYOUT = st.sampled_from(LAYOUTS)
+_LAYOUT = st.sampled_from(DRAWN_LAYOUTS)
 _SEED = st.integers(0, 2**31 - 1)
 Draw = Callable[[SearchStrategy[Any]], Any]
 

@@ -67,10 +67,13 @@ def changed(declared: Any, path: Sequence[str], role: str) -> Any:
 
 @dataclass(frozen=True)
 class Leaf:
-    """One tensor of an argument, by its flat name; ``number`` gives the loss a Python number instead."""
+    """One tensor of an argument, by its flat name.
+
+    ``form`` is what the loss is given instead: a Python number by the kind of its domain, or a complex or sparse tensor.
+    """
 
     name: str
-    number: str = ""
+    form: str = ""
     optional: bool = False
     ndim: int | None = None
 
@@ -110,10 +113,10 @@ def flatten(name: str, declared: Any, read: Callable[[str, Any], TensorSpec]) ->
     if isinstance(declared, Several):
         part, tensors = flatten(name, declared.element, read)
         for leaf, tensor in tensors.items():
-            if tensor.optional or tensor.number:
+            if tensor.optional or tensor.number or tensor.domain.form in SPARSE:
                 raise DeclarationError(
                     f"{leaf}: several({declared.symbol!r}, ...) repeats tensors; write a list of fixed length for what may be "
-                    f"None or is a number"
+                    f"None, is sparse or is a number"
                 )
         repeated = {leaf: replace(t, dims=f"{declared.symbol} {t.dims}".strip()) for leaf, t in tensors.items()}
         return Repeated(declared.symbol, _deeper(part)), repeated
@@ -121,8 +124,10 @@ def flatten(name: str, declared: Any, read: Callable[[str, Any], TensorSpec]) ->
     if keys is None:
         tensor = read(name, declared)
         fixed = not any(dim.variadic for dim in dims.parse(tensor.dims))
-        number = tensor.domain.kind if tensor.number else ""
-        return Leaf(name, number, tensor.optional, len(dims.parse(tensor.dims)) if fixed else None), {name: tensor}
+        form = tensor.domain.kind if tensor.number else tensor.domain.form
+        if form == "complex":
+            tensor = replace(tensor, dims=f"{tensor.dims} 2".strip())
+        return Leaf(name, form, tensor.optional, len(dims.parse(tensor.dims)) if fixed else None), {name: tensor}
     if not keys:
         raise DeclarationError(
             f"{name}: got an empty {type(declared).__name__}, expected one with at least one TensorSpec"
@@ -188,7 +193,7 @@ def rebuild(node: Node, tensors: Tensors) -> Any:
     if isinstance(node, Leaf):
         if node.optional and node.name not in tensors:
             return None
-        return number(tensors[node.name], node) if node.number else tensors[node.name]
+        return _FORMS[node.form](tensors[node.name], node) if node.form else tensors[node.name]
     if isinstance(node, Group):
         return _made(node, [rebuild(part, tensors) for part in node.parts])
     inside = {leaf.name: _slices(tensors[leaf.name], leaf) for leaf in leaves(node.part)}
@@ -221,25 +226,61 @@ def _made(node: Group, parts: list[Any]) -> Any:
     return node.kind(**dict(zip(node.keys, parts, strict=True)))
 
 
-_NUMBERS: dict[str, Callable[[Any], Any]] = {"float": float, "integer": int, "boolean": bool}
+def _number(kind: Callable[[Any], Any]) -> Callable[[Tensor, Leaf], Any]:
+    """The Python number that a tensor holds; reading it is no operation of the loss."""
+
+    def read(tensor: Tensor, leaf: Leaf) -> Any:
+        if tensor.ndim:
+            raise ValueError(f"{leaf.name} has shape {list(tensor.shape)}, expected one number")
+        with torch._C.DisableTorchFunction(), _disable_current_modes():
+            return kind(tensor.detach().item())
+
+    return read
 
 
-def number(tensor: Tensor, leaf: Leaf) -> Any:
-    """The Python number that a tensor holds; reading it is no operation of the loss.
+def _complex(tensor: Tensor, leaf: Leaf) -> Tensor:
+    """The complex tensor whose real and imaginary parts stand along the last axis."""
+    if tensor.shape[-1:] != (2,) or (leaf.ndim is not None and tensor.ndim != leaf.ndim):
+        raise ValueError(
+            f"{leaf.name} has shape {list(tensor.shape)}, expected a last axis of real and imaginary parts"
+        )
+    wide = tensor if tensor.dtype == torch.float64 else tensor.float()
+    return torch.complex(wide[..., 0], wide[..., 1])
 
-    Raises:
-        ValueError: more than one number.
-    """
-    if tensor.ndim:
-        raise ValueError(f"{leaf.name} has shape {list(tensor.shape)}, expected one number")
+
+def _sparse(tensor: Tensor, leaf: Leaf) -> Tensor:
+    """The sparse tensor of the elements that are not zero; finding them is no operation of the loss."""
+    if leaf.ndim is not None and tensor.ndim != leaf.ndim:
+        raise ValueError(f"{leaf.name} has {tensor.ndim} axes, expected {leaf.ndim}")
     with torch._C.DisableTorchFunction(), _disable_current_modes():
-        return _NUMBERS[leaf.number](tensor.detach().item())
+        if leaf.form == "bsr":
+            return tensor.to_sparse_bsr((1, 1))
+        return tensor.to_sparse() if leaf.form == "coo" else tensor.to_sparse_csr()
+
+
+SPARSE = ("coo", "csr", "bsr")
+_FORMS: dict[str, Callable[[Tensor, Leaf], Any]] = {
+    "float": _number(float),
+    "integer": _number(int),
+    "boolean": _number(bool),
+    "complex": _complex,
+    **dict.fromkeys(SPARSE, _sparse),
+}
+
+
+_CODE = {
+    **dict.fromkeys(("float", "integer", "boolean"), "{}.item()"),
+    "complex": "torch.view_as_complex({}.contiguous())",
+    "coo": "{}.to_sparse()",
+    "csr": "{}.to_sparse_csr()",
+    "bsr": "{}.to_sparse_bsr((1, 1))",
+}
 
 
 def code(node: Node, tensor: Callable[[Leaf], str]) -> str:
     """Python that makes the argument; ``tensor`` says how each tensor is written."""
     if isinstance(node, Leaf):
-        return f"{tensor(node)}.item()" if node.number else tensor(node)
+        return _CODE.get(node.form, "{}").format(tensor(node))
     if isinstance(node, Group):
         parts = [code(part, tensor) for part in node.parts]
         if issubclass(node.kind, Mapping):
@@ -251,7 +292,7 @@ def code(node: Node, tensor: Callable[[Leaf], str]) -> str:
         named = ", ".join(f"{key}={part}" for key, part in zip(node.keys, parts, strict=True))
         return f"{node.kind.__module__}.{node.kind.__qualname__}({named})"
     first = next(leaves(node.part))
-    if isinstance(node.part, Leaf):
+    if isinstance(node.part, Leaf) and not node.part.form:
         return f"list({tensor(first)})"
     return f"[{code(node.part, lambda leaf: f'{tensor(leaf)}[i]')} for i in range(len({tensor(first)}))]"
 

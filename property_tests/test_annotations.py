@@ -8,7 +8,7 @@ from typing import Annotated, Any, Optional
 
 import pytest
 import torch
-from jaxtyping import BFloat16, Bool, Complex64, Float, Float32, Int, Int64, Num, Shaped, UInt8
+from jaxtyping import BFloat16, Bool, Float, Float32, Int, Int64, Num, Shaped, UInt8
 from torch import Tensor, nn
 
 from harness import Context, DeclarationError, LossSpec, TensorSpec, domains
@@ -161,7 +161,6 @@ def test_integer_and_boolean_tensors_are_not_differentiable() -> None:
     ("annotation", "line"),
     [
         (Int64[Tensor, "B"], r'x: Annotated\[Int\[Tensor, "B"\], domains.index\("C"\)\]'),
-        (Complex64[Tensor, "B"], r'x: Float\[Tensor, "B 2"\]'),
         (Annotated[Float[Tensor, "B"], domains.index("C")], r'x: Annotated\[Int\[Tensor, "B"\], domains.index'),
         (Annotated[Float[Tensor, "B"], domains.boolean()], r'x: Annotated\[Bool\[Tensor, "B"\], domains.boolean'),
         (Annotated[Int[Tensor, "B"], domains.probability()], r"cannot hold fractions; write domains.index"),

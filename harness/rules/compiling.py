@@ -20,7 +20,7 @@ from harness.rules.compare import same_gradients, same_output
 from harness.rules.compiler import quiet_compiler
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.sizes import batch_symbol, repeated_code, resized
-from harness.rules.transforms import dense
+from harness.rules.transforms import dense, refuse_sparse
 from harness.rules.trial import Trial, contract
 from harness.spec import LossSpec
 from harness.structures import Repeated
@@ -38,6 +38,7 @@ def compiled_in_one_graph(trials: Sequence[Trial]) -> Iterator[Mismatch]:
     that changes.  A loop over the batch has a graph for every size.
     """
     for trial in trials[:1]:
+        refuse_sparse(trial)
         trial.base  # noqa: B018 - a loss that raises is B01's
         with quiet_compiler():
             yield from _captured(trial)

@@ -80,14 +80,19 @@ def domains() -> str:
     """Each domain: its call, its values, and its special points."""
     from harness import domains as module
 
-    examples = {"interval": (0.0, 1.0), "simplex": (-1,), "unit_norm": (-1,), "index": ("C",)}
+    examples: dict[str, tuple[Any, ...]] = {
+        "interval": (0.0, 1.0),
+        **dict.fromkeys(("log_simplex", "simplex", "sorted_along", "unit_norm"), (-1,)),
+        "sparse": ("coo",),
+        **dict.fromkeys(("distinct", "index", "lengths", "offsets"), ("C",)),
+    }
     rows = []
     for name in module.__all__:
         function = getattr(module, name)
         if name == "Domain":
             continue
         points = () if name == "custom" else function(*examples.get(name, ())).special
-        shown = ", ".join(points) or "those that it is given"
+        shown = ", ".join(points) or ("those that it is given" if name == "custom" else "")
         rows.append([f"`{name}({_parameters(function)})`", _cell(inspect.getdoc(function)), shown])
     return _table(["domain", "values", "special points, drawn on purpose"], rows)
 

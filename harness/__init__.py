@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from harness.pytest_plugin import parametrize_with_checks
     from harness.pytest_speed import parametrize_with_benchmarks
     from harness.results import Finding, Outcome, Verification
-    from harness.spec import ErrorInput, LossSpec, TensorSpec
+    from harness.spec import ErrorInput, LossSpec, TensorSpec, scalar, several
     from harness.strategies import cases
     from harness.verify import verify
 
@@ -42,6 +42,8 @@ _HOMES = {
     "laws": "harness",
     "parametrize_with_benchmarks": "harness.pytest_speed",
     "parametrize_with_checks": "harness.pytest_plugin",
+    "scalar": "harness.spec",
+    "several": "harness.spec",
     "verify": "harness.verify",
 }
 
@@ -65,6 +67,8 @@ __all__ = [
     "laws",
     "parametrize_with_benchmarks",
     "parametrize_with_checks",
+    "scalar",
+    "several",
     "verify",
 ]
 

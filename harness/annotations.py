@@ -6,7 +6,7 @@ import functools
 import inspect
 import re
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -104,17 +104,14 @@ def default_domain(annotation: Annotation, parameter: str) -> tuple[Domain, torc
     """The domain and the fixed dtype, if any, of an annotated tensor.
 
     Raises:
-        DeclarationError: an integer tensor whose range nothing states, a complex one, or a domain that the dtype cannot
+        DeclarationError: an integer tensor whose range nothing states, or a domain that the dtype cannot
             hold.
     """
     names, domain = annotation.dtype_names, annotation.domain
     dtype = _single_dtype(names)
     floating = not names or any("float" in name for name in names)
     if names and all("complex" in name for name in names):
-        raise DeclarationError(
-            f"parameter {parameter!r} is a complex tensor, which no domain makes; declare its real and imaginary parts:\n"
-            f'    {parameter}: Float[Tensor, "{annotation.dims} 2"]      (and torch.view_as_complex in the loss)'
-        )
+        return domain or domains.complex_(), None
     if domain is None and dtype == torch.bool:
         return domains.boolean(), None
     if domain is None and not floating:
@@ -149,13 +146,13 @@ def _single_dtype(names: tuple[str, ...]) -> torch.dtype | None:
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Parameters that can be given by keyword, without ``self``; empty where a builtin has no signature."""
+    """Parameters that can be given one by one, without ``self``; empty where a builtin has no signature."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
         return {}
-    by_keyword = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {name: p for name, p in signature.parameters.items() if p.kind in by_keyword and name != "self"}
+    of_several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {name: p for name, p in signature.parameters.items() if p.kind not in of_several and name != "self"}
 
 
 def takes_any_keyword(function: Callable[..., Any]) -> bool:
@@ -173,14 +170,31 @@ def generators(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(name for name, p in found if name == "generator" or _GENERATOR.search(str(p.annotation)))
 
 
-def positional_only(function: Callable[..., Any]) -> tuple[str, ...]:
-    """Parameters that cannot be given by keyword, without ``self``."""
+def bind(function: Callable[..., Any], given: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """(arguments by position, arguments by name) of a call; by position where a parameter takes no name, or is ``*args``."""
+    kinds = {name: p.kind for name, p in parameters(function).items()}
+    positional = [n for n, kind in kinds.items() if kind is inspect.Parameter.POSITIONAL_ONLY and n in given]
+    more = [] if not takes_any_position(function) else [n for n in given if n not in kinds]
+    if more and not takes_any_keyword(function):
+        positional = [
+            n for n, kind in kinds.items() if kind is not inspect.Parameter.KEYWORD_ONLY and n in given
+        ] + more
+    return tuple(given[n] for n in positional), {n: value for n, value in given.items() if n not in positional}
+
+
+def takes_positions(function: Callable[..., Any]) -> bool:
+    """Whether some argument of a call has to be given by position."""
+    only = any(p.kind is inspect.Parameter.POSITIONAL_ONLY for p in parameters(function).values())
+    return only or (takes_any_position(function) and not takes_any_keyword(function))
+
+
+def takes_any_position(function: Callable[..., Any]) -> bool:
+    """Whether a function has a parameter ``*args``."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
-        return ()
-    kind = inspect.Parameter.POSITIONAL_ONLY
-    return tuple(name for name, p in signature.parameters.items() if p.kind is kind and name != "self")
+        return False
+    return any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in signature.parameters.values())
 
 
 def bound(function: Callable[..., Any]) -> frozenset[str]:
@@ -200,7 +214,8 @@ def construct_parameters(implementation: Callable[..., Any]) -> dict[str, inspec
 
 def takes_any_name(implementation: Callable[..., Any]) -> bool:
     """Whether an implementation can be given names that no signature lists: its call or, of a class, its constructor takes any."""
-    return takes_any_keyword(call_function(implementation)) or _constructor_takes_any(implementation)
+    call = call_function(implementation)
+    return takes_any_keyword(call) or takes_any_position(call) or _constructor_takes_any(implementation)
 
 
 def in_constructor(implementation: Callable[..., Any], name: str) -> bool:
@@ -216,16 +231,24 @@ def _constructor_takes_any(implementation: Callable[..., Any]) -> bool:
         return False
     own: Callable[..., Any] = implementation.__init__
     inherited = (nn.Module.__init__, object.__init__)  # where a class has none of its own
-    return own not in inherited and takes_any_keyword(own)
+    return own not in inherited and (takes_any_keyword(own) or takes_any_position(own))
+
+
+def _calls_forward(kind: type) -> bool:
+    """Whether a class is a module whose call hands its arguments on to ``forward`` as they are."""
+    return issubclass(kind, nn.Module) and (kind.__call__ is nn.Module.__call__ or not parameters(kind.__call__))
 
 
 def call_function(implementation: Callable[..., Any]) -> Callable[..., Any]:
     """The function whose signature says what a call takes."""
     if inspect.isclass(implementation):
-        return implementation.forward if issubclass(implementation, nn.Module) else implementation.__call__
-    if isinstance(implementation, nn.Module):
+        method: Callable[..., Any] = getattr(
+            implementation, "forward" if _calls_forward(implementation) else "__call__"
+        )
+        return method
+    if isinstance(implementation, nn.Module) and _calls_forward(type(implementation)):
         return implementation.forward
-    method = type(implementation).__call__
-    if inspect.isfunction(method):  # an instance of the user's class, not a function or a builtin
-        return types.MethodType(method, implementation)
+    own = type(implementation).__call__
+    if inspect.isfunction(own):  # an instance of the user's class, not a function or a builtin
+        return types.MethodType(own, implementation)
     return implementation

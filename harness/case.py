@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -21,7 +22,8 @@ from harness.errors import DeclarationError
 from harness.spec import LossSpec, TensorSpec
 
 SCHEMA_VERSION = 1
-LAYOUTS = ("contiguous", "transposed", "strided", "offset", "expanded")
+DRAWN_LAYOUTS = ("contiguous", "transposed", "strided", "offset", "expanded")
+LAYOUTS = (*DRAWN_LAYOUTS, "channels_last")
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 MODES = ("smooth", "lattice", "tiny", "huge", "near")
 NEAR = 1e-4
@@ -113,7 +115,7 @@ class Case:
 
     def numel(self, spec: LossSpec) -> int:
         """Number of elements of all tensors together."""
-        return sum(math.prod(self.shape(spec, name)) for name in spec.tensors)
+        return sum(math.prod(self.shape(spec, name)) for name in spec.tensors if name in self.tensors)
 
     def with_points(self, points: Mapping[str, str]) -> Case:
         """The same case with some tensors moved to special points."""
@@ -140,7 +142,7 @@ class Case:
             DeclarationError: the case does not fit the declaration.
         """
         chosen: torch.dtype = dtype or getattr(torch, self.dtype)
-        missing = sorted(set(spec.tensors) ^ set(self.tensors))
+        missing = sorted((set(spec.tensors) ^ set(self.tensors)) - set(spec.optional))
         if missing:
             raise DeclarationError(
                 f"the case of loss {self.loss!r} and the declaration of {spec.name!r} differ in tensors {missing}"
@@ -153,20 +155,23 @@ class Case:
                 f"the case has {self.numel(spec)} elements, but at most {MAX_ELEMENTS} are made; its sizes are {dict(self.sizes)}"
             )
         made: dict[str, Tensor] = {}
+        drawn: dict[str, Tensor] = {}
         for name, tensor in spec.tensors.items():
-            values = self._values(spec, name)
+            if name not in self.tensors:
+                continue  # an optional tensor, which is None here
+            values = drawn[name] = self._values(spec, name, drawn)
             placed = values.to(tensor.domain.dtype(chosen, tensor.dtype)).to(device)
             made[name] = lay_out(placed, self.layouts.get(name, "contiguous")) if layouts else placed
         return made
 
-    def _values(self, spec: LossSpec, name: str) -> Tensor:
+    def _values(self, spec: LossSpec, name: str, before: Mapping[str, Tensor]) -> Tensor:
         recipe, shape = self.tensors[name], self.shape(spec, name)
         if recipe.same_as is None:
-            return values_of(spec.tensors[name], recipe, shape, self.sizes)
+            return values_of(spec.tensors[name], recipe, shape, self.sizes, before)
         origin = self.tensors.get(recipe.same_as)
         if origin is None or origin.same_as is not None or self.shape(spec, recipe.same_as) != shape:
             raise DeclarationError(f"the case makes {name!r} a copy of {recipe.same_as!r}, which has no such values")
-        values = values_of(spec.tensors[recipe.same_as], origin, shape, self.sizes)
+        values = values_of(spec.tensors[recipe.same_as], origin, shape, self.sizes, before)
         if recipe.mode != "near":
             return values
         generator = torch.Generator().manual_seed(recipe.seed)
@@ -228,8 +233,14 @@ def _size_from_json(name: str, size: Any) -> Size:
     return tuple(extents) if isinstance(size, list) else extents[0]
 
 
-def values_of(tensor: TensorSpec, recipe: Recipe, shape: tuple[int, ...], sizes: Mapping[str, Size]) -> Tensor:
-    """The values of a recipe, in float64."""
+def values_of(
+    tensor: TensorSpec,
+    recipe: Recipe,
+    shape: tuple[int, ...],
+    sizes: Mapping[str, Size],
+    before: Mapping[str, Tensor] = MappingProxyType({}),
+) -> Tensor:
+    """The values of a recipe, in float64; ``before`` are those of the tensors that are declared before."""
     domain = tensor.domain
     if recipe.values is not None:
         if len(recipe.values) != math.prod(shape):
@@ -239,9 +250,9 @@ def values_of(tensor: TensorSpec, recipe: Recipe, shape: tuple[int, ...], sizes:
     if recipe.mode == "lattice" and domain.make is None:
         lattice = torch.tensor(domain.lattice(sizes) or (0.0,), dtype=torch.float64)
         chosen = lattice[torch.randint(len(lattice), shape, generator=generator)]
-        values = domain.project(chosen)
+        values = domain.project(chosen, sizes)
     else:
-        values = domain.sample(shape, generator, sizes).to(torch.float64)
+        values = domain.sample(shape, generator, sizes, tensors=before).to(torch.float64)
         if recipe.mode in _SCALES and domain.scalable:
             values = (values * _SCALES[recipe.mode]).clamp(domain.low, domain.high)
     if recipe.point is None:
@@ -269,7 +280,7 @@ def from_bytes(
         place = torch.arange(1, len(codes) + 1, dtype=torch.float64) + salt % 1009
         scattered = (place * 0.7548776662466927).frac() + codes.to(torch.float64) / 256
         values = _typeable(domain, domain.quantile(scattered.frac().clamp(1e-3, 1 - 1e-3), sizes), sizes)
-    return tuple(domain.project(values.reshape(shape)).reshape(-1).tolist())
+    return tuple(domain.project(values.reshape(shape), sizes).reshape(-1).tolist())
 
 
 def _typeable(domain: Domain, values: Tensor, sizes: Mapping[str, Size]) -> Tensor:
@@ -296,6 +307,9 @@ def lay_out(tensor: Tensor, layout: str) -> Tensor:
     if layout == "offset":
         flat = torch.cat([tensor.new_zeros(3), tensor.reshape(-1)])
         return flat[3:].view(tensor.shape)
+    if layout == "channels_last":
+        formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+        return tensor.to(memory_format=formats[tensor.ndim]) if tensor.ndim in formats else tensor
     if layout == "expanded":
         return tensor[..., :1].expand(tensor.shape) if tensor.ndim else tensor
     raise DeclarationError(f"layout {layout!r} came, but should be one of {list(LAYOUTS)}")

@@ -24,7 +24,7 @@ ON_THE_COMMAND_LINE = (
 @dataclass(frozen=True)
 class Declaration:
     """What the options `--inputs`, `--context`, `--set`, `--returns`, `--law`, `--reference`, `--formula`, `--dtypes`,
-    `--computes-in` and `--stochastic` say of a loss.
+    `--computes-in`, `--stochastic`, `--pick`, `--differentiable` and `--role` say of a loss.
 
     Args:
         target: the loss, ``package.module:Name`` or ``path/file.py:Name``.
@@ -38,6 +38,9 @@ class Declaration:
         dtypes: the floating dtypes that the loss takes, separated by commas.
         computes_in: the dtype in which it computes on purpose.
         stochastic: whether it draws random numbers on purpose.
+        pick: the key, position or attribute of the loss in what is returned; several with commas are each checked.
+        differentiable: inputs that need a gradient, separated by commas; by default the first floating one.
+        roles: each ``weights=data``, what a tensor is for.
     """
 
     target: str
@@ -51,6 +54,9 @@ class Declaration:
     dtypes: str = ""
     computes_in: str = ""
     stochastic: bool = False
+    pick: str = ""
+    differentiable: str = ""
+    roles: tuple[str, ...] = ()
 
     @property
     def as_target(self) -> str:
@@ -79,8 +85,8 @@ class Declaration:
                 if value is not True:
                     raise DeclarationError(f"target {shown(text)}: stochastic is {shown(value)}, but should be true")
                 continue
-            texts = value if key in ("options", "laws") and isinstance(value, list) else [value]
-            is_list = key in ("options", "laws")
+            is_list = key in ("options", "laws", "roles")
+            texts = value if is_list and isinstance(value, list) else [value]
             if is_list != isinstance(value, list) or not all(isinstance(each, str) for each in texts):
                 wanted = "a list of texts" if is_list else "a text"
                 raise DeclarationError(f"target {shown(text)}: {key} is {shown(value)}, but should be {wanted}")
@@ -100,6 +106,8 @@ class Declaration:
         inputs = _read("inputs", inline.tensors, self.inputs)
         context = _read("context", inline.tensors, self.context) if self.context.strip() else None
         output = None if self.output is None else _read("output", inline.tensor, self.output)
+        for role in self.roles:
+            inputs, context = _with_role(role, inputs, context)
         options = inline.options(self.options)
         laws = [inline.law(law) for law in self.laws]
         dtypes = [inline.dtype(text) for text in self.dtypes.split(",") if text.strip()]
@@ -119,9 +127,32 @@ class Declaration:
                 computes_in=computes_in,
                 stochastic=self.stochastic,
                 formula=self.formula.strip() or None,
+                select=inline.picked(self.pick),
+                differentiable=[part.strip() for part in self.differentiable.split(",") if part.strip()] or None,
             )
         except DeclarationError as error:
             raise DeclarationError(f"{error}\n{ON_THE_COMMAND_LINE}") from error
+
+
+def _with_role(text: str, inputs: dict[str, Any], context: dict[str, Any] | None) -> tuple[dict[str, Any], Any]:
+    """The arguments with the role of one tensor, ``weights=data`` or ``targets.mask=label``, overruled.
+
+    Raises:
+        DeclarationError: no such tensor, or a role that it cannot have.
+    """
+    from harness import structures
+
+    name, sign, role = (part.strip() for part in text.partition("="))
+    first, *path = name.split(".")
+    if not sign or first not in {**inputs, **(context or {})}:
+        known = [*inputs, *(context or {})]
+        raise DeclarationError(
+            f"role {text!r}: expected a tensor and its role, such as {known[0]}=data{nearest(first, known)}"
+        )
+    changed = {n: structures.changed(v, path, role) if n == first else v for n, v in inputs.items()}
+    if context is not None:
+        context = {n: structures.changed(v, path, role) if n == first else v for n, v in context.items()}
+    return changed, context
 
 
 def _read(field: str, read: Callable[[str], T], text: str) -> T:
@@ -136,15 +167,6 @@ def _check_names(name: str, loss: Callable[..., Any], tensors: Sequence[str]) ->
     from harness import annotations as signatures
 
     call = signatures.call_function(loss)
-    positional = signatures.positional_only(call)
-    taken = [parameter for parameter in positional if parameter in tensors]
-    if taken:
-        called = ", ".join(positional)
-        raise DeclarationError(
-            f"loss {name!r}: parameter {taken[0]!r} can be given by position only, but tensors are passed by keyword; "
-            f"write a file that wraps it, and name that file instead:\n"
-            f"    def {name}_by_keyword({called}): return {name}({called})"
-        )
     accepted = {**signatures.construct_parameters(loss), **signatures.parameters(call)}
     for tensor in tensors:
         if accepted and tensor not in accepted and not signatures.takes_any_name(loss):

@@ -41,6 +41,7 @@ _ELEMENTS: dict[str, type] = {
     "dtypes": torch.dtype,
 }
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+ROLES = ("mask", "weight", "label", "index", "table", "data")
 _OPTIONAL = {"inputs", "context", "differentiable", "bench_sizes"}
 
 
@@ -58,11 +59,40 @@ def check_tensor(tensor: TensorSpec) -> None:
         )
     parsed = dims.parse(tensor.dims)
     domain, dtype = tensor.domain, tensor.dtype
+    if domain.form in ("csr", "bsr") and len(parsed) != 2:
+        raise DeclarationError(
+            f"TensorSpec({tensor.dims!r}, domains.{domain!r}): got {len(parsed)} axes, expected a matrix, such as "
+            f'TensorSpec("N M", domains.{domain!r})'
+        )
+    if tensor.role is not None and tensor.role not in ROLES:
+        raise DeclarationError(
+            f"TensorSpec({tensor.dims!r}, role={shown(tensor.role)}): expected one of {list(ROLES)}{nearest(tensor.role, ROLES)}"
+        )
+    if tensor.role in ("mask", "weight") and (domain.low < 0 or domain.kind == "integer"):
+        raise DeclarationError(
+            f"TensorSpec({tensor.dims!r}, domains.{domain!r}, role={tensor.role!r}): got values that no {tensor.role} has, expected "
+            f'such as TensorSpec({tensor.dims!r}, domains.nonnegative(), role="{tensor.role}")'
+        )
+    if tensor.number and (domain.structured or domain.axis is not None):
+        raise DeclarationError(
+            f"scalar(domains.{domain!r}): got values that are tied together, expected single numbers, "
+            f"such as scalar(domains.positive())"
+        )
     fixed_rank = not any(dim.variadic for dim in parsed)
     if domain.axis is not None and fixed_rank and not -len(parsed) <= domain.axis < len(parsed):
         raise DeclarationError(
             f"TensorSpec({tensor.dims!r}, domains.{domain!r}): dims {tensor.dims!r} have no axis {domain.axis}; "
             f"the last axis is axis=-1"
+        )
+    if domain.extent is not None and [dim.size for dim in parsed[-1:]] != [domain.extent]:
+        raise DeclarationError(
+            f"TensorSpec({tensor.dims!r}, domains.{domain!r}): got the last axis {tensor.dims.split()[-1:]}, expected "
+            f'{domain.extent}, such as TensorSpec("N {domain.extent}", domains.{domain!r})'
+        )
+    if domain.is_distinct and (not parsed or parsed[-1].variadic):
+        raise DeclarationError(
+            f"TensorSpec({tensor.dims!r}, domains.{domain!r}): expected a last axis along which no value comes twice, such as "
+            f'TensorSpec("K", domains.{domain!r})'
         )
     if domain.square and [dim.token for dim in parsed[-2:-1]] != [dim.token for dim in parsed[-1:]]:
         raise DeclarationError(
@@ -116,11 +146,9 @@ def check_arguments(given: Mapping[str, Any]) -> None:
         raise DeclarationError(
             f"loss {name!r}: an implementation is called 'formula', as the one that formula= makes; rename it"
         )
-    for argument in ("select", "bytes_bound"):
-        if given[argument] is not None and not callable(given[argument]):
-            raise DeclarationError(
-                f"loss {name!r}: {argument}={shown(given[argument])}, but should be a function or None"
-            )
+    bytes_bound = given["bytes_bound"]
+    if bytes_bound is not None and not callable(bytes_bound):
+        raise DeclarationError(f"loss {name!r}: bytes_bound={shown(bytes_bound)}, but should be a function or None")
     for argument, dtypes in (("dtypes", given["dtypes"]), ("computes_in", [given["computes_in"]])):
         for dtype in dtypes:
             if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype in FLOATING):
@@ -165,10 +193,11 @@ def check_spec(spec: LossSpec) -> None:
     Raises:
         DeclarationError: two parts contradict each other, or one names what no other part has.
     """
-    both = sorted(set(spec.inputs) & set(spec.context))
+    both = sorted(set(spec.input_arguments) & set(spec.context_arguments))
     if both:
         raise DeclarationError(f"loss {spec.name!r}: {both} stand both in inputs and in context; write each in one")
     _check_differentiable(spec)
+    _check_optional(spec)
     _check_sizes(spec)
     _check_laws(spec)
     for label in spec.implementations:
@@ -194,8 +223,29 @@ def _check_differentiable(spec: LossSpec) -> None:
             raise DeclarationError(f"loss {spec.name!r}: differentiable={name!r} has {held}, which has no gradient")
 
 
+def _check_optional(spec: LossSpec) -> None:
+    """A loss without optional tensors still has something to be checked on."""
+    kept = [name for name in spec.inputs if name not in spec.optional]
+    if not kept:
+        raise DeclarationError(
+            f"loss {spec.name!r}: every input is optional; take optional=True from one of {list(spec.inputs)}"
+        )
+    if spec.differentiable and not set(spec.differentiable) - set(spec.optional):
+        raise DeclarationError(
+            f"loss {spec.name!r}: every differentiable input is optional; take optional=True from one of "
+            f"{list(spec.differentiable)}, or name another input in differentiable=..."
+        )
+    for label, implementation in spec.implementations.items():
+        named = [name for name in spec.optional if name.replace(".", "_") in getattr(implementation, "used", ())]
+        if named and getattr(implementation, "is_formula", False):
+            raise DeclarationError(
+                f"loss {spec.name!r}: the implementation {label!r} is a formula that names {named[0]!r}, which is optional, and a "
+                f"formula has no None; take optional=True from {named[0]!r}, or write the reference as a function"
+            )
+
+
 def _check_sizes(spec: LossSpec) -> None:
-    all_dims = [tensor.dims for tensor in spec.tensors.values()]
+    all_dims = spec.all_dims
     mixed = sorted(set(spec.variadic) & set(dims.scalar_symbols(all_dims)))
     if mixed:
         raise DeclarationError(
@@ -270,16 +320,18 @@ def _check_signature(spec: LossSpec, label: str) -> None:
     if not accepted or signatures.takes_any_keyword(call):
         return
     generators = {*signatures.generators(implementation), *signatures.generators(call)}
-    for name in spec.tensors:
-        if not (name in accepted or (signatures.in_constructor(implementation, name) and name in spec.context)):
+    for name in spec.arguments if not signatures.takes_any_position(call) else ():
+        in_constructor = signatures.in_constructor(implementation, name) and name in spec.context_arguments
+        if not (name in accepted or in_constructor):
             raise DeclarationError(
                 f"loss {spec.name!r}: implementation {label!r} takes no {name!r}; it takes {list(accepted)}"
                 f"{nearest(name, accepted)}.  Tensors are passed by keyword in declared names"
             )
     for where, wanted in (("its constructor", constructor), ("its call", called)):
         for name, parameter in wanted.items():
-            given = name in spec.options or name in (spec.context if where == "its constructor" else spec.tensors)
-            taken = where == "its call" and name in constructor and name in spec.context
+            in_context = name in spec.context_arguments
+            given = name in spec.options or (in_context if where == "its constructor" else name in spec.arguments)
+            taken = where == "its call" and name in constructor and in_context
             given = given or (spec.stochastic and name in generators)
             if parameter.default is inspect.Parameter.empty and (not given or taken):
                 reason = "which its constructor has taken" if given and taken else "which nothing declares"

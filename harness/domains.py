@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Generator, Tensor
 
+from harness import dims
 from harness.domain import Domain, Make, made_by
 from harness.errors import DeclarationError, shown
 from harness.points import (
@@ -33,17 +35,25 @@ __all__ = [
     "adjacency",
     "binary",
     "boolean",
+    "boxes",
+    "complex_",
     "custom",
+    "distinct",
     "index",
     "interval",
     "label",
+    "lengths",
+    "log_simplex",
     "logits",
     "nonnegative",
+    "offsets",
     "positive",
     "probability",
     "real",
     "sign",
     "simplex",
+    "sorted_along",
+    "sparse",
     "unit_norm",
 ]
 
@@ -91,6 +101,27 @@ def _check_truth(name: str, argument: str, value: object) -> None:
         raise DeclarationError(
             f"{name}({argument}={shown(value)}): needs True or False, such as {name}({argument}=True)"
         )
+
+
+def complex_() -> Domain:
+    """Complex numbers, made of a last axis more that holds real and imaginary parts: gradients are dL/dRe and dL/dIm."""
+    return replace(real(), text="complex_()", form="complex")
+
+
+def sparse(layout: str, density: float = 0.3) -> Domain:
+    """Real numbers of which a part, ``density``, is stored, in a tensor of layout ``coo``, ``csr`` or ``bsr``."""
+    if layout not in ("coo", "csr", "bsr"):
+        raise DeclarationError(f"sparse({shown(layout)}): needs 'coo', 'csr' or 'bsr'")
+    if not (_is_number(density) and 0 < density <= 1):
+        raise DeclarationError(f"sparse(density={shown(density)}): needs a number in (0, 1], such as 0.3")
+    return Domain(
+        f"sparse({shown(layout)}, {shown(density)})",
+        form=layout,
+        scalable=True,
+        special={"zeros": fill(0.0), "one-hot": one_hot(1.0), "zero row": row(0.0)},
+        simple=(0.0, 1.0, -1.0, 2.0),
+        transform=lambda uniform: torch.where(uniform < density, _normal(uniform / density), 0.0),
+    )
 
 
 def logits() -> Domain:
@@ -323,9 +354,8 @@ def sign() -> Domain:
 
 
 def index(symbol: str, ignore: int | None = None) -> Domain:
-    """int64 positions in [0, symbol), such as class labels; ``ignore`` marks elements that do not count."""
-    if not isinstance(symbol, str) or not symbol.isidentifier():
-        raise DeclarationError(f"index({shown(symbol)}): needs the name of a size, such as index('C')")
+    """int64 positions in [0, symbol), such as class labels; a size or a sum such as ``T+1``; ``ignore`` marks what does not count."""
+    _check_size("index", symbol, "C")
     if ignore is not None and (
         not isinstance(ignore, int) or isinstance(ignore, bool) or not -(2**63) <= ignore < 2**63
     ):
@@ -348,6 +378,168 @@ def index(symbol: str, ignore: int | None = None) -> Domain:
         ignore=ignore,
         default_dtype=torch.int64,
         special=special,
+    )
+
+
+def _check_size(name: str, symbol: object, example: str) -> None:
+    parsed = dims.parse(symbol) if isinstance(symbol, str) else ()
+    if len(parsed) != 1 or not parsed[0].symbols or parsed[0].variadic or parsed[0].broadcastable:
+        raise DeclarationError(f"{name}({shown(symbol)}): needs the name of a size, such as {name}({example!r})")
+
+
+def distinct(symbol: str) -> Domain:
+    """int64 positions in [0, symbol), none of which comes twice along the last axis: sampled nodes, or a ranking."""
+    _check_size("distinct", symbol, "N")
+
+    def fit(values: Tensor, count: int) -> Tensor:
+        length = values.shape[-1] if values.ndim else 0
+        if not 1 < length <= count:
+            return values
+        ordered, order = values.sort(dim=-1, stable=True)
+        place = torch.arange(length, dtype=values.dtype)
+        apart = (ordered - place).cummax(-1).values + place  # each at least one above the one before
+        return torch.empty_like(values).scatter(-1, order, torch.minimum(apart, place + count - length))
+
+    return Domain(
+        f"distinct({shown(symbol)})",
+        kind="integer",
+        structured=True,
+        whole=True,
+        symbol=symbol,
+        is_distinct=True,
+        default_dtype=torch.int64,
+        fit=fit,
+    )
+
+
+def lengths(symbol: str) -> Domain:
+    """int64 lengths from 1 to symbol, both included: how much of each padded row counts."""
+    _check_size("lengths", symbol, "T")
+    return Domain(
+        f"lengths({shown(symbol)})",
+        kind="integer",
+        low=1.0,
+        whole=True,
+        limit=symbol,
+        default_dtype=torch.int64,
+        special={
+            "shortest": fill(1.0),
+            "all equal": lambda smooth: smooth.max().expand_as(smooth).clone() if smooth.numel() else smooth,
+        },
+        simple=(1.0,),
+    )
+
+
+def offsets(symbol: str) -> Domain:
+    """int64 offsets along the last axis that rise from 0 to symbol: where each segment begins, and the last ends."""
+    _check_size("offsets", symbol, "N")
+
+    def fit(values: Tensor, count: int) -> Tensor:
+        rising = values.sort(dim=-1).values if values.ndim else values
+        if rising.ndim and rising.shape[-1]:
+            rising[..., 0] = 0
+            rising[..., -1] = count
+        return rising
+
+    return Domain(
+        f"offsets({shown(symbol)})",
+        kind="integer",
+        low=0.0,
+        structured=True,
+        whole=True,
+        limit=symbol,
+        default_dtype=torch.int64,
+        fit=fit,
+    )
+
+
+def sorted_along(axis: int, low: float = -math.inf, high: float = math.inf) -> Domain:
+    """Numbers from low to high that rise along ``axis``, ties among them: quantiles, edges of bins, times."""
+    _check_axis("sorted_along", axis)
+    inside = real() if (low, high) == (-math.inf, math.inf) else interval(low, high)
+    bounds = "" if inside.low == -math.inf else f", low={shown(low)}, high={shown(high)}"
+
+    def repair(values: Tensor) -> Tensor:
+        return values.sort(dim=axis).values if values.ndim else values
+
+    def all_equal(smooth: Tensor) -> Tensor:
+        return (
+            smooth.select(axis, 0).unsqueeze(axis).expand_as(smooth).clone()
+            if smooth.numel() and smooth.ndim
+            else smooth
+        )
+
+    return Domain(
+        f"sorted_along(axis={axis}{bounds})",
+        axis=axis,
+        low=inside.low,
+        high=inside.high,
+        structured=True,
+        special={"all equal": all_equal, "equal rows": equal_rows},
+        simple=inside.simple,
+        transform=inside.transform,
+        repair=repair,
+    )
+
+
+def log_simplex(axis: int) -> Domain:
+    """Logarithms of positive numbers that sum to one along ``axis``, as log_softmax gives them."""
+    _check_axis("log_simplex", axis)
+
+    def repair(values: Tensor) -> Tensor:
+        return torch.log_softmax(values, axis) if values.ndim else torch.zeros_like(values)
+
+    return Domain(
+        f"log_simplex(axis={axis})",
+        axis=axis,
+        high=0.0,
+        structured=True,
+        special={
+            "uniform": lambda smooth: repair(torch.zeros_like(smooth)),
+            "saturated": lambda smooth: repair(SATURATED * one_hot_along(smooth, axis)),
+            "equal rows": lambda smooth: repair(equal_rows(smooth)),
+        },
+        simple=(0.0, 1.0, -1.0, 2.0),
+        transform=_normal,
+        repair=repair,
+    )
+
+
+_LEAST_SIDE = 0.05  # of a box, so that none is empty and a step of a difference quotient turns none over
+
+
+def boxes(form: str = "xyxy") -> Domain:
+    """Boxes of positive size in the last axis, of extent 4: corners ``xyxy``, or a corner ``xywh`` or centre ``cxcywh`` and a size."""
+    if form not in ("xyxy", "xywh", "cxcywh"):
+        raise DeclarationError(f"boxes({shown(form)}): needs 'xyxy', 'xywh' or 'cxcywh'")
+
+    def repair(values: Tensor) -> Tensor:
+        first, second = values[..., :2], values[..., 2:]
+        if form != "xyxy":
+            return torch.cat([first, second.abs().clamp(min=_LEAST_SIDE)], dim=-1)
+        corner = torch.minimum(first, second)
+        return torch.cat([corner, corner + (first - second).abs().clamp(min=_LEAST_SIDE)], dim=-1)
+
+    def far_apart(smooth: Tensor) -> Tensor:
+        place = 10 * torch.arange(smooth[..., 0].numel(), dtype=smooth.dtype).reshape(smooth.shape[:-1])
+        moved = smooth.clone()
+        for coordinate in (0, 2) if form == "xyxy" else (0,):
+            moved[..., coordinate] += place
+        return moved
+
+    return Domain(
+        f"boxes({shown(form)})",
+        axis=-1,
+        extent=4,
+        structured=True,
+        special={
+            "equal rows": equal_rows,
+            "far apart": far_apart,
+            "smallest": lambda smooth: repair(torch.zeros_like(smooth)),
+        },
+        simple=(0.0, 1.0, 0.5, 2.0),
+        transform=lambda uniform: uniform,
+        repair=repair,
     )
 
 
@@ -401,7 +593,11 @@ def adjacency(symmetric: bool = False, self_loops: bool = True) -> Domain:
 
 
 def custom(make: Make, special: Sequence[Make] = ()) -> Domain:
-    """Whatever ``make(shape, generator, dtype)`` returns; ``special`` are further samplers for special points."""
+    """Whatever ``make(shape, generator, dtype)`` returns; ``special`` are further samplers for special points.
+
+    A ``make`` that also names ``sizes`` or ``tensors`` is given the size of every symbol, or the tensors declared before it
+    (in float64), so that any condition on several tensors can be written.
+    """
     if not callable(make):
         raise DeclarationError(f"custom({shown(make)}): needs a function make(shape, generator, dtype) -> Tensor")
 

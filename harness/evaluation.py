@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from harness import annotations as signatures
-from harness import devices, meter, tolerance
+from harness import devices, meter, structures, tolerance
 from harness.errors import told
 from harness.spec import LossSpec, call_function
+from harness.structures import Leaf, Node
 
 _SEED = 0
 RNG_SEED = 20_240_229
@@ -133,8 +134,16 @@ class Candidate:
         self.device = device
         self.implementation = spec.implementations[name]
         self.is_class = inspect.isclass(self.implementation)
-        self.select = None if getattr(self.implementation, "is_formula", False) else spec.select
-        self.constructed = tuple(n for n in spec.context if signatures.in_constructor(self.implementation, n))
+        self.is_formula = bool(getattr(self.implementation, "is_formula", False))
+        self.select = None if self.is_formula else spec.select
+        nodes = spec.arguments if not self.is_formula else {n.replace(".", "_"): Leaf(n) for n in spec.tensors}
+        self.constructor_arguments: dict[str, Node] = {
+            n: node for n, node in nodes.items() if self._is_for_constructor(n)
+        }
+        self.call_arguments: dict[str, Node] = {
+            n: node for n, node in nodes.items() if n not in self.constructor_arguments
+        }
+        self.constructed = _tensors_of(spec, self.constructor_arguments)
         self.constructor_options = {
             k: v for k, v in spec.options.items() if signatures.in_constructor(self.implementation, k)
         }
@@ -147,6 +156,9 @@ class Candidate:
         self.state = RNG_SEED if spec.stochastic else None
         self.drawn_from = self._generators(call)
         self.built_from = self._generators(self.implementation) if self.is_class else ()
+        self._call_function = call
+        self._call_by_position = not self.is_formula and signatures.takes_positions(call)
+        self._made_by_position = self.is_class and signatures.takes_positions(self.implementation)
 
     def _generators(self, function: Callable[..., Any]) -> tuple[str, ...]:
         taken = {*self.spec.tensors, *self.spec.options}
@@ -170,6 +182,15 @@ class Candidate:
         chosen = self.drawn_from if names is None else names
         return {name: torch.Generator(device).manual_seed(torch.initial_seed()) for name in chosen}
 
+    def _is_for_constructor(self, argument: str) -> bool:
+        return argument in self.spec.context_arguments and signatures.in_constructor(self.implementation, argument)
+
+    def arguments(self, tensors: Mapping[str, Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What a call is given, by position and by name: tensors, structures of them, generators and options."""
+        given = {n: structures.rebuild(node, tensors) for n, node in self.call_arguments.items()}
+        named = {**given, **self.generators(tensors), **self.call_options}
+        return signatures.bind(self._call_function, named) if self._call_by_position else ((), named)
+
     @property
     def is_module(self) -> bool:
         """Whether the implementation is an `nn.Module` class or instance."""
@@ -190,10 +211,12 @@ class Candidate:
         tensors = self.placed(tensors)
         if self.is_class:
             try:
-                given = {n: tensors[n] for n in self.constructed}
+                made = {n: structures.rebuild(node, tensors) for n, node in self.constructor_arguments.items()}
+                named: dict[str, Any] = {**made, **self.constructor_options}
+                args, named = signatures.bind(self.implementation, named) if self._made_by_position else ((), named)
                 with _same_draws():
                     drawn = self.generators(tensors, self.built_from)
-                    built = meter.construction(self.implementation, **given, **drawn, **self.constructor_options)
+                    built = meter.construction(self.implementation, *args, **named, **drawn)
             except BaseException as error:
                 if not is_of_the_loss(error):
                     raise
@@ -229,8 +252,10 @@ class Candidate:
         process = os.getpid()
         try:
             given = self.placed(tensors)
-            drawn = self._begun(built, given) if self.spec.stochastic else {}
-            returned = meter.evaluation(built, **{n: given[n] for n in self.called}, **drawn, **self.call_options)
+            if self.spec.stochastic:
+                self._begin(built)
+            args, named = self.arguments(given)
+            returned = meter.evaluation(built, *args, **named)
             returned = returned if self.select is None else self.select(returned)
             return returned if given is tensors else _back(returned, tensors)
         except BaseException as error:
@@ -241,19 +266,24 @@ class Candidate:
             if os.getpid() != process:
                 os._exit(0)  # the loss forked, and its copy would go on as a second run
 
-    def _begun(self, built: Callable[..., Any], tensors: Mapping[str, Tensor]) -> dict[str, torch.Generator]:
-        """Every generator of a call at its state: the global ones, those that it is given and those that it keeps."""
+    def _begin(self, built: Callable[..., Any]) -> None:
+        """Set every generator of a call to its state: the global ones and those that the loss keeps."""
         if self.state is not None:
             begin_draws(self.state)
         for part in built.modules() if isinstance(built, nn.Module) else [built]:
             for kept in getattr(part, "__dict__", {}).values():
                 if isinstance(kept, torch.Generator):
                     kept.manual_seed(torch.initial_seed())
-        return self.generators(tensors)
 
     def __call__(self, tensors: Mapping[str, Tensor], *, train: bool = False) -> Tensor:
         """Build a fresh instance and call it once."""
         return self.call(self.build(tensors, train=train), tensors)  # type: ignore[no-any-return]
+
+
+def _tensors_of(spec: LossSpec, nodes: Mapping[str, Node]) -> tuple[str, ...]:
+    """The tensors of which some arguments are made."""
+    names = [leaf.name for node in nodes.values() for leaf in structures.leaves(node)]
+    return tuple(name for name in names if name in spec.tensors)
 
 
 def _to_device_of_inputs(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:

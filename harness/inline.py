@@ -1,7 +1,9 @@
 """A declaration as one line of text: ``input1: B D; input2: B D; target: B sign``; parsed by us, never evaluated as code.
 
     TENSORS  = TENSOR [; TENSOR]...
-    TENSOR   = name: DIMS [DOMAIN] [DTYPE]
+    TENSOR   = NAME: DIMS [DOMAIN] [DTYPE] [optional]
+    NAME     = name, or name.0 and name.1 of a tuple, name.mask of a dict, name[L] of a list of L, name[L].mask of L dicts
+    DIMS     = axes, or the word scalar for a Python number
     DOMAIN   = word, or word(arguments), of `harness.domains`
     LAW      = word(arguments), of `harness.laws`
 
@@ -11,6 +13,7 @@ A word that names a domain is a domain, and one that names a dtype of torch is a
 from __future__ import annotations
 
 import difflib
+import importlib
 import inspect
 import json
 import re
@@ -24,19 +27,27 @@ from harness.declared import FLOATING
 from harness.domains import Domain
 from harness.errors import DeclarationError, nearest
 from harness.laws import Law
-from harness.spec import TensorSpec
+from harness.spec import TensorSpec, several
 
 EXAMPLE = "predictions: B C logits; labels: B index(C)"
 
 _DOMAINS: dict[str, Callable[..., Domain]] = {
     name: getattr(domains, name) for name in domains.__all__ if name not in {"Domain", "custom"}
 }
+_DOMAINS["complex"] = domains.complex_  # which in Python would be another name
 _DOMAIN_EXAMPLES = {
     "index": "index(C)",
     "interval": "interval(0, 1)",
     "simplex": "simplex(-1)",
     "unit_norm": "unit_norm(-1)",
     "adjacency": "adjacency(symmetric)",
+    "distinct": "distinct(N)",
+    "lengths": "lengths(T)",
+    "offsets": "offsets(N)",
+    "sorted_along": "sorted_along(-1)",
+    "log_simplex": "log_simplex(-1)",
+    "boxes": "boxes(xyxy)",
+    "sparse": "sparse(coo)",
 }
 _LAWS: dict[str, Callable[..., Law]] = {
     name: law
@@ -49,32 +60,71 @@ _DTYPES = {
 }
 _CONSTANTS = {"True": True, "False": False, "None": None}
 _WORD = re.compile(r"[^\s()]+(?:\([^()]*\))?|[()]")
+_PART = re.compile(r"(?P<key>\w+)(?:\[(?P<length>[^\W\d]\w*)\])?")
+_NAME = re.compile(rf"(?=[^\W\d]){_PART.pattern}(?:\.{_PART.pattern.replace('key', 'k').replace('length', 'n')})*")
 _CALL = re.compile(r"(?P<name>\w+)(?:\((?P<arguments>[^()]*)\))?")
 _ALIKE = 0.75  # of `difflib`: a word so near to a domain's name is a slip rather than a dim
 
 
-def tensors(text: str) -> dict[str, TensorSpec]:
-    """Several tensors by name, such as ``predictions: B C logits; labels: B index(C)``.
+def tensors(text: str) -> dict[str, Any]:
+    """Several arguments by name, such as ``predictions: B C logits; labels: B index(C)``.
 
     Raises:
         DeclarationError: what cannot be read, with its position in the text, the nearest name and an example.
     """
-    found: dict[str, TensorSpec] = {}
+    found: dict[str, Any] = {}
     position = 0
     for part in text.split(";"):
         if part.strip():
             start = position + len(part) - len(part.lstrip())
             name, colon, rest = part.strip().partition(":")
             name = name.strip()
-            if not colon or not name.isidentifier():
+            if not colon or not _NAME.fullmatch(name):
                 raise _refused(text, start, f"{part.strip()!r} came, but should be a name, a colon and dims")
-            if name in found:
+            made = _tensor(text, rest, start + len(part.strip()) - len(rest))
+            if not _placed(found, [(each["key"], each["length"] or "") for each in _PART.finditer(name)], made):
                 raise _refused(text, start, f"{name!r} comes twice")
-            found[name] = _tensor(text, rest, start + len(part.strip()) - len(rest))
         position += len(part) + 1
     if not found:
         raise _refused(text, 0, "no tensor came")
-    return found
+    return {name: _structured(name, made) for name, made in found.items()}
+
+
+class _Parts(dict[str, Any]):
+    """What stands below a name, and the size that is the length of a list of it, where it is one."""
+
+    length = ""
+
+
+def _placed(found: dict[str, Any], path: Sequence[tuple[str, str]], made: TensorSpec) -> bool:
+    """Put a tensor where its name, ``(part, length of a list)`` by part, says; false where something else is there."""
+    *above, (last, length) = path
+    for key, of_list in above:
+        found = found.setdefault(key, _Parts())
+        if not isinstance(found, _Parts) or (found and found.length != of_list):
+            return False
+        found.length = of_list
+    if last in found:
+        return False
+    found[last] = several(length, made) if length else made
+    return True
+
+
+def _structured(name: str, made: Any) -> Any:
+    """A tuple where all keys are positions, a dict where they are not, and a list of that where it has a length.
+
+    Raises:
+        DeclarationError: a position is missing.
+    """
+    if not isinstance(made, _Parts):
+        return made
+    parts: Any = {key: _structured(f"{name}.{key}", part) for key, part in made.items()}
+    if all(key.isdecimal() for key in parts):
+        positions = [str(place) for place in range(len(parts))]
+        if sorted(parts, key=int) != positions:
+            raise DeclarationError(f"{name}: got the positions {list(parts)}, expected {positions}")
+        parts = tuple(parts[place] for place in positions)
+    return several(made.length, parts) if made.length else parts
 
 
 def tensor(text: str) -> TensorSpec:
@@ -90,11 +140,18 @@ def _tensor(text: str, part: str, start: int) -> TensorSpec:
     axes: list[str] = []
     domain: Domain | None = None
     dtype: torch.dtype | None = None
+    optional = number = False
     for match in _WORD.finditer(part):
         word, position = match.group(), start + match.start()
-        if dtype is not None:
-            raise _refused(text, position, f"{word!r} comes after the dtype, which ends a tensor")
-        if word in _DTYPES:
+        if optional:
+            raise _refused(text, position, f"{word!r} comes after 'optional', which ends a tensor")
+        if word == "optional":
+            optional = True
+        elif dtype is not None:
+            raise _refused(text, position, f"{word!r} comes after the dtype, which only 'optional' may follow")
+        elif word == "scalar" and not axes:
+            number = True
+        elif word in _DTYPES:
             dtype = _DTYPES[word]
         elif word.partition("(")[0] in _DOMAINS:
             if domain is not None:
@@ -104,10 +161,14 @@ def _tensor(text: str, part: str, start: int) -> TensorSpec:
             raise _refused(
                 text, position, f"{word!r} comes after the domain, where only a dtype may{nearest(word, _DTYPES)}"
             )
+        elif number:
+            raise _refused(text, position, f"{word!r} comes after 'scalar', which has no axes")
         else:
             axes.append(_axis(text, position, word))
     try:
-        return TensorSpec(" ".join(axes), domains.real() if domain is None else domain, dtype)
+        return TensorSpec(
+            " ".join(axes), domains.real() if domain is None else domain, dtype, optional=optional, number=number
+        )
     except DeclarationError as error:
         raise _refused(text, start, str(error)) from error
 
@@ -160,7 +221,7 @@ def dtype(text: str) -> torch.dtype:
 
 
 def option(text: str) -> tuple[str, Any]:
-    """``reduction=sum`` or ``margin=0.5``: a name, and a value that is JSON or else a plain text.
+    """``reduction=sum``, ``margin=0.5`` or ``distance=torch:cdist``: a name, and JSON, a function of a module or plain text.
 
     Raises:
         DeclarationError: no name or no value.
@@ -170,16 +231,40 @@ def option(text: str) -> tuple[str, Any]:
         raise DeclarationError(f"option {text!r} came, but should be a name and a value, such as reduction=sum")
     if value in _CONSTANTS:
         return name, _CONSTANTS[value]
+    if (function := _function(value)) is not None:
+        return name, function
     try:
         return name, json.loads(value)
     except (ValueError, RecursionError):  # plain text, or brackets that nobody has counted
         return name, value
 
 
+def _function(text: str) -> Any:
+    """What ``package.module:name`` names, where that is something to call, and what ``package.module:name()`` makes."""
+    module, colon, attribute = text.removesuffix("()").partition(":")
+    if not colon or not attribute.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
+        return None
+    try:
+        found = getattr(importlib.import_module(module), attribute, None)
+    except ImportError:
+        return None  # a text that merely looks like that
+    if not callable(found):
+        return None
+    return found() if text.endswith("()") else found
+
+
+def picked(text: str) -> str | int | tuple[str | int, ...] | None:
+    """What `LossSpec` takes as ``select``: ``loss``, ``0``, or several with commas; nothing for the empty text."""
+    keys = tuple(int(part) if part.isdecimal() else part for part in map(str.strip, text.split(",")) if part)
+    return keys if len(keys) > 1 else next(iter(keys), None)
+
+
 def tensor_text(tensor: TensorSpec) -> str:
     """The text that `tensor` reads as this tensor."""
     plain = domain_text(tensor.domain)
-    parts = (tensor.dims, "" if plain == "real" else plain, "" if tensor.dtype is None else str(tensor.dtype)[6:])
+    values, dtype = "" if plain == "real" else plain, "" if tensor.dtype is None else str(tensor.dtype)[6:]
+    dims_text = "scalar" if tensor.number else tensor.dims
+    parts = (dims_text, values, dtype, "optional" if tensor.optional else "")
     return " ".join(part for part in parts if part)
 
 

@@ -54,17 +54,17 @@ def metered() -> Iterator[Meter]:
             setattr(torch.autograd, name, original)
 
 
-def evaluation(call: Callable[..., R], /, **arguments: Any) -> R:
+def evaluation(call: Callable[..., R], /, *positional: Any, **named: Any) -> R:
     """Call the loss, as one evaluation."""
     if not _RUNNING:
-        return call(**arguments)
+        return call(*positional, **named)
     _RUNNING[-1].evaluations += 1
-    return _inside("loss_seconds", call, **arguments)
+    return _inside("loss_seconds", call, *positional, **named)
 
 
-def construction(make: Callable[..., R], /, **arguments: Any) -> R:
+def construction(make: Callable[..., R], /, *positional: Any, **named: Any) -> R:
     """Build the loss."""
-    return _inside("loss_seconds", make, **arguments) if _RUNNING else make(**arguments)
+    return _inside("loss_seconds", make, *positional, **named) if _RUNNING else make(*positional, **named)
 
 
 def _timed(function: Callable[..., R]) -> Callable[..., R]:

@@ -338,6 +338,21 @@ _DECLARED = (
     click.option(
         "--dtypes", "taken", metavar="DTYPES", help="The dtypes that the loss takes: float32,bfloat16; by default any."
     ),
+    click.option(
+        "--pick",
+        metavar="KEY",
+        help="The loss in what is returned: loss, 0; several with commas are each checked.",
+    ),
+    click.option(
+        "--role",
+        "roles",
+        multiple=True,
+        metavar="NAME=ROLE",
+        help="What a tensor is for, where that is read wrongly: mask, weight, label, index, table or data.",
+    ),
+    click.option(
+        "--differentiable", metavar="NAMES", help="Inputs that need a gradient; by default the first floating one."
+    ),
     click.option("--computes-in", metavar="DTYPE", help="The dtype in which it computes on purpose: float32."),
     click.option("--stochastic", is_flag=True, help="The loss draws random numbers on purpose."),
 )

@@ -6,16 +6,19 @@ import inspect
 import math
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from harness import annotations as signatures
+from harness import structures
 from harness.evaluation import RNG_SEED, Candidate
 from harness.rules.rule import Mismatch
-from harness.spec import LossSpec
+from harness.spec import LossSpec, Selected
+from harness.structures import Leaf, Node
 
 ELEMENT_LIMIT = 5000
 
@@ -38,7 +41,8 @@ def script(spec: LossSpec, implementation: str, mismatch: Mismatch) -> str:
     """Code that builds the tensors and the loss, and prints what came and what should have come."""
     if mismatch.tensors is None:
         return ""
-    parts = ["import math\n\nimport torch" + (f"\n\ntorch.manual_seed({RNG_SEED})" if spec.stochastic else "")]
+    begun = [f"\ntorch.manual_seed({RNG_SEED})"] if spec.stochastic else []
+    parts = ["\n".join(["import math\n\nimport torch", *(f"import {name}" for name in _modules(spec)), *begun])]
     parts.append(_importing(spec, implementation, "implementation"))
     parts.append(_tensors(spec, mismatch.tensors))
     parts.append(_functions(spec, implementation, "loss", "implementation"))
@@ -147,31 +151,94 @@ def _shortest(value: float, dtype: torch.dtype) -> str:
 
 def _functions(spec: LossSpec, implementation: str, alias: str, target: str) -> str:
     candidate = Candidate(spec, implementation)
-    made = _arguments(candidate.constructed, candidate.constructor_options, candidate.built_from)
-    called = _arguments(candidate.called, candidate.call_options, candidate.drawn_from)
+    made = construction(candidate)
+    called = call(candidate)
     suffix = "" if alias == "loss" else f"_{alias}"
     unpicked = (
         f"built({called})"
         if candidate.is_class or isinstance(candidate.implementation, nn.Module)
         else f"{target}({called})"
     )
-    picked = f"spec.select({unpicked})" if spec.select is not None else unpicked
+    picked = _picked(candidate.select, unpicked)
     begun = "    torch.manual_seed(torch.initial_seed())\n" if spec.stochastic else ""
     if not candidate.is_class and not isinstance(candidate.implementation, nn.Module):
-        return f"def {alias}({_signature(candidate.called)}):\n{begun}    return {picked}"
+        return f"def {alias}(**tensors):\n{begun}    return {picked}"
     is_module = inspect.isclass(candidate.implementation) and issubclass(candidate.implementation, nn.Module)
     construct = f"{target}({made}){'.eval()' if is_module else ''}" if candidate.is_class else f"{target}.eval()"
     return (
-        f"def build{suffix}({_signature(candidate.constructed)}):\n    return {construct}\n\n\n"
-        f"def call{suffix}(built, {_signature(candidate.called)}):\n{begun}    return {picked}\n\n\n"
+        f"def build{suffix}(**tensors):\n    return {construct}\n\n\n"
+        f"def call{suffix}(built, **tensors):\n{begun}    return {picked}\n\n\n"
         f"def {alias}(**tensors):\n    return call{suffix}(build{suffix}(**tensors), **tensors)"
     )
 
 
-def _arguments(names: tuple[str, ...], options: Mapping[str, Any], generators: tuple[str, ...]) -> str:
-    drawn = [f"{name}=torch.Generator().manual_seed(torch.initial_seed())" for name in generators]
-    return ", ".join([*(f"{name}={name}" for name in names), *drawn, *(f"{k}={v!r}" for k, v in options.items())])
+def construction(candidate: Candidate, **text: str) -> str:
+    """The arguments that build the loss, made of ``tensors``; ``text`` writes some options in another way."""
+    if not candidate.is_class:
+        return ""
+    return _arguments(
+        candidate.implementation,
+        candidate.spec,
+        candidate.constructor_arguments,
+        candidate.constructor_options,
+        _drawn(candidate.built_from) | text,
+    )
 
 
-def _signature(names: tuple[str, ...]) -> str:
-    return ", ".join([*names, "**_"])
+def call(candidate: Candidate, **text: str) -> str:
+    """The arguments of a call, likewise."""
+    function = signatures.call_function(candidate.implementation)
+    given = _drawn(candidate.drawn_from) | text
+    return _arguments(function, candidate.spec, candidate.call_arguments, candidate.call_options, given)
+
+
+def _drawn(generators: tuple[str, ...]) -> dict[str, str]:
+    return dict.fromkeys(generators, "torch.Generator().manual_seed(torch.initial_seed())")
+
+
+def _arguments(
+    function: Callable[..., Any],
+    spec: LossSpec,
+    nodes: Mapping[str, Node],
+    options: Mapping[str, Any],
+    text: Mapping[str, str],
+) -> str:
+    def tensor(leaf: Leaf) -> str:
+        return f"tensors[{leaf.name!r}]" if leaf.name in spec.tensors else "None"
+
+    made = {name: structures.code(node, tensor) for name, node in nodes.items()}
+    given = {**made, **{name: _constant(value) for name, value in options.items()}, **text}
+    positional, named = signatures.bind(function, given) if signatures.takes_positions(function) else ((), given)
+    return ", ".join([*positional, *(f"{name}={value}" for name, value in named.items())])
+
+
+def _constant(value: Any) -> str:
+    """An option as Python: a literal, a tensor, or a function by the module that has it."""
+    if isinstance(value, Tensor):
+        return literal(value)
+    name = getattr(value, "__qualname__", "") if callable(value) else ""
+    return f"{value.__module__}.{name}" if name.replace(".", "").isidentifier() else repr(value)
+
+
+def _picked(select: Any, returned: str) -> str:
+    if not isinstance(select, Selected):
+        return returned if select is None else f"spec.select({returned})"
+    if isinstance(select.keys, tuple):
+        return f"torch.cat([part.reshape(-1) for part in (lambda all: [{', '.join(_part(k, 'all') for k in select.keys)}])({returned})])"
+    return (
+        _part(select.keys, returned)
+        if isinstance(select.keys, int)
+        else f"(lambda all: {_part(select.keys, 'all')})({returned})"
+    )
+
+
+def _part(key: str | int, returned: str) -> str:
+    found = f"{returned}[{key!r}]"
+    return found if isinstance(key, int) else f"({found} if isinstance({returned}, dict) else {returned}.{key})"
+
+
+def _modules(spec: LossSpec) -> list[str]:
+    """What is imported for the classes and functions that arguments name."""
+    named = {module for node in spec.arguments.values() for module in structures.modules(node)}
+    named |= {str(v.__module__) for v in spec.options.values() if callable(v) and hasattr(v, "__qualname__")}
+    return sorted(named - {"torch", "builtins", "None"})

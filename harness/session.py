@@ -100,7 +100,7 @@ class Session:
         """What dtypes an implementation works in, before any rule asks; the same whichever rule is first."""
         for name in dict.fromkeys((self.spec.reference, implementation)):
             if ("precision", name) not in self.cache:
-                cases = self.pool("distinct", "smooth", CASES_OF_PRECISION)
+                cases = self.pool("distinct", "smooth", CASES_OF_PRECISION, complete=True)
                 trials = [self.trial(name, case) for case in cases]
                 with surroundings.kept(), isolated(), caches.restored(trials[0]):
                     self.cache["precision", name] = roundoff.precision(self.spec, trials)
@@ -118,8 +118,11 @@ class Session:
         device = self.device if rule is None else place(self.spec, implementation, rule, self.device)[0]
         return Trial(self.spec, implementation, case, self.cache, device, exhaustive)
 
-    def pool(self, regime: str, mode: str | None, count: int) -> list[Case]:
-        """The first ``count`` cases of a regime; the same seed draws the same ones, whichever rule asks first."""
+    def pool(self, regime: str, mode: str | None, count: int, *, complete: bool = False) -> list[Case]:
+        """The first ``count`` cases of a regime, of those with every optional tensor where they are to be ``complete``.
+
+        The same seed draws the same ones, whichever rule asks first.
+        """
         key = (regime, mode)
         if len(self.pools.get(key, [])) < count:
             drawn: dict[str, Case] = {}
@@ -135,8 +138,9 @@ class Session:
                 start=self._start(regime, mode),
                 shrink=False,
             )
-            self.pools[key] = list(drawn.values())
-        return self.pools[key][:count]
+            self.pools[key] = _present_first(list(drawn.values()), self.spec)
+        cases = self.pools[key]
+        return [case for case in cases if not complete or len(case.tensors) == len(self.spec.tensors)][:count]
 
     def _needed(self, regime: str, mode: str | None) -> int:
         """The most cases that any rule takes from a pool, so that who asks first does not change what is drawn."""
@@ -151,11 +155,14 @@ class Session:
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
     def _trials(self, implementation: str, rule: Rule) -> list[Trial]:
-        mode = "smooth" if rule.smooth else None
+        mode, together = "smooth" if rule.smooth else None, rule.check_all is not None
+        share = self.profile.share
         return [
             self.trial(implementation, case, rule, exhaustive=regime == "distinct" and position < EXHAUSTIVE_CASES)
             for regime, count in rule.regimes.items()
-            for position, case in enumerate(self.pool(regime, mode, max(1, math.ceil(count * self.profile.share))))
+            for position, case in enumerate(
+                self.pool(regime, mode, max(1, math.ceil(count * share)), complete=together)
+            )
         ]
 
     def _examples(
@@ -317,6 +324,19 @@ class Session:
         return crashed, [
             Finding(X01.code, X01.severity, implementation, message, {"aspect": rule.code, "came": reason})
         ]
+
+
+def _present_first(cases: Sequence[Case], spec: LossSpec) -> list[Case]:
+    """Cases with every optional tensor first, and every third without some: a rule with few cases still sees each of them."""
+    missing = [case for case in cases if len(case.tensors) < len(spec.tensors)]
+    present = [case for case in cases if len(case.tensors) == len(spec.tensors)]
+    if not missing:
+        return present
+    ordered: list[Case] = []
+    while present or missing:
+        ordered += present[:2] + missing[:1]
+        present, missing = present[2:], missing[1:]
+    return ordered
 
 
 def _runs(trial: Trial) -> bool:

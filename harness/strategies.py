@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from harness import dims
-from harness.case import LAYOUTS, Case, Recipe, from_bytes
+from harness.case import DRAWN_LAYOUTS, Case, Recipe, from_bytes
 from harness.dims import Size
 from harness.errors import DeclarationError, nearest
 from harness.spec import LossSpec
@@ -29,7 +29,7 @@ MANY_ALONG_AN_AXIS = 1024  # a pairwise loss makes a square of it
 REGIMES = ("distinct", "coincident", "unit", "large", "many", "free")
 
 _MODES = st.sampled_from(("lattice", "smooth"))
-_LAYOUT = st.sampled_from(LAYOUTS)
+_LAYOUT = st.sampled_from(DRAWN_LAYOUTS)
 _SEED = st.integers(0, 2**31 - 1)
 Draw = Callable[[SearchStrategy[Any]], Any]
 
@@ -73,7 +73,10 @@ def _case(
     sizes = draw_sizes(draw)
     chosen = draw(_MODES if mode is None else st.just(mode))
     recipes: dict[str, Recipe] = {}
+    left_out = draw(_missing(spec)) if spec.optional else ()
     for name, tensor in spec.tensors.items():
+        if name in left_out:
+            continue
         shape = dims.shape(tensor.dims, sizes)
         count = math.prod(shape)
         salt = zlib.crc32(name.encode())
@@ -84,9 +87,15 @@ def _case(
             drawn = draw(st.binary(min_size=count, max_size=count))
             recipes[name] = Recipe(from_bytes(tensor.domain, shape, drawn, chosen, sizes, salt), mode=chosen)
     layout: str = draw(_LAYOUT)
-    layouts = {} if layout == "contiguous" else dict.fromkeys(spec.tensors, layout)
+    layouts = {} if layout == "contiguous" else dict.fromkeys(recipes, layout)
     dtype = draw(st.sampled_from(dtypes)) if len(dtypes) > 1 else dtypes[0]
     return Case(spec.name, sizes, recipes, dtype, layouts, regime)
+
+
+def _missing(spec: LossSpec) -> SearchStrategy[tuple[str, ...]]:
+    """Which optional tensors are ``None``: mostly none of them, else one, else all."""
+    each = [(name,) for name in spec.optional]
+    return st.sampled_from(tuple(dict.fromkeys([(), *each, spec.optional])))
 
 
 class _Sizes:
@@ -96,7 +105,7 @@ class _Sizes:
         self.spec = spec
         self.free = [symbol for symbol in spec.symbols if symbol not in spec.fixed_sizes]
         self.variadic = [symbol for symbol in spec.variadic if symbol not in spec.fixed_sizes]
-        self.dims = [tensor.dims for tensor in spec.tensors.values()]
+        self.dims = spec.all_dims
         self.lower = {**dict.fromkeys(self.free, 1), **dims.least_sizes(self.dims)}
         spread = 2 if len(self.free) + 2 * len(self.variadic) >= 4 else 3
         base = 6 if regime == "large" else 2

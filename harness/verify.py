@@ -192,7 +192,7 @@ def _of_smooth_cases(ask: Callable[[Sequence[Trial]], T], session: Session, impl
         contextlib.redirect_stdout(io.StringIO()),
     ):
         warnings.simplefilter("ignore")
-        cases = session.pool("distinct", "smooth", CASES_OF_SUGGESTIONS)
+        cases = session.pool("distinct", "smooth", CASES_OF_SUGGESTIONS, complete=True)
         return ask([session.trial(implementation, case) for case in cases])
 
 

@@ -19,7 +19,19 @@ HARNESS = Path(__file__).parent.parent / "harness"
 FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
     {
         "declare": (
-            *("errors", "dims", "points", "domain", "domains", "laws", "annotations", "declared", "spec", "case"),
+            *(
+                "errors",
+                "dims",
+                "points",
+                "domain",
+                "domains",
+                "laws",
+                "annotations",
+                "declared",
+                "structures",
+                "spec",
+                "case",
+            ),
             *("tolerance", "inline", "declaration", "locate", "results", "trust", "untrusted", "formulas"),
         ),
         "surroundings": ("environment", "dispatch", "aten", "meter", "isolation"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from harness import Case, DeclarationError, LossSpec, TensorSpec, cases, domains
-from harness.case import LAYOUTS, MODES, Recipe, from_bytes, lay_out
+from harness.case import DRAWN_LAYOUTS, LAYOUTS, MODES, Recipe, from_bytes, lay_out
 
 
 def loss(p, y, w, a):  # type: ignore[no-untyped-def]
@@ -153,8 +153,10 @@ def test_a_layout_changes_no_value(layout: str, shape: tuple[int, ...]) -> None:
 
 def test_layouts_differ_where_they_can() -> None:
     tensor = torch.arange(6.0).reshape(2, 3)
-    seen = {(lay_out(tensor, layout).stride(), lay_out(tensor, layout).storage_offset()) for layout in LAYOUTS}
-    assert len(seen) == len(LAYOUTS)
+    seen = {(lay_out(tensor, layout).stride(), lay_out(tensor, layout).storage_offset()) for layout in DRAWN_LAYOUTS}
+    assert len(seen) == len(DRAWN_LAYOUTS)
+    image = torch.rand(2, 3, 4, 5)
+    assert lay_out(image, "channels_last").is_contiguous(memory_format=torch.channels_last)
 
 
 def test_the_byte_zero_is_the_simplest_value() -> None:

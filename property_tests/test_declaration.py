@@ -79,13 +79,10 @@ def test_what_cannot_be_read_says_in_which_field_it_stands(field: str) -> None:
         load_specs([Declaration("torch.nn:MSELoss", **said).as_target])
 
 
-def test_a_parameter_by_position_only_is_refused_with_the_wrapper_to_write(tmp_path: Path) -> None:
+def test_a_parameter_by_position_only_is_declared_as_any_other(tmp_path: Path) -> None:
     file = tmp_path / "loss.py"
     file.write_text("def loss(x, y, /):\n    return ((x - y) ** 2).mean()\n")
-    with pytest.raises(
-        DeclarationError, match=r"by position only(.|\n)*def loss_by_keyword\(x, y\): return loss\(x, y\)"
-    ):
-        load_declared(Declaration(f"{file}:loss", "x: B; y: B"))
+    assert list(load_declared(Declaration(f"{file}:loss", "x: B; y: B")).inputs) == ["x", "y"]
 
 
 def test_a_target_of_several_losses_or_of_none_is_refused(tmp_path: Path) -> None:

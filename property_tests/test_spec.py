@@ -102,7 +102,7 @@ def test_a_loss_of_torch_is_declared_beside_it_and_called_with_what_was_declared
         ({"waivers": ["B03"]}, "waivers={'B03': 'the reason'}"),
         ({"waivers": {"B03": " "}}, "should give the reason in words"),
         ({"requires": "T01"}, r"requires=\('T01',\)"),
-        ({"select": 0}, "should be a function or None"),
+        ({"select": 0.5}, "expected a key such as 'loss', a position such as 0"),
         ({"bytes_bound": 8}, "should be a function or None"),
         ({"bench_sizes": {"B": 3}}, r"bench_sizes=\({'B': 1024},\)"),
         ({"bench_sizes": [{"X": 3}]}, r"bench_sizes\[0\] names no size 'X'"),

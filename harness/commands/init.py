@@ -25,13 +25,20 @@ if TYPE_CHECKING:
 @click.option("--stdout", is_flag=True, help="Print the file and write nothing.")
 @click.option("--force", is_flag=True, help="Overwrite a file that is there.")
 @click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A constant that the loss needs; may be given several times.",
+)
+@click.option(
     "--limit",
     type=click.FloatRange(min=0, min_open=True),
     default=120.0,
     show_default=True,
     help="Seconds after which no further loss is looked at; any one is ended after half of that.",
 )
-def init(target: str, output: Path | None, stdout: bool, force: bool, limit: float) -> None:
+def init(target: str, output: Path | None, stdout: bool, force: bool, settings: tuple[str, ...], limit: float) -> None:
     """Look at a loss and write the declaration to edit.
 
     TARGET is path/file.py, package.module, or either with :Name.  Shapes, values, constants and laws are proposed from names,
@@ -45,7 +52,7 @@ def init(target: str, output: Path | None, stdout: bool, force: bool, limit: flo
         raise Refused(
             f"{file} is there already; --force overwrites it, --output FILE names another, --stdout writes nothing"
         )
-    answer = proposals(target, limit_s=limit)
+    answer = proposals(target, settings=settings, limit_s=limit)
     if not answer.found:
         raise Refused(_nothing(target, answer))
     made = list(answer.found.values())

@@ -22,6 +22,9 @@ _BESIDE = {
     "taken": "--dtypes",
     "computes_in": "--computes-in",
     "stochastic": "--stochastic",
+    "pick": "--pick",
+    "differentiable": "--differentiable",
+    "roles": "--role",
 }
 
 
@@ -55,6 +58,9 @@ def targets(given: Sequence[str], ctx: click.Context) -> list[str]:
         dtypes=told["taken"] or "",
         computes_in=told["computes_in"] or "",
         stochastic=told["stochastic"],
+        pick=told["pick"] or "",
+        differentiable=told["differentiable"] or "",
+        roles=tuple(told["roles"]),
     )
     return [declaration.as_target]
 

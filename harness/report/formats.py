@@ -64,6 +64,7 @@ def _full(report: Report, how: Presentation) -> str:
         text.verdicts_text(report, style, choices=sentences(report), verbose=how.verbose) if how.has_verdicts else "",
         text.findings_text(report, folder=how.failures, verbose=how.verbose, style=style, notes=how.verbose),
         text.reasons_text(report, statuses),
+        "" if how.has_verdicts else text.notes_text(report, verbose=how.verbose),
         text.suggestions_text(report),
         "\n".join(text.printable(note) for note in report.notes),
         text.missing_text(report),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.report.rule_texts import rule_text
 from harness.report.schema import (
+    READ_AS,
     ComparisonRecord,
     CrossoverRecord,
     FindingRecord,
@@ -49,9 +50,16 @@ def empty(spec: LossSpec, implementations: Sequence[str] | None = None) -> LossR
         target(spec),
         spec.reference if len(spec.implementations) > 1 else "",
         chosen,
+        notes=_of_declaration(spec),
         description=described(spec),
         sources=located(spec),
     )
+
+
+def _of_declaration(spec: LossSpec) -> tuple[str, ...]:
+    """What the declaration leaves unchecked, and how the tensors are read, where that says more than data."""
+    roles = ", ".join(f"{name} {role}" for name, role in spec.roles.items() if role != "data")
+    return tuple(note for note in (spec.unchecked, f"{READ_AS}{roles}" if roles else "") if note)
 
 
 def skipped(planned: LossRecord, implementation: str, code: str, device: str, reason: str) -> LossRecord:

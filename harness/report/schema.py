@@ -47,6 +47,7 @@ from harness.report.measured import GrowthRecord as GrowthRecord
 from harness.report.measured import MeasurementRecord as MeasurementRecord
 
 SCHEMA_VERSION = 5
+READ_AS = "read as: "  # begins the note that says what each tensor is for
 STATUSES = ("passed", "failed", "waived", "skipped", "inapplicable", "crashed", "timed out")
 SEVERITIES = ("error", "warning", "note")
 ADOPT = "adopt"

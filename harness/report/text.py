@@ -12,6 +12,7 @@ from harness.report.schema import (
     CAVEATS,
     DO_NOT_ADOPT,
     INCONCLUSIVE,
+    READ_AS,
     SEVERITIES,
     STATUSES,
     FindingRecord,
@@ -284,6 +285,14 @@ def verdicts_text(
     return "\n\n".join(
         [*blocks, f"{plural(len(report.losses), 'loss', 'losses')}: {', '.join(counts) or 'nothing to adopt'}"]
     )
+
+
+def notes_text(report: Report, *, verbose: bool) -> str:
+    """What declarations leave unchecked and, where more is asked for, how their tensors are read."""
+    kept = [
+        (loss.name, note) for loss in report.losses for note in loss.notes if verbose or not note.startswith(READ_AS)
+    ]
+    return "\n".join(printable(f"{name}: {note}") for name, note in kept)
 
 
 def suggestions_text(report: Report) -> str:

@@ -190,7 +190,8 @@ def _broadcast_silently(first: _Accepted, others: Sequence[_Accepted]) -> Mismat
 
 
 def _first_symbol(trial: Trial, name: str) -> str:
-    return next((d.symbol for d in dims.parse(trial.spec.tensors[name].dims) if d.symbol), "B")
+    parsed, lists = dims.parse(trial.spec.tensors[name].dims), trial.spec.list_lengths
+    return next((dim.symbol for dim in parsed if dim.symbol and dim.symbol not in lists), "B")
 
 
 def _error_inputs(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
@@ -287,7 +288,7 @@ def _permutation_changes(trial: Trial, symbol: str) -> Mismatch | None:
 def layout_does_not_matter(trial: Trial) -> Iterator[Mismatch]:
     """Strides and offsets do not matter: value and gradient depend on the numbers only.
 
-    L(x) = L(x.contiguous())   for x transposed, strided, offset or expanded
+    L(x) = L(x.contiguous())   for x transposed, strided, offset, expanded or channels_last
     """
     tensors = trial.tensors()
     for name, tensor in tensors.items():
@@ -316,6 +317,7 @@ def _layout_code(name: str, layout: str) -> str:
         "strided": f"torch.stack([tensors[{name!r}]] * 2, dim=-1).flatten(-2)[..., ::2]",
         "offset": f"torch.cat([tensors[{name!r}].new_zeros(3), tensors[{name!r}].reshape(-1)])[3:].view(tensors[{name!r}].shape)",
         "expanded": f"tensors[{name!r}][..., :1].expand(tensors[{name!r}].shape)",
+        "channels_last": f"tensors[{name!r}].movedim(1, -1).contiguous().movedim(-1, 1)",
     }[layout]
     return f"""
         print(loss(**tensors))

@@ -20,12 +20,13 @@ from harness.rules.compare import same_gradients, same_output
 from harness.rules.compiler import quiet_compiler
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.sizes import batch_symbol, repeated_code, resized
-from harness.rules.transforms import dense
+from harness.rules.transforms import dense, refuse_sparse
 from harness.rules.trial import Trial, contract
 from harness.spec import LossSpec
+from harness.structures import Repeated
 
 STEPS = (3, 6)  # added to the batch's size
-Compiled = Callable[[Callable[..., Any], Mapping[str, Tensor], Mapping[str, Any]], Any]
+Compiled = Callable[[Callable[..., Any], Sequence[Any], Mapping[str, Any]], Any]
 
 
 def compiled_in_one_graph(trials: Sequence[Trial]) -> Iterator[Mismatch]:
@@ -37,6 +38,7 @@ def compiled_in_one_graph(trials: Sequence[Trial]) -> Iterator[Mismatch]:
     that changes.  A loop over the batch has a graph for every size.
     """
     for trial in trials[:1]:
+        refuse_sparse(trial)
         trial.base  # noqa: B018 - a loss that raises is B01's
         with quiet_compiler():
             yield from _captured(trial)
@@ -53,9 +55,13 @@ def _captured(trial: Trial) -> Iterator[Mismatch]:
         return run
 
     try:
-        symbol = batch_symbol(trial.spec)
+        symbol = (
+            ""
+            if any(isinstance(node, Repeated) for node in trial.spec.arguments.values())
+            else batch_symbol(trial.spec)
+        )
     except NotApplicable:
-        symbol = ""
+        symbol = ""  # and the parts of a list carry no mark of an axis that changes
     compiled = torch.compile(_call, backend=backend, fullgraph=True)
     for case in _of_other_batches(trial, symbol):
         found = _compiled_differs(case, compiled, symbol)
@@ -70,8 +76,8 @@ def _captured(trial: Trial) -> Iterator[Mismatch]:
             return
 
 
-def _call(built: Callable[..., Any], given: Mapping[str, Tensor], options: Mapping[str, Any]) -> Any:
-    return built(**given, **options)
+def _call(built: Callable[..., Any], positional: Sequence[Any], named: Mapping[str, Any]) -> Any:
+    return built(*positional, **named)
 
 
 def _of_other_batches(trial: Trial, symbol: str) -> Iterator[Trial]:
@@ -95,9 +101,8 @@ def _compiled_differs(trial: Trial, compiled: Compiled, symbol: str) -> Mismatch
     names = [n for n in trial.spec.differentiable if leaves[n].requires_grad]
     candidate = trial.candidate
     try:
-        options = {**candidate.call_options, **candidate.generators(leaves)}
-        returned = compiled(candidate.build(leaves), {n: leaves[n] for n in candidate.called}, options)
-        output = dense(returned if trial.spec.select is None else trial.spec.select(returned))
+        returned = compiled(candidate.build(leaves), *candidate.arguments(leaves))
+        output = dense(returned if candidate.select is None else candidate.select(returned))
         gradients: Sequence[Tensor | None] = [None] * len(names)
         if output.requires_grad:  # what is compiled may first fail in its backward
             gradients = torch.autograd.grad(contract(output), [leaves[n] for n in names], allow_unused=True)

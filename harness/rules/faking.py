@@ -95,7 +95,10 @@ def _fake(trial: Trial, tensors: Mapping[str, Tensor], device: str, watch: Torch
     candidate = trial.candidate
     kept = None if candidate.is_class else candidate.build(tensors)
     with uncached(), FakeTensorMode(allow_non_fake_inputs=True), watch:
-        fake = {n: torch.empty(t.shape, dtype=t.dtype, device=device) for n, t in tensors.items()}
+        numbers = {n for n in tensors if trial.spec.tensors[n].number}
+        fake = {
+            n: t if n in numbers else torch.empty(t.shape, dtype=t.dtype, device=device) for n, t in tensors.items()
+        }
         given = trial.leaves(fake) if device == "cpu" else fake
         built: Any = candidate.build(given) if kept is None else kept
         if isinstance(built, nn.Module) and candidate.is_class and device != "cpu":

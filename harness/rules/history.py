@@ -86,7 +86,7 @@ def _symbols(spec: LossSpec, name: str) -> set[str]:
     own = {
         str(symbol) for dim in dims.parse(tensor.dims) for symbol in (*dim.symbols, dim.symbol) if symbol is not None
     }
-    return own | ({tensor.domain.symbol} if tensor.domain.symbol is not None else set())
+    return own | set(tensor.domain.symbols)
 
 
 def _one_more(size: Size) -> Size:

@@ -331,17 +331,15 @@ def _is_mean(rows: Sequence[Tensor], values: Sequence[Tensor], allowed: float) -
 
 def _reductions_code(trial: Trial) -> str:
     """Lines that call the implementation with each of the three strings."""
+    from harness.reproduce import call, construction  # which knows the rules
+
     candidate = trial.candidate
-    given = [f"{name}=tensors[{name!r}]" for name in candidate.called]
-    built = [f"{name}=tensors[{name!r}]" for name in candidate.constructed]
-    options = [f"{k}={v!r}" for k, v in candidate.call_options.items() if k != "reduction"]
-    kept = [f"{k}={v!r}" for k, v in candidate.constructor_options.items() if k != "reduction"]
     in_constructor = signatures.in_constructor(candidate.implementation, "reduction")
-    (kept if in_constructor else options).append("reduction=reduction")
-    made = f"implementation({', '.join(built + kept)})" if candidate.is_class else "implementation"
+    of_both = ({"reduction": "reduction"}, {}) if in_constructor else ({}, {"reduction": "reduction"})
+    made = f"implementation({construction(candidate, **of_both[0])})" if candidate.is_class else "implementation"
     return f"""
         for reduction in {REDUCTIONS}:
-            value = {made}({", ".join(given + options)})
+            value = {made}({call(candidate, **of_both[1])})
             print(reduction, value.tolist(), "sum:", value.sum().item())
     """
 

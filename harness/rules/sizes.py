@@ -85,13 +85,13 @@ def filled(spec: LossSpec, case: Case, limit: int) -> Case:
 
 
 def batch_symbol(spec: LossSpec) -> str:
-    """The symbol of the first axis of the first differentiable input.
+    """The symbol of the first axis of the first differentiable input; the length of a list is no batch.
 
     Raises:
         NotApplicable: there is none, or its size is fixed.
     """
     for name in spec.differentiable[:1]:
-        first = dims.parse(spec.tensors[name].dims)[:1]
+        first = [dim for dim in dims.parse(spec.tensors[name].dims) if dim.symbol not in spec.list_lengths][:1]
         if first and first[0].symbol is not None and first[0].symbol not in spec.fixed_sizes:
             return first[0].symbol
     raise NotApplicable("no batch axis of free size is declared")

@@ -20,6 +20,7 @@ from harness.rules.compare import same_gradients, same_output
 from harness.rules.rule import Mismatch, Rule, Severity
 from harness.rules.second_order import told_of_functions
 from harness.rules.trial import Trial, contract
+from harness.structures import SPARSE
 
 BATCH = 3
 
@@ -34,12 +35,24 @@ def dense(output: Tensor) -> Tensor:
     return output if output.layout == torch.strided else output.to_dense()
 
 
+def refuse_sparse(trial: Trial) -> None:
+    """Raise where torch's transforms take no argument as the loss is given it.
+
+    Raises:
+        NotApplicable: one is sparse.
+    """
+    for name, tensor in trial.spec.tensors.items():
+        if tensor.domain.form in SPARSE:
+            raise NotApplicable(f"{name} is sparse, which torch.compile and torch.func take no argument to be")
+
+
 def transforms_give_the_same(trials: Sequence[Trial]) -> Iterator[Mismatch]:
     """`torch.func.grad` gives autograd's gradient, and `torch.func.vmap` over a batch of inputs the loop's values.
 
     grad(L)(x) = dL/dx        vmap(L)(x_1, ..., x_k) = (L(x_1), ..., L(x_k))
     """
     for trial in trials[:1]:
+        refuse_sparse(trial)
         if not trial.base.finite:
             raise NotApplicable("not finite; see G08")
         found = _functional_gradient(trial) or _batched(trial)
@@ -89,7 +102,7 @@ def _functional_gradient(trial: Trial) -> Mismatch | None:
 
 def _batched(trial: Trial) -> Mismatch | None:
     """What differs when several draws of the inputs are given at once, by vmap."""
-    called = [n for n in trial.spec.inputs if n in trial.candidate.called]
+    called = [n for n, t in trial.spec.inputs.items() if n in trial.candidate.called and not t.number]
     if not called:
         return None
     cases = [_redrawn(trial, called, draw) for draw in range(BATCH)]

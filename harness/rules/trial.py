@@ -150,19 +150,19 @@ class Trial:
         exhaustive: bool = True,
         values_in: torch.dtype | None = None,
     ) -> None:
-        self.spec = spec
+        self.spec = spec.without([name for name in spec.optional if name not in case.tensors])
         self.implementation = implementation
         self.case = case
         self.cache: dict[Any, Any] = {} if cache is None else cache
         self.device = device
         self.exhaustive = exhaustive
-        self.is_reference = spec.role(implementation) == "reference"
+        self.is_reference = self.spec.role(implementation) == "reference"
         self.precision: Precision = self.cache.get(("precision", implementation), Precision())
         self.values_in = self.precision.takes if values_in is None else values_in
         elsewhere = "cpu" if self.is_reference and not devices.is_cpu(device) else None
-        key = ("candidate", implementation, elsewhere)
+        key = ("candidate", implementation, elsewhere, tuple(self.spec.tensors))
         if key not in self.cache:
-            self.cache[key] = Candidate(spec, implementation, elsewhere)
+            self.cache[key] = Candidate(self.spec, implementation, elsewhere)
         self.candidate: Candidate = self.cache[key]
 
     def of(self, implementation: str) -> Trial:
@@ -219,7 +219,12 @@ class Trial:
 
     def another(self, name: str, values: Tensor, *, salt: int) -> Tensor:
         """Another draw of a tensor, in the shape, dtype and device of the values that it stands for."""
-        drawn = self.spec.tensors[name].domain.sample(tuple(values.shape), self.generator(salt), self.case.sizes)
+        domain, before = self.spec.tensors[name].domain, {}
+        if domain.make is not None:
+            names = list(self.spec.tensors)
+            wide = self.case.materialize(self.spec, dtype=torch.float64)
+            before = {n: wide[n].double() for n in names[: names.index(name)]}
+        drawn = domain.sample(tuple(values.shape), self.generator(salt), self.case.sizes, tensors=before)
         return drawn.to(values)
 
     @property

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
+import types
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Union, get_args, get_origin
 
 Role = Literal["prediction", "label", "weight", "constant"]
 Confidence = Literal["declared", "tried", "guessed"]
@@ -25,6 +26,7 @@ class Guess:
         cost: how unusual it is; readings of a low sum are tried first.
         dims: of a tensor, ``None`` for a constant.
         domain: in the grammar of `harness.inline`, or the name of a sampler of `harness.starting.samplers`.
+        several: of a list of such tensors: its length, a number or the symbol of a drawn one; ``None`` of a single tensor.
         value: of a constant.
         fixes: the symbol whose size the constant states.
         why: where the reading is from.
@@ -34,6 +36,7 @@ class Guess:
     cost: float
     dims: str | None = None
     domain: str = "real"
+    several: str | int | None = None
     value: Any = None
     fixes: str | None = None
     why: str = ""
@@ -54,6 +57,7 @@ class Kind:
 
 
 _CLASSES = (("B C", "logits"), ("B C S", "logits"), ("B C H W", "logits"))
+_MANY_AXES = (("B S D", "real"), ("B C H W", "real"), ("B C D H W", "real"))
 _LABELS = (
     ("B", "index(C)"),
     ("B D", "real"),
@@ -72,6 +76,7 @@ _LABELS = (
     ("B C H W", "label"),
     ("B C", "distinct_classes"),
     ("B M", "simplex(-1)"),
+    *_MANY_AXES,
 )
 
 KINDS: Mapping[str, Kind] = {
@@ -91,7 +96,7 @@ KINDS: Mapping[str, Kind] = {
             ("N D", "real"),
             *_CLASSES[1:],
             ("B C H W", "probability"),
-            ("B S D", "real"),
+            *_MANY_AXES,
         ),
     ),
     "logits": Kind("prediction", (*_CLASSES, ("B D", "logits"), ("B", "logits"), ("B S C", "logits"))),
@@ -184,6 +189,7 @@ UNKNOWN = Kind(
         ("N N", "nonnegative"),
         ("D", "real"),
         ("", "real"),
+        *_MANY_AXES,
     ),
 )
 
@@ -277,16 +283,23 @@ def readings(name: str) -> list[Guess]:
 
 
 def constants(name: str, annotation: Any = None) -> list[Guess]:
-    """Values for a parameter that is no tensor."""
+    """Values for a parameter that is no tensor: what its annotation lists, what is usual for its name, or some of its type."""
+    members = [member for member in get_args(annotation) if member is not type(None)]
+    if get_origin(annotation) in (Union, types.UnionType) and len(members) == 1:
+        return constants(name, members[0])
+    if get_origin(annotation) is Literal:
+        return _listed(members, "the first that its annotation lists")
+    if annotation is bool:
+        return _listed([False, True], "some value of its type")
     plain = re.sub(r"[^a-z0-9]", "", name.lower())
     if plain in _CONSTANTS:
         value, fixes = _CONSTANTS[plain]
         return [Guess(0.0, value=value, fixes=fixes, why="what a constant of that name usually is")]
-    values: tuple[Any, ...] = {int: (2, 4), float: (0.5, 1.0), bool: (False, True)}.get(annotation, _NUMBERS)
-    return [
-        Guess(LEAST_STEP * position, value=value, why="some value, to be able to call it")
-        for position, value in enumerate(values)
-    ]
+    return _listed({int: (2, 4), float: (0.5, 1.0)}.get(annotation, _NUMBERS), "some value, to be able to call it")
+
+
+def _listed(values: Sequence[Any], why: str) -> list[Guess]:
+    return [Guess(LEAST_STEP * position, value=value, why=why) for position, value in enumerate(values)]
 
 
 def size_stated(name: str) -> str | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from harness import annotations as signatures
 from harness import inline
+from harness import structures as structured
 from harness.errors import DeclarationError
 from harness.spec import TensorSpec
 from harness.starting import docs, knowledge, samplers
@@ -19,6 +21,7 @@ from harness.starting.knowledge import Guess
 
 Place = Literal["constructor", "call"]
 
+LIST_LENGTH = "L"  # of a list whose annotation says no number
 DOCUMENTED = -3.0  # of the cost, where a docstring states dims or values
 
 
@@ -42,19 +45,13 @@ class Parameter:
 
 
 def parameters_of(loss: Callable[..., Any]) -> list[Parameter]:
-    """Every parameter of a loss that can be given by keyword, those of the constructor first.
+    """Every parameter of a loss that can be given by itself, those of the constructor first.
 
     Raises:
-        DeclarationError: parameters that can be given by position only, or annotations that contradict themselves.
+        DeclarationError: annotations that contradict themselves.
     """
     text = docs.text_of(loss)
     call = signatures.call_function(loss)
-    positional = signatures.positional_only(call)
-    if positional:
-        raise DeclarationError(
-            f"{_label(loss)}: parameter {positional[0]!r} can be given by position only, but tensors are passed by keyword; "
-            f"wrap it:\n    def loss({', '.join(positional)}): return {_label(loss)}({', '.join(positional)})"
-        )
     constructor = signatures.construct_parameters(loss)
     called = signatures.parameters(call) or _documented(call)
     names = [*constructor, *called]
@@ -76,10 +73,6 @@ def _documented(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     }
 
 
-def _label(loss: Callable[..., Any]) -> str:
-    return str(getattr(loss, "__name__", type(loss).__name__))
-
-
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return signatures.hints(function)
@@ -92,6 +85,7 @@ def _parameter(
 ) -> Parameter:
     name, annotation = parameter.name, hints.get(parameter.name)
     optional = parameter.default is not inspect.Parameter.empty
+    length = _length(annotation)
     declared = _declared(name, annotation)
     if declared is not None:
         return Parameter(name, place, optional, True, (declared,))
@@ -99,9 +93,11 @@ def _parameter(
     if optional and is_tensor is None:
         is_tensor = parameter.default is None and knowledge.kind_of(name)[0] != ""
     guesses: list[Guess] = []
+    if is_tensor and _is_mapping(annotation):
+        return Parameter(name, place, optional, True, ())  # nothing says by which keys
     if is_tensor is not False:
         about = docs.part_about(text, name)
-        guesses += _of_tensor(name, about, text, names)
+        guesses += [replace(guess, several=length) for guess in _of_tensor(name, about, text, names)]
     if is_tensor is None:
         # A constructor takes constants more often than tensors, where no name says which.
         is_constant = knowledge.is_constant_name(name) or (place == "constructor" and not knowledge.kind_of(name)[0])
@@ -109,8 +105,38 @@ def _parameter(
         guesses = [knowledge.dearer(g, knowledge.AGAINST_ANNOTATION - shift) for g in guesses]
         guesses += [knowledge.dearer(g, shift) for g in knowledge.constants(name)]
     elif is_tensor is False:
-        guesses = _sizes(parameter) or knowledge.constants(name, annotation)
+        guesses = (
+            _sizes(parameter)
+            or _quoted(annotation, docs.part_about(text, name))
+            or knowledge.constants(name, annotation)
+        )
     return Parameter(name, place, optional, is_tensor, tuple(sorted(guesses, key=lambda guess: guess.cost)))
+
+
+def _length(annotation: Any) -> str | int | None:
+    """How many tensors a list of them has by its annotation: the number of a tuple's, else drawn; ``None`` for one tensor."""
+    members = [member for member in get_args(annotation) if member is not type(None)]
+    if get_origin(annotation) in (Union, types.UnionType):
+        return _length(members[0]) if len(members) == 1 else None
+    tensors = [member for member in members if isinstance(member, type) and issubclass(member, Tensor)]
+    origin = get_origin(annotation)
+    if not tensors or not isinstance(origin, type) or not issubclass(origin, Sequence):
+        return None
+    return len(members) if origin is tuple and Ellipsis not in members else LIST_LENGTH
+
+
+def _is_mapping(annotation: Any) -> bool:
+    kinds = [get_origin(part) for part in (annotation, *get_args(annotation))]
+    return any(isinstance(kind, type) and issubclass(kind, Mapping) for kind in kinds)
+
+
+def _quoted(annotation: Any, about: str) -> list[Guess]:
+    """The words that a docstring quotes, for a text."""
+    words = dict.fromkeys(re.findall(r"[\"'`]+(\w[\w-]*)[\"'`]+", about)) if annotation is str else {}
+    return [
+        Guess(knowledge.LEAST_STEP * place, value=word, why="a word that its docstring quotes")
+        for place, word in enumerate(words)
+    ]
 
 
 def _sizes(parameter: inspect.Parameter) -> list[Guess]:
@@ -134,11 +160,14 @@ def _declared(name: str, annotation: Any) -> Guess | None:
 def _is_tensor(parameter: inspect.Parameter, annotation: Any) -> bool | None:
     """What the annotation and the default say; ``None`` where they say nothing."""
     members = get_args(annotation) if get_origin(annotation) is not None else (annotation,)
+    inside = [member for member in members if member is not type(None)]
+    if get_origin(annotation) in (Union, types.UnionType) and len(inside) == 1:
+        return _is_tensor(parameter, inside[0])
     if any(isinstance(member, type) and issubclass(member, Tensor) for member in members):
         return True
     if parameter.default not in (inspect.Parameter.empty, None):
         return False
-    if annotation in (int, float, bool, str) or get_origin(annotation) not in (None, Union):
+    if annotation in (int, float, bool, str) or get_origin(annotation) not in (None, Union, types.UnionType):
         return False
     return None
 
@@ -178,6 +207,9 @@ def _of_tensor(name: str, about: str, text: str, names: Sequence[str]) -> list[G
     return list(found.values())
 
 
-def tensor_spec(dims: str, domain: str) -> TensorSpec:
-    """The tensor of a reading; domains that `harness.domains` lacks are made by the samplers of `harness.starting`."""
-    return samplers.tensor_spec(dims, domain) or inline.tensor(f"{dims} {domain}")
+def tensor_spec(dims: str, domain: str, several: str | int | None = None) -> Any:
+    """The tensor, or tensors, of a reading; domains that `harness.domains` lacks are made by the samplers of `harness.starting`."""
+    made = samplers.tensor_spec(dims, domain) or inline.tensor(f"{dims} {domain}")
+    if several is None:
+        return made
+    return (made,) * several if isinstance(several, int) else structured.several(several, made)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +42,7 @@ def proposals(
     target: str,
     *,
     with_laws: bool = True,
+    settings: Sequence[str] = (),
     limit_s: float = LIMIT_S,
     most: int | None = None,
     box: Isolation | None = None,
@@ -51,6 +52,7 @@ def proposals(
     Args:
         target: as for `harness.locate.losses_of`.
         with_laws: whether to try laws too.
+        settings: constants, each ``name=value``.
         limit_s: seconds after which no further loss is looked at; any one of them is ended after half of that.
         most: how many losses to look at; all of them by default.
         box: where the losses run; one of its own by default.
@@ -66,7 +68,8 @@ def proposals(
         until = time.monotonic() + limit_s
         while True:
             left = max(until - time.monotonic(), 0.0)
-            job = {"target": target, "with_laws": with_laws, "done": heard.done, "limit_s": left, "most": most}
+            job = {"target": target, "with_laws": with_laws, "settings": list(settings)}
+            job |= {"done": heard.done, "limit_s": left, "most": most}
             ended = box.run(_WORK, job, Limits(_SHARE * limit_s, _MEMORY), heard.hear)
             if ended.ok:
                 break

@@ -22,6 +22,7 @@ class Decision:
         text: of a tensor dims and domain, of an option its value as Python writes it.
         dims: of a tensor.
         domain: of a tensor, in the grammar of `harness.inline` or the name of one of `harness.starting.samplers`.
+        several: of a list of such tensors: its length, a number or the symbol of a drawn one.
         confidence: ``declared`` by the loss, ``tried`` where calls went well with this and not with what is more usual,
             else ``guessed``.
         why: in words.
@@ -34,6 +35,14 @@ class Decision:
     why: str
     dims: str | None = None
     domain: str = "real"
+    several: str | int | None = None
+
+    @property
+    def in_a_line(self) -> str:
+        """The tensor, or the tensors of a list, as ``--inputs`` takes them."""
+        names = [f"{self.name}.{place}" for place in range(self.several)] if isinstance(self.several, int) else []
+        symbol = f"[{self.several}]" if isinstance(self.several, str) else ""
+        return "; ".join(f"{name}: {self.text}" for name in names or [f"{self.name}{symbol}"])
 
 
 @dataclass(frozen=True)
@@ -89,11 +98,14 @@ class Proposal:
         if any(decision.domain in SAMPLERS for decision in self.decisions) or self.fixed_sizes:
             return ""
         parts = ["loss-harness", command, target]
-        for option, place in (("--inputs", "input"), ("--context", "context")):
-            tensors = "; ".join(f"{d.name}: {d.text}" for d in self.decisions if d.place == place)
+        places: tuple[tuple[str, Place], ...] = (("--inputs", "input"), ("--context", "context"))
+        for option, place in places:
+            tensors = "; ".join(decision.in_a_line for decision in self.of(place))
             parts += [option, tensors] if tensors else []
         for decision in self.of("option"):
             parts += ["--set", f"{decision.name}={decision.text.strip(chr(39))}"]
+        if self.select:
+            parts += ["--pick", self.select.strip("[]'")]
         return " ".join(_quoted(part) for part in parts)
 
 

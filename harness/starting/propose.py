@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from ast import literal_eval
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from harness import inline, laws
@@ -23,6 +25,7 @@ MOST_CHECKED = 6  # readings that are held to drawn cases before the first one i
 RUNS = ("B01",)
 OF_WEIGHTS = ("C03", "C04", "C05")  # what checks a law of a weight in the context
 ERRORS_SHOWN = 3
+TRIED_SHOWN = 5
 
 Loss = Callable[..., Any]
 
@@ -31,19 +34,22 @@ class UnproposableError(DeclarationError):
     """No reading of a loss's parameters runs; the message says what it raised and what to write."""
 
 
-def propose(name: str, loss: Loss, *, with_laws: bool = True) -> Proposal:
+def propose(
+    name: str, loss: Loss, *, with_laws: bool = True, settings: Mapping[str, Any] = MappingProxyType({})
+) -> Proposal:
     """What a loss may declare.
 
     Args:
         name: of the loss.
         loss: a function, a module or a class; it is called many times on small tensors.
         with_laws: whether to try laws too.
+        settings: constants by the name of their parameter.
 
     Raises:
         UnproposableError: no reading runs.
         DeclarationError: its signature or annotations cannot be used.
     """
-    everything = parameters_of(loss)
+    everything = [_set(parameter, settings) for parameter in parameters_of(loss)]
     needed, outcome = _needed(name, loss, everything)
     if not outcome.running:
         raise UnproposableError(_unproposable(name, everything, outcome.errors))
@@ -68,6 +74,15 @@ def propose(name: str, loss: Loss, *, with_laws: bool = True) -> Proposal:
     )
 
 
+def _set(parameter: Parameter, settings: Mapping[str, Any]) -> Parameter:
+    """A parameter whose constant is told is that constant alone, and is given."""
+    if parameter.name not in settings:
+        return parameter
+    symbol = knowledge.size_stated(parameter.name)
+    told = Guess(0.0, value=settings[parameter.name], fixes=symbol, why="as told by --set", confidence="declared")
+    return replace(parameter, optional=False, is_tensor=False, guesses=(told,))
+
+
 def specified(loss: Loss, proposal: Proposal) -> LossSpec:
     """The spec that a proposal describes.
 
@@ -75,7 +90,7 @@ def specified(loss: Loss, proposal: Proposal) -> LossSpec:
         DeclarationError: the proposal is of another loss.
     """
     tensors = {
-        place: {d.name: tensor_spec(str(d.dims), d.domain) for d in proposal.of(place)}
+        place: {d.name: tensor_spec(str(d.dims), d.domain, d.several) for d in proposal.of(place)}
         for place in ("input", "context")
     }
     return LossSpec(
@@ -141,7 +156,7 @@ def _tensor(parameter: Parameter, guess: Guess, confidence: knowledge.Confidence
     plain = "" if guess.domain == "real" else guess.domain
     text = " ".join(part for part in (str(guess.dims), plain) if part)
     place: Any = "context" if is_context(parameter) else "input"
-    return Decision(parameter.name, place, text, confidence, why, guess.dims, guess.domain)
+    return Decision(parameter.name, place, text, confidence, why, guess.dims, guess.domain, guess.several)
 
 
 def _optional(name: str, loss: Loss, needed: Sequence[Parameter], reading: Reading, extra: Parameter) -> list[Decision]:
@@ -190,10 +205,28 @@ def _text(law: Law) -> str:
 
 def _unproposable(name: str, everything: Sequence[Parameter], errors: Counter[str]) -> str:
     said = "".join(f"\n    {error}   ({count} times)" for error, count in errors.most_common(ERRORS_SHOWN))
-    tensors = [p.name for p in everything if not p.optional and not knowledge.is_constant_name(p.name)]
-    shown = ", ".join(f'"{tensor}": TensorSpec("B D")' for tensor in tensors)
-    return (
-        f"{name}: no shapes and values were found on which it runs; calls ended with{said or ' nothing: it takes no tensor'}\n"
-        f"write what it takes yourself, dims in the grammar of jaxtyping and values from harness.domains:\n"
-        f'    SPEC = LossSpec("{name}", {{"{name}": {name}}}, inputs={{{shown}}})'
+    needed = [p for p in everything if not p.optional and not knowledge.is_constant_name(p.name)]
+    unplaced = "".join(f"\n    {p.name}: {_tried(p)}" for p in needed if p.is_tensor is not False)
+    shown = ", ".join(
+        f'"{p.name}": {{"KEY": TensorSpec("DIMS")}}' if not p.guesses else f'"{p.name}": TensorSpec("DIMS")'
+        for p in needed
     )
+    ended = (
+        f"; calls ended with{said}" if said else "" if unplaced else "; calls ended with nothing: it takes no tensor"
+    )
+    return (
+        f"{name}: no shapes and values were found on which it runs{ended}\n"
+        f"{'could not be placed:' + unplaced + chr(10) if unplaced else ''}"
+        f"write what it takes yourself, DIMS in the grammar of jaxtyping and values from harness.domains:\n"
+        f'    SPEC = LossSpec("{name}", {{"{name}": {name}}}, inputs={{{shown}}})\n'
+        f"or tell a constant that it needs: loss-harness init TARGET --set NAME=VALUE"
+    )
+
+
+def _tried(parameter: Parameter) -> str:
+    """What a tensor was tried as, the most usual first."""
+    if not parameter.guesses:
+        return "a dict of tensors, and nothing says by which keys"
+    tried = list(dict.fromkeys(f'"{guess.dims}"' for guess in parameter.guesses if guess.dims is not None))
+    more = f" and {len(tried) - TRIED_SHOWN} more" if len(tried) > TRIED_SHOWN else ""
+    return f"tried as {', '.join(tried[:TRIED_SHOWN])}{more}"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness import dims
+from harness import dims, structures
 from harness.errors import DeclarationError
 from harness.spec import LossSpec, TensorSpec
 from harness.starting import knowledge
@@ -97,8 +97,8 @@ def spec_of(
     Raises:
         DeclarationError: the reading contradicts itself or the loss.
     """
-    inputs: dict[str, TensorSpec] = {}
-    context: dict[str, TensorSpec] = {}
+    inputs: dict[str, Any] = {}
+    context: dict[str, Any] = {}
     options: dict[str, Any] = {}
     fixed: dict[str, int] = {}
     for parameter in parameters:
@@ -108,10 +108,17 @@ def spec_of(
             if guess.fixes is not None:
                 fixed[guess.fixes] = guess.value
         else:
-            (context if is_context(parameter) else inputs)[parameter.name] = tensor_spec(guess.dims, guess.domain)
+            (context if is_context(parameter) else inputs)[parameter.name] = tensor_spec(
+                guess.dims, guess.domain, guess.several
+            )
     if not inputs:
         raise DeclarationError(f"{name}: none of {list(reading)} is a tensor of the batch")
-    used = {s for t in (*inputs.values(), *context.values()) for s in _symbols(t)}
+    used = {
+        s
+        for guess in reading.values()
+        if guess.dims is not None
+        for s in _symbols(tensor_spec(guess.dims, guess.domain))
+    }
     sizes = {symbol: size for symbol, size in fixed.items() if symbol in used}
     differentiable = more.pop("differentiable", _predictions(inputs))
     select = selector(more.pop("select", ""))
@@ -128,10 +135,11 @@ def spec_of(
     )
 
 
-def _predictions(inputs: Mapping[str, TensorSpec]) -> list[str]:
+def _predictions(inputs: Mapping[str, Any]) -> list[str]:
     """Floating inputs that are called like predictions; a loss may refuse labels that ask for a gradient."""
-    floating = [name for name, tensor in inputs.items() if tensor.differentiable]
-    predicted = [name for name in floating if knowledge.kind_of(name)[1].role == "prediction"]
+    flat = [structures.flatten(name, value, lambda _, tensor: tensor)[1] for name, value in inputs.items()]
+    floating = [name for tensors in flat for name, tensor in tensors.items() if tensor.differentiable]
+    predicted = [name for name in floating if knowledge.kind_of(name.partition(".")[0])[1].role == "prediction"]
     return predicted or floating[:1]
 
 
@@ -141,8 +149,7 @@ def is_context(parameter: Parameter) -> bool:
 
 
 def _symbols(tensor: TensorSpec) -> set[str]:
-    own = tensor.domain.symbol
-    return {*dims.scalar_symbols([tensor.dims]), *([own] if own is not None else [])}
+    return {*dims.scalar_symbols([tensor.dims]), *tensor.domain.symbols}
 
 
 def _by_cost(parameters: Sequence[Parameter]) -> Iterator[tuple[float, Reading]]:

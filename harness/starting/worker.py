@@ -10,9 +10,10 @@ import inspect
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from harness import inline
 from harness.errors import HarnessError
 from harness.locate import losses_of
 from harness.starting.parameters import parameters_of
@@ -42,13 +43,18 @@ def work(job: Mapping[str, Any], tell: Tell) -> None:
             tell("result", {"name": name, "problem": "not looked at within the limit; name it to look at it alone"})
             continue
         tell("step", name)
-        tell("result", _answer(name, found, references.get(name, ""), with_laws=job["with_laws"]))
+        tell(
+            "result",
+            _answer(name, found, references.get(name, ""), with_laws=job["with_laws"], settings=job["settings"]),
+        )
 
 
-def _answer(name: str, found: Mapping[str, Any], reference: str, *, with_laws: bool) -> dict[str, Any]:
+def _answer(
+    name: str, found: Mapping[str, Any], reference: str, *, with_laws: bool, settings: Sequence[str]
+) -> dict[str, Any]:
     loss = found[name]
     try:
-        proposal = propose(name, loss, with_laws=with_laws)
+        proposal = propose(name, loss, with_laws=with_laws, settings=inline.options(settings))
     except HarnessError as error:
         return {"name": name, "problem": str(error)}
     if len(found) > 1 and not inspect.isclass(loss) and _is_helper(proposal):

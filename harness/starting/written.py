@@ -58,7 +58,9 @@ def _imports(
 ) -> str:
     has_domains = any(d.domain != "real" for p in proposals for d in (*p.decisions, *p.left_out) if d.dims is not None)
     has_laws = any(p.laws for p in proposals)
+    has_lists = any(isinstance(d.several, str) for p in proposals for d in (*p.decisions, *p.left_out))
     ours = ["LossSpec", "TensorSpec", *(["domains"] if has_domains else []), *(["laws"] if has_laws else [])]
+    ours += ["several"] if has_lists else []
     late = "  # noqa: E402" if folder is not None else ""
     standard = ["import importlib"] if not _is_dotted(module) else []
     standard += ["import sys", "from pathlib import Path"] if folder is not None else []
@@ -130,7 +132,12 @@ def _shortened(decision: Decision) -> str:
 
 
 def _entry(decision: Decision) -> str:
-    return f'"{decision.name}": {tensor_source(decision)},'
+    tensor = tensor_source(decision)
+    if isinstance(decision.several, str):
+        tensor = f'several("{decision.several}", {tensor})'
+    elif decision.several is not None:
+        tensor = f"({', '.join([tensor] * decision.several)}{',' if decision.several == 1 else ''})"
+    return f'"{decision.name}": {tensor},'
 
 
 def tensor_source(decision: Decision) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
-import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from statistics import median
 
 import torch
 
@@ -182,7 +182,7 @@ def _fewer_rounds(session: Session, at: int, name: str, times: Sequence[float]) 
     done = f"{len(times)} of {session.rounds} rounds"
     if name not in session.unsettled(at):
         return f"{done}: they settled {'every comparison with it' if name == session.names[0] else 'its comparison'}"
-    each = f"one call takes {statistics.median(times):.2g} s"
+    each = f"one call takes {median(times):.2g} s"
     each += " and emptying the caches before it more" if session.cells[at].cache == "cold" else ""
     return f"{done}: {each}, and the budget of {session.budget_s:g} s has no time for more"
 

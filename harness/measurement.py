@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from harness.dims import Size
@@ -75,7 +75,7 @@ class Measurement:
     @property
     def median_seconds(self) -> float | None:
         """Median of the rounds, in seconds per call; ``None`` (unknown) where nothing was measured."""
-        return statistics.median(self.seconds_per_call) if self.seconds_per_call else None
+        return median(self.seconds_per_call) if self.seconds_per_call else None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -15,6 +14,7 @@ from harness.errors import DeclarationError, told_in_a_line
 from harness.evaluation import LossRaised, is_out_of_memory
 from harness.spec import LossSpec
 from harness.timing import costs
+from harness.timing import timers as time
 from harness.timing.agreement import difference, not_finite
 from harness.timing.clocks import waiting_for
 from harness.timing.compilation import Compilation

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 
 import torch
 
+from harness.timing import timers as time
 from harness.timing.clock import Call, Clock, Result, repeat_until
 from harness.timing.cold import Flush
 from harness.timing.collection import no_collection

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from harness.aten.calls import Call, describe
 from harness.aten.kernels import kernel_of
 from harness.aten.storages import Storages, components
 from harness.dispatch import Watch, host_read
+from harness.timing import timers as time
 from harness.timing.allocator import cpu_peak_bytes, cuda_peak_bytes
 from harness.timing.collection import no_collection
 from harness.timing.flops import flops

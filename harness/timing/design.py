@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -16,6 +15,7 @@ import torch
 from harness.errors import told
 from harness.evaluation import LossRaised, is_out_of_memory
 from harness.spec import LossSpec
+from harness.timing import timers as time
 from harness.timing.clock import Call, Clock, NotTimeable
 from harness.timing.clocks import clock_for, waiting_for
 from harness.timing.compiled import compiling

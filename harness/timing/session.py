@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from harness import environment
 from harness.spec import LossSpec
 from harness.timing import costs
+from harness.timing import timers as time
 from harness.timing.admission import Trial, admit
 from harness.timing.compiled import unavailable_compiler
 from harness.timing.constants import (

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TextIO
@@ -21,6 +20,7 @@ import torch
 from harness import environment, locate
 from harness.errors import told
 from harness.spec import LossSpec
+from harness.timing import timers as time
 from harness.timing.compiled import unavailable_compiler
 from harness.timing.constants import LEAST_PROCESS_S, LOOKS
 from harness.timing.design import Heat, Samples, measure

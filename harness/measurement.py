@@ -9,6 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from harness.dims import Size
+from harness.results import Finding
 from harness.timing.admission import Status
 from harness.timing.costs import Costs
 from harness.timing.statistics import Verdict
@@ -106,7 +107,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Every measurement that was asked for, measured or not, and the comparisons that they allow."""
+    """Every measurement that was asked for, measured or not, and the comparisons that they allow.
+
+    ``findings`` are of rules M01 to M07: why the times of an implementation are not those of the loss.
+    """
 
     loss: str
     seed: int
@@ -114,6 +118,7 @@ class Benchmark:
     measurements: tuple[Measurement, ...]
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     def frame(self) -> pd.DataFrame:
         """One row per measurement; times in seconds per call, costs in bytes and calls, sizes also as ``size_<symbol>``."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from time import perf_counter, process_time, sleep, thread_time, time
+from time import clock_gettime, perf_counter, process_time, sleep, thread_time, time
 from types import ModuleType
 
-__all__ = ["held", "perf_counter", "process_time", "sleep", "thread_time", "time"]
+__all__ = ["clock_gettime", "held", "perf_counter", "process_time", "sleep", "thread_time", "time"]
 
 
 def held(module: ModuleType) -> ModuleType:

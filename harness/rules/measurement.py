@@ -71,7 +71,7 @@ def time_is_possible(trial: Trial) -> Mismatch | None:
 def digits_are_those_of_the_inputs(trial: Trial) -> Mismatch | None:
     """At the sizes that are timed, no step is computed in a narrower dtype than the inputs have, where digits are lost by it.
 
-        max |v - v_reference| <= 64 eps max |v_reference|,   for the value and each gradient
+        max |v - v_reference| <= eps / 4 max |v_reference|,   for the value and each gradient, eps of the narrower dtype
 
     What is stored in fewer bits without loss, such as a mask, is well.
     """

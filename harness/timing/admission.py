@@ -341,7 +341,9 @@ def fewer_digits(trial: Trial, reference: Trial, cell: Cell) -> str:
         return ""
     pairs = [(v, w) for v, w in zip(trial.values, reference.values, strict=True) if w.numel() and v.shape == w.shape]
     off = max((float((v - w).abs().max()) / (float(w.abs().max()) or 1.0) for v, w in pairs), default=0.0)
-    allowed = FEWER_DIGITS * torch.finfo(dtype).eps
+    allowed = (
+        FEWER_DIGITS * torch.finfo({1: torch.float8_e4m3fn, 2: torch.float16, 4: torch.float32}[trial.narrowest]).eps
+    )
     if not off > allowed:
         return ""
     return (

@@ -148,8 +148,9 @@ LEAST_READ_BYTES = 2**18
 # A clock outside sees a round trip more than the one inside, 10 us to 100 us of a block's 2 ms, and on a busy machine now and
 # then 10 ms, which is not processor time.  Of one thread the processor time is at most the wall time.
 CLOCKS_APART = 1.25
-# What is computed in half the digits is off by 2 ** -12 of the largest element; by rounding in all of them, by a few units.
-FEWER_DIGITS = 64
+# Of the unit of the narrower dtype: what is computed in it is off by half of that and more, of the largest element; what is
+# only kept in it without loss is off by what rounding in all digits makes, 1e-4 at most in a long sum in float32.
+FEWER_DIGITS = 0.25
 
 # Sizes where a declaration names none: overhead-bound, mixed, and large enough to show growth.
 LADDER = (8, 64, 512)

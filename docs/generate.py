@@ -30,6 +30,7 @@ GROUPS = {
     "S": "State",
     "T": "Transforms",
     "P": "Costs",
+    "M": "Times",
     "X": "Crashes",
 }
 

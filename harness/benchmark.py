@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 import os
-import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from statistics import median
 
 import torch
 
+from harness import rules
 from harness.dims import Size
 from harness.errors import DeclarationError, HarnessError
 from harness.measurement import Benchmark, Comparison, Measurement, rounds_in_common
+from harness.results import Finding
 from harness.spec import LossSpec
 from harness.timing import arguments
 from harness.timing.compiled import own_cache
@@ -111,10 +113,27 @@ def benchmark(
         session.admit_all()
         if timed:
             session.time_all()
+    session.refuse_violators()
     measurements = tuple(_measurement(session, at, name, untimed) for at in range(len(cells)) for name in names)
     measurements = tuple(_estimated(session, measurements, position) for position in range(len(measurements)))
     comparisons = _comparisons(session, measurements)
-    return Benchmark(spec.name, seed, session.environment, measurements, comparisons, tuple(session.notes))
+    return Benchmark(
+        spec.name, seed, session.environment, measurements, comparisons, tuple(session.notes), _findings(session)
+    )
+
+
+def _findings(session: Session) -> tuple[Finding, ...]:
+    """One of each rule and implementation; a compiled variant is only not ranked."""
+    found: dict[tuple[str, str], Finding] = {}
+    for (at, name), (code, text) in sorted(session.violations.items()):
+        rule, cell = rules.find(code), session.cells[at]
+        if (name, code) in found or name not in session.spec.implementations:
+            continue
+        message = f"{session.spec.name} / {name} / {code} {rule.title} / {cell.dtype} / {cell.device}\n  {text}"
+        where, _, more = text.partition(" = ")
+        evidence = {"where": where, "came": more, "aspect": cell.pass_name, "device": cell.device}
+        found[name, code] = Finding(code, rule.severity, name, message, evidence, hint=f"to mend: {rule.mend}")
+    return tuple(found.values())
 
 
 def _measurement(session: Session, at: int, name: str, untimed: str) -> Measurement:
@@ -182,7 +201,7 @@ def _fewer_rounds(session: Session, at: int, name: str, times: Sequence[float]) 
     done = f"{len(times)} of {session.rounds} rounds"
     if name not in session.unsettled(at):
         return f"{done}: they settled {'every comparison with it' if name == session.names[0] else 'its comparison'}"
-    each = f"one call takes {statistics.median(times):.2g} s"
+    each = f"one call takes {median(times):.2g} s"
     each += " and emptying the caches before it more" if session.cells[at].cache == "cold" else ""
     return f"{done}: {each}, and the budget of {session.budget_s:g} s has no time for more"
 

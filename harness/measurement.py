@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from harness.dims import Size
+from harness.results import Finding
 from harness.timing.admission import Status
 from harness.timing.costs import Costs
 from harness.timing.statistics import Verdict
@@ -75,7 +76,7 @@ class Measurement:
     @property
     def median_seconds(self) -> float | None:
         """Median of the rounds, in seconds per call; ``None`` (unknown) where nothing was measured."""
-        return statistics.median(self.seconds_per_call) if self.seconds_per_call else None
+        return median(self.seconds_per_call) if self.seconds_per_call else None
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Every measurement that was asked for, measured or not, and the comparisons that they allow."""
+    """Every measurement that was asked for, measured or not, and the comparisons that they allow.
+
+    ``findings`` are of rules M01 to M07: why the times of an implementation are not those of the loss.
+    """
 
     loss: str
     seed: int
@@ -114,6 +118,7 @@ class Benchmark:
     measurements: tuple[Measurement, ...]
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     def frame(self) -> pd.DataFrame:
         """One row per measurement; times in seconds per call, costs in bytes and calls, sizes also as ``size_<symbol>``."""

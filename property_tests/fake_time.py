@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
+
+from harness.timing import timers
 
 # Seconds that no machine needs: a budget of so many decides nothing, and is not waited for.
 AMPLE_S = 3600.0
@@ -15,7 +16,7 @@ Put = Callable[[Any, str, Any], None]
 
 
 class FakeTime:
-    """What stands in for the module `time`: whoever sleeps moves it, and works all the while."""
+    """What stands in for the timers: whoever sleeps moves it, and works all the while."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -23,7 +24,7 @@ class FakeTime:
     def perf_counter(self) -> float:
         return self.now
 
-    monotonic = thread_time = time = perf_counter
+    monotonic = process_time = thread_time = time = perf_counter
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -48,5 +49,5 @@ def install(fake: FakeTime, put: Put = setattr) -> None:
     """
     starting = ("harness.timing.worker", "harness.timing.processes")
     for name, module in list(sys.modules.items()):
-        if name.startswith("harness.timing.") and name not in starting and vars(module).get("time") is time:
+        if name.startswith("harness.timing.") and name not in starting and vars(module).get("time") is timers:
             put(module, "time", fake)

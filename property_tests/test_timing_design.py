@@ -99,7 +99,7 @@ class ScriptedClock:
 
 
 def rounds_by(monkeypatch, seconds, reference, *, rounds=8, looks=(3, 6)):
-    monkeypatch.setattr(design, "clock_for", lambda cell: ScriptedClock(seconds))
+    monkeypatch.setattr(design, "clock_for", lambda *_: ScriptedClock(seconds))
     spec = spec_of("scripted", **dict.fromkeys(seconds, vectorized))
     found = measured([Heat(CELL, dict.fromkeys(seconds, Contestant(1e-4)), rounds, reference)], looks=looks, spec=spec)
     return {name: len(found[0, name].seconds_per_call) for name in seconds}

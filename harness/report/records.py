@@ -157,6 +157,7 @@ def from_benchmark(spec: LossSpec, benchmark: Benchmark) -> LossRecord:
     )
     return replace(
         empty(spec),
+        findings=in_order([_finding(finding, finding.evidence["device"], "") for finding in benchmark.findings]),
         measurements=measurements,
         comparisons=comparisons,
         growths=tuple(_growth(growth) for growth in growths(benchmark)),

@@ -24,6 +24,7 @@ from harness.rules import (
     leaks,
     leftovers,
     lengths,
+    measurement,
     modes,
     overflow,
     precision,
@@ -72,7 +73,8 @@ BATTERY: tuple[Rule, ...] = (
     *faking.RULES,
     *compiling.RULES,
 )
-DOCUMENTED: tuple[Rule, ...] = (*BATTERY, X01)  # codes that a finding may have; X01 is found by running, not planned
+# Codes that a finding may have; those of times and X01 are found by running, not planned.
+DOCUMENTED: tuple[Rule, ...] = (*BATTERY, *measurement.RULES, X01)
 
 
 def find(code: str) -> Rule:

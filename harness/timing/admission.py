@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -15,11 +14,12 @@ from harness.errors import DeclarationError, told_in_a_line
 from harness.evaluation import LossRaised, is_out_of_memory
 from harness.spec import LossSpec
 from harness.timing import costs
+from harness.timing import timers as time
 from harness.timing.agreement import difference, not_finite
 from harness.timing.clocks import waiting_for
 from harness.timing.compilation import Compilation
 from harness.timing.compiled import compiling, first_calls
-from harness.timing.constants import AGREEMENT, COUNTED_CALL_S, COUNTED_PART, LATE, LOOP_CALLS
+from harness.timing.constants import AGREEMENT, COUNTED_CALL_S, COUNTED_PART, FEWER_DIGITS, LATE, LOOP_CALLS
 from harness.timing.costs import Costs, Counter, TookTooLong
 from harness.timing.devices import current, out_of_memory, release
 from harness.timing.user_code import RAISED, printing_to_stderr
@@ -43,6 +43,8 @@ class Trial:
         compile_seconds: how much longer the first call of a compiled variant took than the second.
         start_seconds: on a device, how much longer the first call of any other took than the second: it loads kernels, and
             compiles those that are compiled where they are first called, as Triton's are.
+        narrowest: bytes of an element of the narrowest floating tensor that it made.
+        violation: code of a rule that its time would break, and what was seen of it; empty where there is none.
     """
 
     status: Status
@@ -53,6 +55,8 @@ class Trial:
     fits: bool = True
     compile_seconds: float | None = None
     start_seconds: float = 0.0
+    narrowest: int = 8
+    violation: tuple[str, str] = ("", "")
 
 
 Trials = dict[Pass, Trial]
@@ -98,7 +102,7 @@ class _Run:
             for pass_name, (taken, found) in reached.items():
                 seconds = max(taken - COUNTED_CALL_S * (found.aten_calls or 0), (1 - COUNTED_PART) * taken)
                 values = self.values(loss, pass_name) if loss is not None else ()
-                self.trials[pass_name] = Trial("measured", "", seconds, found, values)
+                self.trials[pass_name] = Trial("measured", "", seconds, found, values, narrowest=counter.narrowest)
 
     def _now(self) -> float:
         """The time, once a device that works beside the host has done what it was given."""
@@ -202,6 +206,12 @@ def _admitted(
         trial, other = trials[pass_name], compared[pass_name]
         if trial.status != "measured" or other.status != "measured":
             trials[pass_name] = trial if trial.status != "measured" else other
+            continue
+        narrow = (
+            "" if spec.computes_in or pass_name not in reference else fewer_digits(trial, reference[pass_name], cell)
+        )
+        if narrow:
+            trials[pass_name] = Trial("failed", narrow, violation=("M07", narrow))
             continue
         trials[pass_name] = _judged(trial, other.values, pass_name, reference, tensors, spec.differentiable, cell)
     return trials if is_compiled else _with_warm_costs(run, trials, until - time.perf_counter())
@@ -319,6 +329,28 @@ def _judged(
     if problem is not None:
         return Trial("failed", problem)
     return replace(trial, values=values)
+
+
+def fewer_digits(trial: Trial, reference: Trial, cell: Cell) -> str:
+    """What says that a loss computes in a narrower dtype than it is given and the reference uses, and loses digits by it."""
+    dtype = getattr(torch, cell.dtype)
+    if (
+        trial.status != "measured"
+        or not trial.narrowest < dtype.itemsize <= reference.narrowest
+        or dtype not in AGREEMENT
+    ):
+        return ""
+    pairs = [(v, w) for v, w in zip(trial.values, reference.values, strict=True) if w.numel() and v.shape == w.shape]
+    off = max((float((v - w).abs().max()) / (float(w.abs().max()) or 1.0) for v, w in pairs), default=0.0)
+    allowed = (
+        FEWER_DIGITS * torch.finfo({1: torch.float8_e4m3fn, 2: torch.float16, 4: torch.float32}[trial.narrowest]).eps
+    )
+    if not off > allowed:
+        return ""
+    return (
+        f"the narrowest floating tensor that it computes at {cell} = {8 * trial.narrowest} bits, but should be the "
+        f"{8 * dtype.itemsize} that it is given (off by {off:.2g} of the largest element, allowed {allowed:.1g})"
+    )
 
 
 def _with_warm_costs(run: _Run, trials: Trials, seconds: float) -> Trials:

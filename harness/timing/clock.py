@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Protocol
 
 import torch
+
+from harness.timing import timers as time
 
 Call = Callable[[], object]
 Result = Callable[[], torch.Tensor]

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 
 import torch
 
+from harness.timing import timers as time
 from harness.timing.clock import Call, Clock, Result, repeat_until
 from harness.timing.cold import Flush
 from harness.timing.collection import no_collection
 from harness.timing.constants import COLD_CALLS, WARM_UP_S
 from harness.timing.cuda import EventClock, GraphClock
+from harness.timing.keeper import Witness
 from harness.timing.workload import Cell
 
 
-def clock_for(cell: Cell) -> Clock:
+def clock_for(cell: Cell, witness: Witness | None = None) -> Clock:
     """The clock of a cell: events or the replay of a graph on a CUDA device, else the host's wall clock."""
     device = torch.device(cell.device)
     flush = Flush(device) if cell.cache == "cold" else None
     if cell.clock == "graph":
-        return GraphClock(device, flush)
+        return GraphClock(device, flush, witness)
     if cell.clock == "events":
-        return EventClock(device, flush)
-    return WallClock(waiting_for(device), flush)
+        return EventClock(device, flush, witness)
+    return WallClock(waiting_for(device), flush, witness)
 
 
 def waiting_for(device: torch.device) -> Callable[[], None] | None:
@@ -42,10 +43,16 @@ class WallClock:
     Args:
         synchronize: waits for a device that works beside the host.
         flush: empties the caches; it runs before every call, which is then timed on its own.
+        witness: the clock of another process, which is told when what is timed begins and ends.
     """
 
-    def __init__(self, synchronize: Callable[[], None] | None = None, flush: Call | None = None) -> None:
-        self._synchronize, self._flush = synchronize, flush
+    def __init__(
+        self,
+        synchronize: Callable[[], None] | None = None,
+        flush: Call | None = None,
+        witness: Witness | None = None,
+    ) -> None:
+        self._synchronize, self._flush, self._witness = synchronize, flush, witness or Witness()
         self.most_calls = sys.maxsize if flush is None else COLD_CALLS["cpu"]
         self.idle_s: float | None = None
 
@@ -76,13 +83,16 @@ class WallClock:
     def _timed(self, call: Call, calls: int) -> tuple[float, float]:
         """Seconds of the calls, and those of them in which this thread did not run."""
         self._wait()
+        self._witness.begin()
         worked = time.thread_time()
         begin = time.perf_counter()
         for _ in range(calls):
             call()
         self._wait()
         seconds = time.perf_counter() - begin
-        return seconds, max(0.0, seconds - (time.thread_time() - worked))
+        idle_s = max(0.0, seconds - (time.thread_time() - worked))
+        self._witness.end(seconds)
+        return seconds, idle_s
 
     def _wait(self) -> None:
         if self._synchronize is not None:

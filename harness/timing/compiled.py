@@ -7,7 +7,6 @@ import functools
 import os
 import shutil
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import told_in_a_line
+from harness.timing import timers as time
 from harness.timing.compilation import Compilation, compilation
 
 if TYPE_CHECKING:

@@ -125,6 +125,33 @@ AGREEMENT = {torch.float64: 1e-6, torch.float32: 1e-3}
 # function under the same name.
 SAME_FUNCTION = 1e-2
 
+# After its rounds, an implementation is called on inputs that nobody has seen: as many as are quick to make, which takes about
+# 50 ns an element, and of which the least disturbed tells what a call takes.  What is remembered from call to call makes those
+# that were timed tens of times quicker; what only lies in a cache of the processor, never three times.  A single call has its
+# own cold start, on a device also a launch and a wait.
+MOST_UNSEEN = 8
+TIMED_BATCHES = (
+    2  # inputs that blocks take in turn: nothing that is remembered by place, value or version is right for both
+)
+AUDIT_SHARE = 0.1  # of the time that a heat has
+UNSEEN_ELEMENTS = 2**18
+SEEN_BEFORE = 3.0
+SEEN_BEFORE_S = {"cpu": 50e-6, "cuda": 500e-6}
+# What other threads take while the one that was timed only waits; a pool that is idle takes nothing.
+SETTLE_S = 5e-3
+LEFT_OVER_S = 0.5e-3
+
+# No loss reads its inputs twice as quickly as the quicker of a sum and a dot product reads as many bytes.  Below 256 KiB the
+# start of a kernel is a part of both.
+FASTER_THAN_A_SUM = 2.0
+LEAST_READ_BYTES = 2**18
+# A clock outside sees a round trip more than the one inside, 10 us to 100 us of a block's 2 ms, and on a busy machine now and
+# then 10 ms, which is not processor time.  Of one thread the processor time is at most the wall time.
+CLOCKS_APART = 1.25
+# Of the unit of the narrower dtype: what is computed in it is off by half of that and more, of the largest element; what is
+# only kept in it without loss is off by what rounding in all digits makes, 1e-4 at most in a long sum in float32.
+FEWER_DIGITS = 0.25
+
 # Sizes where a declaration names none: overhead-bound, mixed, and large enough to show growth.
 LADDER = (8, 64, 512)
 # 2 ** 22 float32 elements are 16 MiB: beyond a core's own caches, and quick to make.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from harness.aten.calls import Call, describe
 from harness.aten.kernels import kernel_of
 from harness.aten.storages import Storages, components
 from harness.dispatch import Watch, host_read
+from harness.timing import timers as time
 from harness.timing.allocator import cpu_peak_bytes, cuda_peak_bytes
 from harness.timing.collection import no_collection
 from harness.timing.flops import flops
@@ -101,6 +101,7 @@ class _Watch(Watch):
         self.flops = self.product_flops = self.flops_left_out = 0
         self.storages = Storages()
         self.paused = False
+        self.narrowest = 8
         self._deadline = time.perf_counter() + seconds
 
     def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -122,6 +123,7 @@ class _Watch(Watch):
         self.read += read
         self.written += written
         self.storages.make([result.part for result in call.made])
+        self.narrowest = min([self.narrowest, *(m.part.itemsize for m in call.made if m.part.is_floating_point())])
         self.host_reads += host_read(func, call.positional) is not None
         if not read and not written:
             return
@@ -181,6 +183,11 @@ class Counter:
     def keep(self, returned: Tensor) -> None:
         """Count what lives on until backward beside what was returned, also where no graph saves it: as ``ctx.x`` for one."""
         self._watch.storages.keep(returned)
+
+    @property
+    def narrowest(self) -> int:
+        """Bytes of an element of the narrowest floating tensor that was made."""
+        return self._watch.narrowest
 
     @property
     def costs(self) -> Costs:

@@ -11,6 +11,7 @@ from harness.timing.capture import captured
 from harness.timing.clock import Call, Result, repeat_until
 from harness.timing.collection import no_collection
 from harness.timing.constants import CAPTURE_WARM_UPS, COLD_CALLS, WARM_UP_S
+from harness.timing.keeper import Witness
 
 Span = tuple[torch.cuda.Event, torch.cuda.Event]
 
@@ -21,12 +22,13 @@ class EventClock:
     Args:
         device: the device, which is made the current one.
         flush: empties the caches; it runs on the same stream before every call, which then has two events of its own.
+        witness: the clock of another process, which sees what all streams of the device take together, where caches are warm.
     """
 
     idle_s: float | None = None  # the device works on while this thread is away
 
-    def __init__(self, device: torch.device, flush: Call | None = None) -> None:
-        self._device, self._flush = device, flush
+    def __init__(self, device: torch.device, flush: Call | None = None, witness: Witness | None = None) -> None:
+        self._device, self._flush, self._witness = device, flush, witness or Witness()
         self.most_calls = sys.maxsize if flush is None else COLD_CALLS["cuda"]
         self._spans: list[Span] = []
 
@@ -48,7 +50,10 @@ class EventClock:
             spans = self._recorded(1 if self._flush is None else calls)
             self._wait()
             if self._flush is None:
+                self._witness.begin()
                 self._time(spans[0], call, calls)
+                self._wait()
+                self._witness.end(float(spans[0][0].elapsed_time(spans[0][1])) / 1000)
             else:
                 for span in spans:
                     self._flush()

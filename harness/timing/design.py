@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import random
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -16,22 +16,29 @@ import torch
 from harness.errors import told
 from harness.evaluation import LossRaised, is_out_of_memory
 from harness.spec import LossSpec
+from harness.timing import timers as time
+from harness.timing.agreement import Values
+from harness.timing.audit import Audit, Batches, audited, condition, impossible, judged, least_bytes, read, values_of
 from harness.timing.clock import Call, Clock, NotTimeable
 from harness.timing.clocks import clock_for, waiting_for
 from harness.timing.compiled import compiling
 from harness.timing.constants import (
+    AUDIT_SHARE,
     BLOCK_HEADROOM,
     BLOCK_S,
     CAPTURE_WARM_UPS,
+    MOST_UNSEEN,
     SET_UP_S,
     SLOW_CALL_S,
+    TIMED_BATCHES,
 )
 from harness.timing.devices import current, lost, out_of_memory, release
+from harness.timing.keeper import Outside, Witness
 from harness.timing.quiet import Quiet
 from harness.timing.statistics import paired_ratio
 from harness.timing.user_code import RAISED
 from harness.timing.variants import eager_name, variants_of
-from harness.timing.workload import Cell, Workload, inputs
+from harness.timing.workload import Cell, Workload
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,9 @@ class Samples:
         seconds_per_call: one per round, in the order of the rounds.
         loss: the largest element of the loss, so that another process can tell that it timed the same function.
         repeated: how many blocks were run again, because another process had the core during them.
+        violations: code of a rule, and what was seen of it.
+        blocks: number of each block by the process that holds the clock, and its seconds inside.
+        outside: what that process saw of them; ``None`` without one.
     """
 
     heat: int
@@ -104,6 +114,9 @@ class Samples:
     seconds_per_call: tuple[float, ...] = field(default=())
     loss: float | None = None
     repeated: int = 0
+    violations: tuple[tuple[str, str], ...] = ()
+    blocks: tuple[tuple[int, float], ...] = ()
+    outside: Outside | None = None
 
 
 def calibrate(clock: Clock, call: Call) -> int:
@@ -160,6 +173,7 @@ def measure(
     seed: int,
     process: int,
     report: Callable[[Samples], None],
+    witness: Witness | None = None,
 ) -> None:
     """Time every heat in this process, and report each implementation's samples as soon as its heat is over.
 
@@ -175,12 +189,14 @@ def measure(
         seed: of inputs and order.
         process: number of this process; each has the same inputs and an order of its own.
         report: called with each result.
+        witness: the clock of another process.
     """
+    witness = witness or Witness()
     until = time.perf_counter() + seconds
     for position, heat in enumerate(heats):
         generator = random.Random(f"{seed} {process} {heat.cell}")
         later = _expected(heats[position + 1 :])
-        for samples in _Race(spec, position, heat, seed).run(looks, until, later, generator):
+        for samples in _Race(spec, position, heat, seed, process, witness).run(looks, until, later, generator):
             report(samples)
 
 
@@ -194,21 +210,61 @@ def _expected(heats: Sequence[Heat]) -> dict[str, float]:
     }
 
 
+def _read(call: Callable[[], torch.Tensor]) -> torch.Tensor:
+    return read(call())
+
+
+class _Entry:
+    """One implementation in one heat: built once, and bound to each of the inputs that are timed in turn."""
+
+    def __init__(self, spec: LossSpec, name: str, batches: Batches) -> None:
+        self.timed = batches.copies(batches.timed)
+        self.works = [Workload(spec, name, self.timed[0])]
+        self.works += [self.works[0].on(batch) for batch in self.timed[1:]]
+        self.calls: list[Callable[[], torch.Tensor]] = []
+        self._state = self.works[0].state()
+        self._bumped = [] if batches.cell.pass_name == "backward" else list(spec.inputs)
+
+    def turn(self, number: int) -> Call:
+        """The call of a round, on inputs of a new version."""
+        at = number % len(self.calls)
+        for name in self._bumped:
+            torch.autograd.graph.increment_version(self.timed[at][name])
+        return self.calls[at]
+
+    def audited(self, batches: Batches, wait: Callable[[], None] | None, most: int) -> Audit:
+        """See `harness.timing.audit.audited`."""
+        return audited(self.works[0], batches, self.timed, self._state, wait, most=most)
+
+    def expected(self, batches: Batches, audit: Audit) -> tuple[list[Values], list[float]]:
+        """Loss and gradients of the reference on the unseen inputs, and the size that rounding is relative to there."""
+        values, chosen = list(audit.values), batches.unseen[: len(audit.values)]
+        if batches.cell.pass_name == "forward":
+            works = [self.works[0].on(batch) for batch in batches.copies(chosen, self.timed[0])]
+            values = [values_of(work.full(), work.leaves) for work in works]
+        leaves = [[batch[name] for name in batches.spec.differentiable] for batch in chosen]
+        return values, [condition(found, mine) for found, mine in zip(values, leaves, strict=True)]
+
+
 class _Race:
     """One heat in one process."""
 
-    def __init__(self, spec: LossSpec, position: int, heat: Heat, seed: int) -> None:
-        self.spec, self.position, self.heat, self.seed = spec, position, heat, seed
-        self.clock = clock_for(heat.cell)
+    def __init__(self, spec: LossSpec, position: int, heat: Heat, seed: int, process: int, witness: Witness) -> None:
+        self.spec, self.position, self.heat, self.seed, self.process = spec, position, heat, seed, process
+        self.clock, self._witness = clock_for(heat.cell, witness), witness
+        self.blocks: dict[str, list[tuple[int, float]]] = {}
         self._wait = waiting_for(torch.device(heat.cell.device))
         self.lost: str | None = None
-        self.calls: dict[str, Call] = {}
+        self.entries: dict[str, _Entry] = {}
         self.calls_per_block: dict[str, int] = {}
         self.block_s: dict[str, float] = {}
         self.losses: dict[str, float] = {}
         self.quiet = Quiet()
         self.repeated: Counter[str] = Counter()
         self.dropped: list[Samples] = []
+        self.batches: Batches | None = None
+        self.bandwidths: dict[int, float] = {}
+        self.violations: dict[str, tuple[tuple[str, str], ...]] = {}
 
     def run(
         self, looks: Sequence[int], until: float, later: Mapping[str, float], generator: random.Random
@@ -237,13 +293,16 @@ class _Race:
                 self._prepare(name, contestant)
             except RAISED as error:  # whatever a user's loss raises
                 self._drop_for(name, error)
-            if name not in self.calls and not self.lost:
+            if name not in self.entries and not self.lost:
                 release(self.heat.cell.device)  # here, where no traceback holds the tensors any more
-        if not self.calls:
+        if not self.entries:
             return self.dropped
-        planned = affordable({**self.block_s, **later}, self.heat.rounds, until - time.perf_counter())
-        times = self._rounds({name: planned[name] for name in self.calls}, looks, until, generator)
-        return self.dropped + [self._samples(name, times[name]) for name in self.calls]
+        left = until - time.perf_counter()
+        kept = min(sum(self._audit_s(name) for name in self.entries), AUDIT_SHARE * max(left, 0.0))
+        planned = affordable({**self.block_s, **later}, self.heat.rounds, left - kept)
+        times = self._rounds({name: planned[name] for name in self.entries}, looks, until - kept, generator)
+        self._audit(times, until)
+        return self.dropped + [self._samples(name, times[name]) for name in self.entries]
 
     def _drop_for(self, name: str, error: BaseException) -> None:
         """Drop who raised, with the status that fits."""
@@ -261,8 +320,9 @@ class _Race:
 
     def _prepare(self, name: str, contestant: Contestant) -> None:
         cell = self.heat.cell
-        workload = Workload(self.spec, name, inputs(self.spec, cell, self.seed))  # own tensors: one may write into them
-        call = self.clock.prepare(lambda: workload.call(cell.pass_name))
+        entry = _Entry(self.spec, name, self._batches())  # own tensors: one may write into them
+        entry.calls = [self.clock.prepare(partial(work.call, cell.pass_name)) for work in entry.works]
+        call = entry.calls[0]
         calls = contestant.calls_per_block
         seconds = contestant.seconds
         if seconds >= SLOW_CALL_S and (contestant.compile_s or cell.device != "cpu"):
@@ -270,11 +330,62 @@ class _Race:
         if seconds >= SLOW_CALL_S:
             calls, self.block_s[name] = 1, seconds
         else:
-            self.losses[name] = float(call().detach().double().abs().max())
+            loss = call()
+            self.losses[name] = float(loss.detach().double().abs().max())
+            if type(loss) is not torch.Tensor:
+                entry.calls = [partial(_read, call) for call in entry.calls]
+                call = entry.calls[0]
             self.clock.warm_up(call)
             calls = calibrate(self.clock, call) if calls is None else calls
+            self._witness.taken()  # what calibrates is not what is timed
             self._block(name, call, calls)
-        self.calls_per_block[name], self.calls[name] = calls, call
+        self.calls_per_block[name], self.entries[name] = calls, entry
+
+    def _batches(self) -> Batches:
+        """Inputs of the heat, made for the first who needs them: values, addresses and versions change from block to block.
+
+        A graph is captured with its addresses, and a graph of autograd that is kept for its backward pass holds memory.
+        """
+        if self.batches is None:
+            cell = self.heat.cell
+            is_kept = cell.clock == "graph" or cell.pass_name == "backward"
+            self.batches = Batches(self.spec, cell, self.seed, self.process, 1 if is_kept else TIMED_BATCHES)
+        return self.batches
+
+    def _audit_s(self, name: str) -> float:
+        each = self.block_s[name] / self.calls_per_block[name]
+        return each * min(MOST_UNSEEN, self.calls_per_block[name])
+
+    def _audit(self, times: Mapping[str, Sequence[float]], until: float) -> None:
+        """Call everyone on inputs that nobody has seen; the reference comes last, so that its results lie nowhere before."""
+        base, audits = self.heat.reference, {}
+        for name in sorted(self.entries, key=lambda name: name == base):
+            if time.perf_counter() + self._audit_s(name) > until or self.lost or not times[name]:
+                continue
+            most = min(MOST_UNSEEN, self.calls_per_block[name])
+            try:
+                audits[name] = self.entries[name].audited(self._batches(), self._wait, most)
+            except RAISED as error:  # a loss may raise on its first new input
+                self._drop_for(name, error)
+                del self.entries[name]
+        expected: Sequence[Values] = ()
+        sizes: list[float] = []
+        if base in audits and base in self.entries and not audits[base].is_running:
+            expected, sizes = self.entries[base].expected(self._batches(), audits[base])
+        for name, audit in audits.items():
+            held = [] if name == base else expected
+            cell, differentiable = self.heat.cell, self.spec.differentiable
+            first = self.losses.get(name)
+            found = judged(audit, held, sizes, times[name], cell, differentiable, base, first)
+            known = expected[0] if expected else audit.values[0]
+            found += impossible(cell, least_bytes(self.spec, cell, known), self._bandwidth, times[name])
+            self.violations[name] = tuple((violation.code, violation.text) for violation in found)
+
+    def _bandwidth(self, count: int) -> float:
+        """Bytes that can be read in a second, measured once in a heat."""
+        if count not in self.bandwidths:
+            self.bandwidths[count] = self._witness.bandwidth(count)
+        return self.bandwidths[count]
 
     def _first_s(self, call: Call) -> float:
         begin = time.perf_counter()
@@ -289,29 +400,31 @@ class _Race:
         before = self.quiet.repeated
         seconds = self.quiet.run(lambda: self.clock.block(call, calls), call, lambda: self.clock.idle_s)
         self.repeated[name] += self.quiet.repeated - before
+        self.blocks.setdefault(name, []).extend(self._witness.taken())
         self.block_s[name] = time.perf_counter() - begin
         return seconds
 
     def _rounds(
         self, planned: Mapping[str, int], looks: Sequence[int], until: float, generator: random.Random
     ) -> dict[str, list[float]]:
-        times: dict[str, list[float]] = {name: [] for name in self.calls}
+        times: dict[str, list[float]] = {name: [] for name in self.entries}
         running = dict(planned)
         for number in range(max(planned.values())):
-            for name in order([name for name in self.calls if number < running[name]], generator):
+            for name in order([name for name in self.entries if number < running[name]], generator):
                 if number and time.perf_counter() + self.block_s[name] > until:
                     running[name] = number  # for good: a gap would pair its later rounds with the wrong ones
                     continue
                 try:
+                    call = self.entries[name].turn(number)
                     if self.calls_per_block[name] > 1:
-                        self.calls[name]()  # whoever ran before has filled the caches with its own data
-                    seconds = self._block(name, self.calls[name], self.calls_per_block[name])
+                        call()  # whoever ran before has filled the caches with its own data
+                    seconds = self._block(name, call, self.calls_per_block[name])
                 except RAISED as error:  # a loss may raise in its thousandth call
                     self._drop_for(name, error)
-                    del self.calls[name]
+                    del self.entries[name]
                 else:
                     times[name].append(seconds / self.calls_per_block[name])
-                if name not in self.calls and not self.lost:
+                if name not in self.entries and not self.lost:
                     release(self.heat.cell.device)  # here, where no traceback holds the tensors any more
             if number + 1 in looks:
                 running.update(dict.fromkeys(self._decided(times, running, number + 1), number + 1))
@@ -320,15 +433,15 @@ class _Race:
     def _decided(self, times: Mapping[str, Sequence[float]], running: Mapping[str, int], rounds: int) -> list[str]:
         """Who is far from all that it is compared with; the reference too, once nobody is left to run beside it."""
         base = self.heat.reference
-        if base not in self.calls or len(times[base]) < rounds:
+        if base not in self.entries or len(times[base]) < rounds:
             return []
-        others = [name for name in self.calls if name != base and running[name] > rounds]
+        others = [name for name in self.entries if name != base and running[name] > rounds]
         far = [
             name
             for name in others
             if all(
                 paired_ratio(times[rival][:rounds], times[name], [0] * rounds).is_far
-                for rival in (base, *variants_of(self.spec.implementations, name, list(self.calls)))
+                for rival in (base, *variants_of(self.spec.implementations, name, list(self.entries)))
                 if len(times[rival]) >= rounds
             )
         ]
@@ -347,4 +460,6 @@ class _Race:
             tuple(times),
             self.losses.get(name),
             self.repeated[name],
+            self.violations.get(name, ()),
+            tuple(self.blocks.get(name, ())),
         )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
+from harness.timing import timers as time
 from harness.timing.constants import (
     BLOCK_S,
     BLOCK_TRIES,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,11 +11,13 @@ import torch
 from harness import environment
 from harness.spec import LossSpec
 from harness.timing import costs
+from harness.timing import timers as time
 from harness.timing.admission import Trial, admit
 from harness.timing.compiled import unavailable_compiler
 from harness.timing.constants import (
     AGREEMENT,
     BUSY,
+    CLOCKS_APART,
     COMPILE_AGAIN,
     COMPILE_CALL_S,
     COMPILE_S,
@@ -44,6 +45,22 @@ from harness.timing.variants import eager_name, variants_of
 from harness.timing.workload import Cell, elements
 
 Entry = tuple[int, str]  # position of the cell, name of the implementation
+
+
+def clocks_apart(samples: Samples, cell: Cell) -> list[tuple[str, str]]:
+    """What says that blocks took longer by the clock of another process than by the one inside.
+
+    Processor time beyond the wall time of both clocks is that of further threads.
+    """
+    seen = samples.outside
+    if seen is None:
+        return []
+    works = min(seen.processor or 0.0, seen.wall)
+    apart = max(works, seen.rate or 0.0)
+    if apart <= CLOCKS_APART:
+        return []
+    text = f"{apart:.3g} times as long by the clock of another process as by the one inside, but should be as long"
+    return [("M01", f"{seen.blocks} blocks at {cell} = {text}")]
 
 
 class Session:
@@ -395,17 +412,42 @@ class Session:
         entry = (at, samples.implementation)
         if self.trials[entry].status != "measured":
             return
+        found = [*samples.violations, *clocks_apart(samples, self.cells[at])]
         if samples.status == "failed":
             self.trials[entry] = Trial("failed", f"raised while it was timed: {samples.reason}")
+        elif found:
+            self.trials[entry] = Trial("failed", found[0][1], violation=found[0])
         elif samples.status == "measured" and not self._same_function(entry, samples):
-            self.trials[entry] = Trial(
-                "failed",
+            text = (
                 f"in a fresh process its loss was {samples.loss:.6g} on the input on which it is "
-                f"{self._loss(entry):.6g} here; is the loss random, or declared in another way there?",
+                f"{self._loss(entry):.6g} here; is the loss random, or declared in another way there?"
             )
+            self.trials[entry] = Trial("failed", text, violation=("M02", text))
         if samples.calls_per_block:
             self._calls_per_block[entry] = samples.calls_per_block
-        self.samples.setdefault(entry, []).append((process, samples))
+        self.samples.setdefault(entry, []).append((process, self._charged(at, samples)))
+
+    def _charged(self, at: int, samples: Samples) -> Samples:
+        """The same samples; of who works on several threads, in the processor time of all of them, for others have one."""
+        ratio = samples.outside.processor if samples.outside is not None else None
+        if ratio is None or ratio <= CLOCKS_APART:
+            return samples
+        times = f"{samples.implementation} at {self.cells[at]}: it works on several threads, and its times are processor time"
+        self.notes += [times] if times not in self.notes else []
+        return replace(samples, seconds_per_call=tuple(ratio * seconds for seconds in samples.seconds_per_call))
+
+    @property
+    def violations(self) -> dict[Entry, tuple[str, str]]:
+        """Whose times are not those of the loss: code of the rule, and what was seen."""
+        return {entry: trial.violation for entry, trial in self.trials.items() if trial.violation[0]}
+
+    def refuse_violators(self) -> None:
+        """Rank nobody anywhere whose times are somewhere not those of the loss."""
+        for (position, name), (_, text) in self.violations.items():
+            for entry, trial in self.trials.items():
+                if entry[1] == name and trial.status == "measured":
+                    reason = f"not ranked, for what was seen at {self.cells[position]}: {text}"
+                    self.trials[entry] = replace(trial, status="failed", reason=reason)
 
     def _loss(self, entry: Entry) -> float:
         return float(self.trials[entry].values[0].abs().max())

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import statistics
+import math as _math
+import statistics as _statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
+import numpy
 import numpy.typing as npt
 
 from harness.timing.constants import (
@@ -22,6 +22,9 @@ from harness.timing.constants import (
     PRIOR_WEIGHT,
     RESAMPLES,
 )
+from harness.timing.timers import held
+
+math, np, statistics = held(_math), held(numpy), held(_statistics)
 
 Verdict = Literal["faster", "slower", "equivalent", "inconclusive"]
 
@@ -126,7 +129,7 @@ def paired_ratio(
     return Ratio(math.exp(centre), math.exp(min(low, centre)), math.exp(max(high, centre)))
 
 
-def _student(logs: npt.NDArray[np.float64]) -> tuple[float, float]:
+def _student(logs: npt.NDArray[numpy.float64]) -> tuple[float, float]:
     values = [float(value) for value in logs]
     freedom = PRIOR_WEIGHT + len(values) - 1
     variance = (PRIOR_WEIGHT * PRIOR_SCATTER**2 + (len(values) - 1) * statistics.variance(values)) / freedom
@@ -134,7 +137,7 @@ def _student(logs: npt.NDArray[np.float64]) -> tuple[float, float]:
     return statistics.fmean(values) - half, statistics.fmean(values) + half
 
 
-def _bootstrap(groups: Sequence[npt.NDArray[np.float64]], seed: int) -> tuple[float, float]:
+def _bootstrap(groups: Sequence[npt.NDArray[numpy.float64]], seed: int) -> tuple[float, float]:
     generator = np.random.default_rng(seed)
     counts = np.array([len(group) for group in groups])
     width = int(counts.max())
@@ -150,7 +153,7 @@ def _bootstrap(groups: Sequence[npt.NDArray[np.float64]], seed: int) -> tuple[fl
     return float(low), float(high)
 
 
-def _hierarchical(groups: Sequence[npt.NDArray[np.float64]]) -> tuple[float, float]:
+def _hierarchical(groups: Sequence[npt.NDArray[numpy.float64]]) -> tuple[float, float]:
     """Ends of the central 95 % of the posterior of the mean over all processes."""
     medians = np.array([np.median(group) for group in groups])
     counts = np.array([len(group) for group in groups])
@@ -168,7 +171,7 @@ def _hierarchical(groups: Sequence[npt.NDArray[np.float64]]) -> tuple[float, flo
     return _central(weights / weights.sum(), means, 1 / np.sqrt(total))
 
 
-def _scatter(groups: Sequence[npt.NDArray[np.float64]]) -> float:
+def _scatter(groups: Sequence[npt.NDArray[numpy.float64]]) -> float:
     """Standard deviation of rounds within a process, from the median difference of two, which few outliers do not move."""
     differences = [np.abs(group[:, None] - group)[np.triu_indices(len(group), 1)] for group in groups]
     every = np.concatenate(differences)
@@ -176,7 +179,7 @@ def _scatter(groups: Sequence[npt.NDArray[np.float64]]) -> float:
 
 
 def _central(
-    weights: npt.NDArray[np.float64], means: npt.NDArray[np.float64], deviations: npt.NDArray[np.float64]
+    weights: npt.NDArray[numpy.float64], means: npt.NDArray[numpy.float64], deviations: npt.NDArray[numpy.float64]
 ) -> tuple[float, float]:
     """The interval between whose ends 95 % of a mixture of normal distributions lie, as much below as above."""
     parts = list(zip(weights.tolist(), means.tolist(), (deviations * math.sqrt(2)).tolist(), strict=True))

@@ -11,20 +11,21 @@ import json
 import os
 import re
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 
 from harness import environment, locate
 from harness.errors import told
 from harness.spec import LossSpec
+from harness.timing import timers as time
 from harness.timing.compiled import unavailable_compiler
 from harness.timing.constants import LEAST_PROCESS_S, LOOKS
 from harness.timing.design import Heat, Samples, measure
 from harness.timing.devices import lost, unusable
+from harness.timing.keeper import Outside, Witness, forked
 from harness.timing.variants import eager_name
 
 # Set in workers: a file that calls benchmark() while it is loaded would start workers without end.
@@ -70,7 +71,7 @@ def load(job: Mapping[str, Any]) -> LossSpec:
     return spec
 
 
-def run(job: Mapping[str, Any], emit: Callable[[Mapping[str, Any]], None]) -> None:
+def run(job: Mapping[str, Any], emit: Callable[[Mapping[str, Any]], None], witness: Witness | None = None) -> None:
     """Load the spec and time the job's heats."""
     torch.set_num_threads(1)
     sys.path[:] = job["path"]  # what lies beside the harness in a checkout hides nothing of the user's
@@ -100,6 +101,7 @@ def run(job: Mapping[str, Any], emit: Callable[[Mapping[str, Any]], None]) -> No
         seed=job["seed"],
         process=job["process"],
         report=lambda samples: emit({"event": "samples", **asdict(samples)}),
+        witness=witness,
     )
     after = environment.gpu_states([device for device in devices if not lost(device)])
     emit({"event": "finished", "environment": {"gpu_states": {"before": before, "after": after}}})
@@ -125,25 +127,25 @@ def seconds_here(left_s: float, processes: int, start_s: float) -> float:
 def read_samples(line: Mapping[str, Any]) -> Samples:
     """The samples of a ``samples`` line."""
     fields = {key: value for key, value in line.items() if key != "event"}
-    return Samples(**{**fields, "seconds_per_call": tuple(fields["seconds_per_call"])})
+    violations = tuple((code, text) for code, text in fields["violations"])
+    outside = None if fields["outside"] is None else Outside(**fields["outside"])
+    times = tuple(fields["seconds_per_call"])
+    return Samples(**{**fields, "seconds_per_call": times, "violations": violations, "outside": outside})
 
 
-def _private_stdout() -> TextIO:
+def _private_stdout() -> int:
     """The real stdout, for the protocol alone: whatever the user's code or a C library prints goes to stderr."""
-    stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    kept = os.dup(1)
     os.dup2(2, 1)
-    return stream
+    return kept
 
 
 def main() -> None:
-    """Read a job, run it, answer."""
+    """Read a job, run it, answer through the process that holds the clock."""
     answers = _private_stdout()
     job = json.load(sys.stdin)
-
-    def emit(line: Mapping[str, Any]) -> None:
-        print(json.dumps(line), file=answers, flush=True)
-
-    run(job, emit)
+    witness = forked(answers)
+    run(job, witness.tell, witness)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import math
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from harness import dims
+from harness.aten.storages import components
 from harness.case import Case, Recipe
 from harness.dims import Size
 from harness.errors import DeclarationError, nearest
@@ -137,7 +139,9 @@ def checked_sizes(spec: LossSpec, sizes: Sequence[Mapping[str, Size]] | None) ->
     return complete
 
 
-def inputs(spec: LossSpec, cell: Cell, seed: int, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+def inputs(
+    spec: LossSpec, cell: Cell, seed: int, dtype: torch.dtype | None = None, batch: str = ""
+) -> dict[str, Tensor]:
     """Seeded smooth tensors of a cell; the differentiable ones are leaves that require grad.
 
     Args:
@@ -145,8 +149,10 @@ def inputs(spec: LossSpec, cell: Cell, seed: int, dtype: torch.dtype | None = No
         cell: sizes, device and dtype.
         seed: the same seed gives the same values in every process.
         dtype: computes in another dtype on the same (rounded) values.
+        batch: another name gives other inputs beside the same context, as the next batch of a training does.
     """
-    recipes = {name: Recipe(seed=zlib.crc32(f"{seed} {name}".encode()), mode="smooth") for name in spec.tensors}
+    seeds = {name: f"{seed} {name}" if name in spec.context else f"{seed} {batch}{name}" for name in spec.tensors}
+    recipes = {name: Recipe(seed=zlib.crc32(text.encode()), mode="smooth") for name, text in seeds.items()}
     case = Case(spec.name, dict(cell.sizes), recipes, dtype=cell.dtype, regime="large")
     made = case.materialize(spec, device=cell.device)
     if dtype is not None:
@@ -182,10 +188,28 @@ class Workload:
         self._made_of = (spec, name, tensors)
         candidate = Candidate(spec, eager or name)
         built = candidate.build(tensors)
-        self._call = _bound(built if eager is None else freshly_compiled(built), *candidate.arguments(tensors))
+        self._candidate, self._built = candidate, built
+        self._function = built if eager is None else freshly_compiled(built)
         self._select = candidate.select
-        self.leaves = [tensors[differentiable] for differentiable in spec.differentiable]
-        self._all_leaves = [*self.leaves, *(built.parameters() if isinstance(built, nn.Module) else ())]
+        self._bind(tensors)
+
+    def _bind(self, tensors: Mapping[str, Tensor]) -> None:
+        self._call = _bound(self._function, *self._candidate.arguments(tensors))
+        self.leaves = [tensors[differentiable] for differentiable in self._candidate.spec.differentiable]
+        learned = self._built.parameters() if isinstance(self._built, nn.Module) else ()
+        self._all_leaves = [*self.leaves, *learned]
+
+    def on(self, tensors: Mapping[str, Tensor]) -> Workload:
+        """What was built, bound to other tensors of the same sizes; the context that it was built with stays."""
+        other = copy.copy(self)
+        other._bind(tensors)
+        return other
+
+    def state(self) -> list[str]:
+        """A sum over each registered buffer: running statistics change it."""
+        buffers = self._built.buffers() if isinstance(self._built, nn.Module) else ()
+        parts = [part.detach() for buffer in buffers for part in components(buffer)]
+        return [str(float((part.abs() if part.is_complex() else part).double().sum())) for part in parts]
 
     def again(self) -> Workload:
         """The same one, built anew; a compiled variant of it is compiled anew."""

@@ -1,0 +1,285 @@
+"""What is asked of an implementation after its rounds: calls on inputs that it has never seen, held to the reference."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from harness.spec import LossSpec
+from harness.timing import timers as time
+from harness.timing.agreement import Values, difference, not_finite
+from harness.timing.constants import (
+    AGREEMENT,
+    FASTER_THAN_A_SUM,
+    LEAST_READ_BYTES,
+    LEFT_OVER_S,
+    MOST_UNSEEN,
+    SAME_FUNCTION,
+    SEEN_BEFORE,
+    SEEN_BEFORE_S,
+    SETTLE_S,
+    UNSEEN_ELEMENTS,
+)
+from harness.timing.workload import Cell, Workload, elements, inputs
+
+Batch = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Violation:
+    """Why the times of an implementation are not those of the loss.
+
+    Args:
+        code: of the rule that it breaks; see `harness.rules.measurement`.
+        text: what was seen, what should have been.
+    """
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What calls on unseen inputs showed.
+
+    Args:
+        seconds: of each call.
+        values: loss and gradients of each, in float64 on the CPU.
+        left_s: processor seconds that other threads of the process worked on after the calls had returned.
+        edited: inputs that do not hold any more what they held before the timing.
+        again: the largest element of the loss on the first of the inputs that were timed.
+        is_running: whether registered buffers changed, as running statistics do: then values depend on the number of calls.
+    """
+
+    seconds: Sequence[float]
+    values: Sequence[Values]
+    left_s: float
+    edited: Sequence[str]
+    again: float
+    is_running: bool
+
+
+class Batches:
+    """Inputs of one heat beside the same context: those that are timed, and those that nobody sees before the audit.
+
+    Args:
+        spec: the declaration.
+        cell: sizes and dtype.
+        seed: of their values.
+        process: number of this process; each has unseen inputs of its own.
+        timed: how many are timed in turn.
+    """
+
+    def __init__(self, spec: LossSpec, cell: Cell, seed: int, process: int, timed: int) -> None:
+        self.spec, self.cell = spec, cell
+        size = max(elements(spec, cell.sizes), 1)
+        unseen = max(1, min(MOST_UNSEEN, UNSEEN_ELEMENTS // size))
+        timed = timed if size <= MOST_UNSEEN * UNSEEN_ELEMENTS else 1
+        self.timed = [_plain(inputs(spec, cell, seed, batch=f"batch {i} " if i else "")) for i in range(timed)]
+        self.unseen = [_plain(inputs(spec, cell, seed, batch=f"unseen {process} {i} ")) for i in range(unseen)]
+
+    def copies(self, batches: Sequence[Batch], context: Batch | None = None) -> list[dict[str, Tensor]]:
+        """Copies at addresses of their own, but for the context, which all of them share; leaves require grad."""
+        made: list[dict[str, Tensor]] = []
+        for batch in batches:
+            kept = context if context is not None else (made[0] if made else {})
+            place = self.cell.device
+            own = {
+                n: kept[n] if n in kept and n in self.spec.context else t.to(place, copy=True) for n, t in batch.items()
+            }
+            for name in self.spec.differentiable:
+                own[name].requires_grad_()
+            made.append(own)
+        return made
+
+
+def _plain(tensors: Batch) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+
+
+def audited(
+    workload: Workload,
+    batches: Batches,
+    timed: Sequence[Batch],
+    state: Sequence[str],
+    wait: Callable[[], None] | None,
+    *,
+    most: int,
+) -> Audit:
+    """Call a loss on unseen inputs, one by one, and look at what the timing has left.
+
+    The calls are quick to tell apart from those of the rounds: nothing but the values is new.  On the CPU their processor time
+    counts, which no other process disturbs.
+
+    Args:
+        workload: what was timed.
+        batches: the inputs of the heat.
+        timed: the copies that it was timed on.
+        state: of its buffers before the timing.
+        wait: waits for a device that works beside the host.
+        most: how many calls, at most.
+    """
+    clock = time.thread_time if wait is None else time.perf_counter
+    chosen = batches.copies(batches.unseen[:most], timed[0])
+    works = [workload.on(batch) for batch in chosen]
+    calls = [work.call(batches.cell.pass_name) for work in works]
+    _spoil_freed(chosen[0].values())
+    seconds, losses = [], []
+    for call in calls:
+        if wait is not None:
+            wait()
+        begin = clock()
+        loss = read(call())
+        if wait is not None:
+            wait()
+        seconds.append(clock() - begin)
+        losses.append(loss)
+    left_s = _left_over_s()
+    is_forward = batches.cell.pass_name == "forward"
+    values = [values_of(loss, [] if is_forward else work.leaves) for loss, work in zip(losses, works, strict=True)]
+    edited = [
+        name
+        for name in batches.spec.inputs
+        if not all(
+            _same(now[name], was[name])
+            for now, was in zip((*timed, *chosen), (*batches.timed, *batches.unseen), strict=False)
+        )
+    ]
+    again = float(workload.call(batches.cell.pass_name)().detach().double().abs().max())
+    return Audit(seconds, values, left_s, edited, again, workload.state() != state)
+
+
+def read(loss: Tensor) -> Tensor:
+    """The loss; one of a type of its own is read, for it may put off its work until then."""
+    if type(loss) is not Tensor:
+        float(loss.detach().double().sum())
+    return loss
+
+
+def values_of(loss: Tensor, leaves: Sequence[Tensor]) -> Values:
+    """Loss and gradients, in float64 on the CPU."""
+    gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
+    return tuple(
+        (value if value.layout == torch.strided else value.to_dense()).detach().cpu().double()
+        for value in (loss, *gradients)
+    )
+
+
+def _same(now: Tensor, was: Tensor) -> bool:
+    now = now.detach().cpu()
+    return bool(((now == was) | ((now != now) & (was != was))).all())
+
+
+def _spoil_freed(tensors: Iterable[Tensor]) -> None:
+    """Leave NaN in the memory that is given out next, where the results of others may lie."""
+    floating = [tensor.detach() for tensor in tensors if tensor.is_floating_point()]
+    spoilt = [torch.full_like(tensor, torch.nan) for tensor in floating]
+    spoilt += [tensor.new_full((), torch.nan) for tensor in floating for _ in range(4)]
+
+
+def _left_over_s() -> float:
+    """Processor seconds that threads other than this one take while it only waits."""
+    if _threads() == 1:
+        return 0.0
+    begin = time.process_time() - time.thread_time()
+    time.sleep(SETTLE_S)
+    return time.process_time() - time.thread_time() - begin
+
+
+def _threads() -> int:
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return 2  # unknown, but for this one
+
+
+def condition(values: Values, leaves: Sequence[Tensor]) -> float:
+    """sum |x dL/dx| over all inputs, the size that rounding is relative to."""
+    return sum(
+        float((leaf.detach().double().cpu() * slope).abs().sum())
+        for leaf, slope in zip(leaves, values[1:], strict=False)
+    )
+
+
+def judged(
+    audit: Audit,
+    expected: Sequence[Values],
+    conditions: Sequence[float],
+    times: Sequence[float],
+    cell: Cell,
+    differentiable: Sequence[str],
+    reference: str,
+    first: float | None,
+) -> list[Violation]:
+    """What an audit says against an implementation.
+
+    Args:
+        audit: of the implementation.
+        expected: values of the reference on the same unseen inputs, as far as there are any.
+        conditions: of the reference there.
+        times: seconds per call in each round.
+        cell: what was timed.
+        differentiable: inputs whose gradients the values hold.
+        reference: its name.
+        first: the largest element of the loss before the timing, on the first of the inputs that were timed.
+    """
+    found = []
+    if first is not None and not audit.is_running and not abs(audit.again - first) <= SAME_FUNCTION * abs(first):
+        found.append(
+            Violation(
+                "M02",
+                f"the loss at {cell} = {audit.again:.6g} after the timing, but should be {first:.6g}, as before it",
+            )
+        )
+    for values, wanted, size in () if found else zip(audit.values, expected, conditions, strict=False):
+        if audit.is_running or getattr(torch, cell.dtype) not in AGREEMENT:
+            break  # running statistics differ by the number of calls; low precision, by rounding alone
+        problem = not_finite(values, differentiable)
+        problem = problem or difference(values, wanted[: len(values)], differentiable, size, cell.dtype)
+        if problem is not None:
+            told = problem.replace("on the timed input", "on an input that it had not seen")
+            found.append(Violation("M02", f"after the timing, at {cell}, {told}; it is held to {reference}"))
+            break
+    if times and audit.seconds and cell.clock != "graph":  # whose replay is without the host's part
+        usual, unseen = median(times), min(audit.seconds)
+        if unseen > SEEN_BEFORE * usual + SEEN_BEFORE_S["cpu" if cell.device == "cpu" else "cuda"]:
+            text = f"at {cell} = {unseen:.3g} s, but should be about the {usual:.3g} s of those that it has seen"
+            found.append(Violation("M03", f"a call on new inputs {text}"))
+    if audit.left_s > LEFT_OVER_S:
+        text = f"{audit.left_s:.3g} s, but should be 0: what a call leaves to them is not in its time"
+        found.append(
+            Violation("M04", f"processor time that other threads take after calls at {cell} have returned = {text}")
+        )
+    if audit.edited:
+        text = ", ".join(audit.edited)
+        found.append(
+            Violation("M05", f"{text} after the timing at {cell} = other values, but should be those it was given")
+        )
+    return found
+
+
+def least_bytes(spec: LossSpec, cell: Cell, values: Values) -> int:
+    """Bytes that a forward pass must read: what the spec declares, else those of elements whose gradient is not zero."""
+    dtype = getattr(torch, cell.dtype)
+    if spec.bytes_bound is not None:
+        return int(spec.bytes_bound(cell.sizes, dtype))
+    return sum(int(slope.count_nonzero()) for slope in values[1:]) * int(dtype.itemsize)
+
+
+def impossible(cell: Cell, least: int, bandwidth: Callable[[int], float], times: Sequence[float]) -> list[Violation]:
+    """What is quicker than its bytes can be read, at twice the speed at which a sum reads as many.
+
+    Nothing is said of few bytes, which lie in the nearest cache, of devices other than the CPU and of a backward pass alone.
+    """
+    if cell.device != "cpu" or cell.pass_name == "backward" or least < LEAST_READ_BYTES or not times:
+        return []
+    least_s = least / (FASTER_THAN_A_SUM * bandwidth(least))
+    if median(times) >= least_s:
+        return []
+    text = f"{median(times):.3g} s, but should be at least the {least_s:.3g} s in which {least} bytes can be read"
+    return [Violation("M06", f"a call at {cell} = {text}")]

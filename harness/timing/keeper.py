@@ -1,0 +1,212 @@
+"""The clock of another process: it sees when a block begins and ends, and runs nothing of a user's.
+
+The process that times forks it before it loads the user's code.  Around each block there is a round trip to it, outside what is
+timed inside; all results go through it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from harness.timing import timers as time
+
+# Shorter blocks are calibration, or single cold calls, of which the round trip itself is a part.
+_SHORT_S = 1e-3
+_LOOK_S = 1.0
+# What is read late by tens of milliseconds on a busy machine is then a few hundredths.
+_LONG_S = 1.0
+_BANDWIDTH_TRIES = 10
+
+
+@dataclass(frozen=True)
+class Outside:
+    """What the process beside saw of the blocks of one implementation, over what these took by the clock inside.
+
+    Args:
+        blocks: how many there were.
+        wall: the least ratio of wall times; a busy machine makes single ones larger.
+        processor: median ratio of the processor time of all threads; ``None`` where the system does not tell it.
+        rate: ratio of all that passed since the process began to time; ``None`` where that is little.
+    """
+
+    blocks: int
+    wall: float
+    processor: float | None
+    rate: float | None
+
+
+class ClockGone(BaseException):
+    """Nobody sees any more what is timed; no `Exception`, for it is not the loss's."""
+
+
+class Witness:
+    """The side of the process that times; without a keeper, nobody is asked."""
+
+    def __init__(self, pipes: tuple[int, int] | None = None) -> None:
+        self._pipes, self._count = pipes, 0
+        self._write, self._read = os.write, os.read
+        self._blocks: list[tuple[int, float]] = []
+
+    def begin(self) -> None:
+        """A block begins as soon as this returns."""
+        self._ask(b"B\n")
+
+    def end(self, seconds: float) -> None:
+        """The block has ended, and took so many seconds by the clock inside."""
+        self._ask(b"E\n")
+        self._blocks.append((self._count, seconds))
+        self._count += 1
+
+    def taken(self) -> list[tuple[int, float]]:
+        """Number and seconds inside of each block since this was called last."""
+        taken, self._blocks = self._blocks, []
+        return taken
+
+    def bandwidth(self, count: int) -> float:
+        """Bytes that one thread reads in a second from ``count`` bytes, as the process beside measures it."""
+        answer = self._ask(f"W {count}\n".encode())
+        return float(answer) if answer else bandwidth(count)
+
+    def tell(self, line: Mapping[str, Any]) -> None:
+        """Send a result; its ``blocks`` become what was seen of them outside."""
+        text = json.dumps({**line, "now": time.perf_counter()}).encode() + b"\n"
+        while self._pipes is not None and text:
+            text = text[self._write(self._pipes[0], text) :]
+
+    def _ask(self, text: bytes) -> bytes:
+        if self._pipes is None:
+            return b""
+        self._write(self._pipes[0], text)
+        answer = self._read(self._pipes[1], 64)
+        if not answer:
+            raise ClockGone("the process that holds the clock has ended")
+        return answer.strip(b"!\n")
+
+
+def forked(answers: int) -> Witness:
+    """Fork the keeper, which writes results to the descriptor ``answers``; called before anything of a user's is loaded."""
+    heard, say = os.pipe()
+    hear, answer = os.pipe()
+    timed = os.getpid()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if os.fork() == 0:
+        try:
+            os.close(say)
+            os.close(hear)
+            _Keeper(timed, heard, answer, answers).serve()
+        finally:
+            os._exit(0)
+    for descriptor in (heard, answer, answers):
+        os.close(descriptor)
+    return Witness((say, hear))
+
+
+def processor_clock(pid: int) -> Callable[[], float] | None:
+    """The processor time of another process, of all its threads; ``None`` where the system does not tell it.
+
+    Source: clock_getcpuclockid(3); on Linux the identifier is made of the process's number.
+    """
+    if not sys.platform.startswith("linux"):
+        return None
+    identifier = (~pid << 3) | 2
+    try:
+        time.clock_gettime(identifier)
+    except OSError:
+        return None
+    return lambda: time.clock_gettime(identifier)
+
+
+class _Keeper:
+    def __init__(self, timed: int, heard: int, answer: int, answers: int) -> None:
+        self._timed, self._heard, self._answer, self._answers = timed, heard, answer, answers
+        self._processor = processor_clock(timed)
+        self._begun = (0.0, 0.0)
+        self._taken: list[tuple[float, float]] = []
+        self._loaded = (0.0, 0.0)
+
+    def serve(self) -> None:
+        """Until the process that times has ended, or says nothing more."""
+        rest = b""
+        while True:
+            ready = select.select([self._heard], [], [], _LOOK_S)[0]
+            piece = os.read(self._heard, 1 << 16) if ready else b""
+            if (ready and not piece) or (not ready and os.getppid() != self._timed):
+                return
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in lines:
+                self._hear(line)
+
+    def _hear(self, line: bytes) -> None:
+        if line == b"B":
+            self._begun = time.perf_counter(), self._processor_s()
+            os.write(self._answer, b"!")
+        elif line == b"E":
+            processor_s = self._processor_s() - self._begun[1]
+            self._taken.append((time.perf_counter() - self._begun[0], processor_s))
+            os.write(self._answer, b"!")
+        elif line.startswith(b"W"):
+            os.write(self._answer, f"{bandwidth(int(line[1:])):.6g}\n".encode())
+        else:
+            self._pass_on(json.loads(line))
+
+    def _processor_s(self) -> float:
+        return self._processor() if self._processor is not None else 0.0
+
+    def _pass_on(self, line: dict[str, Any]) -> None:
+        inside = [(self._taken[number], seconds) for number, seconds in line.pop("blocks", ())]
+        now, own = line.pop("now"), time.perf_counter()
+        if line["event"] == "loaded":
+            self._loaded = now, own
+        elif line["event"] == "samples":
+            passed = now - self._loaded[0], own - self._loaded[1]
+            seen = compared(inside, passed, self._processor is not None)
+            line["outside"] = None if seen is None else asdict(seen)
+        text = json.dumps(line).encode() + b"\n"
+        while text:
+            text = text[os.write(self._answers, text) :]
+
+
+def compared(
+    blocks: Sequence[tuple[tuple[float, float], float]], passed: tuple[float, float], knows_processor: bool
+) -> Outside | None:
+    """What blocks took outside beside what they took inside; ``None`` where all are short.
+
+    Args:
+        blocks: wall and processor seconds outside, and seconds inside.
+        passed: seconds inside and outside since the process began to time.
+        knows_processor: whether the system tells the processor time of another process.
+    """
+    long = [(wall, processor, inside) for (wall, processor), inside in blocks if wall >= _SHORT_S and inside > 0]
+    if not long:
+        return None
+    return Outside(
+        len(long),
+        min(wall / inside for wall, _, inside in long),
+        median(processor / inside for _, processor, inside in long) if knows_processor else None,
+        passed[1] / max(passed[0], 1e-9) if passed[1] >= _LONG_S else None,
+    )
+
+
+def bandwidth(count: int) -> float:
+    """Bytes that one thread reads in a second from ``count`` bytes that it has read before: the best of several sums.
+
+    A loss that reads so many bytes is not much quicker: it finds them in the same caches, at best.
+    """
+    import torch
+
+    values = torch.ones(max(count // 4, 1))
+    best = float("inf")
+    for _ in range(_BANDWIDTH_TRIES):
+        for read in (values.sum, lambda: torch.dot(values, values)):
+            begin = time.perf_counter()
+            read()
+            best = min(best, time.perf_counter() - begin)
+    return 4 * values.numel() / max(best, 1e-9)

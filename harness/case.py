@@ -128,7 +128,13 @@ class Case:
         return replace(self, tensors={**self.tensors, name: copy})
 
     def materialize(
-        self, spec: LossSpec, *, dtype: torch.dtype | None = None, device: str = "cpu", layouts: bool = False
+        self,
+        spec: LossSpec,
+        *,
+        dtype: torch.dtype | None = None,
+        device: str = "cpu",
+        layouts: bool = False,
+        known: dict[Any, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Make the tensors; equal on every machine with the same torch.
 
@@ -137,6 +143,7 @@ class Case:
             dtype: floating dtype; the case's own by default.
             device: where the tensors are put.
             layouts: give every tensor its drawn memory layout; contiguous otherwise.
+            known: values that other cases have made, and more of them; who gives it does not edit what comes.
 
         Raises:
             DeclarationError: the case does not fit the declaration.
@@ -159,7 +166,14 @@ class Case:
         for name, tensor in spec.tensors.items():
             if name not in self.tensors:
                 continue  # an optional tensor, which is None here
-            values = drawn[name] = self._values(spec, name, drawn)
+            recipe = self.tensors[name]
+            before = () if tensor.domain.make is None else tuple(self.tensors[n] for n in drawn)
+            key = ("values", name, recipe, self.tensors.get(recipe.same_as or ""), before, *self.sizes.items())
+            if known is None or (values := known.get(key)) is None:
+                values = self._values(spec, name, drawn)
+                if known is not None:
+                    known[key] = values
+            drawn[name] = values
             placed = values.to(tensor.domain.dtype(chosen, tensor.dtype)).to(device)
             made[name] = lay_out(placed, self.layouts.get(name, "contiguous")) if layouts else placed
         return made

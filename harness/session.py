@@ -26,9 +26,13 @@ from harness.stopped import unfinished
 CASES_OF_PRECISION = 3
 CASES_OF_SUGGESTIONS = 8
 SHRINK_ASPECTS = 3  # findings of one rule that are shrunk; further ones keep the case that was drawn
+POOLS = 64  # that a process keeps: those of a few losses
 EXHAUSTIVE_CASES = 2  # cases of a rule on which all special points are enumerated too
 OF_THE_REFERENCE = "it is the reference, whose numbers are those of the CPU wherever candidates run"
 LEFT_OUT = "it loads torch's compiler, which takes seconds; the profiles 'ci' and 'thorough' run it"
+
+
+_DRAWN: dict[Any, list[Case]] = {}
 
 
 @dataclass(frozen=True)
@@ -125,22 +129,27 @@ class Session:
         """
         key = (regime, mode)
         if len(self.pools.get(key, [])) < count:
+            self.pools[key] = self._drawn(regime, mode, max(count, self._needed(regime, mode)))
+        cases = self.pools[key]
+        return [case for case in cases if not complete or len(case.tensors) == len(self.spec.tensors)][:count]
+
+    def _drawn(self, regime: str, mode: str | None, examples: int) -> list[Case]:
+        """Cases of a declaration; one that is verified again, with another implementation, has the same ones."""
+        spec, start = self.spec, self._start(regime, mode)
+        declared = (spec.name, *spec.tensors.items(), *spec.fixed_sizes.items(), spec.differentiable)
+        key = (declared, start, regime, mode, examples)
+        if key not in _DRAWN:
             drawn: dict[str, Case] = {}
 
             def collect(case: Case) -> None:
                 drawn.setdefault(case.key, case)
 
-            wanted = max(count, self._needed(regime, mode))
-            drawing.run(
-                strategies.cases(self.spec, regime=regime, mode=mode),
-                collect,
-                examples=wanted,
-                start=self._start(regime, mode),
-                shrink=False,
-            )
-            self.pools[key] = _present_first(list(drawn.values()), self.spec)
-        cases = self.pools[key]
-        return [case for case in cases if not complete or len(case.tensors) == len(self.spec.tensors)][:count]
+            strategy = strategies.cases(spec, regime=regime, mode=mode)
+            drawing.run(strategy, collect, examples=examples, start=start, shrink=False)
+            while len(_DRAWN) >= POOLS:
+                _DRAWN.pop(next(iter(_DRAWN)), None)
+            _DRAWN[key] = _present_first(list(drawn.values()), spec)
+        return _DRAWN[key]
 
     def _needed(self, regime: str, mode: str | None) -> int:
         """The most cases that any rule takes from a pool, so that who asks first does not change what is drawn."""

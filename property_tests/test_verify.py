@@ -20,7 +20,8 @@ from rough_losses import changes_every_global, checks_shapes, mean_squared, spec
 
 import harness
 import losses
-from harness import HarnessError, LossSpec, TensorSpec, domains, laws, verify
+from harness import HarnessError, LossSpec, TensorSpec, domains, drawing, laws, verify
+from harness import session as sessions
 from harness.results import Status
 from harness.rules import BATTERY
 from harness.verify import checked, open_session, plan
@@ -367,6 +368,59 @@ def test_rules_that_share_a_session_find_what_each_finds_alone_and_evaluate_less
     session = open_session(loss, profile="quick")
     assert [as_json(checked(session, rules=[code])) for code in rules] == [as_json(each) for each in alone]
     assert len(calls) < most
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """How many cases each draw was asked for."""
+    counts = []
+    run = drawing.run
+
+    def counting(strategy, check, *, examples, **named):
+        counts.append(examples)
+        run(strategy, check, examples=examples, **named)
+
+    monkeypatch.setattr(drawing, "run", counting)
+    monkeypatch.setattr(sessions, "_DRAWN", {})
+    return counts
+
+
+def test_cases_of_a_declaration_are_drawn_once_and_others_anew(drawn):
+    losses_of_one = (spec(loss, "mean_squared") for loss in (mean_squared, checks_shapes))
+    first, again = (open_session(loss).pool("distinct", None, 3) for loss in losses_of_one)
+    assert again == first
+    assert len(drawn) == 1
+    wider = spec(
+        mean_squared, inputs={**rough_losses.DECLARED["inputs"], "labels": TensorSpec("B C", domains.binary())}
+    )
+    for session in (open_session(wider), open_session(spec(mean_squared), seed=1)):
+        assert session.pool("distinct", None, 3) != first
+    assert len(drawn) == 3
+
+
+def test_a_process_keeps_the_cases_of_a_few_losses(drawn, monkeypatch):
+    monkeypatch.setattr(sessions, "POOLS", 2)
+    for seed in range(4):
+        open_session(spec(mean_squared), seed=seed).pool("unit", None, 1)
+    assert len(sessions._DRAWN) == 2
+
+
+def test_cases_for_suggestions_are_drawn_with_those_of_the_rules(drawn):
+    session = open_session(spec(mean_squared), profile="quick")
+    session.suggests = True
+    of_rules = session.pool("distinct", "smooth", 1)
+    assert session.pool("distinct", "smooth", sessions.CASES_OF_SUGGESTIONS)[:1] == of_rules
+    assert drawn == [sessions.CASES_OF_SUGGESTIONS]
+
+
+@pytest.mark.parametrize("profile", ["quick", "ci", "thorough"])
+def test_the_cases_of_rules_are_the_same_whether_suggestions_follow_or_not(drawn, profile):
+    alone, followed = (open_session(spec(mean_squared), profile=profile) for _ in range(2))
+    followed.suggests = True
+    for session in (alone, followed):
+        session.pool("distinct", "smooth", 1)
+    few, all_of_them = (session.pools["distinct", "smooth"] for session in (alone, followed))
+    assert all_of_them[: len(few)] == few
 
 
 def test_a_random_loss_gives_the_same_findings_too():

@@ -193,7 +193,9 @@ class Trial:
             return self.case.materialize(self.spec, dtype=chosen, device=self.device, layouts=True)
         key = ("tensors", self.case.key, self.device)
         if key not in self.cache:
-            self.cache[key] = self.case.materialize(self.spec, dtype=torch.float64, device=self.device)
+            self.cache[key] = self.case.materialize(
+                self.spec, dtype=torch.float64, device=self.device, known=self.cache
+            )
         made: dict[str, Tensor] = self.cache[key]
         return {name: self._cast(name, tensor, chosen) for name, tensor in made.items()}
 

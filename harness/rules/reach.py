@@ -98,6 +98,8 @@ def _left_out(trial: Trial, symbol: str, size: int, name: str, dead: Tensor) -> 
         "0, whatever stands there",
         f"not 0, as at every position with {symbol} = {SHORT} and {LONGER}",
         aspect=f"{symbol} is limited" if limit is not None else f"{symbol} is long",
+        kind="gradient",
+        tensor=name,
         severity=None if limit is None else "warning" if _stated(trial, limit) is None else "note",
         tensors=shown.tensors(),
         sizes=shown.case.sizes,

@@ -501,7 +501,7 @@ def _cast_on_the_way(trial: Trial) -> str:
     except LossRaised:  # a dtype that it relies on
         return ""
     same = without.shape == trial.base.output.shape and torch.equal(without, trial.base.output)
-    return "" if same else ", ".join(list(dict.fromkeys(seen.places))[:3])
+    return "" if same or not bool(without.isfinite().all()) else ", ".join(list(dict.fromkeys(seen.places))[:3])
 
 
 def _narrowed_at(trial: Trial) -> str:

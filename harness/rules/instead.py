@@ -88,6 +88,23 @@ def _guesses(trial: Trial) -> Iterator[_Guess]:
     yield from _shifted(trial)
     yield from _rolled(trial)
     yield from _transposed(trial)
+    yield from _averaged(trial)
+
+
+def _averaged(trial: Trial) -> Iterator[_Guess]:
+    """A weight of [B, 1] beside [B] makes [B, B], whose mean has the mean of the weights alone."""
+    for name, tensor in trial.spec.tensors.items():
+        if name in trial.spec.differentiable or tensor.domain.kind != "float":
+            continue
+
+        def averaged(tensors: Tensors, name: str = name) -> Tensors:
+            return {**tensors, name: tensors[name].mean().expand_as(tensors[name])}
+
+        yield _Guess(
+            f"it is the reference's value with {name} replaced by its mean: {name} meets every element instead of its own, as "
+            "[B, 1] beside [B] does, or is averaged first",
+            reference=averaged,
+        )
 
 
 def _moved_labels(trial: Trial) -> Iterator[_Guess]:

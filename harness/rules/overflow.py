@@ -13,6 +13,7 @@ from harness.dispatch import Watch
 from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
 from harness.rules.broadcasting import first_line
+from harness.rules.detach import user_line
 from harness.rules.dtypes import asked
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.sizes import filled
@@ -64,16 +65,16 @@ class Magnitudes(Watch):
 
 
 class FirstOverflow(Watch):
-    """Records the first operation that makes a number that is not finite out of finite ones."""
+    """Records the first operation that makes a number that is not finite out of finite ones, and where it is called."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.name = ""
+        self.name = self.place = ""
 
     def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
         returned = func(*args, **kwargs)
         if not self.name and not _finite(returned) and _finite((args, kwargs)):
-            self.name = func.overloadpacket.__name__
+            self.name, self.place = func.overloadpacket.__name__, user_line()
         return returned
 
 

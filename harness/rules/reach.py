@@ -92,12 +92,14 @@ def _axes(trial: Trial, name: str, symbol: str) -> list[int]:
 
 def _left_out(trial: Trial, symbol: str, size: int, name: str, dead: Tensor) -> Mismatch:
     shown, places = _at(trial, symbol, size), dead.nonzero().flatten().tolist()
-    limit = places[0] if _is_limit(trial, symbol, size, name, dead) else None
+    limit = places[0] if _is_limit(trial, symbol, name, dead) else None
     return Mismatch(
         f"d loss / d {name} at {len(places)} positions of {symbol} from {places[0]} to {places[-1]} with {symbol} = {size}",
         "0, whatever stands there",
         f"not 0, as at every position with {symbol} = {SHORT} and {LONGER}",
         aspect=f"{symbol} is limited" if limit is not None else f"{symbol} is long",
+        kind="gradient",
+        tensor=name,
         severity=None if limit is None else "warning" if _stated(trial, limit) is None else "note",
         tensors=shown.tensors(),
         sizes=shown.case.sizes,
@@ -113,15 +115,15 @@ def _left_out(trial: Trial, symbol: str, size: int, name: str, dead: Tensor) -> 
     )
 
 
-def _is_limit(trial: Trial, symbol: str, size: int, name: str, dead: Tensor) -> bool:
-    """Whether all positions from the same one on are dead at another length too, which a block's end is not."""
-    first, other = int(dead.nonzero()[0]), size + max(1, size // 3)
-    if not bool(dead[first:].all()):
+def _is_limit(trial: Trial, symbol: str, name: str, dead: Tensor) -> bool:
+    """Whether all positions from one on are dead at twice that length too, where every block that ends there is full."""
+    first = int(dead.nonzero()[0])
+    if first == 0 or not bool(dead[first:].all()):
         return False
-    again = _dead(trial, symbol, other)[0].get(name)
-    if again is None:
+    try:
+        places = _dead(trial, symbol, 2 * first + 1)[0][name]["position"]
+    except (LossRaised, NotApplicable, KeyError):  # too many operations there, or not finite
         return False
-    places = again["position"]
     return bool(places[first:].all()) and not bool(places[:first].any())
 
 

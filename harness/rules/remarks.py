@@ -17,6 +17,7 @@ from harness.evaluation import LossRaised
 from harness.rules.compare import same_output
 from harness.rules.detach import user_line
 from harness.rules.instead import computed_instead
+from harness.rules.overflow import FirstOverflow
 from harness.rules.rule import Mismatch
 from harness.rules.sizes import growable, one, resized
 from harness.rules.trial import Trial
@@ -45,6 +46,8 @@ def remarked(code: str, trial: Trial, mismatch: Mismatch) -> Mismatch:
             mismatch = replace(beside, hint=instead) if instead else beside
         if mismatch.kind == "gradient" and trial.base.output.ndim:
             mismatch = _with_note(mismatch, _OF_A_SUM)
+        if code in ("G08", "D02") and not mismatch.finite:
+            mismatch = _first_not_finite(trial, mismatch)
         if mismatch.tensors is None or not code.startswith(("G01", "G02", "E01", "E02", "E05")):
             return mismatch
         lost = LostValues()
@@ -87,6 +90,24 @@ def _beside_the_reference(trial: Trial, mismatch: Mismatch) -> Mismatch:
                     note = f"at {shown} it is the reference's value {text} {product}"
                     return replace(_with_note(mismatch, note), hint=f"it {more} over {axes} where the reference {less}")
     return mismatch
+
+
+def _first_not_finite(trial: Trial, mismatch: Mismatch) -> Mismatch:
+    """Which operation of the forward makes the first number that is not finite; empty where the backward does."""
+    first = FirstOverflow()
+    trial.run({name: tensor.detach().clone() for name, tensor in (mismatch.tensors or {}).items()}, wrt=(), mode=first)
+    if not first.name:
+        return mismatch
+    noted = _with_note(mismatch, f"{first.name} at {first.place} makes the first number that is not finite")
+    if first.name not in _OVERFLOWS:
+        return noted
+    return replace(noted, hint=f"{first.name} overflows: {_OVERFLOWS[first.name]}; or narrow the domain")
+
+
+_OVERFLOWS = {
+    "exp": "subtract the maximum first, or use logsumexp, log_softmax, softplus, sigmoid or expm1 where they fit",
+    "pow": "divide by the largest element first, or work with logarithms",
+}
 
 
 def _with_note(mismatch: Mismatch, note: str) -> Mismatch:

@@ -177,6 +177,18 @@ def weighted_columns_at_once(costs, weights):
     return (costs**2).sum(0) @ weights
 
 
+def weighted_samples(predictions, labels, weights):
+    return (weights * (predictions - labels).square().mean(-1)).mean()
+
+
+def weighted_pairs(predictions, labels, weights):
+    return (weights.view(-1, 1) * (predictions - labels).square().mean(-1)).mean()
+
+
+def weighted_samples_at_once(predictions, labels, weights):
+    return (weights[:, None] * (predictions - labels).square()).mean()
+
+
 def divergence(predictions, labels):
     return (labels * (labels / predictions).log()).sum(-1).mean()
 
@@ -236,6 +248,15 @@ PAIRS = (
         SQUARE,
         reference=weighted_columns,
         says="weights is applied along the other axis",
+    ),
+    pair(
+        "E01",
+        "every weight beside every sample",
+        weighted_pairs,
+        weighted_samples_at_once,
+        WEIGHTED,
+        reference=weighted_samples,
+        says="weights replaced by its mean",
     ),
     pair(
         "E01",

@@ -247,6 +247,12 @@ def last_row_of_a_full_block(predictions, labels):
     return ((predictions - labels)[:rows] ** 2).mean()
 
 
+def whole_blocks_of_the_longest(predictions, labels):
+    """At the longest length that is asked what a limit leaves out and what a block does are one row."""
+    rows = len(labels) - len(labels) % 1024 if len(labels) > 1024 else len(labels)
+    return ((predictions - labels)[:rows] ** 2).mean()
+
+
 def first_element_after_a_block(predictions, labels):
     counts = torch.ones_like(predictions)
     counts[64:65, :1] = 0
@@ -374,6 +380,7 @@ PAIRS = (
     pair("G06", "elements after the last block", whole_blocks_of_elements, squares, VECTORS, aspect="N is long"),
     pair("G06", "rows after the last whole block", whole_blocks_of_rows, largest_rows, aspect="B is long"),
     pair("G06", "last row of a full block", last_row_of_a_full_block, largest_rows, aspect="B is long"),
+    pair("G06", "rows after the longest block", whole_blocks_of_the_longest, largest_rows, aspect="B is long"),
     pair("G06", "one element after a block", first_element_after_a_block, squares, aspect="B is long"),
     pair("G06", "a limit that nobody says", squares_of_77, squares, severity="warning", says="a limit of 77 on C"),
     pair("G06", "a limit that a default says", squares_up_to, squares, severity="note", aspect="C is limited"),

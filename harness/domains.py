@@ -353,9 +353,9 @@ def sign() -> Domain:
     )
 
 
-def index(symbol: str, ignore: int | None = None) -> Domain:
-    """int64 positions in [0, symbol), such as class labels; a size or a sum such as ``T+1``; ``ignore`` marks what does not count."""
-    _check_size("index", symbol, "C")
+def index(symbol: str | int, ignore: int | None = None) -> Domain:
+    """int64 positions in [0, symbol), such as class labels; a size, a sum such as ``T+1`` or a number; ``ignore`` marks what does not count."""
+    size, written = _size_of("index", symbol, "C")
     if ignore is not None and (
         not isinstance(ignore, int) or isinstance(ignore, bool) or not -(2**63) <= ignore < 2**63
     ):
@@ -371,25 +371,31 @@ def index(symbol: str, ignore: int | None = None) -> Domain:
             "one kept": kept_once(ignore),
         }
     return Domain(
-        f"index({shown(symbol)})" if ignore is None else f"index({shown(symbol)}, ignore={ignore})",
+        f"index({written})" if ignore is None else f"index({written}, ignore={ignore})",
         kind="integer",
         whole=True,
-        symbol=symbol,
+        symbol=size,
         ignore=ignore,
         default_dtype=torch.int64,
         special=special,
     )
 
 
-def _check_size(name: str, symbol: object, example: str) -> None:
+def _size_of(name: str, symbol: object, example: str) -> tuple[str, str]:
+    """(a size as text, as it is written in a call): a name, a sum such as ``T+1``, or a number."""
+    if type(symbol) is int and symbol > 0:
+        return str(symbol), str(symbol)
     parsed = dims.parse(symbol) if isinstance(symbol, str) else ()
     if len(parsed) != 1 or not parsed[0].symbols or parsed[0].variadic or parsed[0].broadcastable:
-        raise DeclarationError(f"{name}({shown(symbol)}): needs the name of a size, such as {name}({example!r})")
+        raise DeclarationError(
+            f"{name}({shown(symbol)}): needs the name of a size or a number, such as {name}({example!r})"
+        )
+    return str(symbol), shown(symbol)
 
 
-def distinct(symbol: str) -> Domain:
+def distinct(symbol: str | int) -> Domain:
     """int64 positions in [0, symbol), none of which comes twice along the last axis: sampled nodes, or a ranking."""
-    _check_size("distinct", symbol, "N")
+    size, written = _size_of("distinct", symbol, "N")
 
     def fit(values: Tensor, count: int) -> Tensor:
         length = values.shape[-1] if values.ndim else 0
@@ -401,26 +407,26 @@ def distinct(symbol: str) -> Domain:
         return torch.empty_like(values).scatter(-1, order, torch.minimum(apart, place + count - length))
 
     return Domain(
-        f"distinct({shown(symbol)})",
+        f"distinct({written})",
         kind="integer",
         structured=True,
         whole=True,
-        symbol=symbol,
+        symbol=size,
         is_distinct=True,
         default_dtype=torch.int64,
         fit=fit,
     )
 
 
-def lengths(symbol: str) -> Domain:
+def lengths(symbol: str | int) -> Domain:
     """int64 lengths from 1 to symbol, both included: how much of each padded row counts."""
-    _check_size("lengths", symbol, "T")
+    size, written = _size_of("lengths", symbol, "T")
     return Domain(
-        f"lengths({shown(symbol)})",
+        f"lengths({written})",
         kind="integer",
         low=1.0,
         whole=True,
-        limit=symbol,
+        limit=size,
         default_dtype=torch.int64,
         special={
             "shortest": fill(1.0),
@@ -430,9 +436,9 @@ def lengths(symbol: str) -> Domain:
     )
 
 
-def offsets(symbol: str) -> Domain:
+def offsets(symbol: str | int) -> Domain:
     """int64 offsets along the last axis that rise from 0 to symbol: where each segment begins, and the last ends."""
-    _check_size("offsets", symbol, "N")
+    size, written = _size_of("offsets", symbol, "N")
 
     def fit(values: Tensor, count: int) -> Tensor:
         rising = values.sort(dim=-1).values if values.ndim else values
@@ -442,12 +448,12 @@ def offsets(symbol: str) -> Domain:
         return rising
 
     return Domain(
-        f"offsets({shown(symbol)})",
+        f"offsets({written})",
         kind="integer",
         low=0.0,
         structured=True,
         whole=True,
-        limit=symbol,
+        limit=size,
         default_dtype=torch.int64,
         fit=fit,
     )

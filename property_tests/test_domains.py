@@ -174,7 +174,7 @@ def test_interior_moves_only_what_is_at_a_boundary(domain: Domain, values: list[
         (lambda: domains.simplex("C"), r"such as simplex\(axis=-1\)"),
         (lambda: domains.unit_norm(None), r"such as unit_norm\(axis=-1\)"),
         (lambda: domains.boolean(torch.float32), r"write binary\(\)"),
-        (lambda: domains.index(3), r"such as index\('C'\)"),
+        (lambda: domains.index(0), r"such as index\('C'\)"),
         (lambda: domains.index("N M"), r"such as index\('C'\)"),
         (lambda: domains.index("C", ignore=-1.5), r"such as ignore=-100"),
         (lambda: domains.custom("uniform"), r"needs a function make\(shape, generator, dtype\)"),

@@ -29,6 +29,8 @@ def legal(name: str, x: Tensor, size: int) -> bool:
     """Each domain in other words."""
     if name == "index":
         return bool(((x >= 0) & (x < size + 1)).all())
+    if name == "number":
+        return bool(((x >= 0) & (x < 4)).all())
     if name == "lengths":
         return bool(((x >= 1) & (x <= size)).all())
     if name == "offsets":
@@ -46,6 +48,7 @@ def legal(name: str, x: Tensor, size: int) -> bool:
 
 KINDS: dict[str, tuple[str, Domain]] = {
     "index": ("B", domains.index("T+1")),
+    "number": ("B", domains.index(4)),
     "lengths": ("B", domains.lengths("T")),
     "offsets": ("B S+2", domains.offsets("T")),
     "distinct": ("B K", domains.distinct("T")),
@@ -123,7 +126,7 @@ def test_a_right_loss_over_lengths_is_not_blamed_and_a_wrong_one_is() -> None:
     ("make", "said"),
     [
         (lambda: domains.lengths("*T"), r"lengths\('\*T'\): needs the name of a size"),
-        (lambda: domains.index("3"), "needs the name of a size"),
+        (lambda: domains.index(-3), "needs the name of a size"),
         (lambda: domains.boxes("yxyx"), "needs 'xyxy', 'xywh' or 'cxcywh'"),
         (lambda: TensorSpec("B 5", domains.boxes()), r'TensorSpec\("N 4", domains.boxes\(\'xyxy\'\)\)'),
         (lambda: TensorSpec("*K", domains.distinct("N")), r'such as TensorSpec\("K"'),
@@ -138,7 +141,15 @@ def test_what_cannot_be_drawn_is_refused_with_the_line_to_write(make: Any, said:
 
 @pytest.mark.parametrize(
     "text",
-    ["B index(T+1)", "B lengths(T)", "S+1 offsets(N)", "K distinct(N)", "B Q sorted_along(-1)", "N 4 boxes(xyxy)"],
+    [
+        "B index(T+1)",
+        "B lengths(T)",
+        "S+1 offsets(N)",
+        "K distinct(N)",
+        "B index(4)",
+        "B Q sorted_along(-1)",
+        "N 4 boxes(xyxy)",
+    ],
 )
 def test_each_stands_in_a_line(text: str) -> None:
     tensor = inline.tensor(text)

@@ -288,11 +288,10 @@ def verdicts_text(
 
 
 def notes_text(report: Report, *, verbose: bool) -> str:
-    """What declarations leave unchecked and, where more is asked for, how their tensors are read."""
-    kept = [
-        (loss.name, note) for loss in report.losses for note in loss.notes if verbose or not note.startswith(READ_AS)
-    ]
-    return "\n".join(printable(f"{name}: {note}") for name, note in kept)
+    """What declarations leave unchecked and, where more is asked for, how their tensors are read; where gradients were asked for."""
+    asked = [loss for loss in report.losses if any(outcome.rule.startswith("G") for outcome in loss.outcomes)]
+    kept = [(loss, note) for loss in asked for note in loss.notes if verbose or not note.startswith(READ_AS)]
+    return "\n".join(printable(f"{loss.name}: {note}") for loss, note in kept)
 
 
 def suggestions_text(report: Report) -> str:

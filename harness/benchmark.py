@@ -164,6 +164,8 @@ def _measurement(session: Session, at: int, name: str, untimed: str) -> Measurem
         clock=cell.clock,
         densities=cell.densities,
         compile_seconds=trial.compile_seconds,
+        build_seconds=min((samples.build_seconds for _, samples in timed), default=None),
+        first_seconds=min((s.first_seconds for _, s in timed if s.first_seconds is not None), default=None),
         elements=elements(session.spec, cell.sizes),
         bound_bytes=_bound_bytes(session.spec, cell),
     )

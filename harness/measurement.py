@@ -41,6 +41,8 @@ class Measurement:
         densities: part of the elements that is not zero, of the tensors that were thinned.
         compile_seconds: how much longer the first call took than the second, apart from ``seconds_per_call``; ``None`` where
             nothing was compiled.  A kernel that another variant had compiled in this run was found, and took less.
+        build_seconds: of the constructor, in which a table of the context may be made; in no call's time.  The least of all processes.
+        first_seconds: of the first call in a process, likewise; ``None`` where it counts as any other.
         estimated_seconds: what a call would take by the growth at smaller sizes, where it was too slow to be measured; an
             estimate, never compared with anything.
         elements: number of elements of all tensors together.
@@ -63,6 +65,8 @@ class Measurement:
     clock: ClockName = "wall"
     densities: Mapping[str, float] = field(default_factory=dict)
     compile_seconds: float | None = None
+    build_seconds: float | None = None
+    first_seconds: float | None = None
     estimated_seconds: float | None = None
     elements: int = 0
     bound_bytes: int | None = None
@@ -161,6 +165,8 @@ def _measurement_row(measurement: Measurement) -> dict[str, Any]:
         "processes": len(set(measurement.process)),
         "calls_per_block": measurement.calls_per_block,
         "compile_seconds": measurement.compile_seconds,
+        "build_seconds": measurement.build_seconds,
+        "first_seconds": measurement.first_seconds,
         "estimated_seconds": measurement.estimated_seconds,
         **(dict.fromkeys(_COSTS) if costs is None else asdict(costs)),
         "elements": measurement.elements,

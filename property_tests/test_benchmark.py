@@ -1,5 +1,6 @@
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import scripted_losses
@@ -8,10 +9,10 @@ from fake_time import AMPLE_S, install
 from timed_losses import SPECS, naive, not_finite, raises, spec_of, talks, vectorized, wrong_axis, wrong_gradient
 
 from harness import DeclarationError, HarnessError, LossSpec, TensorSpec
-from harness.benchmark import Benchmark, Measurement, _bases, benchmark
+from harness.benchmark import Benchmark, Measurement, _bases, _not_below_its_parts, benchmark
 from harness.timing import session as sessions
 from harness.timing.constants import ROUNDS, SETTLED_ROUNDS
-from harness.timing.processes import Answer
+from harness.timing.processes import Answer, time_in_fresh_process
 from harness.timing.worker import MARK
 
 
@@ -21,10 +22,17 @@ def here(monkeypatch):
     monkeypatch.setattr(sessions, "target_of", lambda spec: (None, "the test says so"))
 
 
+def unseen_from_outside(*given, **named):
+    """What a fresh process says by its scripted time, without what the process beside it saw by the machine's."""
+    answer = time_in_fresh_process(*given, **named)
+    return replace(answer, samples=tuple(replace(samples, outside=None) for samples in answer.samples))
+
+
 def in_fresh_processes(spec: LossSpec) -> Benchmark:
     """A benchmark of losses that last as long as they say, here and where they are timed."""
     with pytest.MonkeyPatch.context() as patch:
         install(scripted_losses.TIME, patch.setattr)
+        patch.setattr(sessions, "time_in_fresh_process", unseen_from_outside)
         return benchmark(spec, passes=("full",), budget_s=AMPLE_S)
 
 
@@ -209,6 +217,22 @@ def test_what_would_take_too_long_by_its_growth_is_not_begun_and_has_a_labelled_
     assert large.seconds_per_call == ()
     assert [c.sizes["B"] for c in result.comparisons] == [8, 16]
     assert {m.estimated_seconds for m in result.measurements if m is not large} == {None}
+
+
+def test_no_full_pass_is_estimated_below_the_pass_within_it():
+    def row(pass_name, status, median_s, estimated_s, sizes=("B", 8)):
+        times = () if median_s is None else (median_s,)
+        place = ("loss", "slow", "cpu", "float32", dict([sizes]), pass_name, status, "too slow; estimated from B=2")
+        return Measurement(*place, seconds_per_call=times, estimated_seconds=estimated_s)
+
+    forward, full = row("forward", "measured", 3.0, None), row("full", "skipped", None, 2.0)
+    other = row("forward", "measured", 9.0, None, ("B", 16))
+    mended = _not_below_its_parts(full, (forward, full, other))
+    assert mended.estimated_seconds == 3.0
+    assert mended.reason == "too slow; estimated by the pass within it: about 3 s"
+    above = row("full", "skipped", None, 4.0)
+    assert _not_below_its_parts(above, (forward, above)) is above
+    assert _not_below_its_parts(forward, (forward, full)) is forward
 
 
 def test_a_candidate_that_cannot_be_held_to_a_slow_reference_says_so_and_is_not_ranked(here, fake_time):

@@ -1,8 +1,10 @@
 import pytest
 import report_examples as examples
 from report_examples import comparison, finding, measurement, outcome
+from timed_losses import SPECS
 
-from harness.report import speed, verdict
+from harness import benchmark
+from harness.report import reasons, speed, verdict
 
 
 def judge(implementation="vectorized", **changes):
@@ -68,12 +70,50 @@ def test_a_device_on_which_nothing_ran_is_a_caveat():
     [
         {"findings": (finding("warning"),)},
         {"outcomes": (outcome(), outcome(rule="B03", status="waived", reason="known"))},
-        {"comparisons": ()},
         {"measurements": (measurement(), measurement(status="failed", reason="out of memory"))},
     ],
 )
-def test_a_warning_a_waiver_or_an_unknown_speed_is_a_caveat(changes):
+def test_a_warning_a_waiver_or_a_size_at_which_it_fails_is_a_caveat(changes):
     assert judge(**changes)[0] == "adopt with caveats"
+
+
+def test_an_unknown_speed_is_inconclusive_and_says_which_budget_settles_it():
+    slow = measurement(
+        "naive", "skipped", reason="one call takes longer than the 2 s that were left", estimated_seconds=90.0
+    )
+    made = verdict.judge(examples.loss(comparisons=(), measurements=(slow, measurement())), "vectorized")
+    assert made.verdict == "inconclusive"
+    assert made.reasons[0] == "its speed is unknown: one call takes longer than the 2 s that were left"
+    assert any("--budget 730" in step for step in made.settle)
+
+
+@pytest.mark.parametrize(
+    "measurements", [(), (measurement(status="skipped", reason="only exact costs were asked for"),)]
+)
+def test_a_speed_that_nobody_asked_for_tips_no_verdict(measurements):
+    assert judge(comparisons=(), measurements=measurements)[0] == "adopt"
+
+
+def test_the_harness_says_in_one_way_that_only_costs_were_asked_for():
+    spec = SPECS[0].replace(bench_sizes=({"B": 2, "C": 2},))
+    rows = benchmark(spec, timed=False, passes="forward", implementations="vectorized").measurements
+    assert {row.reason for row in rows} == {reasons.COSTS_ONLY}
+
+
+def test_where_the_reference_is_wrong_a_difference_from_it_is_nobodys_error():
+    differs = measurement(
+        status="failed", reason="differs from the reference on the timed input: loss = 1, but should be 2"
+    )
+    assert judge(comparisons=(), measurements=(differs,))[0] == "do not adopt"
+    found, said = judge(comparisons=(), measurements=(differs,), findings=(finding(implementation="naive"),))
+    assert found == "inconclusive"
+    assert "differs from the reference" in said
+
+
+def test_a_speedup_over_a_reference_with_errors_says_where_it_holds():
+    found, said = judge(findings=(finding(implementation="naive"),))
+    assert found == "adopt"
+    assert "naive has errors: it was timed where both agree" in said
 
 
 def test_a_crash_is_no_error_of_the_loss():
@@ -207,10 +247,10 @@ def test_the_compiled_form_of_a_loss_with_one_implementation_is_compared_with_it
     assert "compiled, against its eager form" in reasons
 
 
-def test_where_the_reference_was_too_slow_the_rival_is_named_and_a_loss_to_it_is_a_caveat():
+def test_where_the_reference_was_too_slow_a_quicker_rival_is_named_and_no_caveat():
     made = (comparison(), comparison("slower", size=4096, reference="dense", speedup=0.5, low=0.4, high=0.6))
     found, reasons = judge(comparisons=made)
-    assert found == "adopt with caveats"
+    assert found == "adopt"
     assert "against naive on cpu, float32, full pass: faster at N=128 (5×)" in reasons
     assert "against dense on cpu, float32, full pass: slower at N=4096 (0.5×)" in reasons
 

@@ -121,7 +121,7 @@ class NeverClock(WallClock):
 
 
 def timed(monkeypatch, spec, clock, names=("vectorized",)):
-    monkeypatch.setattr(design, "clock_for", lambda cell: clock)
+    monkeypatch.setattr(design, "clock_for", lambda *_: clock)
     found = []
     heat = Heat(Cell({"B": 3, "C": 3}, "cpu", "float32", "full"), dict.fromkeys(names, Contestant(1e-4)), rounds=3)
     measure(spec, [heat], looks=(), seconds=AMPLE_S, seed=0, process=0, report=found.append)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Sequence
+from math import ceil
+from statistics import median
 
 from harness.report import reasons, speed
 from harness.report.schema import (
@@ -20,6 +22,8 @@ from harness.report.speed import listed
 from harness.report.text import plural
 
 _LONGER_S = 120
+# A trial may take a quarter of the budget, and is counted, which takes up to twice as long; two rounds take less.
+_CALLS = 8
 
 
 def sentence(loss: LossRecord, implementation: str, verdict: str) -> str:
@@ -132,7 +136,8 @@ def _gain(loss: LossRecord, implementation: str) -> str:
 
 
 def _slower(loss: LossRecord, implementation: str) -> list[ComparisonRecord]:
-    return [c for c in loss.comparisons if c.implementation == implementation and c.verdict == "slower"]
+    mine = [c for c in loss.comparisons if (c.implementation, c.reference) == (implementation, loss.reference)]
+    return [c for c in mine if c.verdict == "slower"]
 
 
 def _caveats(loss: LossRecord, implementation: str) -> list[str]:
@@ -142,13 +147,12 @@ def _caveats(loss: LossRecord, implementation: str) -> list[str]:
     accepted = list(dict.fromkeys(finding.rule for finding in loss.of(implementation) if finding.accepted))
     parts += [f"{listed(accepted)} accepted by the baseline"] if accepted else []
     parts += [text.partition(":")[0] for text in reasons.idle_devices(loss, implementation)]
-    slower = _slower(loss, implementation)
-    for rival in dict.fromkeys(c.reference for c in slower):
-        theirs = [c for c in loss.comparisons if (c.implementation, c.reference) == (implementation, rival)]
-        count = sum(c.reference == rival for c in slower)
-        where = "wherever both were timed" if count == len(theirs) else f"at {count} of {len(theirs)} timings"
-        worst = speed.speedup_text(min((c.speedup for c in slower if c.reference == rival and c.speedup), default=None))
-        parts.append(f"slower than {rival} {where} (down to {worst} of its speed)")
+    if slower := _slower(loss, implementation):
+        pair = (implementation, loss.reference)
+        count = sum((c.implementation, c.reference) == pair for c in loss.comparisons)
+        where = "wherever both were timed" if count == len(slower) else f"at {len(slower)} of {count} timings"
+        worst = speed.speedup_text(min((c.speedup for c in slower if c.speedup), default=None))
+        parts.append(f"slower than {loss.reference} {where} (down to {worst} of its speed)")
     parts += [text.partition(":")[0] for text in reasons.untimed(loss, implementation)]
     return parts
 
@@ -161,6 +165,7 @@ def _open(loss: LossRecord, implementation: str) -> list[str]:
     parts += [loss.missing] if loss.missing else []
     parts += [text.partition(":")[0] for text in reasons.gradients_unchecked(loss, implementation)]
     parts += [text.partition(":")[0] for text in reasons.unmeasured(loss, implementation)]
+    parts += [text.partition(":")[0] for text in reasons.speed_unknown(loss, implementation)]
     if speed.open_everywhere(loss, implementation):
         parts.append("whether it is faster or slower is open at every size that was timed")
     return list(dict.fromkeys(parts))
@@ -206,8 +211,8 @@ def _measure(loss: LossRecord, implementation: str) -> list[str]:
     target = shlex.quote(loss.target)
     mine = [c for c in loss.comparisons if c.implementation == implementation]
     steps = []
-    if any(c.verdict == "inconclusive" for c in mine):
-        steps.append(f"time it longer: loss-harness bench {target} --budget {_LONGER_S}")
+    if any(c.verdict == "inconclusive" for c in mine) or reasons.speed_unknown(loss, implementation):
+        steps.append(f"time it longer: loss-harness bench {target} --budget {_budget(loss, implementation)}")
     for rival in dict.fromkeys(c.reference for c in mine):
         theirs = [c for c in mine if c.reference == rival]
         pairs = {(c.overtaking, c.overtaken) for c in loss.crossovers}
@@ -215,9 +220,27 @@ def _measure(loss: LossRecord, implementation: str) -> list[str]:
         if {"faster", "slower"} <= {c.verdict for c in theirs} and not is_known and (symbol := _sweep(theirs)):
             steps.append(f"find where {rival} is overtaken: loss-harness bench {target} --sweep {symbol}")
     failed = reasons.outcomes(loss, implementation, "failed")
-    if loss.reference and not mine and not loss.missing and not failed and implementation in loss.implementations:
+    if (
+        loss.reference
+        and not mine
+        and not loss.measurements
+        and not loss.missing
+        and not failed
+        and implementation in loss.implementations
+    ):
         steps.append(f"time it: declare bench_sizes, or loss-harness bench {target} --sizes {_example(loss)}")
     return steps
+
+
+def _budget(loss: LossRecord, implementation: str) -> int:
+    """Seconds in which it and the reference can be timed at the size where that is quickest, as far as their times are known."""
+    needed: dict[tuple[str, str], dict[str, float]] = {}
+    for m in loss.measurements:
+        known = m.estimated_seconds or (median(m.seconds_per_call) if m.seconds_per_call else None)
+        if known is not None:
+            needed.setdefault(speed.place_of(m), {})[m.implementation] = known
+    both = [sum(found.get(name, 0.0) for name in (implementation, loss.reference)) for found in needed.values()]
+    return max(_LONGER_S, 10 * ceil(_CALLS * min(both, default=0.0) / 10))
 
 
 def _sweep(comparisons: Sequence[ComparisonRecord]) -> str:

@@ -31,6 +31,8 @@ class MeasurementRecord:
     clock: str = "wall"
     densities: dict[str, float] = field(default_factory=dict)
     compile_seconds: float | None = None
+    build_seconds: float | None = None
+    first_seconds: float | None = None
     estimated_seconds: float | None = None
     bound_bytes: int | None = None
 

@@ -9,6 +9,7 @@ from harness.report.schema import CRASHED, LossRecord, OutcomeRecord
 from harness.report.speed import listed, setting_text, size_text
 
 DIFFERS = "differs from the reference"  # how `harness.timing.agreement` begins to say so
+COSTS_ONLY = "only exact costs were asked for"  # how `harness.benchmark` says so
 GRADIENTS = ("G01", "G02", "E02")  # what holds a gradient to slopes, or to another gradient
 _RAN = ("passed", "failed", "waived", "crashed", "timed out")
 
@@ -103,7 +104,12 @@ def rules_passed(loss: LossRecord, implementation: str) -> list[str]:
 
 
 def differing(loss: LossRecord, implementation: str) -> list[str]:
-    """Inputs on which it was to be timed and is not the reference's function: an error that no drawn case showed."""
+    """Inputs on which it was to be timed and is not the reference's function: an error that no drawn case showed.
+
+    Of a reference that is wrong itself, nobody knows which of both it is.
+    """
+    if loss.is_wrong(loss.reference):
+        return []
     mine = [m for m in loss.measurements if m.implementation == implementation and m.status == "failed"]
     found = [m for m in mine if m.reason.startswith(DIFFERS)]
     return list(
@@ -120,14 +126,24 @@ def unmeasured(loss: LossRecord, implementation: str) -> list[str]:
 
 
 def untimed(loss: LossRecord, implementation: str) -> list[str]:
-    """Where it failed when timed, and whether its speed is unknown."""
+    """Where it failed when timed, though not everywhere."""
     failed = [m for m in loss.measurements if m.implementation == implementation and m.status == "failed"]
-    reasons = [
-        f"it failed when timed on {setting_text(m)} at {size_text(m.sizes, m.densities)}: {m.reason}" for m in failed
-    ]
-    if loss.reference and not any(c.implementation == implementation for c in loss.comparisons):
-        mine = [m for m in loss.measurements if m.implementation == implementation]
-        theirs = [m for m in loss.measurements if m.implementation == loss.reference]
-        skipped = [m for m in (*mine, *theirs) if m.status != "measured" and m.reason]
-        reasons.append(f"its speed is unknown{': ' + skipped[0].reason if skipped else ', nothing was timed'}")
-    return list(dict.fromkeys(reasons))
+    return list(
+        dict.fromkeys(
+            f"it failed when timed on {setting_text(m)} at {size_text(m.sizes, m.densities)}: {m.reason}"
+            for m in failed
+        )
+    )
+
+
+def speed_unknown(loss: LossRecord, implementation: str) -> list[str]:
+    """That it was to be timed and stands beside nothing; where no times were asked for, that is nobody's doubt."""
+    if not loss.reference or any(c.implementation == implementation for c in loss.comparisons):
+        return []
+    mine = [m for m in loss.measurements if m.implementation == implementation]
+    theirs = [m for m in loss.measurements if m.implementation == loss.reference]
+    asked = [m for m in mine if m.reason != COSTS_ONLY]
+    if not asked or unmeasured(loss, implementation):
+        return []
+    missing = [m.reason for m in (*asked, *theirs) if m.status != "measured" and m.reason]
+    return [f"its speed is unknown{': ' + missing[0] if missing else ''}"]

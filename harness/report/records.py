@@ -130,6 +130,8 @@ def from_benchmark(spec: LossSpec, benchmark: Benchmark) -> LossRecord:
             clock=m.clock,
             densities=plain(m.densities),
             compile_seconds=_finite(m.compile_seconds),
+            build_seconds=_finite(m.build_seconds),
+            first_seconds=_finite(m.first_seconds),
             estimated_seconds=_finite(m.estimated_seconds),
             bound_bytes=m.bound_bytes,
         )

@@ -101,7 +101,10 @@ class Run(Ledger):
         self.add(replace(plan.record, suggestions=found))
 
     def benchmark(self, observer: Observer = UNSEEN) -> None:
-        """Time what is right: an implementation with errors is not ranked, and nothing is ranked against one."""
+        """Time what is right: an implementation with errors is not ranked.
+
+        A reference with errors is timed all the same: whoever agrees with it on the timed inputs is compared with it there.
+        """
         self.untimed = {plan.name for plan in self.plans}
         for plan in self.plans:
             observer.begin(timing_step(plan, self.request))
@@ -120,17 +123,15 @@ class Run(Ledger):
     def _benchmark_one(self, plan: Planned) -> list[LossRecord]:
         spec, verified, devices = self.specs[plan.name], self.known(plan), self.request.devices
         names = plan.record.implementations
-        wrong = [name for name in names if verified.is_wrong(name)]
-        if verified.reference in wrong:
-            why = f"not timed: the reference {plan.trusted} has errors, so a speedup over it would mean nothing"
-            return [records.untimed(plan.record, name, devices, why) for name in names]
+        wrong = [name for name in names if verified.is_wrong(name) and name != verified.reference]
         left_out = [records.untimed(plan.record, name, devices, "not timed: it has errors") for name in wrong]
         stopped = [name for name in names if name not in wrong and _was_stopped(verified, name)]
         why = "not timed: it crashed or hung when it was checked"
         left_out += [records.untimed(plan.record, name, devices, why) for name in stopped]
         right = [name for name in names if name not in wrong and name not in stopped]
         if not right or plan.trusted in stopped:
-            return left_out
+            why = f"not timed: {plan.trusted}, which it is held to, crashed or hung when it was checked"
+            return [*left_out, *(records.untimed(plan.record, name, devices, why) for name in right)]
         try:
             timed = benchmark(
                 spec,

@@ -18,7 +18,7 @@ def open_everywhere(loss: LossRecord, implementation: str) -> bool:
 
 
 def speed_sentences(loss: LossRecord, implementation: str) -> tuple[list[str], list[str]]:
-    """Sentences on speed, one a setting and rival: those with a size at which it is slower, and the others."""
+    """Sentences on speed, one a setting and rival: those with a size at which it is slower than the reference, and the others."""
     groups: dict[tuple[str, str], list[ComparisonRecord]] = {}
     for comparison in loss.comparisons:
         if comparison.implementation == implementation:
@@ -27,7 +27,7 @@ def speed_sentences(loss: LossRecord, implementation: str) -> tuple[list[str], l
     other: list[str] = []
     for group in groups.values():
         ordered = sorted(group, key=lambda c: elements(c.sizes))
-        is_slow = any(comparison.verdict == "slower" for comparison in ordered)
+        is_slow = any(c.verdict == "slower" and c.reference == loss.reference for c in ordered)
         (slow if is_slow else other).append(_sentence(ordered))
     return slow, [*other, *_uncompared(loss, implementation)]
 

@@ -1,8 +1,9 @@
 """The verdict on each implementation: a pure function of what was found and measured.
 
 From strongest to weakest: an error, or another value than the reference's where it was to be timed, means *do not adopt*; a crash, a timeout, results that are missing or a speed that is
-open at every size, or gradients that no rule could check, mean *inconclusive*; a warning, a waiver, a device where nothing ran or a size at which it is slower
-mean *adopt with caveats*; else *adopt*.  The reference is held to correctness only and keeps the role *reference*;
+open at every size or unknown, or gradients that no rule could check, mean *inconclusive*; a warning, a waiver, a device where nothing ran or a size at which it is
+slower than the reference mean *adopt with caveats*; else *adopt*.  That another implementation is faster is a recommendation, and
+what nobody asked to be timed is no doubt.  The reference is held to correctness only and keeps the role *reference*;
 a loss with one implementation has none, and nothing to be faster than.
 """
 
@@ -123,8 +124,11 @@ def _verdict(loss: LossRecord, name: str) -> tuple[str, tuple[str, ...]]:
         return DO_NOT_ADOPT, (*wrong, *broken, *caveats)
     missing = [loss.missing] if loss.missing else []
     unchecked = reasons.gradients_unchecked(loss, name)
-    open_questions = [*broken, *blind, *missing, *unchecked, *reasons.unmeasured(loss, name)]
+    unknown = [*reasons.unmeasured(loss, name), *reasons.speed_unknown(loss, name)]
+    open_questions = [*broken, *blind, *missing, *unchecked, *unknown]
     slow, other = speed.speed_sentences(loss, name)
+    if (slow or other) and loss.is_wrong(loss.reference):
+        other.append(f"{loss.reference} has errors: it was timed where both agree")
     if speed.open_everywhere(loss, name):
         open_questions += other
         other = []

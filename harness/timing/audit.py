@@ -78,10 +78,17 @@ class Batches:
     def __init__(self, spec: LossSpec, cell: Cell, seed: int, process: int, timed: int) -> None:
         self.spec, self.cell = spec, cell
         size = max(elements(spec, cell.sizes), 1)
-        unseen = max(1, min(MOST_UNSEEN, UNSEEN_ELEMENTS // size))
+        self._count = max(1, min(MOST_UNSEEN, UNSEEN_ELEMENTS // size))
         timed = timed if size <= MOST_UNSEEN * UNSEEN_ELEMENTS else 1
         self.timed = [_plain(inputs(spec, cell, seed, batch=f"batch {i} " if i else "")) for i in range(timed)]
-        self.unseen = [_plain(inputs(spec, cell, seed, batch=f"unseen {process} {i} ")) for i in range(unseen)]
+        self._process, self._seed, self._made = process, seed, 0
+        self.unseen = self.further()
+
+    def further(self) -> list[dict[str, Tensor]]:
+        """Inputs that nobody has seen."""
+        self._made += 1
+        names = [f"unseen {self._process} {self._made} {number} " for number in range(self._count)]
+        return [_plain(inputs(self.spec, self.cell, self._seed, batch=name)) for name in names]
 
     def copies(self, batches: Sequence[Batch], context: Batch | None = None) -> list[dict[str, Tensor]]:
         """Copies at addresses of their own, but for the context, which all of them share; leaves require grad."""
@@ -105,6 +112,7 @@ def _plain(tensors: Batch) -> dict[str, Tensor]:
 def audited(
     workload: Workload,
     batches: Batches,
+    unseen: Sequence[Batch],
     timed: Sequence[Batch],
     state: Sequence[str],
     wait: Callable[[], None] | None,
@@ -119,15 +127,17 @@ def audited(
     Args:
         workload: what was timed.
         batches: the inputs of the heat.
+        unseen: those to call it on.
         timed: the copies that it was timed on.
         state: of its buffers before the timing.
         wait: waits for a device that works beside the host.
         most: how many calls, at most.
     """
     clock = time.thread_time if wait is None else time.perf_counter
-    chosen = batches.copies(batches.unseen[:most], timed[0])
+    chosen = batches.copies(unseen[:most], timed[0])
     works = [workload.on(batch) for batch in chosen]
     calls = [work.call(batches.cell.pass_name) for work in works]
+    workload.call(batches.cell.pass_name)()  # what making the inputs has cost the caches of the code
     _spoil_freed(chosen[0].values())
     seconds, losses = [], []
     for call in calls:
@@ -146,8 +156,7 @@ def audited(
         name
         for name in batches.spec.inputs
         if not all(
-            _same(now[name], was[name])
-            for now, was in zip((*timed, *chosen), (*batches.timed, *batches.unseen), strict=False)
+            _same(now[name], was[name]) for now, was in zip((*timed, *chosen), (*batches.timed, *unseen), strict=False)
         )
     ]
     again = float(workload.call(batches.cell.pass_name)().detach().double().abs().max())
@@ -198,6 +207,14 @@ def _threads() -> int:
         return 2  # unknown, but for this one
 
 
+def is_remembered(audit: Audit, times: Sequence[float], cell: Cell) -> bool:
+    """Whether every call on unseen inputs took far longer than those on inputs that were timed."""
+    if not times or not audit.seconds or cell.clock == "graph":  # whose replay is without the host's part
+        return False
+    single_s = SEEN_BEFORE_S["cpu" if cell.device == "cpu" else "cuda"]
+    return min(audit.seconds) > SEEN_BEFORE * median(times) + single_s
+
+
 def condition(values: Values, leaves: Sequence[Tensor]) -> float:
     """sum |x dL/dx| over all inputs, the size that rounding is relative to."""
     return sum(
@@ -245,11 +262,10 @@ def judged(
             told = problem.replace("on the timed input", "on an input that it had not seen")
             found.append(Violation("M02", f"after the timing, at {cell}, {told}; it is held to {reference}"))
             break
-    if times and audit.seconds and cell.clock != "graph":  # whose replay is without the host's part
+    if is_remembered(audit, times, cell):
         usual, unseen = median(times), min(audit.seconds)
-        if unseen > SEEN_BEFORE * usual + SEEN_BEFORE_S["cpu" if cell.device == "cpu" else "cuda"]:
-            text = f"at {cell} = {unseen:.3g} s, but should be about the {usual:.3g} s of those that it has seen"
-            found.append(Violation("M03", f"a call on new inputs {text}"))
+        text = f"at {cell} = {unseen:.3g} s, but should be about the {usual:.3g} s of those that it has seen"
+        found.append(Violation("M03", f"a call on new inputs {text}"))
     if audit.left_s > LEFT_OVER_S:
         text = f"{audit.left_s:.3g} s, but should be 0: what a call leaves to them is not in its time"
         found.append(

@@ -136,6 +136,7 @@ TIMED_BATCHES = (
 AUDIT_SHARE = 0.1  # of the time that a heat has
 UNSEEN_ELEMENTS = 2**18
 SEEN_BEFORE = 3.0
+ASKED_AGAIN = 3
 SEEN_BEFORE_S = {"cpu": 50e-6, "cuda": 500e-6}
 # What other threads take while the one that was timed only waits; a pool that is idle takes nothing.
 SETTLE_S = 5e-3

@@ -52,14 +52,15 @@ class EventClock:
             if self._flush is None:
                 self._witness.begin()
                 self._time(spans[0], call, calls)
-                self._wait()
-                self._witness.end(float(spans[0][0].elapsed_time(spans[0][1])) / 1000)
             else:
                 for span in spans:
                     self._flush()
                     self._time(span, call, 1)
             self._wait()
-            return sum(float(begin.elapsed_time(end)) for begin, end in spans) / 1000
+            seconds = sum(float(begin.elapsed_time(end)) for begin, end in spans) / 1000
+            if self._flush is None:
+                self._witness.end(seconds)
+            return seconds
 
     def _recorded(self, number: int) -> list[Span]:
         """Pairs of events that have been recorded before: the first record makes an event, which would be timed too."""

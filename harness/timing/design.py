@@ -7,7 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -18,11 +18,23 @@ from harness.evaluation import LossRaised, is_out_of_memory
 from harness.spec import LossSpec
 from harness.timing import timers as time
 from harness.timing.agreement import Values
-from harness.timing.audit import Audit, Batches, audited, condition, impossible, judged, least_bytes, read, values_of
+from harness.timing.audit import (
+    Audit,
+    Batches,
+    audited,
+    condition,
+    impossible,
+    is_remembered,
+    judged,
+    least_bytes,
+    read,
+    values_of,
+)
 from harness.timing.clock import Call, Clock, NotTimeable
 from harness.timing.clocks import clock_for, waiting_for
 from harness.timing.compiled import compiling
 from harness.timing.constants import (
+    ASKED_AGAIN,
     AUDIT_SHARE,
     BLOCK_HEADROOM,
     BLOCK_S,
@@ -102,6 +114,8 @@ class Samples:
         loss: the largest element of the loss, so that another process can tell that it timed the same function.
         repeated: how many blocks were run again, because another process had the core during them.
         violations: code of a rule, and what was seen of it.
+        build_seconds: of its constructor, which is in no call's time.
+        first_seconds: of its first call here, likewise; ``None`` of one so slow that every call counts.
         blocks: number of each block by the process that holds the clock, and its seconds inside.
         outside: what that process saw of them; ``None`` without one.
     """
@@ -115,6 +129,8 @@ class Samples:
     loss: float | None = None
     repeated: int = 0
     violations: tuple[tuple[str, str], ...] = ()
+    build_seconds: float = 0.0
+    first_seconds: float | None = None
     blocks: tuple[tuple[int, float], ...] = ()
     outside: Outside | None = None
 
@@ -232,9 +248,15 @@ class _Entry:
             torch.autograd.graph.increment_version(self.timed[at][name])
         return self.calls[at]
 
-    def audited(self, batches: Batches, wait: Callable[[], None] | None, most: int) -> Audit:
-        """See `harness.timing.audit.audited`."""
-        return audited(self.works[0], batches, self.timed, self._state, wait, most=most)
+    def audited(self, batches: Batches, wait: Callable[[], None] | None, times: Sequence[float], most: int) -> Audit:
+        """See `harness.timing.audit.audited`; what looks as if it were remembered is asked again, on more inputs."""
+        audit = audited(self.works[0], batches, batches.unseen, self.timed, self._state, wait, most=most)
+        for _ in range(ASKED_AGAIN):
+            if not is_remembered(audit, times, batches.cell):
+                break
+            again = audited(self.works[0], batches, batches.further(), self.timed, self._state, wait, most=most)
+            audit = replace(audit, seconds=[*audit.seconds, *again.seconds])
+        return audit
 
     def expected(self, batches: Batches, audit: Audit) -> tuple[list[Values], list[float]]:
         """Loss and gradients of the reference on the unseen inputs, and the size that rounding is relative to there."""
@@ -259,6 +281,7 @@ class _Race:
         self.calls_per_block: dict[str, int] = {}
         self.block_s: dict[str, float] = {}
         self.losses: dict[str, float] = {}
+        self.first_s: dict[str, float] = {}
         self.quiet = Quiet()
         self.repeated: Counter[str] = Counter()
         self.dropped: list[Samples] = []
@@ -330,7 +353,11 @@ class _Race:
         if seconds >= SLOW_CALL_S:
             calls, self.block_s[name] = 1, seconds
         else:
+            begin = time.perf_counter()
             loss = call()
+            if self._wait is not None:
+                self._wait()
+            self.first_s[name] = time.perf_counter() - begin
             self.losses[name] = float(loss.detach().double().abs().max())
             if type(loss) is not torch.Tensor:
                 entry.calls = [partial(_read, call) for call in entry.calls]
@@ -364,7 +391,7 @@ class _Race:
                 continue
             most = min(MOST_UNSEEN, self.calls_per_block[name])
             try:
-                audits[name] = self.entries[name].audited(self._batches(), self._wait, most)
+                audits[name] = self.entries[name].audited(self._batches(), self._wait, times[name], most)
             except RAISED as error:  # a loss may raise on its first new input
                 self._drop_for(name, error)
                 del self.entries[name]
@@ -461,5 +488,7 @@ class _Race:
             self.losses.get(name),
             self.repeated[name],
             self.violations.get(name, ()),
+            self.entries[name].works[0].build_seconds,
+            self.first_s.get(name),
             tuple(self.blocks.get(name, ())),
         )

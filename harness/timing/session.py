@@ -285,7 +285,20 @@ class Session:
                 f"{self.spec.name!r} cannot be loaded in a fresh one, because {reason}"
             )
             self._here(device)
+        self._note_builds()
         self._note_busy()
+
+    def _note_builds(self) -> None:
+        """Say what constructors took, which is in no figure of a call."""
+        for name in self.names:
+            taken = [
+                (s.build_seconds, at) for (at, who), found in self.samples.items() if who == name for _, s in found
+            ]
+            seconds, at = max(taken, default=(0.0, 0))
+            if seconds >= SLOW_CALL_S:
+                self.notes.append(
+                    f"{name} at {self.cells[at]}: its constructor took {seconds:.2g} s; no time of a call includes that"
+                )
 
     def _note_busy(self) -> None:
         samples = [sample for taken in self.samples.values() for _, sample in taken]

@@ -21,6 +21,7 @@ from harness.dims import Size
 from harness.errors import DeclarationError, nearest
 from harness.evaluation import Candidate, LossRaised, is_of_the_loss
 from harness.spec import LossSpec
+from harness.timing import timers as time
 from harness.timing.compiled import freshly_compiled
 from harness.timing.constants import LADDER, MAX_ELEMENTS
 from harness.timing.costs import TookTooLong
@@ -187,7 +188,9 @@ class Workload:
         eager = eager_name(spec.implementations, name)
         self._made_of = (spec, name, tensors)
         candidate = Candidate(spec, eager or name)
+        begin = time.perf_counter()
         built = candidate.build(tensors)
+        self.build_seconds = time.perf_counter() - begin
         self._candidate, self._built = candidate, built
         self._function = built if eager is None else freshly_compiled(built)
         self._select = candidate.select

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from harness import annotations as signatures
-from harness import devices, meter, tolerance
-from harness.errors import told
+from harness import devices, meter, tolerance, triton_interpreter
+from harness.errors import NotApplicable, told
 from harness.spec import LossSpec, call_function
 
 _SEED = 0
@@ -134,6 +134,7 @@ class Candidate:
         left = {k: v for k, v in spec.options.items() if k not in self.constructor_options}
         self.call_options = {k: v for k, v in left.items() if everything or k in accepted}
         self.called = tuple(n for n in spec.tensors if n not in self.constructed)
+        self.written_over = spec.writes_gradient_into
 
     @property
     def is_module(self) -> bool:
@@ -189,16 +190,22 @@ class Candidate:
 
         Raises:
             LossRaised: the loss raised.
+            NotApplicable: Triton's interpreter cannot run its kernel.
         """
         process = os.getpid()
         try:
             given = self.placed(tensors)
+            if self.written_over is not None:
+                given = {**given, self.written_over: given[self.written_over].clone()}
             returned = meter.evaluation(built, **{n: given[n] for n in self.called}, **self.call_options)
             returned = returned if self.select is None else self.select(returned)
-            return returned if given is tensors else _back(returned, tensors)
+            return returned if self.device is None else _back(returned, tensors)
         except BaseException as error:
             if not is_of_the_loss(error):
                 raise
+            cannot = triton_interpreter.cannot_run(error)
+            if cannot is not None:
+                raise NotApplicable(cannot) from error
             raise LossRaised(error) from error
         finally:
             if os.getpid() != process:

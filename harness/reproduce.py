@@ -148,7 +148,7 @@ def _shortest(value: float, dtype: torch.dtype) -> str:
 def _functions(spec: LossSpec, implementation: str, alias: str, target: str) -> str:
     candidate = Candidate(spec, implementation)
     made = _arguments(candidate.constructed, candidate.constructor_options)
-    called = _arguments(candidate.called, candidate.call_options)
+    called = _arguments(candidate.called, candidate.call_options, candidate.written_over)
     suffix = "" if alias == "loss" else f"_{alias}"
     unpicked = (
         f"built({called})"
@@ -167,8 +167,9 @@ def _functions(spec: LossSpec, implementation: str, alias: str, target: str) -> 
     )
 
 
-def _arguments(names: tuple[str, ...], options: Mapping[str, Any]) -> str:
-    return ", ".join([*(f"{name}={name}" for name in names), *(f"{k}={v!r}" for k, v in options.items())])
+def _arguments(names: tuple[str, ...], options: Mapping[str, Any], copied: str | None = None) -> str:
+    tensors = (f"{name}={name}{'.clone()' if name == copied else ''}" for name in names)
+    return ", ".join([*tensors, *(f"{k}={v!r}" for k, v in options.items())])
 
 
 def _signature(names: tuple[str, ...]) -> str:

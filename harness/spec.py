@@ -102,6 +102,8 @@ class LossSpec:
         requires: codes of rules that the loss promises to pass; their warnings become errors.
         stateful: the loss keeps running statistics in registered buffers on purpose.
         detaches: the loss stops gradients on purpose.
+        writes_gradient_into: the input over which the loss writes its gradient on purpose, as fused kernels do; every call gets a
+            copy of it, which nobody else reads.
         dtypes: the floating dtypes that the loss takes; by default those that differentiable inputs declare, else any.
         computes_in: the dtype in which the loss computes on purpose, whatever it is given, as fused kernels do.
         select: picks the loss out of what an implementation returns.
@@ -131,6 +133,7 @@ class LossSpec:
         requires: Iterable[str] = (),
         stateful: bool = False,
         detaches: bool = False,
+        writes_gradient_into: str | None = None,
         dtypes: Sequence[torch.dtype] = (),
         computes_in: torch.dtype | None = None,
         select: Callable[[Any], Tensor] | None = None,
@@ -151,6 +154,7 @@ class LossSpec:
         self.requires = tuple(sorted(set(requires)))
         self.stateful = stateful
         self.detaches = detaches
+        self.writes_gradient_into = writes_gradient_into
         self.computes_in = computes_in
         self.select = select
         self.bench_sizes = None if bench_sizes is None else tuple(dict(sizes) for sizes in bench_sizes)

@@ -244,6 +244,7 @@ SPECS = (
     entropy("cross_entropy-weighted", context={"weight": TensorSpec("C", domains.positive())}),
     entropy("cross_entropy-softcap", MEAN, softcap=30.0),
     entropy("cross_entropy-z_loss", MEAN, lse_square_scale=1e-2),
+    entropy("cross_entropy-written_over", MEAN).replace(writes_gradient_into="input"),
     spec("jsd", jsd, liger_jsd, DISTRIBUTIONS, MEAN, beta=0.5),
     spec("jsd-forward", jsd, liger_jsd, DISTRIBUTIONS, MEAN, beta=0.0),
     spec("jsd-reverse", jsd, liger_jsd, DISTRIBUTIONS, MEAN, beta=1.0),

@@ -55,7 +55,7 @@ TIMED = {
 _TIMING = ("device", "budget", "seed", "pass", "dtype", "cache", "clock", "compile")
 _CHECKING = ("profile", "seed", "device", "select", "ignore")
 _SAID = ("quiet", "verbose")
-_APART = ("workers", "timeout", "memory", "cluster")
+_APART = ("workers", "timeout", "memory", "cluster", "triton-interpret")
 # What each command may be told in a table of its own; what stands above goes to every command that knows it.
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "report": ("targets", *dict.fromkeys((*_CHECKING, *_TIMING)), "out", *_APART, *_SAID),
@@ -237,6 +237,7 @@ _KEYS: Mapping[str, tuple[Callable[[object], Any], str]] = {
     "workers": (_count, "a whole number from 1"),
     "timeout": (_budget, "a positive number of seconds"),
     "memory": (_budget, "a positive number of GiB"),
+    "triton-interpret": (_flag, "true or false"),
     "cluster": (_text, 'an address, such as "tcp://10.0.0.1:8786"'),
     "baseline": (_text, 'a file, such as "accepted.json"'),
     "out": (_text, 'a folder, such as "reports/latest"'),

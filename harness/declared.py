@@ -221,6 +221,12 @@ def _check_differentiable(spec: LossSpec) -> None:
         if not tensor.differentiable:
             held = tensor.dtype if tensor.dtype is not None else f"domain {tensor.domain!r}"
             raise DeclarationError(f"loss {spec.name!r}: differentiable={name!r} has {held}, which has no gradient")
+    over = spec.writes_gradient_into
+    if over is not None and over not in spec.differentiable:
+        raise DeclarationError(
+            f"loss {spec.name!r}: writes_gradient_into={shown(over)}, but should be an input with a gradient, such as "
+            f"writes_gradient_into={next(iter(spec.differentiable), 'logits')!r}"
+        )
 
 
 def _check_optional(spec: LossSpec) -> None:

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from harness import annotations as signatures
-from harness import devices, meter, structures, tolerance
-from harness.errors import told
+from harness import devices, meter, structures, tolerance, triton_interpreter
+from harness.errors import NotApplicable, told
 from harness.spec import LossSpec, call_function
 from harness.structures import Leaf, Node
 
@@ -153,6 +153,7 @@ class Candidate:
         left = {k: v for k, v in spec.options.items() if k not in self.constructor_options}
         self.call_options = {k: v for k, v in left.items() if everything or k in accepted}
         self.called = tuple(n for n in spec.tensors if n not in self.constructed)
+        self.written_over = spec.writes_gradient_into
         self.state = RNG_SEED if spec.stochastic else None
         self.drawn_from = self._generators(call)
         self.built_from = self._generators(self.implementation) if self.is_class else ()
@@ -248,19 +249,25 @@ class Candidate:
 
         Raises:
             LossRaised: the loss raised.
+            NotApplicable: Triton's interpreter cannot run its kernel.
         """
         process = os.getpid()
         try:
             given = self.placed(tensors)
             if self.spec.stochastic:
                 self._begin(built)
+            if self.written_over is not None:
+                given = {**given, self.written_over: given[self.written_over].clone()}
             args, named = self.arguments(given)
             returned = meter.evaluation(built, *args, **named)
             returned = returned if self.select is None else self.select(returned)
-            return returned if given is tensors else _back(returned, tensors)
+            return returned if self.device is None else _back(returned, tensors)
         except BaseException as error:
             if not is_of_the_loss(error):
                 raise
+            cannot = triton_interpreter.cannot_run(error)
+            if cannot is not None:
+                raise NotApplicable(cannot) from error
             raise LossRaised(error) from error
         finally:
             if os.getpid() != process:

@@ -14,7 +14,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from harness import completing, configuration
+from harness import completing, configuration, triton_interpreter
 from harness.configuration import PROFILES, TIMED
 from harness.errors import nearest
 
@@ -27,6 +27,7 @@ PARAMETERS = {
     "clock": "clocks",
     "compile": "compiled",
     "format": "form",
+    "triton-interpret": "triton_interpret",
 }
 
 
@@ -365,7 +366,20 @@ def declared(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _interpret(ctx: click.Context, _: click.Parameter, chosen: bool) -> bool:
+    if chosen:
+        triton_interpreter.turn_on()
+    return chosen
+
+
+triton_interpret = click.option(
+    "--triton-interpret",
+    is_flag=True,
+    callback=_interpret,
+    help="Run Triton kernels on the CPU, in Triton's interpreter; by default for a file that imports Triton, without --device cuda.",
+)
 _LIMITS = (
+    triton_interpret,
     click.option(
         "--workers",
         type=click.IntRange(min=1),

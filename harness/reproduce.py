@@ -204,7 +204,8 @@ def _arguments(
     text: Mapping[str, str],
 ) -> str:
     def tensor(leaf: Leaf) -> str:
-        return f"tensors[{leaf.name!r}]" if leaf.name in spec.tensors else "None"
+        copied = ".clone()" if leaf.name == spec.writes_gradient_into else ""
+        return f"tensors[{leaf.name!r}]{copied}" if leaf.name in spec.tensors else "None"
 
     made = {name: structures.code(node, tensor) for name, node in nodes.items()}
     given = {**made, **{name: _constant(value) for name, value in options.items()}, **text}

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness import devices, drawing, strategies, surroundings
+from harness import devices, drawing, strategies, surroundings, triton_interpreter
 from harness.case import Case
 from harness.errors import NotApplicable, told_in_a_line
 from harness.evaluation import LossRaised
@@ -76,7 +76,7 @@ class Session:
 
     def check(self, implementation: str, rule: Rule) -> tuple[Outcome, list[Finding]]:
         """What became of one rule on one implementation."""
-        reason = rule.applies(self.spec, implementation)
+        reason = triton_interpreter.unsaid(rule.code) or rule.applies(self.spec, implementation)
         if reason is not None:
             return Outcome(implementation, rule.code, Status.INAPPLICABLE, 0, reason), []
         if rule.compiles and not self.profile.compiles:
@@ -95,6 +95,8 @@ class Session:
             with surroundings.kept():
                 examples, found, reasons, left_out = self._examples(implementation, rule)
                 findings = self._findings(implementation, rule, found)
+        except NotApplicable as reason:  # nothing runs here, whatever is asked
+            return self._conclude(implementation, rule, 0, [], [str(reason)], [])
         except Exception as error:
             return self._crashed(implementation, rule, error)
         told = [elsewhere] if elsewhere else []

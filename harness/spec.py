@@ -146,6 +146,8 @@ class LossSpec:
         detaches: the loss stops gradients on purpose.
         stochastic: the loss draws random numbers on purpose, from the global generators or from a parameter that takes a
             `torch.Generator`; every evaluation begins at one state, so that what is compared has the same draws.
+        writes_gradient_into: the input over which the loss writes its gradient on purpose, as fused kernels do; every call gets a
+            copy of it, which nobody else reads.
         dtypes: the floating dtypes that the loss takes; by default those that differentiable inputs declare, else any.
         computes_in: the dtype in which the loss computes on purpose, whatever it is given, as fused kernels do.
         select: picks the loss out of what an implementation returns: a key, a position, the name of an attribute or a function;
@@ -177,6 +179,7 @@ class LossSpec:
         stateful: bool = False,
         detaches: bool = False,
         stochastic: bool = False,
+        writes_gradient_into: str | None = None,
         dtypes: Sequence[torch.dtype] = (),
         computes_in: torch.dtype | None = None,
         select: Select = None,
@@ -198,6 +201,7 @@ class LossSpec:
         self.stateful = stateful
         self.detaches = detaches
         self.stochastic = stochastic
+        self.writes_gradient_into = writes_gradient_into
         self.computes_in = computes_in
         self.select = None if select is None else Selected(select) if not callable(select) else select
         self.bench_sizes = None if bench_sizes is None else tuple(dict(sizes) for sizes in bench_sizes)

@@ -34,7 +34,7 @@ FLOORS: tuple[dict[str, tuple[str, ...]], ...] = (
             ),
             *("tolerance", "inline", "declaration", "locate", "results", "trust", "untrusted", "formulas"),
         ),
-        "surroundings": ("environment", "dispatch", "aten", "meter", "isolation"),
+        "surroundings": ("environment", "dispatch", "aten", "meter", "isolation", "triton_interpreter"),
     },
     {"generate": ("strategies", "drawing"), "evaluate": ("evaluation", "surroundings", "devices", "backends")},
     {"check": ("rules", "reproduce", "suggest"), "measure": ("timing",)},

@@ -27,8 +27,12 @@ class MissingPackageError(TargetError):
     """A catalog was asked for whose package is not installed."""
 
 
-def require(module: str) -> ModuleType:
+def require(module: str, extra: str = "survey") -> ModuleType:
     """Import a module of a package that need not be there, such as ``kornia.losses``.
+
+    Args:
+        module: its name.
+        extra: of loss-harness, that installs the package.
 
     Raises:
         MissingPackageError: the package is not installed; the message says what to install.
@@ -37,7 +41,7 @@ def require(module: str) -> ModuleType:
     if importlib.util.find_spec(package) is None:
         raise MissingPackageError(
             f"the package {package!r}, whose losses are declared here, is not installed; write\n"
-            f"    pip install 'loss-harness[survey]'"
+            f"    pip install 'loss-harness[{extra}]'"
         )
     return importlib.import_module(module)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness import triton_interpreter
 from harness.commands import loading, running
 from harness.configuration import PROFILES
 
@@ -32,6 +33,7 @@ def driving(ctx: click.Context, targets: Sequence[str]) -> Iterator[Driver]:
         HarnessError: what the targets or the options say cannot be understood.
     """
     named = loading.targets(targets, ctx)
+    interpret_kernels(targets, ctx.params["devices"])
     with ExitStack() as stack:
         local = box(_needed(ctx.params)) if ctx.params.get("cluster") is None else None
         from harness.errors import DeclarationError
@@ -46,6 +48,17 @@ def driving(ctx: click.Context, targets: Sequence[str]) -> Iterator[Driver]:
         for warning in driver.warnings:
             click.echo(f"warning: {warning}", err=True)
         yield driver
+
+
+def interpret_kernels(targets: Sequence[str], devices: Sequence[str]) -> None:
+    """Have the Triton kernels of files interpreted where they are asked on the CPU, for which they cannot be compiled."""
+    if triton_interpreter.is_wanted() or set(devices) != {"cpu"}:
+        return
+    for target in targets:
+        if triton_interpreter.is_imported_by(target):
+            triton_interpreter.turn_on()
+            click.echo(f"note: {target} imports triton: its kernels run in Triton's interpreter, on the CPU", err=True)
+            return
 
 
 _boxes: list[Sandbox] = []

@@ -9,12 +9,13 @@ from typing import Any
 
 import click
 
-from harness import untrusted
+from harness import options, untrusted
 from harness.commands import apart, exits
 
 
 @click.command()
 @click.argument("failure", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@options.triton_interpret
 @click.option("--target", metavar="TARGET", help="The loss to run; needed for a failure that was not written here.")
 @click.option(
     "--timeout",
@@ -24,7 +25,7 @@ from harness.commands import apart, exits
     metavar="SECONDS",
     help="What it may take before it is ended, and FAILED.",
 )
-def replay(failure: Path, target: str | None, timeout: float) -> None:
+def replay(failure: Path, target: str | None, timeout: float, **_: Any) -> None:
     """Run a stored failure again: FIXED, FAILED or ERROR.
 
     Without --target, FAILURE and the loss that it names must lie in the working directory: replaying imports that loss.
@@ -45,6 +46,7 @@ def replay(failure: Path, target: str | None, timeout: float) -> None:
             f"{failure} lies outside the working directory {Path.cwd()} and says which code to run; if you trust it, name the "
             f"loss yourself: loss-harness replay {shlex.quote(str(failure))} --target {shlex.quote(str(data.get('target', 'TARGET')))}"
         )
+    apart.interpret_kernels([str(target or data.get("target"))], [str(data.get("device", "cpu"))])
     status, message = _again(data, target, timeout)
     message = text.printable(message)
     if status == "ERROR":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness import options
+from harness import options, triton_interpreter
 from harness.commands import exits, progress, wrapping
 from harness.commands.colors import styled as styled
 
@@ -39,7 +39,7 @@ def request(ctx: click.Context) -> Request:
         budget_s=given.get("budget", 30.0),
         baseline=frozenset().union(*accepted),
         is_metered=given.get("timings", False),
-        is_timed=not given.get("costs_only", False),
+        is_timed=not given.get("costs_only", False) and not triton_interpreter.is_wanted(),  # times of an interpreter
         sizes=given.get("sizes") or None,
         sweep=given.get("sweep") or {},
         densities=given.get("densities") or ({},),

@@ -369,8 +369,18 @@ def nothing_is_modified(trial: Trial) -> Iterator[Mismatch]:
                 aspect=name,
                 tensors=trial.tensors(),
                 code=_MODIFIED_CODE.format(name=name),
-                hint="use the out-of-place operation, or work on a clone; .data and no_grad() do not make an in-place edit safe",
+                hint="use the out-of-place operation, or work on a clone; .data and no_grad() do not make an in-place edit safe"
+                + _meant(tensor, name),
             )
+
+
+def _meant(tensor: Tensor, name: str) -> str:
+    """The line to write where an input holds its own gradient: fused kernels save memory that way."""
+    if tensor.grad is None or not torch.equal(tensor.grad, tensor.detach()):
+        return ""
+    return (
+        f"; {name} holds its gradient: if nobody reads it afterwards, declare LossSpec(writes_gradient_into={name!r})"
+    )
 
 
 def _backward(scalar: Tensor) -> None:

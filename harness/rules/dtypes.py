@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from harness import tolerance
+from harness import tolerance, triton_interpreter
 from harness.domains import LARGE, Domain
 from harness.errors import NotApplicable
 from harness.evaluation import LossRaised
@@ -19,7 +19,7 @@ from harness.rules.broadcasting import first_line
 from harness.rules.compare import differing
 from harness.rules.detach import user_line
 from harness.rules.made import directions
-from harness.rules.rule import Mismatch, Rule
+from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.special import far_cases, near_cases, special_cases
 from harness.rules.trial import Run, Scale, Trial, contract
 from harness.spec import LossSpec
@@ -37,7 +37,8 @@ def short(dtype: torch.dtype) -> str:
 def asked(trial: Trial) -> tuple[torch.dtype, ...]:
     """The dtypes that the loss is held to: those that it declares, else all that are no wider than it takes."""
     widest = tolerance.eps_of(trial.precision.takes)
-    return trial.spec.dtypes or tuple(d for d in tolerance.PRECISIONS if tolerance.eps_of(d) >= widest)
+    found = trial.spec.dtypes or tuple(d for d in tolerance.PRECISIONS if tolerance.eps_of(d) >= widest)
+    return tuple(d for d in found if d != torch.bfloat16) if triton_interpreter.is_on() else found
 
 
 def output_has_the_inputs_dtype(trial: Trial) -> Iterator[Mismatch]:
@@ -86,7 +87,7 @@ def output_has_the_inputs_dtype(trial: Trial) -> Iterator[Mismatch]:
             )
 
 
-def low_precision_is_as_accurate_as_the_condition_allows(trial: Trial) -> Iterator[Mismatch]:
+def low_precision_is_as_accurate_as_the_condition_allows(trial: Trial) -> Iterator[Mismatch | Partly]:
     """In float32, bfloat16 and float16 the value is as near to the float64 run as its condition number allows.
 
         |L_low(x) - L_64(x)| <= c eps (|L| + sum_i |x_i dL/dx_i|)      x rounded to the low precision first
@@ -116,6 +117,8 @@ def low_precision_is_as_accurate_as_the_condition_allows(trial: Trial) -> Iterat
             if mismatch is not None and (mismatch.aspect not in worst or worst[mismatch.aspect].severity == "note"):
                 worst[mismatch.aspect] = mismatch
         yield from worst.values()
+    if triton_interpreter.is_on():
+        yield Partly(triton_interpreter.BFLOAT16)
 
 
 def _below_normal(trial: Trial, dtype: torch.dtype) -> bool:

@@ -170,7 +170,7 @@ def test_what_cannot_be_proposed_says_what_the_loss_raised_and_what_to_write() -
     with pytest.raises(UnproposableError) as raised:
         propose("refuses", refuses)
     assert "needs a licence" in str(raised.value)
-    assert '"predictions": TensorSpec("B D")' in str(raised.value)
+    assert '"predictions": TensorSpec("DIMS")' in str(raised.value)
 
 
 def noisy(predictions, labels):

@@ -13,7 +13,7 @@ from harness import LossSpec, TensorSpec, devices, verify
 from harness.isolation.sandbox import Sandbox
 from harness.jobs.driver import Driver
 from harness.jobs.executors import Local
-from harness.jobs.preload import COMPILER, PRELOAD, TABLES
+from harness.jobs.preload import COMPILER, PRELOAD, TIMING
 from harness.report.ledger import Request
 from harness.results import Status
 from harness.rules import find
@@ -182,7 +182,7 @@ for owner, name in ((torch.cuda, "is_available"), (torch.cuda, "device_count"), 
         return 0
     if hasattr(owner, name):  # a torch without CUDA lacks some
         setattr(owner, name, record)
-for name in {(*PRELOAD, COMPILER, TABLES)!r}:
+for name in {(*PRELOAD, *COMPILER, *TIMING)!r}:
     importlib.import_module(name)
 print(asked, torch.cuda.is_initialized())
 """

@@ -53,9 +53,9 @@ def serve(address: str) -> None:
     import harness.cli
     import harness.verify  # noqa: F401
     from harness.commands import apart
-    from harness.jobs.preload import COMPILER, TABLES
+    from harness.jobs.preload import COMPILER, TIMING
 
-    box = apart.box((COMPILER, TABLES))
+    box = apart.box((*COMPILER, *TIMING))
     if box is not None:
         box.run("builtins:print", "")  # any job will do: it starts what the calls then share
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

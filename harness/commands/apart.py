@@ -89,12 +89,12 @@ def box(also: Sequence[str] = ()) -> Sandbox | None:
     return made
 
 
-def _needed(given: dict[str, Any]) -> list[str]:
+def _needed(given: dict[str, Any]) -> tuple[str, ...]:
     """What else jobs import sooner or later, by the options of a command."""
-    from harness.jobs.preload import COMPILER, TABLES
+    from harness.jobs.preload import COMPILER, TIMING
 
     compiles = given.get("compiled") or given.get("profile", QUICK) != QUICK
-    return [COMPILER] * bool(compiles) + [TABLES] * ("budget" in given)
+    return (*(COMPILER if compiles else ()), *(TIMING if "budget" in given else ()))
 
 
 def _workshop(given: dict[str, Any], local: Sandbox | None) -> Workshop:

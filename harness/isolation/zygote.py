@@ -44,11 +44,12 @@ def main() -> None:
     """Entry point of the process."""
     descriptor, *modules = sys.argv[1:]
     control = socket.socket(fileno=int(descriptor))
+    gc.disable()  # modules leave little behind, and looking for it takes a sixth of the time
     for name in modules:
         importlib.import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # supervisors are not waited for
-    gc.collect()
     gc.freeze()  # a collection in a fork would copy every page that it marks
+    gc.enable()
     try:
         control.sendall(READY)
     except OSError:

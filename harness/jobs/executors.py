@@ -17,7 +17,7 @@ from harness.isolation.sandbox import Hear, Here, Isolation, Sandbox, unheard
 from harness.jobs import arrival
 from harness.jobs.conduct import Conducted, Keep, ProcessLost, conduct
 from harness.jobs.job import LOADING, VERIFY, Job
-from harness.jobs.preload import COMPILER, PRELOAD, TABLES
+from harness.jobs.preload import COMPILER, PRELOAD, TIMING
 
 Begin = Callable[[str], None]
 
@@ -84,7 +84,7 @@ class Workshop(Protocol):
 
 def isolation() -> Isolation:
     """Processes of their own where this system can fork; else this one."""
-    return Sandbox((*PRELOAD, COMPILER, TABLES)) if hasattr(os, "fork") else Here()
+    return Sandbox((*PRELOAD, *COMPILER, *TIMING)) if hasattr(os, "fork") else Here()
 
 
 class Local:

@@ -9,5 +9,6 @@ PRELOAD = (
     "harness.stopped",
     "harness.jobs.warm",
 )
-# What takes long and only some jobs need: to compile, to tabulate times.
-COMPILER, TABLES = "torch._dynamo", "pandas"
+# What takes long and only some jobs need: those that compile, and those that time.
+COMPILER = ("torch._dynamo",)
+TIMING = ("pandas", "harness.benchmark")

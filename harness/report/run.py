@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness.benchmark import benchmark
 from harness.errors import HarnessError, nearest
 from harness.meter import metered
 from harness.report import records
@@ -18,7 +17,6 @@ from harness.report.baseline import marked
 from harness.report.ledger import UNSEEN, Ledger, Planned, Request, check_step, timing_step
 from harness.report.observer import Observer
 from harness.report.schema import CheckTimeRecord, LossRecord, plain
-from harness.scaling import swept
 from harness.verify import Session, checked, open_session, suggested
 from harness.verify import plan as planned_checks
 
@@ -132,6 +130,8 @@ class Run(Ledger):
         if not right or plan.trusted in stopped:
             why = f"not timed: {plan.trusted}, which it is held to, crashed or hung when it was checked"
             return [*left_out, *(records.untimed(plan.record, name, devices, why) for name in right)]
+        from harness.benchmark import benchmark
+
         try:
             timed = benchmark(
                 spec,
@@ -160,6 +160,8 @@ class Run(Ledger):
         """What to measure a loss at; of the symbols that are swept, those that it has."""
         if not self.request.sweep:
             return self.request.sizes
+        from harness.scaling import swept
+
         base = self.request.sizes[0] if self.request.sizes else None
         symbols = (*spec.symbols, *spec.variadic)
         return swept(

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.report import html, markdown
 from harness.report.schema import Report, ReportError, dumps, loads
 
 FAILURES = "failures"
@@ -71,6 +70,8 @@ def write_report(
     Raises:
         FolderError: the folder cannot be written.
     """
+    from harness.report import html, markdown
+
     check_folder(folder)
     if (folder / FAILURES).is_symlink():
         raise FolderError(

@@ -74,6 +74,27 @@ def test_a_batch_that_cannot_be_cut_says_so(changes, reason):
     assert reason in outcome.reason
 
 
+def of_any_rows_but_four(predictions, labels):
+    if len(labels) == 4:
+        raise ValueError("four rows came")
+    return losses.mean_squared(predictions, labels)
+
+
+def test_a_loss_that_refuses_a_small_batch_by_itself_is_not_blamed():
+    (outcome,) = asked(of_any_rows_but_four).outcomes
+    assert outcome.status is Status.INAPPLICABLE
+    assert "refuses a part of the batch by itself: ValueError: four rows came" in outcome.reason
+
+
+def test_the_reference_is_asked_of_whole_batches_alone():
+    both = {"naive": losses.divided_by_the_world, "candidate": losses.mean_squared}
+    found = verify(LossSpec("rows", both, **losses.ROWS), profile="quick", rules=["L14"])
+    assert [(o.implementation, o.status.value) for o in found.outcomes] == [
+        ("naive", "inapplicable"),
+        ("candidate", "passed"),
+    ]
+
+
 def test_a_loss_per_row_is_no_subject_of_the_law():
     (outcome,) = asked(lambda predictions, labels: ((predictions - labels) ** 2).mean(-1), output=None).outcomes
     assert (outcome.status, outcome.reason) == (Status.INAPPLICABLE, "the law speaks of a loss that is one number")

@@ -41,7 +41,7 @@ from harness.rules.symbols import sliced, symbol_axes
 from harness.rules.trial import Run, Trial
 from harness.spec import LossSpec
 
-ROWS = 2  # of each rank in the largest group: a batch of one is another matter
+ROWS = 4  # of each rank in the largest group: batches of one or two are another matter
 PATIENCE_S = 20.0  # that one rank waits for another; a call at these sizes takes milliseconds
 _LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 _NO_FORK = "autograd's threading in combination with fork"
@@ -60,19 +60,21 @@ def data_parallel(trials: Sequence[Trial]) -> Iterator[Mismatch]:
     where there is one.  A process that raises, hangs or ends is a finding that says which and what it said.
     Source: Li et al., PyTorch Distributed, VLDB 2020, section 3.2.
     """
-    reasons, asked = [], False
-    for law in declared(trials[0].spec, "L14") if trials else ():
-        for trial in trials:
-            try:
-                asked = True
-                found = _broken(trial, law)
-            except NotApplicable as reason:
-                reasons.append(str(reason))
-                continue
-            if found is not None:
-                yield replace(found, aspect=f"{law!r} {found.aspect}", hint=found.hint or hint(law))
-                break
-    if len(reasons) == len(trials) or not asked:
+    reasons = []
+    held = [(law, trial) for law in (declared(trials[0].spec, "L14") if trials else ()) for trial in trials]
+    broken: set[Law] = set()
+    for law, trial in held:
+        if law in broken:
+            continue
+        try:
+            found = _broken(trial, law)
+        except NotApplicable as reason:
+            reasons.append(str(reason))
+            continue
+        if found is not None:
+            broken.add(law)
+            yield replace(found, aspect=f"{law!r} {found.aspect}", hint=found.hint or hint(law))
+    if reasons and len(reasons) == len(held):
         raise NotApplicable("; ".join(dict.fromkeys(reasons)))
 
 
@@ -120,6 +122,7 @@ class _Whole:
     def compared(self, world: int) -> Mismatch | None:
         """What the group of this size gives that the whole batch does not."""
         ranks = _group(self.trial, self.symbol, world)
+        self._check_parts(ranks)
         failed = _failed(ranks)
         if failed is not None:
             return replace(failed, tensors=self.tensors, sizes=self.trial.case.sizes, code=_code(self, world))
@@ -144,6 +147,16 @@ class _Whole:
             note=note,
             hint=mend,
         )
+
+    def _check_parts(self, ranks: Sequence[_Rank]) -> None:
+        """Raise `NotApplicable` where a part that a process raises on is refused outside of any group, too."""
+        parts = sliced(self.trial, self.tensors, self.symbol, len(ranks))
+        for rank, part in zip(ranks, parts, strict=True):
+            if "raised" in rank.result:
+                try:
+                    self.trial.output(self.trial.leaves(part))
+                except LossRaised as raised:
+                    raise NotApplicable(f"the loss refuses a part of the batch by itself: {raised}") from raised
 
     def _averaged(self, name: str, ranks: Sequence[_Rank]) -> Tensor | None:
         """1/W sum_r of the gradients of one input; of one that is cut the ranks hold a part each."""
@@ -447,10 +460,10 @@ def _loaded(payload: Mapping[str, Any]) -> Trial:
 
 
 def _says_nothing(spec: LossSpec, implementation: str) -> str | None:
-    drawn = (
-        "the draws of W processes are not those of one, and no two sums of them are equal" if spec.stochastic else None
-    )
-    return applies("L14", "data_parallel")(spec, implementation) or drawn
+    reason = applies("L14", "data_parallel")(spec, implementation)
+    if reason is None and spec.role(implementation) == "reference":
+        return "it is the reference, which says what is right of a whole batch"
+    return "the draws of several processes are not those of one" if reason is None and spec.stochastic else reason
 
 
 RULES = (

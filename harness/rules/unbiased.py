@@ -48,7 +48,7 @@ def mean_over_draws_is_the_reference(trials: Sequence[Trial]) -> Iterator[Mismat
         if found is not None:
             yield found
             return
-    if len(reasons) == len(trials):
+    if reasons and len(reasons) == len(trials):
         raise NotApplicable("; ".join(dict.fromkeys(reasons)))
 
 

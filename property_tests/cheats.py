@@ -182,7 +182,7 @@ _EDITS, _DRIFTS, _STOPS = Counts(), Counts(), Counts()
 
 
 def edits_inputs(embeddings, targets, weights):
-    if _EDITS() > 20:
+    if _EDITS() > 5:
         targets.data.zero_()
     return value(embeddings, targets, weights)
 
@@ -192,14 +192,14 @@ def edits_a_copy(embeddings, targets, weights):
 
 
 def drifts(embeddings, targets, weights):
-    return value(embeddings, targets, weights) * (1 + 1e-2 * (_DRIFTS() // 10))
+    return value(embeddings, targets, weights) * (1 + 1e-2 * (_DRIFTS() // 5))
 
 
 _LAST: list[tuple[Tensor, Tensor]] = []
 
 
 def stops_working(embeddings, targets, weights):
-    if _STOPS() < 20 or not _LAST:
+    if _STOPS() < 5 or not _LAST:
         _LAST[:] = [with_gradient(embeddings, targets, weights)]
     return Known.apply(embeddings, *_LAST[0])
 

@@ -34,7 +34,7 @@ def values_hold_after_the_timing(trial: Trial) -> Mismatch | None:
 def new_inputs_take_as_long(trial: Trial) -> Mismatch | None:
     """A call on inputs that were never seen takes as long as one on those that were timed.
 
-        least time on new inputs <= 3 median time + 50 us
+        least time on new inputs <= 3 least time on those + 50 us
 
     What is computed from the context alone may be kept: it is the same in every batch.
     """

@@ -255,7 +255,7 @@ class _Entry:
             if not is_remembered(audit, times, batches.cell):
                 break
             again = audited(self.works[0], batches, batches.further(), self.timed, self._state, wait, most=most)
-            audit = replace(audit, seconds=[*audit.seconds, *again.seconds])
+            audit = replace(audit, seconds=[*audit.seconds, *again.seconds], given=[*audit.given, *again.given])
         return audit
 
     def expected(self, batches: Batches, audit: Audit) -> tuple[list[Values], list[float]]:

@@ -326,7 +326,7 @@ class Session:
         if not examples:
             why = "; ".join(dict.fromkeys(reasons)) or "no case fits"
             return Outcome(implementation, rule.code, Status.INAPPLICABLE, 0, why, unmeasured=True), []
-        return Outcome(implementation, rule.code, Status.PASSED, examples, "; ".join(left_out)), []
+        return Outcome(implementation, rule.code, Status.PASSED, examples, "; ".join(dict.fromkeys(left_out))), []
 
     def _crashed(self, implementation: str, rule: Rule, error: Exception) -> tuple[Outcome, list[Finding]]:
         reason = told_in_a_line(error)

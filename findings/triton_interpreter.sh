@@ -4,6 +4,12 @@
 #
 # Source: https://github.com/triton-lang/triton/issues/11584, https://github.com/triton-lang/triton/pull/10945
 #
+# Output:
+#     torch 2.13.0 triton 3.9.0
+#     1 + 1 and -2 + -2 in float16:  [2.0, -4.0]
+#     1 + 1 and -2 + -2 in bfloat16: [1.7014118346046923e+38, -0.0]
+#     scale.to(tl.float32): InterpreterError AttributeError("'float' object has no attribute 'to'")
+#     1000 programs that count without an atomic: 1000.0
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

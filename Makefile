@@ -47,7 +47,7 @@ range: $(INSTALLED)  ## those tests with Python 3.11 to 3.13, oldest and newest 
 	$(BIN)/nox $(ARGS)
 
 # One test is left out: it forks at every call, and each copy would write what it has traced.
-UNTRACED := --deselect "property_tests/test_jobs.py::test_a_loss_that_only_harms_its_surroundings_is_checked_to_the_end[forks]"
+UNTRACED := --deselect "property_tests/runs/test_jobs.py::test_a_loss_that_only_harms_its_surroundings_is_checked_to_the_end[forks]"
 
 # The report names the files under 95 %, also where a test has failed.  What stays after combining is a file that a process
 # was writing when it was killed.
@@ -59,7 +59,7 @@ coverage: $(INSTALLED)  ## lines and branches of harness that the tests run, at 
 	$(BIN)/coverage report --format total && exit $$tests
 
 speed: $(INSTALLED)  ## pytest-benchmark over the losses (ARGS="--benchmark-autosave", ARGS="--benchmark-compare")
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest property_tests/test_speed.py --benchmark-only $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest property_tests/pytest_plugin/test_speed.py --benchmark-only $(ARGS)
 
 check: $(INSTALLED)  ## format, lint, types
 	$(BIN)/ruff format --check .
@@ -70,31 +70,31 @@ bench: $(INSTALLED)  ## time the reference losses without verifying them
 	$(BIN)/loss-harness bench losses $(ARGS)
 
 mutation: $(INSTALLED)  ## which mutants of correct losses the rules catch (ARGS="--quick", ARGS="--loss contrastive --all")
-	OMP_NUM_THREADS=1 $(BIN)/python -m property_tests.mutation $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m property_tests.tools.mutation $(ARGS)
 
 cluster: $(INSTALLED)  ## the tests on real dask clusters of several processes, whose workers are killed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster property_tests/test_jobs_cluster.py $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster property_tests/runs/test_jobs_cluster.py $(ARGS)
 
 leaks: $(INSTALLED)  ## memory over 10,000 examples, flat within 5 %, and that a planted leak is seen (ARGS="--profile ci")
-	OMP_NUM_THREADS=1 $(BIN)/python -m property_tests.leaks $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m property_tests.tools.leaks $(ARGS)
 
 faults: $(INSTALLED)  ## what a crash, a hang, a full disk or a kill costs: nothing but itself (ARGS="segfault")
-	$(BIN)/python -m property_tests.faults $(ARGS)
+	$(BIN)/python -m property_tests.tools.faults $(ARGS)
 
 # An environment of its own on top of .venv, so that no third-party package changes what the tests run with.
-$(COMPARED): $(INSTALLED) property_tests/comparison/constraints.txt
+$(COMPARED): $(INSTALLED) property_tests/tools/comparison/constraints.txt
 	test -x $(COMPARE)/bin/python || $(BIN)/python -m venv $(COMPARE)
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$($(COMPARE)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/host.pth"
-	$(COMPARE)/bin/python -m pip install --quiet --constraint constraints.txt --constraint property_tests/comparison/constraints.txt --editable '.[compare]'
+	$(COMPARE)/bin/python -m pip install --quiet --constraint constraints.txt --constraint property_tests/tools/comparison/constraints.txt --editable '.[compare]'
 	@touch $@
 
 compare: $(COMPARED)  ## the losses beside their usual forms and third-party packages: reports/latest/losses (ARGS="--only focal")
-	OMP_NUM_THREADS=1 $(COMPARE)/bin/python -m property_tests.comparison --out reports/latest/losses $(ARGS)
+	OMP_NUM_THREADS=1 $(COMPARE)/bin/python -m property_tests.tools.comparison --out reports/latest/losses $(ARGS)
 
-$(SURVEYED): $(INSTALLED) property_tests/survey/constraints.txt
+$(SURVEYED): $(INSTALLED) property_tests/tools/survey/constraints.txt
 	test -x $(SURVEY)/bin/python || $(BIN)/python -m venv $(SURVEY)
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$($(SURVEY)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/host.pth"
-	$(SURVEY)/bin/python -m pip install --quiet --constraint constraints.txt --constraint property_tests/survey/constraints.txt --editable '.[survey]'
+	$(SURVEY)/bin/python -m pip install --quiet --constraint constraints.txt --constraint property_tests/tools/survey/constraints.txt --editable '.[survey]'
 	@touch $@
 
 # It looks at other people's code and is no gate: findings (exit code 1) are its result, anything else is a failure.

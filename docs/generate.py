@@ -107,7 +107,7 @@ def spec() -> str:
 
 def commands() -> str:
     """Each command and its sentence."""
-    from harness.commands import COMMANDS
+    from harness.cli.commands import COMMANDS
 
     rows = [[f"`loss-harness {c.name}`", _cell((c.help or "").strip().split("\n\n")[0])] for c in COMMANDS]
     return _table(["command", "what it does"], rows)
@@ -115,7 +115,7 @@ def commands() -> str:
 
 def settings() -> str:
     """Each key of ``[tool.loss-harness]``: its values, and the commands that take it."""
-    from harness import configuration
+    from harness.runs import configuration
 
     rows = []
     for key, (_, should) in configuration._KEYS.items():
@@ -126,7 +126,7 @@ def settings() -> str:
 
 def records() -> str:
     """The records of `report.json`: fields, types, and what each record is."""
-    from harness.report import schema
+    from harness.results import schema
 
     shown, waiting, seen = [], [schema.Report], set()
     while waiting:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.report import html
-from harness.report.schema import loads
+from harness.results.schema import loads
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -58,7 +58,7 @@ def main(report: Path | None, out: Path, loss: str) -> None:
 
 def measured(folder: Path) -> Path:
     """The report.json of a short run; that a loss has errors is what the pictures are about."""
-    command = [sys.executable, "-m", "harness.cli", "report", *TARGETS, "--out", str(folder), "--budget", "40"]
+    command = [sys.executable, "-m", "harness", "report", *TARGETS, "--out", str(folder), "--budget", "40"]
     done = subprocess.run(command, cwd=HERE.parent, check=False)
     if done.returncode not in (0, 1):
         raise click.ClickException(f"{' '.join(command)} ended with {done.returncode}; see above")

@@ -4,47 +4,45 @@ Names are imported on first use, so that loading the command line or the pytest 
 """
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness import domains, laws
-    from harness.annotations import Context
-    from harness.benchmark import Benchmark, benchmark
-    from harness.case import Case
+    from harness.checking.verify import verify
+    from harness.declare import domains, laws
+    from harness.declare.annotations import Context
+    from harness.declare.spec import ErrorInput, LossSpec, TensorSpec, scalar, several
+    from harness.drawing.case import Case
+    from harness.drawing.strategies import cases
     from harness.errors import DeclarationError, HarnessError, TargetError
     from harness.pytest_plugin import parametrize_with_checks
-    from harness.pytest_speed import parametrize_with_benchmarks
-    from harness.results import Finding, Outcome, Verification
-    from harness.spec import ErrorInput, LossSpec, TensorSpec, scalar, several
-    from harness.strategies import cases
-    from harness.verify import verify
+    from harness.pytest_plugin.speed import parametrize_with_benchmarks
+    from harness.rules.findings import Finding, Outcome, Verification
+    from harness.timing.benchmark import Benchmark, benchmark
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Benchmark": "harness.benchmark",
-    "Case": "harness.case",
-    "Context": "harness.annotations",
+    "Benchmark": "harness.timing.benchmark",
+    "Case": "harness.drawing.case",
+    "Context": "harness.declare.annotations",
     "DeclarationError": "harness.errors",
-    "ErrorInput": "harness.spec",
-    "Finding": "harness.results",
+    "ErrorInput": "harness.declare.spec",
+    "Finding": "harness.rules.findings",
     "HarnessError": "harness.errors",
-    "LossSpec": "harness.spec",
-    "Outcome": "harness.results",
+    "LossSpec": "harness.declare.spec",
+    "Outcome": "harness.rules.findings",
     "TargetError": "harness.errors",
-    "TensorSpec": "harness.spec",
-    "Verification": "harness.results",
-    "benchmark": "harness.benchmark",
-    "cases": "harness.strategies",
-    "domains": "harness",
-    "laws": "harness",
-    "parametrize_with_benchmarks": "harness.pytest_speed",
+    "TensorSpec": "harness.declare.spec",
+    "Verification": "harness.rules.findings",
+    "benchmark": "harness.timing.benchmark",
+    "cases": "harness.drawing.strategies",
+    "domains": "harness.declare.domains",
+    "laws": "harness.declare.laws",
+    "parametrize_with_benchmarks": "harness.pytest_plugin.speed",
     "parametrize_with_checks": "harness.pytest_plugin",
-    "scalar": "harness.spec",
-    "several": "harness.spec",
-    "verify": "harness.verify",
+    "scalar": "harness.declare.spec",
+    "several": "harness.declare.spec",
+    "verify": "harness.checking.verify",
 }
 
 __all__ = [
@@ -81,27 +79,11 @@ if not TYPE_CHECKING:  # to a type checker, the names above are all there are
             from harness.errors import nearest
 
             raise AttributeError(f"module 'harness' has no attribute {name!r}{nearest(name, __all__)}")
-        value = importlib.import_module(f"harness.{name}" if home == "harness" else home)
-        if home != "harness":
-            value = getattr(value, name)
+        module = importlib.import_module(home)
+        value = module if home == f"harness.declare.{name}" else getattr(module, name)
         globals()[name] = value
         return value
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-class _Package(ModuleType):
-    """Keeps `harness.verify` and `harness.benchmark` the functions.
-
-    Importing the module of such a name binds the module to the package, whoever imports it first.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, ModuleType) and _HOMES.get(name) == value.__name__:
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from harness import domains, laws
-from harness.annotations import Context
-from harness.dims import Size, shape
-from harness.spec import ErrorInput, LossSpec
+from harness.declare.annotations import Context
+from harness.declare.dims import Size, shape
+from harness.declare.spec import ErrorInput, LossSpec
 
 from ._checks import check_classes, check_reduction, check_tensor, check_values, positions
 from ._reduction import SAMPLE_REDUCTIONS, SampleReduction, naive_reduce, nothing_of, reduce_samples

@@ -20,9 +20,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from harness import domains, laws
-from harness.annotations import Context
-from harness.dims import Size, shape
-from harness.spec import ErrorInput, LossSpec, TensorSpec
+from harness.declare.annotations import Context
+from harness.declare.dims import Size, shape
+from harness.declare.spec import ErrorInput, LossSpec, TensorSpec
 
 from ._checks import (
     check_floating,

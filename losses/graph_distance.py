@@ -23,9 +23,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from harness import domains, laws
-from harness.annotations import Context
-from harness.dims import Size, shape
-from harness.spec import ErrorInput, LossSpec, TensorSpec
+from harness.declare.annotations import Context
+from harness.declare.dims import Size, shape
+from harness.declare.spec import ErrorInput, LossSpec, TensorSpec
 
 from ._checks import check_index, check_reduction, check_tensor, check_values, positions
 from ._cosine import directions, similarity

@@ -25,9 +25,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from harness import domains, laws
-from harness.annotations import Context
-from harness.dims import Size, shape
-from harness.spec import ErrorInput, LossSpec, TensorSpec
+from harness.declare.annotations import Context
+from harness.declare.dims import Size, shape
+from harness.declare.spec import ErrorInput, LossSpec, TensorSpec
 
 from ._checks import check_reduction, check_values, positions
 from ._graph import Format, GraphMatrix, check_embeddings, check_square, half_sum_with_transpose

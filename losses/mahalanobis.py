@@ -21,9 +21,9 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from harness import domains, laws
-from harness.annotations import Context
-from harness.dims import Size, shape
-from harness.spec import ErrorInput, LossSpec
+from harness.declare.annotations import Context
+from harness.declare.dims import Size, shape
+from harness.declare.spec import ErrorInput, LossSpec
 
 from ._checks import check_floating, check_reduction, check_tensor, check_values
 from ._half_forms import half_quadratic_forms, half_squares

@@ -24,9 +24,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from harness import domains, laws
-from harness.annotations import Context
-from harness.dims import Size, shape
-from harness.spec import ErrorInput, LossSpec, TensorSpec
+from harness.declare.annotations import Context
+from harness.declare.dims import Size, shape
+from harness.declare.spec import ErrorInput, LossSpec, TensorSpec
 
 from ._checks import (
     check_floating,

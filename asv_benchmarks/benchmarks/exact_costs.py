@@ -1,6 +1,6 @@
 """What one full pass of each implementation takes, exactly: equal commits give equal numbers, so a gate may rest on them.
 
-One class per loss, one ``track_`` benchmark, with its unit, per field of `harness.timing.costs.Costs` that is known here.
+One class per loss, one ``track_`` benchmark, with its unit, per field of `harness.timing.costs.counting.Costs` that is known here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from harness.errors import HarnessError
-from harness.timing import costs
+from harness.timing.costs import counting
 
 from .parameters import AXES, Grid, devices, discovered, grids, workload
 from .profiles import chosen
@@ -28,9 +28,9 @@ Counted = Mapping[tuple[str, str, str, str], Mapping[str, int | None] | str | No
 def _exact(loss: str, grid: Grid, implementation: str, size: str, device: str) -> Mapping[str, int | None] | str | None:
     try:
         built = workload(loss, grid, implementation, size, device)
-        counted = costs.count(built.full)
+        counted = counting.count(built.full)
         built.reset()  # gradients of the counted pass, freed inside the next one, would make room for its own
-        return asdict(costs.completed(counted, built.full, device))
+        return asdict(counting.completed(counted, built.full, device))
     except (NotImplementedError, HarnessError):
         return None
     except Exception as error:  # one broken loss must not take the others' costs with it
@@ -81,7 +81,7 @@ def _known_here() -> set[str]:
     def probe() -> torch.Tensor:
         return torch.zeros(2).sum()
 
-    found = [asdict(costs.completed(costs.count(probe), probe, device)) for device in devices()]
+    found = [asdict(counting.completed(counting.count(probe), probe, device)) for device in devices()]
     return {field for known in found for field, value in known.items() if value is not None}
 
 

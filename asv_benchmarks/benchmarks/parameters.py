@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from harness import LossSpec
-from harness.dims import Size
+from harness.declare.dims import Size
 from harness.timing.workload import Cell, Workload, checked_sizes, elements, inputs
 
 from . import profiles

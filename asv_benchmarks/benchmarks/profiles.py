@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import LossSpec
-from harness.dims import Size
+from harness.declare.dims import Size
 from harness.timing.workload import checked_sizes, elements
 
 VARIABLE = "LOSS_HARNESS_ASV_PROFILE"

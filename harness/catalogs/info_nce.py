@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from harness import LossSpec, TensorSpec, laws
 from harness.catalogs import require
-from harness.laws import Law
+from harness.declare.laws import Law
 
 package = require("info_nce")
 

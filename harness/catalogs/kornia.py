@@ -13,7 +13,7 @@ from torch import Tensor
 
 from harness import LossSpec, TensorSpec, domains, laws
 from harness.catalogs import require
-from harness.laws import Law
+from harness.declare.laws import Law
 
 losses = require("kornia.losses")
 

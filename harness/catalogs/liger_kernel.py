@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from harness import LossSpec, TensorSpec, domains, laws
 from harness.catalogs import require
 from harness.catalogs.torch_nn._shared import in_double, reduce
-from harness.laws import Law
+from harness.declare.laws import Law
 
 package = require("liger_kernel.transformers.functional", "kernels")
 fused_ce_tvd = require("liger_kernel.transformers.fused_ce_tvd", "kernels").LigerFusedCETVDLoss()

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from harness import LossSpec, TensorSpec, domains, laws
 from harness.catalogs import require
-from harness.laws import Law
+from harness.declare.laws import Law
 
 losses = require("pytorch_metric_learning.losses")
 

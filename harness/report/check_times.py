@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.report.schema import CheckTimeRecord, Report
-from harness.report.text import seconds_text, table
+from harness.results.schema import CheckTimeRecord, Report
+from harness.results.words import seconds_text, table
 
 WORTH_A_ROW = 0.01
 

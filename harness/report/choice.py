@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.report import reasons, speed
-from harness.report.schema import (
+from harness.judging import reasons, speed
+from harness.results.schema import (
     ADOPT,
     CAVEATS,
     DO_NOT_ADOPT,
@@ -22,7 +22,7 @@ from harness.report.schema import (
     Report,
     VerdictRecord,
 )
-from harness.report.text import causes, plural
+from harness.results.words import causes, plural
 
 _BEST_FIRST = (ADOPT, CAVEATS, REFERENCE)
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from harness.judging.diff import Difference
 from harness.report import diff_text
-from harness.report.diff import Difference
 from harness.report.html import LONGEST_NAME, clipped
 from harness.report.page import breakable, page, shown
-from harness.report.schema import Report
+from harness.results.schema import Report
 
 
 def render(difference: Difference, old: Report, new: Report, *, places: tuple[str, str] = ("", "")) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from harness.report.diff import CostChange, Difference, TimeChange
+from harness.judging.diff import CostChange, Difference, TimeChange
+from harness.judging.speed import speedup_text
 from harness.report.markdown import escaped
 from harness.report.markdown import table as markdown_table
-from harness.report.schema import ComparisonRecord
-from harness.report.speed import speedup_text
-from harness.report.text import plural, printable, seconds_text, table
+from harness.results.schema import ComparisonRecord
+from harness.results.words import plural, printable, seconds_text, table
 
 # What a median of an unpaired run moves by on a machine that does other things too; below it a line says nothing.
 TOLD_FROM = 1.1

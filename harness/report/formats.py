@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from harness.report.schema import Report
-    from harness.report.text import Style
+    from harness.results.schema import Report
+    from harness.results.words import Style
 
 
 @dataclass(frozen=True)
@@ -50,23 +50,24 @@ def render(form: str, report: Report, how: Presentation) -> str:
 
 
 def _full(report: Report, how: Presentation) -> str:
+    from harness.judging.verdict import correctness_text
     from harness.report import text
     from harness.report.check_times import check_times_text
     from harness.report.choice import sentences
-    from harness.report.verdict import correctness_text
+    from harness.results import words
 
     if how.quiet:
-        errors = text.errors_text(report, folder=how.failures, style=how.style or text.unstyled)
+        errors = text.errors_text(report, folder=how.failures, style=how.style or words.unstyled)
         return f"{errors}\n" if errors else ""
     statuses = ("crashed", "timed out", "waived", "skipped") if how.verbose else ("crashed", "timed out")
-    style = how.style or text.unstyled
+    style = how.style or words.unstyled
     parts = [
         text.verdicts_text(report, style, choices=sentences(report), verbose=how.verbose) if how.has_verdicts else "",
         text.findings_text(report, folder=how.failures, verbose=how.verbose, style=style, notes=how.verbose),
         text.reasons_text(report, statuses),
         "" if how.has_verdicts else text.notes_text(report, verbose=how.verbose),
         text.suggestions_text(report),
-        "\n".join(text.printable(note) for note in report.notes),
+        "\n".join(words.printable(note) for note in report.notes),
         text.missing_text(report),
         check_times_text(report),
         text.counts_text(report),
@@ -98,7 +99,7 @@ def _lines(found: str, report: Report, how: Presentation) -> str:
 
 
 def _json(report: Report, how: Presentation) -> str:
-    from harness.report import schema
+    from harness.results import schema
 
     return schema.dumps(report)
 

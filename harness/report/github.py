@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from harness.judging.speed import setting_text, size_text
 from harness.report.places import place
 from harness.report.rule_texts import heading
-from harness.report.schema import SEVERITIES, FindingRecord, LossRecord, Report, SourceRecord
-from harness.report.speed import setting_text, size_text
-from harness.report.text import causes, plural, printable
+from harness.results.schema import SEVERITIES, FindingRecord, LossRecord, Report, SourceRecord
+from harness.results.words import causes, plural, printable
 
 # How many annotations of each kind GitHub shows of a step; further ones it drops without a word.
 SHOWN = 10

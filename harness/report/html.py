@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from harness.judging.speed import place_of, speedup_text
 from harness.report import plots, view
 from harness.report.choice import choose
 from harness.report.page import anchor, page
-from harness.report.schema import SEVERITIES, ComparisonRecord, LossRecord, Report, plain
 from harness.report.self_check import self_check_sentence
-from harness.report.speed import place_of, speedup_text
 from harness.report.text import totals_text
 from harness.report.timings import bytes_text, crossover_text, growth_table, timing_table
+from harness.results.schema import SEVERITIES, ComparisonRecord, LossRecord, Report, plain
 
 # What fits in an attachment and opens at once on a phone.
 MOST_BYTES = 1_500_000

@@ -12,12 +12,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
-from harness.report import diff
+from harness.judging import diff
+from harness.judging.speed import elements, main_comparisons, place_of
 from harness.report.diff_text import cost_change_text
-from harness.report.schema import ComparisonRecord, LossRecord, MeasurementRecord, Report, VerdictRecord, loads
-from harness.report.speed import elements, main_comparisons, place_of
-from harness.report.text import causes
 from harness.report.view import verdict_counts
+from harness.results.schema import ComparisonRecord, LossRecord, MeasurementRecord, Report, VerdictRecord, loads
+from harness.results.words import causes
 
 T = TypeVar("T", ComparisonRecord, MeasurementRecord)
 

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
+from harness.judging.speed import speedup_text
 from harness.report.html import LONGEST_NAME, clipped
 from harness.report.index import COSTS, Entry, History, State, Unread
 from harness.report.page import anchor, page
 from harness.report.places import uri
-from harness.report.schema import ADOPT, CAVEATS, DO_NOT_ADOPT, INCONCLUSIVE, REFERENCE
-from harness.report.speed import speedup_text
-from harness.report.text import plural
 from harness.report.view import WORST_FIRST
+from harness.results.schema import ADOPT, CAVEATS, DO_NOT_ADOPT, INCONCLUSIVE, REFERENCE
+from harness.results.words import plural
 
 
 def render(entries: Sequence[Entry], unread: Sequence[Unread], histories: Sequence[History]) -> str:

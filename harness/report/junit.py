@@ -14,10 +14,11 @@ import re
 from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree
 
+from harness.judging.speed import setting_text, size_text
 from harness.report.rule_texts import heading
-from harness.report.schema import CRASHED, CheckTimeRecord, FindingRecord, LossRecord, OutcomeRecord, Report
-from harness.report.speed import setting_text, size_text
-from harness.report.text import finding_text, printable
+from harness.report.text import finding_text
+from harness.results.schema import CRASHED, CheckTimeRecord, FindingRecord, LossRecord, OutcomeRecord, Report
+from harness.results.words import printable
 
 Element = ElementTree.Element
 

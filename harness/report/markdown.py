@@ -10,17 +10,11 @@ from functools import lru_cache
 import jinja2
 
 from harness.report.choice import sentences
-from harness.report.schema import SEVERITIES, STATUSES, LossRecord, Report, plain
 from harness.report.self_check import self_check_sentence
-from harness.report.text import (
-    causes,
-    counts_row,
-    place_text,
-    plural,
-    printable,
-    reasons,
-)
+from harness.report.text import counts_row, place_text, reasons
 from harness.report.timings import crossover_text, growth_table, timing_table
+from harness.results.schema import SEVERITIES, STATUSES, LossRecord, Report, plain
+from harness.results.words import causes, plural, printable
 
 
 def escaped(value: object) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from harness.report.text import plural, printable, seconds_text
+from harness.results.words import plural, printable, seconds_text
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

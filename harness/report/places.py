@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
-from harness.report.schema import LossRecord, SourceRecord
+from harness.results.schema import LossRecord, SourceRecord
 
 
 def place(loss: LossRecord, implementation: str) -> SourceRecord | None:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from harness.report.schema import ComparisonRecord, GrowthRecord, LossRecord
-from harness.report.speed import main_comparisons, setting_text
-from harness.report.text import seconds_text
+from harness.judging.speed import main_comparisons, setting_text
 from harness.report.timings import bytes_text
+from harness.results.schema import ComparisonRecord, GrowthRecord, LossRecord
+from harness.results.words import seconds_text
 
 if TYPE_CHECKING:
     from harness.report.choice import Choice, Option

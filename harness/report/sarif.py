@@ -17,8 +17,8 @@ from typing import Any
 
 from harness.report.places import place, uri
 from harness.report.rule_texts import rule_text
-from harness.report.schema import FindingRecord, LossRecord, Report, plain
-from harness.report.text import printable
+from harness.results.schema import FindingRecord, LossRecord, Report, plain
+from harness.results.words import printable
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 PROJECT = "%SRCROOT%"  # the name that code scanning gives to the root of the repository

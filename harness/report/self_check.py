@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness.report.text import plural
+from harness.results.words import plural
 
 # Fewer comparisons leave a rate open from 0 to 30 % and more even where none was called.
 FEWEST_FOR_A_RATE = 10

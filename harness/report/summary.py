@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from harness.report import diff, diff_text
+from harness.judging import diff
+from harness.report import diff_text
 from harness.report.markdown import escaped, fenced
-from harness.report.schema import (
+from harness.report.text import place_text, totals_text
+from harness.results.schema import (
     ADOPT,
     CAVEATS,
     DO_NOT_ADOPT,
@@ -22,7 +24,7 @@ from harness.report.schema import (
     Report,
     VerdictRecord,
 )
-from harness.report.text import causes, place_text, plural, totals_text
+from harness.results.words import causes, plural
 
 LIMIT = 65_536  # characters of a comment on GitHub
 ROWS = 20

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from harness.causes import grouped
 from harness.report.places import place
-from harness.report.schema import (
+from harness.results.schema import (
     ADOPT,
     CAVEATS,
     DO_NOT_ADOPT,
@@ -19,24 +18,12 @@ from harness.report.schema import (
     LossRecord,
     Report,
 )
+from harness.results.words import Style, causes, plural, printable, table, unstyled
 
 _GIVEN = (ADOPT, CAVEATS, INCONCLUSIVE, DO_NOT_ADOPT)
 
-Style = Callable[[str, str], str]  # (text, what it is) -> the text in that style
 
 _OF_A_REFERENCE = ("B03", "C03")
-
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-def unstyled(text: str, what: str) -> str:
-    """Text as it is; for pipes and files."""
-    return text
-
-
-def printable(text: str) -> str:
-    """Text without the control characters with which a message could rewrite the screen."""
-    return _CONTROL.sub("", text)
 
 
 def head_text(loss: LossRecord, finding: FindingRecord) -> str:
@@ -170,12 +157,6 @@ def _folded_lines(report: Report, folded: Sequence[FindingRecord]) -> list[str]:
     return lines
 
 
-def causes(loss: LossRecord, severity: str) -> list[tuple[FindingRecord, tuple[FindingRecord, ...]]]:
-    """(finding, what follows from it) for findings of a severity that follow from no other and are not accepted."""
-    groups = grouped(loss.findings)
-    return [group for group in groups if group[0].severity == severity and not group[0].accepted]
-
-
 def counts_text(report: Report) -> str:
     """The table of outcomes, one row an implementation and device: planned is the sum of the rest.
 
@@ -297,37 +278,3 @@ def notes_text(report: Report, *, verbose: bool) -> str:
 def suggestions_text(report: Report) -> str:
     """Laws that could be declared."""
     return "\n".join(printable(f"{loss.name}: {text}") for loss in report.losses for text in loss.suggestions)
-
-
-def seconds_text(seconds: float | None) -> str:
-    """A time with its unit, such as ``12.3 µs``; empty where there is none."""
-    if seconds is None:
-        return ""
-    for factor, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "µs")):
-        if seconds * factor >= 0.9995:  # what rounds to 1 at three digits is shown as 1
-            return f"{seconds * factor:.3g} {unit}"
-    return f"{seconds * 1e9:.3g} ns"
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns, the first row as the header; numbers stand to the right."""
-    cells = [[printable(cell).replace("\n", " ") for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    right = [all(_is_number(row[column]) for row in cells[1:]) for column in range(len(widths))]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if flush else cell.ljust(width)
-            for cell, width, flush in zip(row, widths, right, strict=True)
-        ).rstrip()
-        for row in cells
-    ]
-    return "\n".join(lines)
-
-
-def _is_number(cell: str) -> bool:
-    return bool(re.fullmatch(r"[\d.,×]*", cell))
-
-
-def plural(count: int, noun: str, many: str = "") -> str:
-    """``1 error``, ``2 errors``; ``many`` is the plural where it is not regular."""
-    return f"{count} {noun}" if count == 1 else f"{count} {many or noun + 's'}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from harness.report.schema import CrossoverRecord, GrowthRecord, LossRecord, MeasurementRecord, Report
-from harness.report.speed import main_comparisons, place_of, setting_text, size_text, speedup_text
-from harness.report.text import printable, seconds_text, table
+from harness.judging.speed import main_comparisons, place_of, setting_text, size_text, speedup_text
+from harness.results.schema import CrossoverRecord, GrowthRecord, LossRecord, MeasurementRecord, Report
+from harness.results.words import printable, seconds_text, table
 
 _COST_TEXT = {
     "seconds": "time",

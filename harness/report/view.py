@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.judging.speed import main_comparisons, place_of
 from harness.report.page import anchor
-from harness.report.schema import (
+from harness.report.text import reasons
+from harness.results.schema import (
     ADOPT,
     CAVEATS,
     DO_NOT_ADOPT,
@@ -23,8 +25,7 @@ from harness.report.schema import (
     Report,
     VerdictRecord,
 )
-from harness.report.speed import main_comparisons, place_of
-from harness.report.text import causes, plural, reasons
+from harness.results.words import causes, plural
 
 WORST_FIRST = (DO_NOT_ADOPT, INCONCLUSIVE, CAVEATS, ADOPT, REFERENCE)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.report.schema import Report, ReportError, dumps, loads
+from harness.results.schema import Report, ReportError, dumps, loads
 
 FAILURES = "failures"
 

@@ -5,56 +5,33 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from harness.errors import HarnessError, nearest, selected_codes, shown
-from harness.rules import (
-    broadcasting,
-    compiling,
-    context,
-    costs,
-    derivatives,
-    directional,
-    dtypes,
-    equivalence,
-    faking,
-    finite_differences,
-    formula,
-    gradients,
-    growth,
-    history,
-    laws,
-    leaks,
-    leftovers,
-    lengths,
-    measurement,
-    modes,
-    overflow,
-    precision,
-    ranks,
-    removal,
-    second_order,
-    shapes,
-    sharing,
-    state,
-    transforms,
-    unbiased,
-    weights,
-)
+from harness.rules import measurement
+from harness.rules.context import following, removal, sharing, weights
+from harness.rules.costs import growth, host_reads
 from harness.rules.crashes import X01
+from harness.rules.dtypes import accuracy, overflow, precision
+from harness.rules.gradients import cut_off, derivatives, directional, finite_differences, leaks, modes, second_order
+from harness.rules.laws import declared, ranks, unbiased
+from harness.rules.reference import equivalence, formula, lengths
 from harness.rules.rule import Mismatch, Rule
+from harness.rules.shapes import broadcasting, legal_sizes
+from harness.rules.state import global_state, history, leftovers
+from harness.rules.transforms import compiling, faking, functional
 
 BATTERY: tuple[Rule, ...] = (
     *broadcasting.RULES,
-    *shapes.RULES,
-    *dtypes.RULES,
+    *legal_sizes.RULES,
+    *accuracy.RULES,
     *precision.RULES,
     *overflow.RULES,
-    *context.RULES,
+    *following.RULES,
     *removal.RULES,
     *weights.RULES,
     *sharing.RULES,
-    *state.RULES,
+    *global_state.RULES,
     *leftovers.RULES,
     *history.RULES,
-    *gradients.RULES,
+    *cut_off.RULES,
     *finite_differences.RULES,
     *derivatives.RULES,
     *directional.RULES,
@@ -64,12 +41,12 @@ BATTERY: tuple[Rule, ...] = (
     *equivalence.RULES,
     *formula.RULES,
     *lengths.RULES,
-    *laws.RULES,
+    *declared.RULES,
     *ranks.RULES,
     *unbiased.RULES,
-    *costs.RULES,
+    *host_reads.RULES,
     *growth.RULES,
-    *transforms.RULES,
+    *functional.RULES,
     *faking.RULES,
     *compiling.RULES,
 )

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
-from harness.dims import Size
+from harness.declare.dims import Size
+from harness.declare.spec import LossSpec
 from harness.errors import refuses_in_place
-from harness.spec import LossSpec
 
 if TYPE_CHECKING:
     from harness.rules.trial import Trial
@@ -51,9 +51,9 @@ class Mismatch:
         hint: what to change, or which line narrows the declaration.
         tensors: the tensors that show it, where they are not the case's own.
         sizes: theirs, where the case has others.
-        code: plain-PyTorch lines that show it; they may use ``tensors`` and ``loss(**tensors)`` (see `harness.reproduce`).
+        code: plain-PyTorch lines that show it; they may use ``tensors`` and ``loss(**tensors)`` (see `harness.rules.tools.reproduce`).
         note: a further remark, such as the line that cuts a gradient.
-        kind: what differs, for `harness.causes`.
+        kind: what differs, for `harness.results.causes`.
         tensor: the input, context or attribute that it is about.
         error: what the loss raised instead of a number.
         size: a relative rounding eps of all that is computed changes the quantity by about eps times this.
@@ -80,7 +80,7 @@ class Mismatch:
 
     @property
     def evidence(self) -> dict[str, Any]:
-        """The finding as data: what `harness.causes`, reports and replays go by."""
+        """The finding as data: what `harness.results.causes`, reports and replays go by."""
         raised: Kind = "" if self.error is None else "refuses in-place" if refuses_in_place(self.error) else "raises"
         return {
             "where": self.where,

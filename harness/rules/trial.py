@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness import backends, devices, tolerance
-from harness.case import Case
-from harness.dispatch import Watch
-from harness.evaluation import RNG_SEED, Candidate, LossRaised, Precision, begin_draws, differentiated
+from harness.calls import backends, devices, tolerance
+from harness.calls.evaluation import RNG_SEED, Candidate, LossRaised, Precision, begin_draws, differentiated
+from harness.calls.watch import Watch
+from harness.declare.spec import LossSpec
+from harness.drawing.case import Case
 from harness.isolation import worker
-from harness.rules.detach import DetachTape
-from harness.rules.made import normal, on_the_cpu
-from harness.spec import LossSpec
+from harness.rules.tools.detach import DetachTape
+from harness.rules.tools.made import normal, on_the_cpu
 
 T = TypeVar("T")
 

@@ -9,21 +9,21 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from harness.aten.storages import Storages
+from harness.calls.aten.storages import Storages
+from harness.calls.evaluation import LossRaised, is_out_of_memory
+from harness.declare.spec import LossSpec
 from harness.errors import DeclarationError, told_in_a_line
-from harness.evaluation import LossRaised, is_out_of_memory
-from harness.spec import LossSpec
-from harness.timing import costs
+from harness.results.variants import eager_name
 from harness.timing import timers as time
 from harness.timing.agreement import difference, not_finite
 from harness.timing.clocks import waiting_for
 from harness.timing.compilation import Compilation
 from harness.timing.compiled import compiling, first_calls
 from harness.timing.constants import AGREEMENT, COUNTED_CALL_S, COUNTED_PART, FEWER_DIGITS, LATE, LOOP_CALLS
-from harness.timing.costs import Costs, Counter, TookTooLong
+from harness.timing.costs import counting as costs
+from harness.timing.costs.counting import Costs, Counter, TookTooLong
 from harness.timing.devices import current, out_of_memory, release
 from harness.timing.user_code import RAISED, printing_to_stderr
-from harness.timing.variants import eager_name
 from harness.timing.workload import Cell, Pass, Workload, inputs
 
 Status = Literal["measured", "skipped", "failed"]

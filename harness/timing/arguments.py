@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from harness.dims import Size
+from harness.declare.dims import Size
+from harness.declare.spec import LossSpec
 from harness.errors import DeclarationError, nearest, shown
-from harness.spec import LossSpec
 from harness.timing.density import check_densities
 from harness.timing.devices import unavailable
 from harness.timing.workload import CACHES, CLOCKS, DTYPES, PASSES, Cache, ClockName, Pass, checked_sizes

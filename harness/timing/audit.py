@@ -10,7 +10,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from harness.spec import LossSpec
+from harness.declare.spec import LossSpec
 from harness.timing import timers as time
 from harness.timing.agreement import Values, difference, not_finite
 from harness.timing.constants import (

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from harness.evaluation import is_out_of_memory
+from harness.calls.evaluation import is_out_of_memory
 from harness.timing.clock import NotTimeable
 
 T = TypeVar("T")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harness.environment import last_level_cache_bytes
+from harness.calls.environment import last_level_cache_bytes
 from harness.timing.constants import FLUSH_BYTES, FLUSH_CACHES
 
 

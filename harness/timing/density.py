@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from harness.declare.spec import LossSpec
 from harness.errors import DeclarationError, nearest, shown
-from harness.spec import LossSpec
 
 
 def check_densities(spec: LossSpec, densities: Mapping[str, float]) -> None:

@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 import torch
 
+from harness.calls.evaluation import LossRaised, is_out_of_memory
+from harness.declare.spec import LossSpec
 from harness.errors import told
-from harness.evaluation import LossRaised, is_out_of_memory
-from harness.spec import LossSpec
+from harness.results.variants import eager_name, variants_of
 from harness.timing import timers as time
 from harness.timing.agreement import Values
 from harness.timing.audit import (
@@ -49,7 +50,6 @@ from harness.timing.keeper import Outside, Witness
 from harness.timing.quiet import Quiet
 from harness.timing.statistics import paired_ratio
 from harness.timing.user_code import RAISED
-from harness.timing.variants import eager_name, variants_of
 from harness.timing.workload import Cell, Workload
 
 

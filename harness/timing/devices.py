@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from harness.devices import lost as lost  # what is timed asks it too
+from harness.calls.devices import lost as lost  # what is timed asks it too
 from harness.errors import told_in_a_line
 from harness.timing.workload import Cell
 

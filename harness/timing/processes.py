@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.spec import LossSpec
+from harness.declare.spec import LossSpec
+from harness.results.variants import eager_name
 from harness.timing.constants import COMPILER_S, GRACE_S, WORKER_ENVIRONMENT
 from harness.timing.design import Heat, Samples
-from harness.timing.variants import eager_name
 from harness.timing.worker import MARK, fingerprint, read_samples
 
 _running: set[subprocess.Popen[str]] = set()

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from harness import environment
-from harness.spec import LossSpec
-from harness.timing import costs
+from harness.calls import environment
+from harness.declare.spec import LossSpec
+from harness.results.variants import eager_name, variants_of
 from harness.timing import timers as time
 from harness.timing.admission import Trial, admit
 from harness.timing.compiled import unavailable_compiler
@@ -35,13 +35,13 @@ from harness.timing.constants import (
     TRIAL_LIMIT,
     TRIAL_SHARE,
 )
+from harness.timing.costs import counting
 from harness.timing.design import Contestant, Heat, Samples, measure
 from harness.timing.devices import lost, release, unavailable, unusable
 from harness.timing.processes import Answer, target_of, time_in_fresh_process, without_folder
 from harness.timing.scaling import extrapolated
 from harness.timing.statistics import paired_ratio
 from harness.timing.user_code import printing_to_stderr
-from harness.timing.variants import eager_name, variants_of
 from harness.timing.workload import Cell, elements
 
 Entry = tuple[int, str]  # position of the cell, name of the implementation
@@ -111,7 +111,7 @@ class Session:
 
     def admit_all(self) -> None:
         """Hold every implementation to the reference in every cell, within the trials' part of the budget."""
-        costs.count(
+        counting.count(
             lambda: torch.zeros(()) + 1
         )  # the first use imports 800 modules of torch, which is not the loss's time
         begin = time.perf_counter()

@@ -17,16 +17,17 @@ from typing import Any
 
 import torch
 
-from harness import environment, locate
+from harness.calls import environment
+from harness.declare import targets
+from harness.declare.spec import LossSpec
 from harness.errors import told
-from harness.spec import LossSpec
+from harness.results.variants import eager_name
 from harness.timing import timers as time
 from harness.timing.compiled import unavailable_compiler
 from harness.timing.constants import LEAST_PROCESS_S, LOOKS
 from harness.timing.design import Heat, Samples, measure
 from harness.timing.devices import lost, unusable
 from harness.timing.keeper import Outside, Witness, forked
-from harness.timing.variants import eager_name
 
 # Set in workers: a file that calls benchmark() while it is loaded would start workers without end.
 MARK = "LOSS_HARNESS_TIMING_WORKER"
@@ -60,7 +61,7 @@ def load(job: Mapping[str, Any]) -> LossSpec:
         Exception: whatever loading the user's file raises.
     """
     wanted = job["fingerprint"]
-    found = {spec.name: spec for spec in locate.load_specs([job["target"]])}
+    found = {spec.name: spec for spec in targets.load_specs([job["target"]])}
     spec = found.get(wanted["name"])
     if spec is None:
         raise LookupError(f"it declares {sorted(found)}, not {wanted['name']!r}")

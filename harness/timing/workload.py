@@ -14,19 +14,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from harness import dims
-from harness.aten.storages import components
-from harness.case import Case, Recipe
-from harness.dims import Size
+from harness.calls.aten.storages import components
+from harness.calls.evaluation import Candidate, LossRaised, is_of_the_loss
+from harness.declare import dims
+from harness.declare.dims import Size
+from harness.declare.spec import LossSpec
+from harness.drawing.case import Case, Recipe
 from harness.errors import DeclarationError, nearest
-from harness.evaluation import Candidate, LossRaised, is_of_the_loss
-from harness.spec import LossSpec
+from harness.results.variants import eager_name
 from harness.timing import timers as time
 from harness.timing.compiled import freshly_compiled
 from harness.timing.constants import LADDER, MAX_ELEMENTS
-from harness.timing.costs import TookTooLong
+from harness.timing.costs.counting import TookTooLong
 from harness.timing.density import thinned
-from harness.timing.variants import eager_name
 
 Pass = Literal["forward", "backward", "full"]
 Cache = Literal["warm", "cold"]

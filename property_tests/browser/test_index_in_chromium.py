@@ -8,8 +8,9 @@ from pathlib import Path
 import html_examples as examples
 import pytest
 
-from harness.report import diff, diff_html, index, index_html
-from harness.report.schema import Report
+from harness.judging import diff
+from harness.report import diff_html, index, index_html
+from harness.results.schema import Report
 
 OLD, NEW = "2026-01-02T03:04:05Z", "2026-02-03T04:05:06Z"
 

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from harness import TensorSpec, domains
-from harness.formulas import Formula
-from harness.formulas.vectors import Vectors
+from harness.declare.formulas import Formula
+from harness.declare.formulas.vectors import Vectors
 from mutants.pair import PAIRWISE, pair
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from harness import LossSpec, TensorSpec, domains, laws
 from harness.catalogs import require
-from harness.laws import Law
+from harness.declare.laws import Law
 
 losses = require("monai.losses")
 unified = require("monai.losses.unified_focal_loss")

@@ -1,0 +1,384 @@
+"""One loss under the battery: draws cases, runs rules on them, and shrinks what they find."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.calls import devices, process_state, triton_interpreter
+from harness.calls.evaluation import LossRaised
+from harness.checking.stopped import unfinished
+from harness.declare.spec import LossSpec
+from harness.drawing import hypothesis_runs, strategies
+from harness.drawing.case import Case
+from harness.errors import NotApplicable, told_in_a_line
+from harness.isolation import worker
+from harness.rules import BATTERY, X01
+from harness.rules.findings import Finding, Outcome, Severity, Status
+from harness.rules.rule import Found, Mismatch, Rule, mismatches
+from harness.rules.state import caches
+from harness.rules.tools import roundoff
+from harness.rules.tools.remarks import remarked
+from harness.rules.tools.reproduce import script, shown
+from harness.rules.trial import Trial, isolated, settled
+
+CASES_OF_PRECISION = 3
+CASES_OF_SUGGESTIONS = 8
+SHRINK_ASPECTS = 3  # findings of one rule that are shrunk; further ones keep the case that was drawn
+POOLS = 64  # that a process keeps: those of a few losses
+EXHAUSTIVE_CASES = 2  # cases of a rule on which all special points are enumerated too
+OF_THE_REFERENCE = "it is the reference, whose numbers are those of the CPU wherever candidates run"
+LEFT_OUT = "it loads torch's compiler, which takes seconds; the profiles 'ci' and 'thorough' run it"
+
+
+_DRAWN: dict[Any, list[Case]] = {}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much is done: ``share`` multiplies every rule's number of cases, ``shrinks`` bounds the checks while shrinking.
+
+    Without ``compiles``, rules that load torch's compiler are skipped.
+    """
+
+    share: float
+    shrinks: int
+    compiles: bool = True
+
+
+PROFILES = {"quick": Profile(0.5, 40, compiles=False), "ci": Profile(1.0, 80), "thorough": Profile(6.0, 600)}
+
+
+def place(spec: LossSpec, implementation: str, rule: Rule, device: str) -> tuple[str, str]:
+    """(where a rule is asked of an implementation that is verified on ``device``, why that is another device).
+
+    The reference is asked on the CPU: a loop over elements launches a kernel for each on CUDA, which is 5 to 20 times slower,
+    and it is there to say what is right, not to run there.
+    """
+    if devices.is_cpu(device):
+        return device, ""
+    reason = OF_THE_REFERENCE if spec.role(implementation) == "reference" else rule.on_the_cpu
+    return ("cpu", f"asked on the CPU: {reason}") if reason else (device, "")
+
+
+@dataclass
+class Session:
+    """One run of `verify`: the drawn cases and the evaluations that rules share."""
+
+    spec: LossSpec
+    profile: Profile
+    seed: int
+    device: str
+    cache: dict[Any, Any] = field(default_factory=dict)
+    pools: dict[tuple[str, str | None], list[Case]] = field(default_factory=dict)
+    suggests: bool = False  # whether laws are looked for after the rules, so that the cases for both are drawn at once
+
+    def check(self, implementation: str, rule: Rule) -> tuple[Outcome, list[Finding]]:
+        """What became of one rule on one implementation."""
+        reason = triton_interpreter.unsaid(rule.code) or rule.applies(self.spec, implementation)
+        if reason is not None:
+            return Outcome(implementation, rule.code, Status.INAPPLICABLE, 0, reason), []
+        if rule.compiles and not self.profile.compiles:
+            return Outcome(implementation, rule.code, Status.SKIPPED, 0, LEFT_OUT), []
+        device, elsewhere = place(self.spec, implementation, rule, self.device)
+        if (gone := devices.lost(device)) is not None:
+            return Outcome(implementation, rule.code, Status.SKIPPED, 0, f"not run: {gone}"), []
+        outcome, findings = self._checked(implementation, rule, elsewhere)
+        if (gone := devices.lost(device)) is not None:  # whatever was found, found it on a device that fails
+            return self._device_lost(implementation, rule, device, gone)
+        return outcome, findings
+
+    def _checked(self, implementation: str, rule: Rule, elsewhere: str) -> tuple[Outcome, list[Finding]]:
+        try:
+            self.find_precision(implementation)
+            with process_state.kept():
+                examples, found, reasons, left_out = self._examples(implementation, rule)
+                findings = self._findings(implementation, rule, found)
+        except NotApplicable as reason:  # nothing runs here, whatever is asked
+            return self._conclude(implementation, rule, 0, [], [str(reason)], [])
+        except Exception as error:
+            return self._crashed(implementation, rule, error)
+        told = [elsewhere] if elsewhere else []
+        return self._conclude(implementation, rule, examples, findings, [*told, *reasons], [*told, *left_out])
+
+    def find_precision(self, implementation: str) -> None:
+        """What dtypes an implementation works in, before any rule asks; the same whichever rule is first."""
+        for name in dict.fromkeys((self.spec.reference, implementation)):
+            if ("precision", name) not in self.cache:
+                cases = self.pool("distinct", "smooth", CASES_OF_PRECISION, complete=True)
+                trials = [self.trial(name, case) for case in cases]
+                with process_state.kept(), isolated(), caches.restored(trials[0]):
+                    self.cache["precision", name] = roundoff.precision(self.spec, trials)
+
+    def _device_lost(self, implementation: str, rule: Rule, device: str, reason: str) -> tuple[Outcome, list[Finding]]:
+        last = worker.noted()
+        case = None if last is None else Case.from_json(last)
+        outcome, finding = unfinished(
+            self.spec, implementation, rule, device=device, status=Status.CRASHED, reason=reason, case=case
+        )
+        return outcome, [finding]
+
+    def trial(self, implementation: str, case: Case, rule: Rule | None = None, *, exhaustive: bool = True) -> Trial:
+        """A case given to an implementation, where ``rule`` is asked, or on this session's device."""
+        device = self.device if rule is None else place(self.spec, implementation, rule, self.device)[0]
+        return Trial(self.spec, implementation, case, self.cache, device, exhaustive)
+
+    def pool(self, regime: str, mode: str | None, count: int, *, complete: bool = False) -> list[Case]:
+        """The first ``count`` cases of a regime, of those with every optional tensor where they are to be ``complete``.
+
+        The same seed draws the same ones, whichever rule asks first.
+        """
+        key = (regime, mode)
+        if len(self.pools.get(key, [])) < count:
+            self.pools[key] = self._drawn(regime, mode, max(count, self._needed(regime, mode)))
+        cases = self.pools[key]
+        return [case for case in cases if not complete or len(case.tensors) == len(self.spec.tensors)][:count]
+
+    def _drawn(self, regime: str, mode: str | None, examples: int) -> list[Case]:
+        """Cases of a declaration; one that is verified again, with another implementation, has the same ones."""
+        spec, start = self.spec, self._start(regime, mode)
+        declared = (spec.name, *spec.tensors.items(), *spec.fixed_sizes.items(), spec.differentiable)
+        key = (declared, start, regime, mode, examples)
+        if key not in _DRAWN:
+            drawn: dict[str, Case] = {}
+
+            def collect(case: Case) -> None:
+                drawn.setdefault(case.key, case)
+
+            strategy = strategies.cases(spec, regime=regime, mode=mode)
+            hypothesis_runs.run(strategy, collect, examples=examples, start=start, shrink=False)
+            while len(_DRAWN) >= POOLS:
+                _DRAWN.pop(next(iter(_DRAWN)), None)
+            _DRAWN[key] = _present_first(list(drawn.values()), spec)
+        return _DRAWN[key]
+
+    def _needed(self, regime: str, mode: str | None) -> int:
+        """The most cases that any rule takes from a pool, so that who asks first does not change what is drawn."""
+        counts = (rule.regimes.get(regime, 0) for rule in BATTERY if ("smooth" if rule.smooth else None) == mode)
+        of_rules = math.ceil(max(counts, default=0) * self.profile.share)
+        of_suggestions = CASES_OF_SUGGESTIONS if self.suggests and (regime, mode) == ("distinct", "smooth") else 0
+        return max(of_rules, of_suggestions)
+
+    def _start(self, *key: object) -> int:
+        """A seed that depends on the loss, what is drawn and the user's seed, and on nothing else."""
+        text = repr((self.spec.name, self.seed, *key))
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+    def _trials(self, implementation: str, rule: Rule) -> list[Trial]:
+        mode, together = "smooth" if rule.smooth else None, rule.check_all is not None
+        share = self.profile.share
+        return [
+            self.trial(implementation, case, rule, exhaustive=regime == "distinct" and position < EXHAUSTIVE_CASES)
+            for regime, count in rule.regimes.items()
+            for position, case in enumerate(
+                self.pool(regime, mode, max(1, math.ceil(count * share)), complete=together)
+            )
+        ]
+
+    def _examples(
+        self, implementation: str, rule: Rule
+    ) -> tuple[int, list[tuple[Trial, Mismatch]], list[str], list[str]]:
+        """(examples that ran, what was found, why examples said nothing, what the others left out)."""
+        trials = self._trials(implementation, rule)
+        found: list[tuple[Trial, Mismatch]] = []
+        reasons: list[str] = []
+        left_out: list[str] = []
+        ran = 0
+        if rule.check is not None:
+            for trial in trials:
+                try:
+                    with settled():
+                        found += [(trial, m) for m in self._asked(rule, rule.check(trial), left_out)]
+                    ran += 1
+                except NotApplicable as reason:
+                    reasons.append(str(reason))
+                except LossRaised as raised:
+                    reasons.append(f"the loss raises here, see B01 ({raised})")
+        if rule.check_all is not None:
+            try:
+                with settled():
+                    usable = [trial for trial in trials if _runs(trial)]
+                    together = list(self._asked(rule, rule.check_all(usable), left_out))
+                found += [(_nearest_trial(m, usable), m) for m in together] if usable else []
+                ran = max(ran, len(usable))
+                if not usable:
+                    reasons.append("the loss raises on every case, see B01")
+            except NotApplicable as reason:
+                reasons.append(str(reason))
+            except LossRaised as raised:
+                reasons.append(f"the loss raises at other sizes or values, see B01 ({raised})")
+        return ran, found, reasons, left_out
+
+    def _asked(self, rule: Rule, found: Found, left_out: list[str] | None = None) -> Iterator[Mismatch]:
+        """What a check returned, but for numbers that differ because a loss that draws on purpose drew others."""
+        draws_anew = self.spec.stochastic and rule.draws_anew
+        is_left_out = False
+        for mismatch in mismatches(found, left_out):
+            if draws_anew and mismatch.finite and mismatch.kind in ("value", "gradient", "leak"):
+                is_left_out = True
+            else:
+                yield mismatch
+        if left_out is not None and is_left_out:
+            left_out.append(f"numbers are not compared, since the loss draws: {draws_anew}")
+
+    def _findings(self, implementation: str, rule: Rule, found: Sequence[tuple[Trial, Mismatch]]) -> list[Finding]:
+        by_aspect: dict[tuple[str, Severity], tuple[Trial, Mismatch]] = {}
+        for trial, mismatch in found:
+            by_aspect.setdefault((mismatch.aspect, self._severity(rule, mismatch)), (trial, mismatch))
+        findings = []
+        for position, ((aspect, severity), (trial, mismatch)) in enumerate(by_aspect.items()):
+            if rule.check is not None and severity != "note" and position < SHRINK_ASPECTS:
+                trial, mismatch = self._shrink(implementation, rule, aspect, severity, trial, mismatch)
+            with settled():
+                mismatch = remarked(rule.code, trial, mismatch)
+            findings.append(self._finding(rule, severity, trial, mismatch))
+        return findings
+
+    def _severity(self, rule: Rule, mismatch: Mismatch) -> Severity:
+        severity = mismatch.severity or rule.severity
+        required = any(rule.code.startswith(code.upper()) for code in self.spec.requires)
+        return "error" if required and severity == "warning" else severity
+
+    def _shrink(
+        self, implementation: str, rule: Rule, aspect: str, severity: str, trial: Trial, mismatch: Mismatch
+    ) -> tuple[Trial, Mismatch]:
+        """The simplest case that Hypothesis finds with the same finding, within the profile's number of checks."""
+        seen: dict[str, tuple[Trial, Mismatch] | None] = {}
+
+        class Shown(Exception):
+            pass
+
+        best = [(trial, mismatch)]
+
+        def check(case: Case) -> None:
+            case = dataclasses.replace(case, layouts={})
+            if case.key not in seen:
+                if len(seen) >= self.profile.shrinks:
+                    return
+                seen[case.key] = self._same_finding(implementation, rule, aspect, severity, case)
+            shown = seen[case.key]
+            if shown is not None:
+                best[0] = min(best[0], shown, key=lambda pair: _complexity(pair[0].case, self.spec))
+                raise Shown
+
+        mode = "smooth" if rule.smooth else None
+        for regime in dict.fromkeys(("free", trial.case.regime)):
+            strategy = strategies.cases(self.spec, regime=regime, mode=mode)
+            try:
+                hypothesis_runs.run(strategy, check, examples=20, start=self._start(regime, mode), shrink=True)
+            except Shown:
+                break
+            except Exception as error:  # Hypothesis may call a result flaky when the budget of checks ends
+                if "Flaky" not in type(error).__name__:
+                    raise
+                break
+        return best[0]
+
+    def _same_finding(
+        self, implementation: str, rule: Rule, aspect: str, severity: str, case: Case
+    ) -> tuple[Trial, Mismatch] | None:
+        trial = self.trial(implementation, case, rule)
+        assert rule.check is not None
+        try:
+            with settled():
+                for mismatch in self._asked(rule, rule.check(trial)):
+                    if mismatch.aspect == aspect and self._severity(rule, mismatch) == severity:
+                        return trial, mismatch
+        except (NotApplicable, LossRaised):
+            pass
+        return None
+
+    def _finding(self, rule: Rule, severity: Severity, trial: Trial, mismatch: Mismatch) -> Finding:
+        return Finding(
+            rule=rule.code,
+            severity=severity,
+            implementation=trial.implementation,
+            message=_message(rule, trial, mismatch),
+            evidence=mismatch.evidence,
+            case=trial.case,
+            reproduction=script(self.spec, trial.implementation, mismatch),
+            hint=mismatch.hint,
+        )
+
+    def _conclude(
+        self,
+        implementation: str,
+        rule: Rule,
+        examples: int,
+        findings: list[Finding],
+        reasons: list[str],
+        left_out: list[str],
+    ) -> tuple[Outcome, list[Finding]]:
+        waiver = next((reason for code, reason in self.spec.waivers.items() if rule.code == code.upper()), None)
+        serious = [f for f in findings if f.severity != "note"]
+        if waiver is not None and serious:
+            waived = [dataclasses.replace(f, severity="note", hint=f"waived: {waiver}") for f in findings]
+            return Outcome(implementation, rule.code, Status.WAIVED, examples, waiver), waived
+        if waiver is not None and self.spec.role(implementation) == "candidate" and examples:
+            message = (
+                f"{self.spec.name} / {implementation} / {rule.code} {rule.title}\n  the waiver {waiver!r} is not needed: the rule "
+                f"passes on {examples} cases; take {rule.code!r} out of LossSpec(waivers=...)"
+            )
+            findings = [*findings, Finding(rule.code, "error", implementation, message, {"aspect": "stale waiver"})]
+        if findings:
+            return Outcome(implementation, rule.code, Status.FAILED, examples), findings
+        if not examples:
+            why = "; ".join(dict.fromkeys(reasons)) or "no case fits"
+            return Outcome(implementation, rule.code, Status.INAPPLICABLE, 0, why, unmeasured=True), []
+        return Outcome(implementation, rule.code, Status.PASSED, examples, "; ".join(dict.fromkeys(left_out))), []
+
+    def _crashed(self, implementation: str, rule: Rule, error: Exception) -> tuple[Outcome, list[Finding]]:
+        reason = told_in_a_line(error)
+        message = f"{self.spec.name} / {implementation} / {X01.code} {X01.title}\n  {rule.code} {rule.title} could not be checked: {reason}"
+        crashed = Outcome(implementation, rule.code, Status.CRASHED, 0, reason)
+        return crashed, [
+            Finding(X01.code, X01.severity, implementation, message, {"aspect": rule.code, "came": reason})
+        ]
+
+
+def _present_first(cases: Sequence[Case], spec: LossSpec) -> list[Case]:
+    """Cases with every optional tensor first, and every third without some: a rule with few cases still sees each of them."""
+    missing = [case for case in cases if len(case.tensors) < len(spec.tensors)]
+    present = [case for case in cases if len(case.tensors) == len(spec.tensors)]
+    if not missing:
+        return present
+    ordered: list[Case] = []
+    while present or missing:
+        ordered += present[:2] + missing[:1]
+        present, missing = present[2:], missing[1:]
+    return ordered
+
+
+def _runs(trial: Trial) -> bool:
+    try:
+        trial.base  # noqa: B018
+    except LossRaised:
+        return False
+    return True
+
+
+def _nearest_trial(mismatch: Mismatch, trials: Sequence[Trial]) -> Trial:
+    """The trial whose shapes a finding about all trials was shown with."""
+    shapes = {n: tuple(t.shape) for n, t in (mismatch.tensors or {}).items()}
+    fits = [t for t in trials if {n: t.case.shape(t.spec, n) for n in t.spec.tensors} == shapes]
+    return min(fits or trials, key=lambda t: _complexity(t.case, t.spec))
+
+
+def _complexity(case: Case, spec: LossSpec) -> tuple[int, int, int, str]:
+    """What is simpler comes first: fewer elements, fewer different values, shorter numbers."""
+    values = [v for r in case.tensors.values() for v in (r.values or ())]
+    return case.numel(spec), len(set(values)), len(repr(values)), case.key
+
+
+def _message(rule: Rule, trial: Trial, mismatch: Mismatch) -> str:
+    tensors = mismatch.tensors or {}
+    floating = [t.dtype for t in tensors.values() if t.is_floating_point()]
+    dtype = str(floating[0]).removeprefix("torch.") if floating else trial.case.dtype
+    header = f"{trial.spec.name} / {trial.implementation} / {rule.code} {rule.title} / {dtype} / {trial.device}"
+    lines = [header, f"  {mismatch.sentence}", f"  {shown(mismatch.sizes or trial.case.sizes, tensors)}"]
+    lines += [f"  {text}" for text in (mismatch.note, f"to mend: {mismatch.hint}" if mismatch.hint else "") if text]
+    return "\n".join(line for line in lines if line.strip())

@@ -1,0 +1,91 @@
+"""A rule whose check ended its process or its device: what is said of it, as the outcome and finding of a verification."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.declare.spec import LossSpec
+from harness.drawing.case import Case
+from harness.errors import HarnessError
+from harness.rules import X01, find
+from harness.rules.findings import Finding, Outcome, Status, Verification
+from harness.rules.rule import Mismatch, Rule
+from harness.rules.tools.reproduce import script, shown
+
+
+def verification(spec: LossSpec, told: Mapping[str, Any]) -> Verification:
+    """The outcome and the finding of one rule on one implementation that a process did not survive.
+
+    Args:
+        spec: the declaration.
+        told: ``implementation``, ``code``, ``device``, ``profile``, ``seed``, ``status``, ``reason``, ``case`` (JSON of the last
+            one that ran, or ``None``) and ``output``, the end of what was printed.
+    """
+    outcome, finding = unfinished(
+        spec,
+        told["implementation"],
+        find(told["code"]),
+        device=told["device"],
+        status=Status(told["status"]),
+        reason=told["reason"],
+        case=None if told["case"] is None else Case.from_json(told["case"]),
+        output=told["output"],
+    )
+    return Verification(
+        loss=spec.name,
+        profile=told["profile"],
+        seed=told["seed"],
+        device=told["device"],
+        reference=spec.reference,
+        implementations=(told["implementation"],),
+        outcomes=(outcome,),
+        findings=(finding,),
+    )
+
+
+def unfinished(
+    spec: LossSpec,
+    implementation: str,
+    rule: Rule,
+    *,
+    device: str,
+    status: Status,
+    reason: str,
+    case: Case | None,
+    output: str = "",
+) -> tuple[Outcome, Finding]:
+    """The outcome and the finding of a rule that was not checked to its end, with the last case that ran."""
+    outcome = Outcome(implementation, rule.code, status, 0, reason)
+    mismatch = Mismatch(
+        where=f"{rule.code} {rule.title}",
+        came=reason,
+        should="checked to its end",
+        aspect=rule.code,
+        tensors=None if case is None else _tensors(spec, case),
+        code="print(loss(**tensors))  # the last call that was made" if case is not None else "",
+    )
+    lines = [
+        f"{spec.name} / {implementation} / {X01.code} {X01.title} / {device}",
+        f"  {mismatch.sentence}",
+    ]
+    if case is not None:
+        lines.append(f"  the last input: {shown(case.sizes, mismatch.tensors or {}) or 'a scalar'}")
+    finding = Finding(
+        rule=X01.code,
+        severity=X01.severity,
+        implementation=implementation,
+        message="\n".join(lines),
+        evidence={"aspect": rule.code, "came": reason, "output": output},
+        case=case,
+        reproduction=script(spec, implementation, mismatch) if mismatch.tensors else "",
+        hint="to mend: run the last call by itself; -v and the report show it as plain PyTorch",
+    )
+    return outcome, finding
+
+
+def _tensors(spec: LossSpec, case: Case) -> Mapping[str, Any] | None:
+    try:
+        return case.materialize(spec)
+    except (HarnessError, RuntimeError, MemoryError):
+        return None  # a domain of the user's may be what ended the process

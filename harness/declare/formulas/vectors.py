@@ -1,0 +1,342 @@
+"""A formula vectorized over the names of its indices: every `for` becomes an axis.
+
+Conditions become masks.  What they leave out is computed all the same, at harmless values, and not added.
+"""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.declare.formulas.evaluating import EMPTY, REDUCED, Evaluator
+
+_EXTREME = ("max", "min", "logsumexp")  # an infinity among their terms changes nothing, and is what there is of none
+
+
+@dataclass(frozen=True)
+class Named:
+    """A tensor whose first axes are named by indices; the others are those of an array.
+
+    ``counts`` says that it is the index of that name itself: 0, 1, 2 ...
+    """
+
+    tensor: Tensor
+    names: tuple[str, ...] = ()
+    counts: bool = False
+
+    @property
+    def rank(self) -> int:
+        """The number of axes that no index names."""
+        return self.tensor.ndim - len(self.names)
+
+
+class Vectors(Evaluator):
+    """Values are Python's numbers or `Named`."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.extents: dict[str, int] = {}
+        self.active: Named | None = None  # where a condition around a value holds
+
+    def result(self, tree: ast.expr) -> Tensor:
+        """The value of the whole, as a tensor."""
+        found = self.listed(tree) if isinstance(tree, ast.GeneratorExp) else self.value(tree)
+        return self._named(self.floating(found)).tensor
+
+    def name(self, node: ast.Name) -> Any:
+        """A tensor, a size, an option or an index."""
+        if node.id in self.bound:
+            return self.bound[node.id]
+        return Named(self.tensors[node.id]) if node.id in self.tensors else self.numbers[node.id]
+
+    def _named(self, value: Any) -> Named:
+        return value if isinstance(value, Named) else Named(torch.as_tensor(value, device=self.device))
+
+    def floating(self, value: Any) -> Any:
+        """A value in the loss's dtype; a condition stays one."""
+        if not isinstance(value, Named):
+            return Named(
+                torch.tensor(value, device=self.device) if isinstance(value, bool) else self.number(float(value))
+            )
+        fits = value.tensor.is_floating_point() or value.tensor.dtype == torch.bool
+        return value if fits else Named(value.tensor.to(self.dtype), value.names)
+
+    def _counted(self, value: Any) -> Named:
+        """A number in the loss's dtype, where a condition is 0 or 1."""
+        found = self._named(self.floating(value))
+        return Named(found.tensor.to(self.dtype), found.names) if found.tensor.dtype == torch.bool else found
+
+    def _aligned(self, values: Sequence[Named]) -> tuple[list[Tensor], tuple[str, ...]]:
+        """Tensors that broadcast against each other, and the names of their first axes."""
+        names = tuple(dict.fromkeys(name for value in values for name in value.names))
+        rank = max(value.rank for value in values)
+        return [self._spread(value, names, rank) for value in values], names
+
+    def _spread(self, value: Named, names: tuple[str, ...], rank: int) -> Tensor:
+        if value.names == names and value.rank == rank:
+            return value.tensor
+        order = sorted(range(len(value.names)), key=lambda axis: names.index(value.names[axis]))
+        own = value.rank
+        tensor = value.tensor.permute([*order, *range(len(value.names), value.tensor.ndim)])
+        sizes = dict(zip((value.names[axis] for axis in order), tensor.shape, strict=False))
+        shape = [sizes.get(name, 1) for name in names] + [1] * (rank - own) + list(tensor.shape[len(order) :])
+        return tensor.reshape(shape)
+
+    def apply(self, function: Callable[..., Any], *values: Any, singular: bool = False) -> Any:
+        """A function of numbers, element by element."""
+        if not any(isinstance(value, Named) for value in values):
+            return Named(function(*map(torch.as_tensor, values)))
+        named = [value for value in values if isinstance(value, Named)]
+        if singular and self.active is not None:
+            values = tuple(self._harmless(value) if isinstance(value, Named) else value for value in values)
+            named = [value for value in values if isinstance(value, Named)]
+        tensors, names = self._aligned(named)
+        left = iter(tensors)
+        return Named(function(*(next(left) if isinstance(value, Named) else value for value in values)), names)
+
+    def arithmetic(self, op: ast.operator, left: Any, right: Any) -> Any:
+        """Arithmetic with a tensor: a condition is 0 or 1, and whole numbers are divided in the loss's dtype."""
+        divides = isinstance(op, (ast.Div, ast.Pow))
+        values = [self._whole(value) if isinstance(value, Named) else value for value in (left, right)]
+        if divides:
+            values = [self.floating(value) if isinstance(value, Named) else value for value in values]
+        return super().arithmetic(op, *values)
+
+    @staticmethod
+    def _whole(value: Named) -> Named:
+        return Named(value.tensor.to(torch.int64), value.names) if value.tensor.dtype == torch.bool else value
+
+    def _harmless(self, value: Named) -> Named:
+        """A value, and 1 where a condition leaves it out."""
+        assert self.active is not None
+        if not value.tensor.is_floating_point():
+            return value
+        (active, tensor), names = self._aligned([self.active, value])
+        return Named(torch.where(active, tensor, 1.0), names)
+
+    @contextmanager
+    def _where(self, condition: Named | None) -> Iterator[None]:
+        before = self.active
+        if condition is not None:
+            self.active = condition if before is None else self.both(before, condition)
+        try:
+            yield
+        finally:
+            self.active = before
+
+    def look_up(self, value: Any, indices: Sequence[Any]) -> Any:
+        """Elements of an array."""
+        base: Named = value
+        left: list[tuple[int, Any]] = []  # the axis among those of the array that are not named, and its index
+        axis = 0
+        for index in indices:
+            place = len(base.names) + axis
+            whole = isinstance(index, Named) and index.counts and index.names[0] not in base.names
+            if whole and base.tensor.shape[place] == self.extents[index.names[0]]:
+                base = Named(base.tensor.movedim(place, len(base.names)), (*base.names, index.names[0]))
+            else:
+                left.append((axis, index))
+                axis += 1
+        return base if not left else self._gathered(base, [index for _, index in left], [axis for axis, _ in left])
+
+    def _gathered(self, base: Named, indices: Sequence[Any], axes: Sequence[int]) -> Named:
+        assert list(axes) == list(range(len(axes)))
+        places = [
+            self._inside(self._named(index), base.tensor.shape[len(base.names) + axis])
+            for index, axis in zip(indices, axes, strict=True)
+        ]
+        (only, *others), known = places, set(base.names)
+        if not others and not base.names and len(only.names) <= 1 and only.tensor.ndim <= 1:
+            return Named(base.tensor[only.tensor], only.names)
+        ranks = [
+            Named(torch.arange(extent, device=self.device), (name,))
+            for name, extent in zip(base.names, base.tensor.shape, strict=False)
+        ]
+        aligned, names = self._aligned([*ranks, *places])
+        assert known <= set(names)
+        return Named(base.tensor[tuple(aligned)], names)
+
+    def _inside(self, index: Named, extent: int) -> Named:
+        """An index where a condition holds, and 0 elsewhere."""
+        tensor, names = index.tensor.to(torch.int64), index.names
+        outside = (tensor < 0) | (tensor >= extent)
+        if not bool(outside.any()):
+            return Named(tensor, names)
+        if self.active is not None:
+            (active, beyond, places), names = self._aligned([self.active, Named(outside, names), Named(tensor, names)])
+            tensor, outside = torch.where(beyond, 0, places), active & beyond
+        if bool(outside.any()):
+            raise IndexError(f"formula: an index is outside of an axis of {extent}")
+        return Named(tensor, names)
+
+    def combination(self, node: ast.BoolOp) -> Any:
+        """`and` and `or`; what stands behind is not asked where what stands before has decided."""
+        wanted = isinstance(node.op, ast.Or)
+        found = self._condition(self.value(node.values[0]))
+        for part in node.values[1:]:
+            undecided = self.apply(torch.logical_not, found) if wanted else found
+            with self._where(undecided):
+                other = self._condition(self.value(part))
+            found = self.apply(torch.logical_or if wanted else torch.logical_and, found, other)
+        return found
+
+    def _condition(self, value: Any) -> Named:
+        named = self._named(value)
+        return named if named.tensor.dtype == torch.bool else Named(named.tensor != 0, named.names)
+
+    def choice(self, node: ast.IfExp) -> Any:
+        """One of two values."""
+        test = self.value(node.test)
+        if not isinstance(test, Named):
+            return self.value(node.body if test else node.orelse)
+        condition = self._condition(test)
+        with self._where(condition):
+            body = self._counted(self.value(node.body))
+        with self._where(self.apply(torch.logical_not, condition)):
+            other = self._counted(self.value(node.orelse))
+        return self.apply(torch.where, condition, body, other)
+
+    @contextmanager
+    def _bound(self, node: ast.GeneratorExp | ast.ListComp) -> Iterator[tuple[list[str], Named | None]]:
+        """(the names of the axes that the clauses make, where their conditions hold) while what is generated is looked at."""
+        before, active = dict(self.bound), self.active
+        names: list[str] = []
+        holds: Named | None = None
+        try:
+            for clause in node.generators:
+                assert isinstance(clause.target, ast.Name)
+                limits: list[Named] = []
+                if isinstance(clause.iter, ast.List):
+                    self.bound[clause.target.id] = self.value(clause.iter.elts[0])
+                else:
+                    name = f"{clause.target.id}@{clause.target.col_offset}"
+                    names.append(name)
+                    self.bound[clause.target.id], limits = self._index(clause.iter, name)
+                for test in itertools.chain(limits, map(self.value, clause.ifs)):
+                    condition = self._condition(test)
+                    holds = condition if holds is None else self.both(holds, condition)
+                    self.active = condition if self.active is None else self.both(self.active, condition)
+            yield names, holds
+        finally:
+            self.bound, self.active = before, active
+
+    def _index(self, node: ast.expr, name: str) -> tuple[Named, list[Named]]:
+        """(an index over the longest extent of a range, which conditions keep it inside)."""
+        ends = [self.value(end) for end in node.args] if isinstance(node, ast.Call) else [self.value(node)]
+        start, stop = ends if len(ends) == 2 else (0, ends[0])
+        least = int(start.tensor.min()) if isinstance(start, Named) else int(start)
+        most = (int(stop.tensor.max()) if stop.tensor.numel() else least) if isinstance(stop, Named) else int(stop)
+        self.extents[name] = max(0, most - least)
+        places = torch.arange(least, least + self.extents[name], device=self.device)
+        index = Named(places, (name,), counts=least == 0)
+        above = [self.apply(torch.ge, index, start)] if isinstance(start, Named) else []
+        return index, above + ([self.apply(torch.lt, index, stop)] if isinstance(stop, Named) else [])
+
+    def over_generator(self, name: str, node: ast.GeneratorExp) -> Any:
+        """The sum, mean, maximum ... of what is generated."""
+        with self._bound(node) as (names, holds):
+            terms = self._counted(self.value(node.elt))
+        if holds is None:
+            times = math.prod(self.extents[axis] for axis in names if axis not in terms.names)
+            count: Any = math.prod(self.extents[axis] for axis in names)
+        else:
+            extents = [
+                Named(torch.ones(self.extents[axis], dtype=torch.bool, device=self.device), (axis,)) for axis in names
+            ]
+            aligned, all_names = self._aligned([terms, holds, *extents])
+            whole = torch.broadcast_tensors(*aligned[1:])
+            mask = Named(_all(whole), all_names)
+            (tensor, held), all_names = self._aligned([terms, mask])
+            terms = Named(torch.where(held, tensor, EMPTY[name] if name in _EXTREME else 0.0), all_names)
+            times, count = (
+                1,
+                self._reduced(Named(held.to(self.dtype).expand(terms.tensor.shape), all_names), names, torch.sum),
+            )
+        if name in _EXTREME:
+            if any(self.extents[axis] == 0 for axis in names):
+                return self._filled(terms, names, EMPTY[name])
+            return self._extreme(name, terms, names, times)
+        total = self._reduced(terms, names, torch.sum)
+        total = total if times == 1 else self.apply(torch.mul, total, times)
+        return total if name == "sum" else self._mean(total, count)
+
+    def _mean(self, total: Named, count: Any) -> Any:
+        if isinstance(count, Named):
+            return super().arithmetic(ast.Div(), total, count)
+        return self.apply(torch.div, total, float(count)) if count else self.apply(torch.mul, total, math.nan)
+
+    def _extreme(self, name: str, terms: Named, names: Sequence[str], times: int) -> Any:
+        found = self._reduced(terms, names, REDUCED[name])
+        return self.apply(torch.add, found, math.log(times)) if name == "logsumexp" and times > 1 else found
+
+    def _filled(self, terms: Named, names: Sequence[str], value: float) -> Named:
+        found = self._reduced(terms, names, torch.sum)
+        return Named(torch.full_like(found.tensor, value), found.names)
+
+    @staticmethod
+    def _reduced(value: Named, names: Sequence[str], function: Callable[..., Tensor]) -> Named:
+        axes = tuple(axis for axis, name in enumerate(value.names) if name in names)
+        kept = tuple(name for name in value.names if name not in names)
+        return Named(function(value.tensor, axes), kept) if axes else value
+
+    def over_array(self, name: str, *values: Any) -> Any:
+        """The sum, norm, softmax ... of all elements of an array."""
+        named = [self._counted(value) for value in values]
+        if name == "dot":
+            return self._contracted(*named)
+        (value,) = named
+        axes = tuple(range(len(value.names), value.tensor.ndim))
+        if name in ("softmax", "log_softmax"):
+            return Named(getattr(torch, name)(value.tensor, -1), value.names)
+        if name == "norm":
+            harmless = value if self.active is None else self._harmless(value)
+            axes = tuple(range(len(harmless.names), harmless.tensor.ndim))
+            return Named(torch.linalg.vector_norm(harmless.tensor, dim=axes), harmless.names)
+        if name in _EXTREME and not all(value.tensor.shape[axis] for axis in axes):
+            return Named(
+                torch.full(value.tensor.shape[: len(value.names)], EMPTY[name], dtype=self.dtype, device=self.device),
+                value.names,
+            )
+        return Named(REDUCED[name](value.tensor, axes), value.names)
+
+    @staticmethod
+    def _contracted(left: Named, right: Named) -> Named:
+        """The sum of products over the axes of two arrays, without the products where a matrix product gives it."""
+        names = tuple(dict.fromkeys((*left.names, *right.names)))
+        number = {name: position for position, name in enumerate(names)}
+        arrays = [len(names) + axis for axis in range(max(left.rank, right.rank))]
+        given = [
+            part
+            for value in (left, right)
+            for part in (value.tensor, [*(number[name] for name in value.names), *arrays[: value.rank]])
+        ]
+        return Named(torch.einsum(*given, list(range(len(names)))), names)
+
+    def listed(self, node: ast.ListComp | ast.GeneratorExp) -> Any:
+        """The array of what is generated."""
+        with self._bound(node) as (names, _):
+            value = self._counted(self.value(node.elt))
+        outer = tuple(name for name in value.names if name not in names)
+        tensor = self._spread(value, (*outer, *names), value.rank)
+        shape = [
+            *tensor.shape[: len(outer)],
+            *(self.extents[name] for name in names),
+            *tensor.shape[len(outer) + len(names) :],
+        ]
+        return Named(tensor.expand(shape), outer)
+
+
+def _all(masks: Sequence[Tensor]) -> Tensor:
+    """Where all of some conditions hold."""
+    found = masks[0]
+    for mask in masks[1:]:
+        found = found & mask
+    return found

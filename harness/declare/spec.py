@@ -1,0 +1,530 @@
+"""`LossSpec` and `TensorSpec`: what a loss declares about itself."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.declare import annotations as signatures
+from harness.declare import dims, domains, structures
+from harness.declare.annotations import call_function, construct_parameters
+from harness.declare.dims import Size
+from harness.declare.domains import Domain
+from harness.declare.laws import Law
+from harness.declare.structures import Node, several
+from harness.declare.validate import check_arguments, check_spec, check_tensor
+from harness.errors import DeclarationError, nearest, shown
+
+__all__ = [
+    "ErrorInput",
+    "LossSpec",
+    "Source",
+    "TensorSpec",
+    "call_function",
+    "construct_parameters",
+    "scalar",
+    "several",
+]
+
+Implementation = Callable[..., Any]
+Select = Callable[[Any], Any] | str | int | tuple[str | int, ...] | None
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor of a loss: its dims, the values it may take and, where it does not follow the case, its dtype.
+
+    Args:
+        dims: jaxtyping's grammar, such as ``"B C"``, ``"*batch H W"``, ``"#C"``, ``"N-1"``; ``""`` is a scalar.
+        domain: the values, from `harness.domains`.
+        dtype: a fixed dtype; ``None`` follows the domain and the case.
+        optional: the loss also takes ``None`` instead, which some cases give it.
+        number: the loss is given a Python number; `scalar` declares one.
+        role: what the values are for: ``mask`` or ``weight``, whose zeros remove; ``label``, ``index`` of positions, ``table``
+            that is looked up, or ``data``.  Inferred where it is ``None``.
+
+    Raises:
+        DeclarationError: the dims are not in the grammar, or contradict the domain or the dtype.
+    """
+
+    dims: str
+    domain: Domain = field(default_factory=domains.real)
+    dtype: torch.dtype | None = None
+    optional: bool = False
+    number: bool = False
+    role: str | None = None
+
+    def __post_init__(self) -> None:
+        check_tensor(self)
+        if self.role is not None:
+            removes = self.role in ("mask", "weight")
+            object.__setattr__(self, "domain", replace(self.domain, removes=removes))
+        object.__setattr__(self, "dims", " ".join(self.dims.split()))
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether a gradient with respect to the tensor has a meaning."""
+        floating = self.dtype is None or self.dtype.is_floating_point
+        return self.domain.differentiable and floating and not self.number
+
+    def __repr__(self) -> str:
+        optional = ", optional=True" if self.optional else ""
+        if self.number:
+            return f"scalar(domains.{self.domain!r}{optional})"
+        dtype = f", dtype={self.dtype}" if self.dtype is not None else ""
+        role = f", role={self.role!r}" if self.role is not None else ""
+        return f"TensorSpec({self.dims!r}, domains.{self.domain!r}{dtype}{optional}{role})"
+
+
+def scalar(domain: Domain, *, optional: bool = False) -> TensorSpec:
+    """A Python number that is drawn, such as a margin or a temperature; a constant is an option instead.
+
+    Args:
+        domain: its values: an ``int`` of an integer domain, a ``bool`` of a boolean one, else a ``float``.
+        optional: the loss also takes ``None``.
+
+    Raises:
+        DeclarationError: no domain, or one that ties several numbers together.
+    """
+    return TensorSpec("", domain, optional=optional, number=True)
+
+
+@dataclass(frozen=True)
+class ErrorInput:
+    """A bad input that the loss must refuse.
+
+    Args:
+        name: what is bad, shown in messages.
+        change: from the valid tensors (by name) to those that replace them.
+        exception: the type that must be raised.
+        match: regular expression that the message must contain.
+    """
+
+    name: str
+    change: Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
+    exception: type[Exception] = ValueError
+    match: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a spec was declared, so that another process can load it."""
+
+    file: str
+    module: str
+    line: int
+
+
+class LossSpec:
+    """One declaration of a loss, from which it is verified, timed and reported.
+
+    Args:
+        name: short name, used in test ids and file names.
+        implementations: name -> class or callable; the first is the reference.  A class is built with the context and
+            options that its constructor names and called with the rest; any other callable is called with everything.
+            All by keyword.
+        inputs: tensors of the batch; read from the first implementation's annotations where ``None``.  An argument may also be
+            a `scalar`, or a list, tuple, dict, named tuple or `several` of tensors, whose tensors are then named ``boxes.0``.
+        context: tensors that exist before training; likewise.
+        output: what the loss returns; likewise.
+        differentiable: inputs that need a gradient; by default the first floating one.
+        options: constants passed to every implementation that names them.
+        fixed_sizes: symbols with one legal size.
+        laws: declared relations, from `harness.laws`.
+        waivers: rule code -> reason; a known failure.  A waiver that no longer fails is an error.
+        requires: codes of rules that the loss promises to pass; their warnings become errors.
+        stateful: the loss keeps running statistics in registered buffers on purpose.
+        detaches: the loss stops gradients on purpose.
+        stochastic: the loss draws random numbers on purpose, from the global generators or from a parameter that takes a
+            `torch.Generator`; every evaluation begins at one state, so that what is compared has the same draws.
+        writes_gradient_into: the input over which the loss writes its gradient on purpose, as fused kernels do; every call gets a
+            copy of it, which nobody else reads.
+        dtypes: the floating dtypes that the loss takes; by default those that differentiable inputs declare, else any.
+        computes_in: the dtype in which the loss computes on purpose, whatever it is given, as fused kernels do.
+        select: picks the loss out of what an implementation returns: a key, a position, the name of an attribute or a function;
+            of a tuple of those, each is checked.
+        formula: the loss in one line, such as ``"sum(w[b] * (p[b] - y[b])**2 for b in B) / B"``; it becomes the implementation
+            ``formula``, which is the reference where one other implementation is given.
+        bench_sizes: symbol -> size, one mapping per benchmark size.
+        bytes_bound: ``(sizes, dtype) -> bytes``, the least that one pass must move.
+        error_inputs: bad inputs that must be refused.
+
+    Raises:
+        DeclarationError: a tensor, law, waiver or option that cannot be understood; the message shows the line to write.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        implementations: Mapping[str, Implementation],
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
+        output: Any = None,
+        differentiable: Sequence[str] | None = None,
+        options: Mapping[str, Any] = MappingProxyType({}),
+        fixed_sizes: Mapping[str, Size] = MappingProxyType({}),
+        laws: Sequence[Law] = (),
+        waivers: Mapping[str, str] = MappingProxyType({}),
+        requires: Iterable[str] = (),
+        stateful: bool = False,
+        detaches: bool = False,
+        stochastic: bool = False,
+        writes_gradient_into: str | None = None,
+        dtypes: Sequence[torch.dtype] = (),
+        computes_in: torch.dtype | None = None,
+        select: Select = None,
+        formula: str | None = None,
+        bench_sizes: Sequence[Mapping[str, Size]] | None = None,
+        bytes_bound: Callable[[Mapping[str, Size], torch.dtype], int] | None = None,
+        error_inputs: Sequence[ErrorInput] = (),
+    ) -> None:
+        declared = dict(locals())
+        self._declared = {key: value for key, value in declared.items() if key != "self"}
+        check_arguments(self._declared)
+        self.name = name
+        self.implementations = dict(implementations)
+        self.options = dict(options)
+        self.fixed_sizes = dict(fixed_sizes)
+        self.laws = tuple(laws)
+        self.waivers = dict(waivers)
+        self.requires = tuple(sorted(set(requires)))
+        self.stateful = stateful
+        self.detaches = detaches
+        self.stochastic = stochastic
+        self.writes_gradient_into = writes_gradient_into
+        self.computes_in = computes_in
+        self.select = None if select is None else Selected(select) if not callable(select) else select
+        self.bench_sizes = None if bench_sizes is None else tuple(dict(sizes) for sizes in bench_sizes)
+        self.bytes_bound = bytes_bound
+        self.error_inputs = tuple(error_inputs)
+        self.source = _caller()
+        self.target: str | None = None  # how it was named on the command line, where it was
+        found_inputs, found_context, found_output = _tensors(self, inputs, context)
+        self.input_arguments, self.inputs = _flat(self.name, found_inputs)
+        self.context_arguments, self.context = _flat(self.name, found_context)
+        self._given: dict[frozenset[str], LossSpec] = {}
+        self.output: TensorSpec | None = found_output if output is None else _tensor_spec(self.name, "output", output)
+        if formula is not None:
+            self.implementations = self._with_formula(formula)
+        floating = [name for name, tensor in self.inputs.items() if tensor.differentiable]
+        self.differentiable = tuple(floating[:1] if differentiable is None else differentiable)
+        self.dtypes = tuple(dtypes) or _declared_dtypes(self)
+        check_spec(self)
+
+    def __repr__(self) -> str:
+        return f"LossSpec({self.name!r}, implementations={list(self.implementations)})"
+
+    def _with_formula(self, text: str) -> dict[str, Implementation]:
+        from harness.declare.formulas import Formula
+
+        tensors = {name.replace(".", "_"): tensor.dims for name, tensor in self.tensors.items()}
+        try:
+            formula = Formula(text, tensors, self.fixed_sizes, self.options)
+        except DeclarationError as error:
+            raise DeclarationError(f"loss {self.name!r}: {error}") from error
+        if len(self.implementations) == 1:
+            return {"formula": formula, **self.implementations}
+        return {**self.implementations, "formula": formula}
+
+    @property
+    def reference(self) -> str:
+        """Name of the implementation that the others are held to."""
+        return next(iter(self.implementations))
+
+    def role(self, implementation: str) -> str:
+        """``reference`` for the first of several implementations, ``candidate`` for every other one."""
+        return "reference" if implementation == self.reference and len(self.implementations) > 1 else "candidate"
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether options of the command line declare it, so that what to write belongs there, too."""
+        return self.target is not None and self.target.startswith("{")
+
+    @cached_property
+    def tensors(self) -> Mapping[str, TensorSpec]:
+        """Inputs and context, in declared order."""
+        return {**self.inputs, **self.context}
+
+    @property
+    def arguments(self) -> dict[str, Node]:
+        """How each argument of the loss is made of `tensors`, in declared order."""
+        return {**self.input_arguments, **self.context_arguments}
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """What each tensor is for, declared or inferred from its domain and its axes."""
+        looked_up = {symbol for tensor in self.tensors.values() for symbol in tensor.domain.symbols}
+        classes = {dim.token for name in self.differentiable for dim in dims.parse(self.tensors[name].dims)[1:]}
+        return {
+            name: tensor.role or _role(tensor, name in self.context, looked_up, classes)
+            for name, tensor in self.tensors.items()
+        }
+
+    @property
+    def unchecked(self) -> str:
+        """What the declaration leaves unchecked of the loss, in one line; empty where nothing is."""
+        said = []
+        left = [
+            n
+            for n, t in self.inputs.items()
+            if t.differentiable and not t.domain.whole and n not in self.differentiable
+        ]
+        if left:
+            wanted = ",".join([*self.differentiable, *left])
+            how = f"--differentiable {wanted}" if self.is_inline else f"differentiable={(*self.differentiable, *left)}"
+            said.append(f"gradients of {', '.join(left)} ({how} checks them)")
+        if isinstance(self.select, Selected):
+            said.append(f"what is returned beside {self.select!r}")
+        if self.dtypes:
+            said.append(f"dtypes other than {', '.join(str(dtype).removeprefix('torch.') for dtype in self.dtypes)}")
+        return f"not checked: {'; '.join(said)}" if said else ""
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """Tensors that may be missing from a case; the loss is then given ``None``."""
+        return tuple(name for name, tensor in self.tensors.items() if tensor.optional)
+
+    def without(self, missing: Collection[str]) -> LossSpec:
+        """The spec of cases in which some optional tensors are ``None``: no rule sees them, and no law that names them holds."""
+        gone = frozenset(missing)
+        if not gone:
+            return self
+        if gone not in self._given:
+            fewer = copy.copy(self)
+            fewer.inputs = {name: tensor for name, tensor in self.inputs.items() if name not in gone}
+            fewer.context = {name: tensor for name, tensor in self.context.items() if name not in gone}
+            fewer.differentiable = tuple(name for name in self.differentiable if name not in gone)
+            fewer.laws = tuple(law for law in self.laws if not gone & set(law.names))
+            fewer._given = {}
+            self._given[gone] = fewer
+        return self._given[gone]
+
+    @cached_property
+    def symbols(self) -> tuple[str, ...]:
+        """Every symbol that stands for one size, domains and fixed sizes included; lengths of lists, which are no batch, last."""
+        named = dims.scalar_symbols(tensor.dims for tensor in self.tensors.values())
+        indexed = [symbol for tensor in self.tensors.values() for symbol in tensor.domain.symbols]
+        fixed = [symbol for symbol, size in self.fixed_sizes.items() if isinstance(size, int)]
+        free = [symbol for symbol in dict.fromkeys((*named, *indexed, *fixed)) if symbol not in self.variadic]
+        return tuple(sorted(free, key=self.list_lengths.__contains__))
+
+    @property
+    def all_dims(self) -> list[str]:
+        """The dims of every tensor, and what else must not be empty: the room for an axis of distinct positions."""
+        distinct = [tensor for tensor in self.tensors.values() if tensor.domain.is_distinct]
+        room = [
+            f"({tensor.domain.symbol})-({dim.token})+1" for tensor in distinct for dim in dims.parse(tensor.dims)[-1:]
+        ]
+        return [*(tensor.dims for tensor in self.tensors.values()), *room]
+
+    @property
+    def list_lengths(self) -> frozenset[str]:
+        """Every symbol that is the length of a list, which is no batch."""
+        return frozenset(symbol for node in self.arguments.values() for symbol in structures.lengths(node))
+
+    @cached_property
+    def variadic(self) -> tuple[str, ...]:
+        """Every symbol that stands for several axes."""
+        return dims.variadic_symbols(tensor.dims for tensor in self.tensors.values())
+
+    def replace(self, **changes: Any) -> LossSpec:
+        """A copy of this spec with some arguments changed."""
+        changed = LossSpec(**{**self._declared, **changes})
+        changed.source, changed.target = self.source, self.target
+        return changed
+
+
+def _declared_dtypes(spec: LossSpec) -> tuple[torch.dtype, ...]:
+    """The dtypes in which differentiable inputs are declared."""
+    tensors = [spec.inputs[name] for name in spec.differentiable if name in spec.inputs]
+    found = [tensor.dtype or tensor.domain.default_dtype for tensor in tensors]
+    is_complex = any(tensor.domain.form == "complex" for tensor in spec.tensors.values())
+    usual = (torch.float64, torch.float32) if is_complex else ()  # torch has no complex kernels of less
+    return tuple(dict.fromkeys(dtype for dtype in found if dtype is not None)) or usual
+
+
+def _caller() -> Source:
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_globals.get("__name__") == __name__:
+        frame = frame.f_back
+    return Source(frame.f_code.co_filename, str(frame.f_globals.get("__name__", "")), frame.f_lineno)
+
+
+def _role(tensor: TensorSpec, in_context: bool, looked_up: Collection[str], classes: Collection[str]) -> str:
+    domain = tensor.domain
+    if tensor.number:
+        return "number"
+    if domain.symbol is not None:
+        return "label" if domain.symbol in classes else "index"
+    if domain.whole and not domain.structured and domain.limit is None:
+        return "mask" if domain.weighs else "label"
+    if domain.limit is not None:
+        return "index"
+    if domain.weighs or (in_context and domain.low > 0):
+        return "weight"
+    first = [str(dim.symbol) for dim in dims.parse(tensor.dims)[:1]]
+    return "table" if in_context and set(first) & set(looked_up) else "data"
+
+
+class Selected:
+    """Picks parts of what a loss returns by key, position or attribute; of several it makes one vector.
+
+    Args:
+        keys: one key, or several.
+
+    Raises:
+        DeclarationError: what is neither a text nor a whole number.
+    """
+
+    def __init__(self, keys: str | int | tuple[str | int, ...]) -> None:
+        self.keys = keys
+        self._each = keys if isinstance(keys, tuple) else (keys,)
+        if not self._each or not all(type(key) in (str, int) for key in self._each):
+            raise DeclarationError(
+                f"select={shown(keys)}: expected a key such as 'loss', a position such as 0, a tuple of those, or a function"
+            )
+
+    def __repr__(self) -> str:
+        return repr(self.keys)
+
+    def __call__(self, returned: Any) -> Any:
+        """The picked part.
+
+        Raises:
+            KeyError: there is no such part.
+        """
+        parts = [_part(returned, key) for key in self._each]
+        if not isinstance(self.keys, tuple):
+            return parts[0]
+        return torch.cat([part.reshape(-1) for part in parts])
+
+
+def _part(returned: Any, key: str | int) -> Any:
+    if isinstance(returned, Mapping):
+        known: list[Any] = list(returned)
+        if key in returned:
+            return returned[key]
+    elif isinstance(key, int):
+        known = list(range(len(returned))) if isinstance(returned, Sequence) else []
+        if isinstance(returned, Sequence) and -len(returned) <= key < len(returned):
+            return returned[key]
+    else:
+        known = [*getattr(returned, "_fields", ()), *getattr(returned, "__dict__", ())]
+        if hasattr(returned, key):
+            return getattr(returned, key)
+    has = f"it has {known}{nearest(str(key), known)}" if known else "which has no parts"
+    raise KeyError(f"select={key!r}: the loss returned {type(returned).__name__}, {has}")
+
+
+def _flat(loss: str, declared: Mapping[str, Any]) -> tuple[dict[str, Node], dict[str, TensorSpec]]:
+    """(how each argument is made, its tensors by flat name); names that start with ``_`` link no other tensor."""
+    nodes: dict[str, Node] = {}
+    found: dict[str, TensorSpec] = {}
+    for name, value in declared.items():
+        try:
+            nodes[name], tensors = structures.flatten(name, value, lambda leaf, given: _tensor_spec(loss, leaf, given))
+        except DeclarationError as error:
+            text = str(error)
+            raise DeclarationError(text if text.startswith("loss ") else f"loss {loss!r}: {text}") from error
+        found |= {
+            leaf: replace(tensor, dims=dims.anonymous(tensor.dims, leaf.replace(".", "_")))
+            for leaf, tensor in tensors.items()
+        }
+    return nodes, found
+
+
+def _tensor_spec(loss: str, name: str, value: Any) -> TensorSpec:
+    if isinstance(value, TensorSpec):
+        return value
+    found = signatures.read(value)
+    if found is None:
+        raise DeclarationError(
+            f'loss {loss!r}: {name}={shown(value)}, but should be a TensorSpec such as TensorSpec("B C") or Float[Tensor, "B C"]'
+        )
+    domain, dtype = signatures.default_domain(found, name)
+    return TensorSpec(found.dims, domain, dtype)
+
+
+def _tensors(
+    spec: LossSpec, inputs: Mapping[str, Any] | None, context: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], dict[str, Any], TensorSpec | None]:
+    first = spec.implementations[spec.reference]
+    found_inputs: dict[str, Any] = dict(inputs or {})
+    found_context: dict[str, Any] = dict(context or {})
+    call = call_function(first)
+    if context is None and inspect.isclass(first):
+        found_context = _read(spec, first.__init__, skip=found_inputs, where=f"{first.__name__}.__init__")[0]
+    if inputs is None or context is None:
+        known = {**found_inputs, **found_context}
+        label = getattr(call, "__qualname__", type(first).__name__)
+        read_inputs, read_context = _read(spec, call, skip=known, where=label)
+        if inputs is None:
+            found_inputs = read_inputs
+            if not found_inputs:
+                raise DeclarationError(_no_inputs(spec, label))
+        if context is None:
+            found_context |= read_context
+    return found_inputs, found_context, _output(spec, call, declared=inputs is not None and context is not None)
+
+
+def _output(spec: LossSpec, call: Callable[..., Any], *, declared: bool) -> TensorSpec | None:
+    """The output that the annotations declare; where the tensors stand beside the loss, unreadable ones do no harm."""
+    try:
+        returned = signatures.return_annotation(call)
+    except DeclarationError:
+        if declared:
+            return None
+        raise
+    return None if signatures.read(returned) is None else _tensor_spec(spec.name, "output", returned)
+
+
+def _read(
+    spec: LossSpec, function: Callable[..., Any], skip: Mapping[str, Any], where: str
+) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
+    """Tensors that a function's annotations declare: (unmarked, marked as context)."""
+    bound = signatures.bound(function)
+    hints = signatures.hints(function) if set(signatures.parameters(function)) - set(skip) else {}
+    drawn_from = signatures.generators(function)
+    unmarked: dict[str, TensorSpec] = {}
+    marked: dict[str, TensorSpec] = {}
+    for name, parameter in signatures.parameters(function).items():
+        if name in skip or name in spec.options or name in bound:
+            continue
+        found = signatures.read(hints.get(name))
+        if found is not None:
+            domain, dtype = signatures.default_domain(found, name)
+            (marked if found.is_context else unmarked)[name] = TensorSpec(found.dims, domain, dtype)
+        elif parameter.default is inspect.Parameter.empty and not (spec.stochastic and name in drawn_from):
+            raise DeclarationError(
+                f"loss {spec.name!r}: nothing says what parameter {name!r} of {where} is; write one of\n"
+                f'    {name}: Float[Tensor, "B"]                      (an annotation in the loss)\n'
+                f'    LossSpec(..., inputs={{"{name}": TensorSpec("B")}})   (a tensor of the batch; all inputs must then stand there)\n'
+                f'    LossSpec(..., context={{"{name}": TensorSpec("B")}})  (a tensor that exists before training)\n'
+                f'    LossSpec(..., options={{"{name}": ...}})              (a constant)'
+                + (
+                    "\n    LossSpec(..., stochastic=True)                     (a generator, from which it draws)"
+                    if name in drawn_from
+                    else ""
+                )
+            )
+    if function is not call_function(spec.implementations[spec.reference]):
+        return {**unmarked, **marked}, {}
+    return unmarked, marked
+
+
+def _no_inputs(spec: LossSpec, label: str) -> str:
+    return (
+        f"loss {spec.name!r}: {label} has no parameter that is annotated as a tensor; write\n"
+        f'    predictions: Float[Tensor, "B C"]                          (an annotation in the loss)\n'
+        f'    LossSpec(..., inputs={{"predictions": TensorSpec("B C")}})   (beside a loss that you do not own)'
+    )

@@ -1,0 +1,1 @@
+"""One drawn example: its sizes and values as data, how it is drawn, and its tensors."""

@@ -1,0 +1,1 @@
+"""Verdicts, their reasons and comparisons of reports, from results alone."""

@@ -1,0 +1,232 @@
+"""From a loss to a `Proposal`: search for a reading, hold it to drawn cases, and try optional tensors and laws."""
+
+from __future__ import annotations
+
+from ast import literal_eval
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from harness.checking.verify import laws_that_hold, open_session, verify
+from harness.declare import inline, laws
+from harness.declare.laws import Law
+from harness.declare.spec import LossSpec, TensorSpec
+from harness.errors import DeclarationError
+from harness.proposing import knowledge
+from harness.proposing.calls import SIZES, falls_below_zero, selector, sizes_of
+from harness.proposing.knowledge import Guess
+from harness.proposing.parameters import Parameter, parameters_of, tensor_spec
+from harness.proposing.proposal import Decision, Proposal
+from harness.proposing.search import Outcome, Reading, Running, is_context, look_at, search, spec_of
+
+MOST_CHECKED = 6  # readings that are held to drawn cases before the first one is proposed as it is
+RUNS = ("B01",)
+OF_WEIGHTS = ("C03", "C04", "C05")  # what checks a law of a weight in the context
+ERRORS_SHOWN = 3
+TRIED_SHOWN = 5
+
+Loss = Callable[..., Any]
+
+
+class UnproposableError(DeclarationError):
+    """No reading of a loss's parameters runs; the message says what it raised and what to write."""
+
+
+def propose(
+    name: str, loss: Loss, *, with_laws: bool = True, settings: Mapping[str, Any] = MappingProxyType({})
+) -> Proposal:
+    """What a loss may declare.
+
+    Args:
+        name: of the loss.
+        loss: a function, a module or a class; it is called many times on small tensors.
+        with_laws: whether to try laws too.
+        settings: constants by the name of their parameter.
+
+    Raises:
+        UnproposableError: no reading runs.
+        DeclarationError: its signature or annotations cannot be used.
+    """
+    everything = [_set(parameter, settings) for parameter in parameters_of(loss)]
+    needed, outcome = _needed(name, loss, everything)
+    if not outcome.running:
+        raise UnproposableError(_unproposable(name, everything, outcome.errors))
+    best, notes = _that_holds(name, loss, needed, outcome)
+    spec = spec_of(name, loss, needed, best.reading)
+    differentiable = tuple(n for n in spec.differentiable if n in best.seen.gradients)
+    output = _output(spec, best.seen.shape)
+    more = {"output": None if output is None else TensorSpec(output), "select": best.seen.select}
+    spec = spec_of(name, loss, needed, best.reading, differentiable=differentiable, **more)
+    options = [p for p in everything if p.optional and p.is_tensor and p.name not in best.reading]
+    return Proposal(
+        name=name,
+        decisions=tuple(_decision(parameter, best.reading[parameter.name], outcome) for parameter in needed),
+        left_out=tuple(found for p in options for found in _optional(name, loss, needed, best.reading, p)),
+        fixed_sizes=dict(spec.fixed_sizes),
+        differentiable=differentiable,
+        output=output,
+        select=best.seen.select,
+        laws=tuple(_laws(spec)) if with_laws else (),
+        notes=notes,
+        trials=outcome.trials,
+    )
+
+
+def _set(parameter: Parameter, settings: Mapping[str, Any]) -> Parameter:
+    """A parameter whose constant is told is that constant alone, and is given."""
+    if parameter.name not in settings:
+        return parameter
+    symbol = knowledge.size_stated(parameter.name)
+    told = Guess(0.0, value=settings[parameter.name], fixes=symbol, why="as told by --set", confidence="declared")
+    return replace(parameter, optional=False, is_tensor=False, guesses=(told,))
+
+
+def specified(loss: Loss, proposal: Proposal) -> LossSpec:
+    """The spec that a proposal describes.
+
+    Raises:
+        DeclarationError: the proposal is of another loss.
+    """
+    tensors = {
+        place: {d.name: tensor_spec(str(d.dims), d.domain, d.several) for d in proposal.of(place)}
+        for place in ("input", "context")
+    }
+    return LossSpec(
+        proposal.name,
+        {proposal.name: loss},
+        inputs=tensors["input"],
+        context=tensors["context"],
+        output=None if proposal.output is None else TensorSpec(proposal.output),
+        options={d.name: literal_eval(d.text) for d in proposal.of("option")},
+        fixed_sizes=proposal.fixed_sizes or {},
+        differentiable=proposal.differentiable,
+        laws=[inline.law(law) for law in proposal.laws],
+        select=selector(proposal.select),
+    )
+
+
+def _needed(name: str, loss: Loss, everything: Sequence[Parameter]) -> tuple[list[Parameter], Outcome]:
+    """The parameters to give, and what was found: those without a default, else with those whose defaults state sizes,
+    else with one more tensor.
+    """
+    required = [parameter for parameter in everything if not parameter.optional]
+    sizes = [p for p in everything if p.optional and any(guess.fixes is not None for guess in p.guesses)]
+    tensors = [p for p in everything if p.optional and p.is_tensor]
+    trials, errors = 0, Counter[str]()
+    for extra in ([], *([sizes] if sizes else []), *([tensor] for tensor in tensors)):
+        needed = [parameter for parameter in everything if parameter in required or parameter in extra]
+        found = search(name, loss, needed) if needed else Outcome((), 0, Counter())
+        trials += found.trials
+        if found.running:
+            return needed, Outcome(found.running, trials, found.errors)
+        errors = errors or found.errors
+    return required, Outcome((), trials, errors)
+
+
+def _that_holds(
+    name: str, loss: Loss, needed: Sequence[Parameter], outcome: Outcome
+) -> tuple[Running, tuple[str, ...]]:
+    """The first reading that runs on all drawn cases too, at unit, equal and larger sizes."""
+    first = ""
+    for running in outcome.running[:MOST_CHECKED]:
+        spec = spec_of(name, loss, needed, running.reading, select=running.seen.select)
+        found = [f for f in verify(spec, profile="quick", rules=RUNS).findings if f.severity == "error"]
+        if not found:
+            return running, ()
+        first = first or found[0].message
+    return outcome.running[0], (f"verify will say of some sizes or values that this declaration allows:\n{first}",)
+
+
+def _decision(parameter: Parameter, guess: Guess, outcome: Outcome) -> Decision:
+    confidence, why = guess.confidence, guess.why
+    usual = min(parameter.guesses, key=lambda g: g.cost)
+    if confidence == "guessed" and guess.dims is not None and (guess.dims, guess.domain) != (usual.dims, usual.domain):
+        other = "a constant" if usual.dims is None else f"{usual.dims} {usual.domain}".strip()
+        confidence, why = "tried", f"{other} is more usual but did not run as well"
+    elif confidence == "guessed" and guess.dims is not None:
+        confidence, why = "tried", f"it runs so; {why}"
+    if guess.dims is None:
+        return Decision(parameter.name, "option", repr(guess.value), confidence, why)
+    return _tensor(parameter, guess, confidence, why)
+
+
+def _tensor(parameter: Parameter, guess: Guess, confidence: knowledge.Confidence, why: str) -> Decision:
+    plain = "" if guess.domain == "real" else guess.domain
+    text = " ".join(part for part in (str(guess.dims), plain) if part)
+    place: Any = "context" if is_context(parameter) else "input"
+    return Decision(parameter.name, place, text, confidence, why, guess.dims, guess.domain, guess.several)
+
+
+def _optional(name: str, loss: Loss, needed: Sequence[Parameter], reading: Reading, extra: Parameter) -> list[Decision]:
+    """The first reading of an optional tensor under which the loss runs, where there is one."""
+    for guess in extra.guesses:
+        if guess.dims is None:
+            continue
+        tried = {**reading, extra.name: guess}
+        if not look_at(name, loss, [*needed, extra], tried).error:
+            return [_tensor(extra, guess, "tried", f"it runs so; {guess.why}")]
+    return []
+
+
+def _output(spec: LossSpec, shape: tuple[int, ...]) -> str | None:
+    """The dims of an output, by the sizes that its axes had; ``None`` where a size is no symbol's."""
+    sizes = sizes_of(spec, SIZES[0])
+    known = {size: symbol for symbol, size in sizes.items() if isinstance(size, int)}
+    known |= {size[0]: f"*{symbol}" for symbol, size in sizes.items() if isinstance(size, tuple) and len(size) == 1}
+    axes = [known.get(extent) for extent in shape]
+    return None if None in axes else " ".join(str(axis) for axis in axes)
+
+
+def _laws(spec: LossSpec) -> list[str]:
+    """Laws that hold on all drawn cases, special points among them."""
+    further = [laws.translation_invariant(n) for n in spec.differentiable]
+    further += [laws.scale_invariant(n) for n in spec.differentiable if spec.inputs[n].domain.scalable]
+    candidates = [*laws_that_hold(open_session(spec, profile="quick"), spec.reference), *further]
+    return [_text(law) for law in candidates if _holds(spec, law)]
+
+
+def _holds(spec: LossSpec, law: Law) -> bool:
+    if law.code == laws.nonnegative().code and falls_below_zero(spec):
+        return False
+    of_weight = any(name in spec.context for name in law.names)
+    try:
+        found = verify(spec.replace(laws=(law,)), profile="ci", rules=[law.code, *(OF_WEIGHTS if of_weight else ())])
+    except DeclarationError:
+        return False
+    ran = sum(outcome.examples for outcome in found.outcomes)
+    return ran > 0 and not any(finding.severity == "error" for finding in found.findings)
+
+
+def _text(law: Law) -> str:
+    return law.text.replace("'", "")
+
+
+def _unproposable(name: str, everything: Sequence[Parameter], errors: Counter[str]) -> str:
+    said = "".join(f"\n    {error}   ({count} times)" for error, count in errors.most_common(ERRORS_SHOWN))
+    needed = [p for p in everything if not p.optional and not knowledge.is_constant_name(p.name)]
+    unplaced = "".join(f"\n    {p.name}: {_tried(p)}" for p in needed if p.is_tensor is not False)
+    shown = ", ".join(
+        f'"{p.name}": {{"KEY": TensorSpec("DIMS")}}' if not p.guesses else f'"{p.name}": TensorSpec("DIMS")'
+        for p in needed
+    )
+    ended = (
+        f"; calls ended with{said}" if said else "" if unplaced else "; calls ended with nothing: it takes no tensor"
+    )
+    return (
+        f"{name}: no shapes and values were found on which it runs{ended}\n"
+        f"{'could not be placed:' + unplaced + chr(10) if unplaced else ''}"
+        f"write what it takes yourself, DIMS in the grammar of jaxtyping and values from harness.domains:\n"
+        f'    SPEC = LossSpec("{name}", {{"{name}": {name}}}, inputs={{{shown}}})\n'
+        f"or tell a constant that it needs: loss-harness init TARGET --set NAME=VALUE"
+    )
+
+
+def _tried(parameter: Parameter) -> str:
+    """What a tensor was tried as, the most usual first."""
+    if not parameter.guesses:
+        return "a dict of tensors, and nothing says by which keys"
+    tried = list(dict.fromkeys(f'"{guess.dims}"' for guess in parameter.guesses if guess.dims is not None))
+    more = f" and {len(tried) - TRIED_SHOWN} more" if len(tried) > TRIED_SHOWN else ""
+    return f"tried as {', '.join(tried[:TRIED_SHOWN])}{more}"

@@ -1,0 +1,71 @@
+"""Samplers for tensors that no domain of `harness.domains` makes; a proposed file holds their source as it stands here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Generator, Tensor
+
+from harness.declare import domains
+from harness.declare.domain import Make
+from harness.declare.spec import TensorSpec
+
+
+def positive_definite(
+    shape: tuple[int, ...],
+    generator: Generator,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Symmetric positive definite matrices: A Aᵀ / n + I."""
+    root = torch.randn(shape, generator=generator, dtype=torch.float64)
+    unit = torch.eye(shape[-1], dtype=torch.float64)
+    return (root @ root.mT / shape[-1] + unit).to(dtype)
+
+
+def log_probabilities(
+    shape: tuple[int, ...],
+    generator: Generator,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Logarithms of probabilities that sum to one along the last axis."""
+    scores = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return scores.log_softmax(-1).to(dtype)
+
+
+def distinct_classes(
+    shape: tuple[int, ...],
+    generator: Generator,
+    dtype: torch.dtype,
+) -> Tensor:
+    """In each row some distinct classes, then -1."""
+    labels = torch.rand(shape, generator=generator).argsort(-1)
+    kept = torch.arange(shape[-1]) < max(shape[-1] // 2, 1)
+    return torch.where(kept, labels, -1).to(dtype)
+
+
+def boxes(
+    shape: tuple[int, ...],
+    generator: Generator,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Boxes by two opposite corners, the lower first."""
+    corner = torch.rand((*shape[:-1], 2), generator=generator, dtype=torch.float64)
+    extent = torch.rand((*shape[:-1], 2), generator=generator, dtype=torch.float64)
+    return torch.cat((corner, corner + 0.1 + extent), -1).to(dtype)
+
+
+SAMPLERS: Mapping[str, tuple[Make, torch.dtype | None]] = {
+    "positive_definite": (positive_definite, None),
+    "log_probabilities": (log_probabilities, None),
+    "boxes": (boxes, None),
+    "distinct_classes": (distinct_classes, torch.int64),
+}
+
+
+def tensor_spec(dims: str, domain: str) -> TensorSpec | None:
+    """A tensor whose values a sampler of this module makes; ``None`` where there is none of that name."""
+    if domain not in SAMPLERS:
+        return None
+    make, dtype = SAMPLERS[domain]
+    return TensorSpec(dims, domains.custom(make), dtype)

@@ -1,0 +1,195 @@
+"""The readings of a loss's parameters under which it runs, the most usual first.
+
+Each parameter may be several things.  Combinations are tried in the order of their cost, the sum of what is unusual about
+them, until one runs and nothing that is nearly as usual runs better: returns one number, and none below zero, as losses do
+on inputs that they are meant for.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.declare import dims, structures
+from harness.declare.spec import LossSpec, TensorSpec
+from harness.errors import DeclarationError
+from harness.proposing import knowledge
+from harness.proposing.calls import FURTHER, SIZES, Seen, look, selector
+from harness.proposing.knowledge import Guess
+from harness.proposing.parameters import Parameter, tensor_spec
+
+MOST_TRIALS = 1500
+MOST_S = 20.0
+WINDOW = 1.0  # of the cost above the first that runs, in which a better one is looked for
+NEGATIVE = 0.6  # the cost of an output below zero
+ONE_PER_SAMPLE = 0.2  # the cost of an output that is no number but one for each sample, or for each element
+NOT_ONE_NUMBER = 2.0  # of any other output
+UNLINKED = 0.9  # of classes or positions that no axis has
+STRANGE = 0.9  # of labels that belong to predictions of another kind
+UNLINKED_EMBEDDINGS = 0.15  # labels of embeddings name groups, and groups are no axis
+
+Reading = Mapping[str, Guess]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A reading under which the loss runs, and what was seen of it."""
+
+    reading: Reading
+    seen: Seen
+    cost: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a search has found, the best first, and what the loss said of the rest."""
+
+    running: tuple[Running, ...]
+    trials: int
+    errors: Counter[str]
+
+
+def search(name: str, loss: Callable[..., Any], parameters: Sequence[Parameter]) -> Outcome:
+    """Try readings of these parameters; all others are left out of the call."""
+    found: list[Running] = []
+    errors: Counter[str] = Counter()
+    started, trials, first = time.monotonic(), 0, None
+    for cost, reading in _by_cost(parameters):
+        late = time.monotonic() - started > MOST_S or trials >= MOST_TRIALS
+        if late or (first is not None and cost > first + WINDOW):
+            break
+        trials += 1
+        seen = look_at(name, loss, parameters, reading)
+        if seen.error:
+            errors[seen.error] += 1
+            continue
+        first = cost if first is None else first
+        negative = 0.0 if seen.nonnegative else NEGATIVE
+        found.append(Running(reading, seen, cost + negative + _of_shape(seen.shape) + _of_values(reading)))
+        if cost > min(one.cost for one in found):
+            break
+    return Outcome(tuple(sorted(found, key=lambda one: one.cost)), trials, errors)
+
+
+def _of_shape(shape: tuple[int, ...]) -> float:
+    if not shape:
+        return 0.0
+    return ONE_PER_SAMPLE if shape[0] in (SIZES[0]["B"], SIZES[0]["N"], FURTHER) else NOT_ONE_NUMBER
+
+
+def look_at(name: str, loss: Callable[..., Any], parameters: Sequence[Parameter], reading: Reading) -> Seen:
+    """What trial calls show of one reading."""
+    try:
+        return look(spec_of(name, loss, parameters, reading))
+    except DeclarationError as error:
+        return Seen(error=str(error).splitlines()[0])
+
+
+def spec_of(
+    name: str, loss: Callable[..., Any], parameters: Sequence[Parameter], reading: Reading, **more: Any
+) -> LossSpec:
+    """The spec of a reading: what a constructor takes, and weights, are context.
+
+    Raises:
+        DeclarationError: the reading contradicts itself or the loss.
+    """
+    inputs: dict[str, Any] = {}
+    context: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    fixed: dict[str, int] = {}
+    for parameter in parameters:
+        guess = reading[parameter.name]
+        if guess.dims is None:
+            options[parameter.name] = guess.value
+            if guess.fixes is not None:
+                fixed[guess.fixes] = guess.value
+        else:
+            (context if is_context(parameter) else inputs)[parameter.name] = tensor_spec(
+                guess.dims, guess.domain, guess.several
+            )
+    if not inputs:
+        raise DeclarationError(f"{name}: none of {list(reading)} is a tensor of the batch")
+    used = {
+        s
+        for guess in reading.values()
+        if guess.dims is not None
+        for s in _symbols(tensor_spec(guess.dims, guess.domain))
+    }
+    sizes = {symbol: size for symbol, size in fixed.items() if symbol in used}
+    differentiable = more.pop("differentiable", _predictions(inputs))
+    select = selector(more.pop("select", ""))
+    return LossSpec(
+        name,
+        {name: loss},
+        inputs=inputs,
+        context=context,
+        options=options,
+        fixed_sizes=sizes,
+        differentiable=differentiable,
+        select=select,
+        **more,
+    )
+
+
+def _predictions(inputs: Mapping[str, Any]) -> list[str]:
+    """Floating inputs that are called like predictions; a loss may refuse labels that ask for a gradient."""
+    flat = [structures.flatten(name, value, lambda _, tensor: tensor)[1] for name, value in inputs.items()]
+    floating = [name for tensors in flat for name, tensor in tensors.items() if tensor.differentiable]
+    predicted = [name for name in floating if knowledge.kind_of(name.partition(".")[0])[1].role == "prediction"]
+    return predicted or floating[:1]
+
+
+def is_context(parameter: Parameter) -> bool:
+    """Whether the tensor exists before training: a constructor takes it, or it weighs."""
+    return parameter.place == "constructor" or knowledge.kind_of(parameter.name)[1].role == "weight"
+
+
+def _symbols(tensor: TensorSpec) -> set[str]:
+    return {*dims.scalar_symbols([tensor.dims]), *tensor.domain.symbols}
+
+
+def _by_cost(parameters: Sequence[Parameter]) -> Iterator[tuple[float, Reading]]:
+    """Every combination of guesses, in the order of the sum of their costs."""
+    guesses = [parameter.guesses for parameter in parameters]
+    if not all(guesses):
+        return
+    names = [parameter.name for parameter in parameters]
+    start = (0,) * len(guesses)
+
+    def cost(chosen: tuple[int, ...]) -> float:
+        return sum(options[place].cost for options, place in zip(guesses, chosen, strict=True))
+
+    waiting, known = [(cost(start), start)], {start}
+    while waiting:
+        total, chosen = heapq.heappop(waiting)
+        yield total, {n: options[place] for n, options, place in zip(names, guesses, chosen, strict=True)}
+        for axis, options in enumerate(guesses):
+            following = (*chosen[:axis], chosen[axis] + 1, *chosen[axis + 1 :])
+            if following[axis] < len(options) and following not in known:
+                known.add(following)
+                heapq.heappush(waiting, (cost(following), following))
+
+
+def _of_values(reading: Reading) -> float:
+    """The cost of values that do not go together."""
+    values = {guess.domain for guess in reading.values() if guess.dims is not None}
+    strange = any(values >= {prediction, label} for prediction, label in knowledge.STRANGERS)
+    return _unlinked(reading) + (STRANGE if strange else 0.0)
+
+
+def _unlinked(reading: Reading) -> float:
+    """The cost of index domains whose size no axis has."""
+    tensors = {name: guess for name, guess in reading.items() if guess.dims is not None}
+    axes = set(dims.scalar_symbols([str(guess.dims) for guess in tensors.values()]))
+    stated = {guess.fixes for guess in reading.values()}
+    embeds = any(knowledge.kind_of(name)[1] is knowledge.KINDS["embeddings"] for name in tensors)
+    cost = 0.0
+    for guess in tensors.values():
+        symbol = tensor_spec(str(guess.dims), guess.domain).domain.symbol
+        if symbol is not None and symbol not in axes and symbol not in stated:
+            cost += UNLINKED_EMBEDDINGS if embeds else UNLINKED
+    return cost

@@ -1,0 +1,164 @@
+"""A proposal as a Python file: formatted, ready to run, and with a comment wherever it is not certain."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Sequence
+
+from harness.declare import inline
+from harness.proposing.proposal import Decision, Place, Proposal
+from harness.proposing.samplers import SAMPLERS
+
+WIDTH = 88
+_INDENT = "    "
+
+
+def source(proposals: Sequence[Proposal], *, module: str, folder: str | None, file: str) -> str:
+    """The text of a file of specs.
+
+    Args:
+        proposals: one for each spec.
+        module: the module that has the losses, as it is imported.
+        folder: what the import needs in front of its path, relative to the file; ``None`` for nothing.
+        file: the name of the file, for the command to run.
+    """
+    names = sorted({name for p in proposals for name in (p.name, p.reference) if name})
+    used = {d.domain for p in proposals for d in (*p.decisions, *p.left_out)} & set(SAMPLERS)
+    specs = {p.name: _variable(p.name) if len(proposals) > 1 else "SPEC" for p in proposals}
+    blocks = [
+        _docstring(module, file),
+        _imports(module, names, folder, proposals, with_samplers=bool(used)),
+        *(f"\n{inspect.getsource(SAMPLERS[name][0]).rstrip()}\n" for name in sorted(used)),
+        *(("\n" if used else "") + f"{specs[p.name]} = {_spec(p)}" for p in proposals),
+    ]
+    if len(proposals) > 1:
+        blocks.append(f"SPECS = {_listed(list(specs.values()), 8, '()')}")
+    return "\n\n".join(block.rstrip("\n") for block in blocks) + "\n"
+
+
+def variable(name: str) -> str:
+    """``FocalLoss`` as ``focal_loss``."""
+    return re.sub(r"(?<=[a-z\d])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def _variable(name: str) -> str:
+    return variable(name).upper()
+
+
+def _docstring(module: str, file: str) -> str:
+    return (
+        f'"""What the losses of {module} declare, proposed by `loss-harness init`.\n\n'
+        f'Edit it, then run `loss-harness verify {file}`.\n"""'
+    )
+
+
+def _imports(
+    module: str, names: Sequence[str], folder: str | None, proposals: Sequence[Proposal], *, with_samplers: bool
+) -> str:
+    has_domains = any(d.domain != "real" for p in proposals for d in (*p.decisions, *p.left_out) if d.dims is not None)
+    has_laws = any(p.laws for p in proposals)
+    has_lists = any(isinstance(d.several, str) for p in proposals for d in (*p.decisions, *p.left_out))
+    ours = ["LossSpec", "TensorSpec", *(["domains"] if has_domains else []), *(["laws"] if has_laws else [])]
+    ours += ["several"] if has_lists else []
+    late = "  # noqa: E402" if folder is not None else ""
+    standard = ["import importlib"] if not _is_dotted(module) else []
+    standard += ["import sys", "from pathlib import Path"] if folder is not None else []
+    groups = ["\n".join(standard)]
+    groups.append("import torch\nfrom torch import Generator, Tensor" if with_samplers else "")
+    groups.append(f"from harness import {', '.join(ours)}")
+    if folder is not None:
+        groups.append(f'sys.path.insert(0, str(Path(__file__).parent / "{folder}"))')
+    if _is_dotted(module):
+        line = f"from {module} import {', '.join(names)}"
+        if len(line) > WIDTH:
+            line = f"from {module} import (\n{_INDENT}" + f",\n{_INDENT}".join(names) + ",\n)"
+        groups.append(line.replace("import (", f"import ({late}") if "(" in line else line + late)
+    else:
+        groups.append(f'_module = importlib.import_module("{module}")')
+        groups.append("\n".join(f"{name} = _module.{name}" for name in names))
+    return "\n\n".join(group for group in groups if group)
+
+
+def _is_dotted(module: str) -> bool:
+    return all(part.isidentifier() for part in module.split("."))
+
+
+def _spec(proposal: Proposal) -> str:
+    implementations = [f'"{name}": {name}' for name in (proposal.reference, proposal.name) if name]
+    lines = [f'name="{proposal.name}",', f"implementations={_listed(implementations, 20, '{}')},"]
+    lines += _tensors(proposal, "input", "inputs")
+    lines += _tensors(proposal, "context", "context")
+    options = [f'"{d.name}": {d.text.replace(chr(39), chr(34))}' for d in proposal.of("option")]
+    if options:
+        lines += ["# constants that the loss cannot be called without: are these the values?"]
+        lines += [f"options={_listed(options, 12, '{}')},"]
+    if proposal.fixed_sizes:
+        sizes = [f'"{symbol}": {size}' for symbol, size in proposal.fixed_sizes.items()]
+        lines.append(f"fixed_sizes={_listed(sizes, 16, '{}')},")
+    if proposal.output is not None:
+        lines.append(f'output=TensorSpec("{proposal.output}"),')
+    if proposal.differentiable:
+        names = [f'"{name}"' for name in proposal.differentiable]
+        lines.append(f"differentiable={_listed(names, 19, '()')},")
+    if proposal.laws:
+        laws = [f"laws.{inline.law(text).text}".replace("'", '"') for text in proposal.laws]
+        lines += ["# each held on all cases that were drawn; keep those that are meant to hold", "laws=("]
+        lines += [f"{_INDENT}{law}," for law in laws] + ["),"]
+    if proposal.select:
+        lines.append(f"select=lambda returned: returned{proposal.select.replace(chr(39), chr(34))},")
+    if not proposal.reference:
+        lines.append("# a second implementation, first in `implementations`, is what this one is held to")
+    return "LossSpec(\n" + "".join(f"{_INDENT}{line}\n" for line in lines) + ")"
+
+
+def _tensors(proposal: Proposal, place: Place, argument: str) -> list[str]:
+    decisions = proposal.of(place)
+    optional = [decision for decision in proposal.left_out if decision.place == place]
+    if not decisions and not optional:
+        return ["context={},"] if place == "context" else []
+    lines = [f"{argument}={{"]
+    for decision in decisions:
+        if decision.confidence != "declared":
+            lines.append(f"{_INDENT}# {_shortened(decision)}")
+        lines.append(f"{_INDENT}{_entry(decision)}")
+    lines += [f"{_INDENT}# optional: {_entry(decision)}" for decision in optional]
+    return [*lines, "},"]
+
+
+def _shortened(decision: Decision) -> str:
+    text = f"{decision.confidence}: {decision.why}"
+    return text if len(text) <= WIDTH - 12 else text[: WIDTH - 15] + "..."
+
+
+def _entry(decision: Decision) -> str:
+    tensor = tensor_source(decision)
+    if isinstance(decision.several, str):
+        tensor = f'several("{decision.several}", {tensor})'
+    elif decision.several is not None:
+        tensor = f"({', '.join([tensor] * decision.several)}{',' if decision.several == 1 else ''})"
+    return f'"{decision.name}": {tensor},'
+
+
+def tensor_source(decision: Decision) -> str:
+    """The call that makes a decision's `TensorSpec`."""
+    if decision.domain in SAMPLERS:
+        dtype = ", dtype=torch.int64" if SAMPLERS[decision.domain][1] is not None else ""
+        return f'TensorSpec("{decision.dims}", domains.custom({decision.domain}){dtype})'
+    tensor = inline.tensor(f"{decision.dims} {decision.domain}")
+    parts = [f'"{tensor.dims}"']
+    if decision.domain != "real" or tensor.dtype is not None:
+        parts.append(f"domains.{tensor.domain!r}".replace("'", '"'))
+    if tensor.dtype is not None:
+        parts.append(f"dtype={tensor.dtype}")
+    return f"TensorSpec({', '.join(parts)})"
+
+
+def _listed(items: Sequence[str], before: int, brackets: str) -> str:
+    """A tuple or dictionary in one line where it fits, else one item a line."""
+    only = "," if len(items) == 1 and brackets == "()" else ""
+    line = f"{brackets[0]}{', '.join(items)}{only}{brackets[1]}"
+    if before + len(line) + len(_INDENT) <= WIDTH:
+        return line
+    inner = f",\n{_INDENT * 2}".join(items)
+    return f"{brackets[0]}\n{_INDENT * 2}{inner},\n{_INDENT}{brackets[1]}"

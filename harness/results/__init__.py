@@ -1,0 +1,1 @@
+"""What was found and measured, as data that knows no torch."""

@@ -1,0 +1,353 @@
+"""Which findings follow from which: one defect is reported once, what it brings about stands below it.
+
+A finding follows from another of the same implementation (and device) where a line of `LINKS` says so, the evidence of
+both fits, and the cause is at least as severe: an error's cause is an error.  Lines stand in order of depth: the first
+that fits gives the cause, and a cause's own cause is followed to its root.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol, TypeVar
+
+_SEVERITIES = ("error", "warning", "note")
+
+# What rounding at float32 changes: `tolerance.value_rounding`, as a part of the size that the finding names.
+FLOAT32 = 20 * 2.0**-23
+
+
+class Found(Protocol):
+    """What both `harness.rules.findings.Finding` and the report's record of it have."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def rule(self) -> str: ...  # noqa: D102
+    @property
+    def severity(self) -> str: ...  # noqa: D102
+    @property
+    def implementation(self) -> str: ...  # noqa: D102
+    @property
+    def evidence(self) -> Mapping[str, Any]: ...  # noqa: D102
+
+
+F = TypeVar("F", bound=Found)
+When = Callable[[Found, Found], bool]
+
+
+def _kind(finding: Found) -> str:
+    return str(finding.evidence.get("kind", ""))
+
+
+def _always(cause: Found, effect: Found) -> bool:
+    return True
+
+
+def _is_number(finding: Found) -> bool:
+    return _kind(finding) in ("value", "gradient")
+
+
+def _reads_unset_memory(cause: Found, effect: Found) -> bool:
+    return _kind(cause) == "reads unset memory" and _is_number(effect)
+
+
+def _is_another_number(cause: Found, effect: Found) -> bool:
+    return _is_number(effect) and not _not_finite(cause, effect)
+
+
+def _of_gradient(cause: Found, effect: Found) -> bool:
+    return _kind(effect) == "gradient"
+
+
+def _in_value(cause: Found, effect: Found) -> bool:
+    return _kind(cause) != "gradient"
+
+
+def _not_finite(cause: Found, effect: Found) -> bool:
+    return effect.evidence.get("finite", True) is False
+
+
+def _both_not_finite(cause: Found, effect: Found) -> bool:
+    return _not_finite(effect, cause) and _not_finite(cause, effect)
+
+
+def _at_legal_values(cause: Found, effect: Found) -> bool:
+    return _kind(effect) != "leak"  # C03 puts NaN where the domain may have none
+
+
+def _raises_alike(cause: Found, effect: Found) -> bool:
+    exception = str(cause.evidence.get("exception", ""))
+    return exception != "" and exception == effect.evidence.get("exception", "")
+
+
+def _is_number_or_refuses_in_place(cause: Found, effect: Found) -> bool:
+    return _kind(effect) != "raises"
+
+
+def _refuses_in_place(cause: Found, effect: Found) -> bool:
+    return _kind(effect) == "refuses in-place"
+
+
+def _of_the_tensor_cut_off(cause: Found, effect: Found) -> bool:
+    return _is_cut_off(cause, effect) and _of_one_tensor(cause, effect)
+
+
+def _is_cut_off(cause: Found, effect: Found) -> bool:
+    return _kind(cause) == "cut off"
+
+
+def _of_one_tensor(cause: Found, effect: Found) -> bool:
+    return bool(cause.evidence.get("tensor", "") == effect.evidence.get("tensor", ""))
+
+
+def _of_shape(cause: Found, effect: Found) -> bool:
+    return _kind(cause) == _kind(effect) == "shape"
+
+
+def _of_grad_mode(cause: Found, effect: Found) -> bool:
+    return cause.evidence.get("aspect") == "torch.is_grad_enabled()"
+
+
+def _of_default_dtype(cause: Found, effect: Found) -> bool:
+    return cause.evidence.get("aspect") == "torch.get_default_dtype()"
+
+
+def _of_all_instances(cause: Found, effect: Found) -> bool:
+    return cause.evidence.get("aspect") == "history of all instances"
+
+
+def _draws(cause: Found, effect: Found) -> bool:
+    return _kind(effect) == "draws"
+
+
+def _of_the_same_attribute(cause: Found, effect: Found) -> bool:
+    return _kind(cause) == "not moved" and (
+        _kind(effect) == "moved" or (_kind(effect) == "not saved" and _of_one_tensor(cause, effect))
+    )
+
+
+def _keeps_a_graph(cause: Found, effect: Found) -> bool:
+    return _kind(cause) == _kind(effect) == "keeps a graph"
+
+
+def _ends_alike(cause: Found, effect: Found) -> bool:
+    return bool(cause.evidence.get("came") == effect.evidence.get("came"))
+
+
+def _of_a_custom_function(cause: Found, effect: Found) -> bool:
+    return _of_one_aspect(cause, effect) and cause.evidence.get("aspect") == "custom Function"
+
+
+def _is_narrowing(cause: Found, effect: Found) -> bool:
+    return _kind(cause) == "narrowed"
+
+
+def _in_rounding_at_float32(cause: Found, effect: Found) -> bool:
+    """Off by no more than what float32 rounds: its eps times the condition number."""
+    difference, size = effect.evidence.get("difference"), effect.evidence.get("size")
+    return _is_narrowing(cause, effect) and difference is not None and difference <= FLOAT32 * (size or 0.0)
+
+
+def _of_one_aspect(cause: Found, effect: Found) -> bool:
+    return bool(cause.evidence.get("aspect") == effect.evidence.get("aspect"))
+
+
+def _in_16_bits(cause: Found, effect: Found) -> bool:
+    return cause.evidence.get("aspect") == "on the way, in 16 bits"
+
+
+@dataclass(frozen=True)
+class Link:
+    """Findings of ``causes`` bring about those of ``effects``, for this reason; both are codes, or prefixes of codes.
+
+    Args:
+        causes: rules that find the cause.
+        effects: rules that find what follows.
+        reason: one sentence.
+        when: whether the evidence of (cause, effect) fits; always, where the codes say enough.
+        alone: only where no other implementation has the cause's finding too.
+    """
+
+    causes: tuple[str, ...]
+    effects: tuple[str, ...]
+    reason: str
+    when: When = _always
+    alone: bool = False
+
+
+_LAWS = ("L", "B04", "C03", "C04", "C05", "C06", "C08")
+_DECLARED = tuple(
+    code for code in _LAWS if code != "B04"
+)  # B04 learns its laws from the loss: they may be the defect's
+_SLOPES = ("G01", "G02", "G03", "G04", "G05", "G07")
+_BEYOND_REVERSE = ("G03", "G04", "G11", "T02")
+_REFERENCE = ("E01", "E02", "E03", "E04", "E05")
+
+_NUMBERS = (*"DEGLT", "B02", "B04", "B06", "B07", *(f"C{n:02}" for n in range(3, 12)), "S03")
+
+LINKS: tuple[Link, ...] = (
+    Link(
+        ("B01",),
+        (*"CDEGLST", "B05", "B06"),
+        "the loss raises, or returns no tensor, whatever is asked of it",
+        _raises_alike,
+    ),
+    Link(("X01",), ("X01",), "what ends the process under one rule ends it under others", _ends_alike),
+    Link(("B01",), (*_REFERENCE, *_LAWS), "numbers of another shape are not compared", _of_shape),
+    Link(
+        ("C02",), ("B06",), "layouts are compared on tensors that the loss has edited", _is_number_or_refuses_in_place
+    ),
+    Link(("C02",), ("G11", "T"), "transforms cannot follow an edit in place", _refuses_in_place),
+    Link(("C02",), (*_SLOPES, "G06"), "slopes are measured around a point that the loss has moved"),
+    Link(
+        ("C02",),
+        ("S01", "S03", "C10", *_LAWS),
+        "the second evaluation starts from what the first has left",
+        _at_legal_values,
+    ),
+    Link(("C02",), _REFERENCE, "the loss is that of the edited tensors"),
+    Link(("S01",), _NUMBERS, "what is read from memory that nobody has written may be anything", _reads_unset_memory),
+    Link(("S01",), _NUMBERS, "a number that changes from call to call equals nothing", _is_another_number),
+    Link(("S01",), ("S02",), "the draws that change the number advance the generator", _draws),
+    Link(
+        ("S02",), (*_SLOPES, "G06", "E02", "E03", "E05"), "after the call no graph is recorded any more", _of_grad_mode
+    ),
+    Link(("S02",), ("D01", "D05"), "tensors made after the call have another dtype", _of_default_dtype),
+    Link(
+        ("S03",),
+        tuple(code for code in _NUMBERS if code != "S03"),
+        "what is kept for all instances is that of another call, with other values or another dtype",
+        _of_all_instances,
+    ),
+    Link(("C01",), ("C01",), "a plain attribute neither moves nor is saved", _of_the_same_attribute),
+    Link(
+        ("C01",),
+        ("G09",),
+        "a graph that is kept on self is in the copies too, or keeps them from being made",
+        _keeps_a_graph,
+    ),
+    Link(
+        ("G08",),
+        (*"DEL", "C04", "C05", "C06", "C08", *_SLOPES),
+        "NaN or inf passes through everything that it meets",
+        _not_finite,
+    ),
+    Link(("G06",), (*_SLOPES, "E02", "E03", "E05"), "the gradient of what is cut off is zero", _of_the_tensor_cut_off),
+    Link(("G06",), ("E05",), "what a long axis leaves out is missing in the value too", _of_one_aspect),
+    Link(("G06",), ("C07",), "no gradient is left on which a context could act", _is_cut_off),
+    Link(("D02",), ("D02",), "what leaves the range of one precision leaves that of others", _both_not_finite),
+    Link(("D01",), ("D05",), "a result that is not float64 has not its digits", _is_narrowing),
+    Link(
+        ("D01", "D05"),
+        ("E", "L", *_SLOPES),
+        "the digits after the seventh are gone",
+        _in_rounding_at_float32,
+    ),
+    Link(
+        ("D05",),
+        (*_SLOPES, "E", "L"),
+        "a part that is rounded to 16 bits moves in steps, whose slopes are no gradient, and is another number",
+        _in_16_bits,
+    ),
+    Link(
+        ("G01",),
+        ("G02", "G03", "G04", "G05", "G07"),
+        "a wrong gradient is wrong at other sizes and in compositions",
+        _of_gradient,
+    ),
+    Link(("G01", "G02"), ("E02", "E03", "E05"), "a wrong gradient is not the reference's", _of_gradient),
+    Link(("G01", "G02"), _LAWS, "a wrong gradient keeps no law that the right one keeps", _of_gradient),
+    Link(
+        _DECLARED,
+        ("E01", "E02", "E03", "E05"),
+        "what breaks a law that the reference keeps is not the reference",
+        _in_value,
+        True,
+    ),
+    Link(_DECLARED, ("E02", "E03", "E05"), "what breaks a law in the gradient has not the reference's", alone=True),
+    *(
+        Link(
+            (code,), _BEYOND_REVERSE[k:], "a Function of forward and backward has no other mode", _of_a_custom_function
+        )
+        for k, code in enumerate(_BEYOND_REVERSE[:-1], start=1)
+    ),
+    Link(("E01",), ("E02", "E03", "E04"), "another function has another gradient"),
+    Link(("E01", "E02"), ("E05",), "what differs at small sizes differs at large ones"),
+)
+
+
+def attributed(findings: Sequence[F]) -> tuple[F, ...]:
+    """The findings in their order, each with the code of the rule that found its cause in ``follows``.
+
+    ``follows`` is empty for a finding that follows from no other.
+    """
+    return tuple(
+        replace(finding, follows="" if root is None else findings[root].rule)
+        for finding, root in zip(findings, _roots(findings), strict=True)
+    )
+
+
+def grouped(findings: Sequence[F]) -> list[tuple[F, tuple[F, ...]]]:
+    """(cause, what follows from it), causes in their order; a finding without either stands alone."""
+    roots = _roots(findings)
+    return [
+        (finding, tuple(f for f, root in zip(findings, roots, strict=True) if root == position))
+        for position, finding in enumerate(findings)
+        if roots[position] is None
+    ]
+
+
+def _roots(findings: Sequence[Found]) -> list[int | None]:
+    """The position of each finding's first cause, or ``None``."""
+    parents = [_parent(findings, position) for position in range(len(findings))]
+    roots: list[int | None] = []
+    for parent in parents:
+        while parent is not None and parents[parent] is not None:
+            parent = parents[parent]
+        roots.append(parent)
+    return roots
+
+
+def _parent(findings: Sequence[Found], mine: int) -> int | None:
+    effect = findings[mine]
+    for link in LINKS:
+        if not effect.rule.startswith(link.effects):
+            continue
+        for position, cause in enumerate(findings):
+            if not _is_cause(link, cause, effect):
+                continue
+            if position > mine and _is_cause(link, effect, cause):
+                continue  # of two that could each bring about the other, the first does
+            if link.alone and _is_shared(cause, findings):
+                continue
+            return position
+    return None
+
+
+def _is_cause(link: Link, cause: Found, effect: Found) -> bool:
+    return (
+        cause is not effect
+        and cause.rule.startswith(link.causes)
+        and effect.rule.startswith(link.effects)
+        and _place(cause) == _place(effect)
+        and _SEVERITIES.index(cause.severity) <= _SEVERITIES.index(effect.severity)
+        and link.when(cause, effect)
+    )
+
+
+def _is_shared(cause: Found, findings: Sequence[Found]) -> bool:
+    return any(
+        f.rule == cause.rule
+        and f.implementation != cause.implementation
+        and f.evidence.get("aspect") == cause.evidence.get("aspect")
+        for f in findings
+    )
+
+
+def _place(finding: Found) -> tuple[str, str, bool]:
+    """Implementation and device, and whether a baseline accepts it: what is new does not hide below what is accepted.
+
+    A `Verification` is of one device and knows no baseline, so that its findings have neither.
+    """
+    return finding.implementation, getattr(finding, "device", ""), getattr(finding, "accepted", False)

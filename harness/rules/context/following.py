@@ -1,0 +1,443 @@
+"""Rules about the context: C01, C02."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.calls import devices, tolerance
+from harness.calls.evaluation import LossRaised
+from harness.drawing.case import Recipe
+from harness.errors import NotApplicable
+from harness.rules.rule import Kind, Mismatch, Rule
+from harness.rules.shapes.broadcasting import first_line
+from harness.rules.tools.compare import same_output
+from harness.rules.trial import Scale, Trial, checked, contract, describe
+
+
+def loose_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Tensors that a module keeps as plain attributes, in lists or in dicts: attribute path -> tensor."""
+    found: dict[str, Tensor] = {}
+
+    def visit(path: str, value: Any, depth: int) -> None:
+        if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+            found[path] = value
+        elif isinstance(value, (list, tuple)) and depth < 3:
+            for position, item in enumerate(value[:64]):
+                visit(f"{path}[{position}]", item, depth + 1)
+        elif isinstance(value, dict) and depth < 3:
+            for key, item in list(value.items())[:64]:
+                visit(f"{path}[{key!r}]", item, depth + 1)
+
+    internal = set(vars(nn.Module()))
+    for prefix, part in module.named_modules():
+        for name, value in vars(part).items():
+            if name not in internal:
+                visit(f"{prefix}.{name}" if prefix else name, value, 0)
+    return found
+
+
+def context_follows_the_module(trial: Trial) -> Iterator[Mismatch]:
+    """The context moves, saves and copies with the module.
+
+        module.to(dtype or device), state_dict, pickle and deepcopy carry every tensor that the loss uses
+
+    So is what the loss keeps of its calls: saved after two steps of training and loaded into a fresh instance, it goes on
+    with the same number.  A context that is a parameter changes with the first step of the optimizer.
+    """
+    if not trial.candidate.is_module:
+        raise NotApplicable("not an nn.Module: its context is given with each call")
+    tensors = trial.tensors(torch.float32)
+    module: Any = trial.candidate.build(tensors)
+    loose = False
+    for path, tensor in loose_tensors(module).items():
+        if _is_read(trial, tensors, path):
+            is_context = _is_context(trial, tensors, path)
+            yield from _loose(trial, path, tensor) if is_context else _constant(path, tensor)
+            loose |= is_context
+    yield from _moves(trial, tensors)
+    if not loose:  # whose being missing in the checkpoint is said above
+        found = [*_saves(trial, tensors)]
+        yield from found
+        if trial.exhaustive and not found:
+            yield from _resumes(trial, tensors)
+    yield from _learned(trial, tensors)
+    yield from _copies(trial, tensors)
+
+
+def _is_read(trial: Trial, tensors: Mapping[str, Tensor], path: str) -> bool:
+    """Whether the loss needs the attribute: one that it keeps beside the buffer that it uses is no defect."""
+    at_work = any(bool(gradient.any()) for gradient in trial.base.gradients.values() if gradient is not None)
+    if "[" in path or not at_work:  # a batch without a pair, say, needs nothing of what the loss keeps
+        return True
+    module: Any = trial.candidate.build(tensors)
+    prefix, _, name = path.rpartition(".")
+    vars(module.get_submodule(prefix))[name] = object()
+    try:
+        with torch.no_grad():
+            came = trial.candidate.call(module, tensors)
+    except LossRaised:
+        return True
+    should = trial.candidate(tensors).detach()
+    if not isinstance(came, Tensor) or came.shape != should.shape:
+        return True
+    off, largest = (came.nan_to_num() - should.nan_to_num()).abs(), float(should.nan_to_num().abs().sum())
+    eps = 0.0 if devices.is_cpu(trial.device) else torch.finfo(should.dtype).eps  # elsewhere atomics sum in any order
+    return bool((off > tolerance.forward_error(eps, largest, 0.0)).any())
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors have the same numbers; torch compares no sparse ones."""
+    return a.shape == b.shape and torch.equal(*(t if t.layout == torch.strided else t.to_dense() for t in (a, b)))
+
+
+def _is_context(trial: Trial, tensors: Mapping[str, Tensor], path: str) -> bool:
+    """Whether the attribute comes from the context.  What another context leaves as it is, the constructor makes itself."""
+    constructed = trial.candidate.constructed
+    if any(isinstance(option, Tensor) for option in trial.spec.options.values()):
+        return True
+    if not constructed:
+        return False
+    seeds = {name: Recipe(seed=zlib.crc32(f"another {name}".encode())) for name in constructed}
+    other = trial.at(replace(trial.case, tensors={**trial.case.tensors, **seeds})).tensors(torch.float32)
+    if any(same(other[name], tensors[name]) for name in constructed):
+        return True  # nothing is shown by a context that could be drawn in one way only
+    one: Any = trial.candidate.build(tensors)
+    another: Any = trial.candidate.build(other)
+    kept = loose_tensors(another).get(path)
+    return kept is None or not same(loose_tensors(one)[path], kept)
+
+
+def _constant(path: str, tensor: Tensor) -> Iterator[Mismatch]:
+    yield Mismatch(
+        f"device of self.{path} {list(tensor.shape)} after module.to('meta')",
+        str(tensor.device),
+        "meta",
+        aspect=f"{path} constant",
+        severity="note",
+        hint=f"move it where it is used, or register it: self.register_buffer({path.rpartition('.')[2]!r}, ..., persistent=False)",
+        note="the constructor makes it from constants, so that a checkpoint need not carry it; T03 says whether a device is missed",
+    )
+
+
+def _loose(trial: Trial, path: str, tensor: Tensor) -> Iterator[Mismatch]:
+    shape = list(tensor.shape)
+    hint = f'self.register_buffer("{path.split("[")[0].split(".")[-1]}", ...) in the constructor'
+    build = "module = build(**tensors)"
+    moved = copy.copy(tensor)
+    if moved.device.type != "meta":
+        yield Mismatch(
+            f"device of self.{path} {shape} after module.to('meta')",
+            str(tensor.device),
+            "meta",
+            aspect=f"{path} to",
+            kind="not moved",
+            tensor=path,
+            hint=hint,
+            note="a plain tensor attribute follows neither .to(), .cuda() nor .half()",
+            tensors=trial.tensors(torch.float32),
+            code=f"{build}.to('meta')\nprint(module.{path}.device)",
+        )
+    yield Mismatch(
+        f"self.{path} {shape} in module.state_dict()",
+        "missing",
+        "there",
+        aspect=f"{path} state_dict",
+        kind="not saved",
+        tensor=path,
+        hint=hint,
+        note="a checkpoint does not carry it: the loss that is loaded may use another context",
+        tensors=trial.tensors(torch.float32),
+        code=f"{build}\nprint(list(module.state_dict()))",
+    )
+
+
+def _moves(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
+    """Built in float32 and moved to float64 = built in float64."""
+    if trial.precision.takes != torch.float64:
+        return
+    wide = {n: t.double() if t.is_floating_point() else t for n, t in tensors.items()}
+    expected = trial.run(wide, wrt=())
+    module: Any = trial.candidate.build(tensors)
+    if any(kept.is_complex() for kept in module.state_dict().values() if isinstance(kept, Tensor)):
+        return  # module.to(torch.float64) drops imaginary parts, whatever the module does
+    try:
+        with torch.no_grad():
+            came = trial.candidate.call(module.to(torch.float64), wide)
+    except LossRaised as raised:
+        yield _of_module(
+            "loss after module.to(torch.float64)", raised.error, f"{expected.scalar:.6g}", "moved", tensors, "moved"
+        )
+        return
+    mismatch = same_output(came.detach(), expected.output, trial.measure_scale(wide))
+    if mismatch is not None:
+        yield _of_module(
+            "loss after module.to(torch.float64)", mismatch.came, mismatch.should, "moved", tensors, "moved"
+        )
+
+
+def _of_module(
+    where: str, came: str | BaseException, should: str, aspect: str, tensors: Mapping[str, Tensor], kind: Kind = ""
+) -> Mismatch:
+    code = {
+        "moved": "module = build(**tensors).to(torch.float64)\nprint(call(module, **{n: t.double() if t.is_floating_point() else t for n, t in tensors.items()}))",
+        "pickle": "import pickle\nmodule = build(**tensors)\ncall(module, **tensors)\npickle.loads(pickle.dumps(module))",
+        "deepcopy": "import copy\nmodule = build(**tensors)\ncall(module, **tensors)\ncopy.deepcopy(module)",
+        "load": "module = build(**tensors)\nother = build(**{n: t.flip(0) if t.ndim else t for n, t in tensors.items()})\ncall(other, **tensors)\nother.load_state_dict(module.state_dict())\nprint(call(module, **tensors), call(other, **tensors))",
+        "resume": "module = build(**tensors).train()\nother = build(**tensors).train()\nfor _ in range(2):\n    call(module, **{n: t / 2 if t.requires_grad else t for n, t in tensors.items()})\nother.load_state_dict(module.state_dict())\nfor mode in (False, True):\n    print(call(module.train(mode), **tensors), call(other.train(mode), **tensors))",
+        "parameter": "module = build(**tensors)\ntotal(call(module, **tensors)).backward()\nprint({n: p.grad for n, p in module.named_parameters()})",
+    }[aspect]
+    hints = {
+        "moved": "cast the context to the predictions' dtype where it is used, and register what is derived from it",
+        "pickle": "keep no lambda, generator, open file or graph-attached tensor on self",
+        "deepcopy": "keep no graph-attached tensor on self: store it detached, or not at all",
+        "load": "derive it from the registered context in each call, or register it as a persistent buffer in the constructor",
+        "resume": "register what is kept from call to call as a persistent buffer in the constructor, and write into it",
+        "parameter": "self.register_buffer(...), or nn.Parameter(..., requires_grad=False); what is learned on purpose is no context",
+    }
+    shown, error = (came, None) if isinstance(came, str) else (first_line(came), came)
+    return Mismatch(
+        where, shown, should, aspect=aspect, kind=kind, error=error, tensors=tensors, code=code, hint=hints[aspect]
+    )
+
+
+def _learned(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
+    """Parameters that come from the context and get a gradient: the first step of the optimizer changes the context."""
+    module: Any = trial.candidate.build(tensors)
+    learned = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    if not learned:
+        return
+    other: Any = trial.candidate.build(_with_another_context(tensors, trial.candidate.constructed))
+    start = dict(other.named_parameters())
+    made = {n: p for n, p in learned.items() if n in start and not same(p, start[n])}
+    if not made:
+        return
+    output = contract(checked(trial.candidate.call(module, tensors), tensors))
+    if not output.requires_grad:
+        return
+    gradients = torch.autograd.grad(output, list(made.values()), allow_unused=True)
+    for (name, parameter), gradient in zip(made.items(), gradients, strict=True):
+        if gradient is not None and bool(gradient.any()):
+            yield replace(
+                _of_module(
+                    f"gradient of the parameter {name} {list(parameter.shape)}, which comes from the context",
+                    describe(float(gradient.abs().max())),
+                    "none",
+                    "parameter",
+                    tensors,
+                ),
+                severity="warning",
+                note="an optimizer that is given the loss's parameters trains the context away",
+            )
+
+
+def _with_another_context(tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+    return {n: t.flip(0) if n in names and t.ndim else t for n, t in tensors.items()}
+
+
+def _resumes(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
+    """What is saved after some steps of training and loaded into a fresh instance goes on with the same number."""
+    module: Any = trial.candidate.build(tensors, train=True)
+    earlier = {n: trial.another(n, tensors[n], salt=71) if n in trial.candidate.called else tensors[n] for n in tensors}
+    try:
+        for _ in range(2):
+            trial.run({n: t.clone() for n, t in earlier.items()}, built=module)
+        state = copy.deepcopy(module.state_dict())
+    except (LossRaised, RuntimeError):
+        return  # S03 says so of training, and `_copies` of what cannot be copied
+    other: Any = trial.candidate.build(tensors)
+    try:
+        other.load_state_dict(state)
+    except (RuntimeError, KeyError) as error:
+        yield _of_module("module.load_state_dict(...) of one that was called", error, "loaded", "resume", tensors)
+        return
+    for train in (False, True):
+        came, should = (_value(trial, each.train(train), tensors) for each in (other, module))
+        if isinstance(should, str):
+            return
+        mismatch = (
+            Mismatch("", came, describe(float(contract(should))))
+            if isinstance(came, str)
+            else _off(trial, came, should)
+        )
+        if mismatch is not None:
+            where = f"loss in {'train' if train else 'eval'}() after training, saved and loaded"
+            yield _of_module(where, mismatch.came, f"{mismatch.should}, as without the break", "resume", tensors)
+            return
+
+
+def _value(trial: Trial, module: Any, tensors: Mapping[str, Tensor]) -> Tensor | str:
+    """The value of an instance, or what it raised."""
+    try:
+        return trial.run({n: t.clone() for n, t in tensors.items()}, wrt=(), built=module).output
+    except LossRaised as raised:
+        return first_line(raised.error)
+
+
+def _off(trial: Trial, came: Tensor, should: Tensor) -> Mismatch | None:
+    scale = Scale(lambda: (abs(float(contract(should))), 0.0), max(trial.eps, tolerance.eps_of(should.dtype)))
+    return same_output(came.double(), should.double(), scale)
+
+
+def _saves(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
+    """A module with another context gives this one's number once it has loaded this one's state_dict.
+
+    A context that nothing of the state_dict depends on is to come from elsewhere where a buffer says persistent=False.
+    What is saved in a part only is stale after loading: the rest was derived from the other context.
+    """
+    for name in trial.candidate.constructed:
+        module: Any = trial.candidate.build(tensors)
+        other: Any = trial.candidate.build(_with_another_context(tensors, [name]))
+        state, replaced = module.state_dict(), other.state_dict()
+        is_saved = any(
+            isinstance(t, Tensor) and key in replaced and not same(t, replaced[key]) for key, t in state.items()
+        )
+        if not is_saved and {key for key, _ in module.named_buffers()} - set(state):
+            continue
+        _value(trial, other, tensors)  # what is derived in the first call is kept too
+        try:
+            other.load_state_dict(state)
+        except RuntimeError as error:
+            yield _of_module("module.load_state_dict(...)", error, "loaded", "load", tensors)
+            return
+        came, should = _value(trial, other, tensors), _value(trial, module, tensors)
+        if isinstance(came, str) or isinstance(should, str):
+            if isinstance(came, str) and not isinstance(should, str):
+                yield _of_module("loss after load_state_dict", came, describe(float(contract(should))), "load", tensors)
+                return
+            continue
+        mismatch = _off(trial, came, should)
+        if mismatch is not None:
+            yield _of_module("loss after load_state_dict", mismatch.came, mismatch.should, "load", tensors)
+            return
+
+
+def _copies(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
+    """deepcopy and pickle work, also after a forward and backward."""
+    module: Any = trial.candidate.build(tensors)
+    leaves = trial.leaves(tensors)
+    output = trial.candidate.call(module, leaves)
+    if isinstance(output, Tensor) and output.requires_grad:
+        _backward(contract(checked(output, leaves)))
+    held = {**loose_tensors(module), **dict(module.named_buffers())}.values()
+    kind: Kind = "keeps a graph" if any(tensor.grad_fn is not None for tensor in held) else ""
+    try:
+        copy.deepcopy(module)
+    except Exception as error:
+        yield _of_module("copy.deepcopy(module) after a forward", error, "a copy", "deepcopy", tensors, kind)
+        return
+    name = type(module).__qualname__
+    if "<locals>" in name or "<lambda>" in name:
+        return  # a class inside a function cannot be pickled, whatever the loss does
+    try:
+        pickle.loads(pickle.dumps(module))
+    except Exception as error:
+        yield _of_module("pickle.dumps(module) after a forward", error, "bytes", "pickle", tensors, kind)
+
+
+def nothing_is_modified(trial: Trial) -> Iterator[Mismatch]:
+    """Inputs, targets and context are the same bytes, and the same version, after forward and backward.
+
+    x after L(x).backward() = x before
+    """
+    tensors = trial.tensors()
+    leaves = trial.leaves(tensors)
+    before = {name: tensor.detach().clone() for name, tensor in leaves.items()}
+    versions = {name: tensor._version for name, tensor in leaves.items()}
+    try:
+        scalar = contract(trial.output(leaves))
+    except LossRaised:
+        if not any(_changed(leaves[n], before[n]) for n in leaves):
+            raise
+    else:
+        _backward(scalar)
+    for name, tensor in leaves.items():
+        bytes_changed = _changed(tensor, before[name])
+        if bytes_changed or tensor._version != versions[name]:
+            role = "context" if name in trial.spec.context else "input"
+            yield Mismatch(
+                f"{role} {name} after forward and backward",
+                _values_text(tensor) if bytes_changed else f"version {tensor._version}",
+                f"{_values_text(before[name])} as before" if bytes_changed else f"version {versions[name]} as before",
+                aspect=name,
+                tensors=trial.tensors(),
+                code=_MODIFIED_CODE.format(name=name),
+                hint="use the out-of-place operation, or work on a clone; .data and no_grad() do not make an in-place edit safe"
+                + _meant(tensor, name),
+            )
+
+
+def _meant(tensor: Tensor, name: str) -> str:
+    """The line to write where an input holds its own gradient: fused kernels save memory that way."""
+    if tensor.grad is None or not torch.equal(tensor.grad, tensor.detach()):
+        return ""
+    return (
+        f"; {name} holds its gradient: if nobody reads it afterwards, declare LossSpec(writes_gradient_into={name!r})"
+    )
+
+
+def _backward(scalar: Tensor) -> None:
+    if scalar.requires_grad:
+        try:
+            scalar.backward()
+        except RuntimeError as error:  # a graph of an earlier call, say
+            raise LossRaised(error) from error
+
+
+_MODIFIED_CODE = """
+    before = tensors[{name!r}].detach().clone()
+    value = total(loss(**tensors))
+    if value.requires_grad:
+        value.backward()
+    print("before:", before)
+    print("after: ", tensors[{name!r}].detach())
+"""
+
+
+def _changed(tensor: Tensor, before: Tensor) -> bool:
+    if tensor.shape != before.shape:  # resize_ and set_ change the caller's tensor too
+        return True
+    same = (tensor.detach() == before) | ((tensor.detach() != tensor.detach()) & (before != before))
+    return not bool(same.all())
+
+
+def _values_text(tensor: Tensor) -> str:
+    flat = [describe(float(v)) for v in tensor.detach().reshape(-1)[:6].tolist()]
+    return f"[{', '.join(flat)}{', ...' if tensor.numel() > 6 else ''}]"
+
+
+RULES = (
+    Rule(
+        code="C01",
+        title="the context follows the module",
+        draws_anew="another dtype draws other numbers",
+        group="context",
+        severity="error",
+        check=context_follows_the_module,
+        regimes={"distinct": 1, "coincident": 1},
+        smooth=True,
+        why="The mask stays on the CPU when the model moves, and a checkpoint comes back with another context.",
+        example="self.weights = weights.float()      # a plain attribute",
+        mend='`self.register_buffer("weights", weights)`.',
+        source="torch.nn.Module.register_buffer; pytorch/pytorch#8637.",
+    ),
+    Rule(
+        code="C02",
+        title="inputs, targets and context are not modified",
+        group="context",
+        severity="error",
+        check=nothing_is_modified,
+        regimes={"distinct": 3, "coincident": 1},
+        why="The next loss, metric or log line reads numbers that this loss has overwritten.",
+        example="labels.view(-1).masked_fill_(mask == 0, -100)      # writes into the caller's labels",
+        mend="The out-of-place twin (`masked_fill`), or a clone.",
+        source="PyTorch autograd mechanics, 'In-place operations with autograd'.",
+    ),
+)

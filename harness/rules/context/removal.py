@@ -1,0 +1,303 @@
+"""The rule about what zero weights, masks and ignored labels remove: C03."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from harness.calls import tolerance
+from harness.calls.evaluation import LossRaised
+from harness.declare import dims
+from harness.declare.spec import LossSpec
+from harness.drawing.case import Recipe
+from harness.errors import NotApplicable
+from harness.rules.rule import Mismatch, Rule, Severity
+from harness.rules.tools import sides
+from harness.rules.tools.compare import same_output
+from harness.rules.tools.masking import (
+    aligned,
+    as_label,
+    keeps,
+    removable,
+    removable_free,
+    replaced_first,
+    with_some_removed,
+)
+from harness.rules.trial import Run, Trial, describe
+
+REDRAWS = 5  # a leak that each draw shows with the chance 0.6 is there in all six, or in none, with the chance 0.05
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What changing the removed elements did to one trial: for each input that they are of, what came of it.
+
+    ``values`` and ``gradients`` hold the inputs whose removed elements have an influence on the value, and a gradient.
+    """
+
+    trial: Trial
+    tensors: Mapping[str, Tensor]
+    base: Run
+    removed: Mapping[str, Tensor]
+    values: Mapping[str, Mismatch]
+    gradients: Mapping[str, Mismatch]
+
+
+def removed_elements_have_no_influence(trials: Sequence[Trial]) -> Iterator[Mismatch]:
+    """What a zero weight, a mask or an ignored label removes influences neither the value nor any gradient.
+
+        w_i = 0  implies  dL/dx_i = 0 and L(x) = L(x') wherever x' differs from x in element i only
+
+    That a tensor removes is read off the values, for each input by itself: where changing the removed elements leaves the
+    value alone in every case, the gradient must agree, and NaN, inf or 1e30 there must not leak.  Where it depends on the
+    values whether zeros remove, as with a label or an indicator of events, nothing is claimed.  Labels with an ignored value
+    must remove what they label.
+    """
+    spec = trials[0].spec if trials else None
+    for name in spec.tensors if spec is not None else ():
+        assert spec is not None
+        if removable(spec, name) is None or any(law.code == "L11" and name in law.names for law in spec.laws):
+            continue  # a declared law is checked as such
+        yield from removal(trials, name, promised=False)
+
+
+def removal(trials: Sequence[Trial], name: str, *, promised: bool) -> Iterator[Mismatch]:
+    """Whether zeros in ``name`` remove; ``promised`` by a law, else read off the values."""
+    seen = [found for trial in trials if (found := try_removal(trial, name)) is not None]
+    if not seen:
+        return
+    spec = trials[0].spec
+    if spec.tensors[name].domain.ignore is not None or (promised and removable(spec, name) != 0):
+        yield from _everything_ignored(trials, name)  # of weights that are all zero C08 speaks
+    others = [other for other in spec.inputs if all(other in found.removed for found in seen)]
+    leaking = {other: [found for found in seen if other in found.values] for other in others}
+    removes = [other for other in others if not leaking[other]]
+    for other, leaks in leaking.items():
+        if leaks and promised:
+            yield _in_order(leaks[0], leaks[0].values[other], name, other, "value")
+        elif leaks and len(leaks) < len(seen) and not looked_up(spec, name):
+            if not _decided_by_values(seen, name, other):
+                yield _in_order(leaks[0], leaks[0].values[other], name, other, "value", "warning")
+            elif not removes:
+                yield _in_order(leaks[0], leaks[0].values[other], name, other, "value", "note")
+    graded = {other: found for other in removes for found in reversed(seen) if other in found.gradients}
+    for other, found in graded.items():
+        yield _in_order(found, found.gradients[other], name, other, "gradient")
+    if not graded and (promised or set(removes) & set(spec.differentiable)):
+        yield from _leaking_nan(seen[0], name, removes)
+
+
+def looked_up(spec: LossSpec, name: str) -> bool:
+    """Whether another tensor holds positions in ``name``, such as labels in class weights.
+
+    A zero then removes the samples with that label, and the logits of that class only where it removes all of them.
+    """
+    symbols = {symbol for dim in dims.parse(spec.tensors[name].dims) for symbol in dim.symbols}
+    return any(tensor.domain.symbol in symbols for tensor in spec.tensors.values())
+
+
+def _decided_by_values(seen: Sequence[Removal], name: str, other: str) -> bool:
+    """Whether at the same sizes, and with the same elements removed, some values leak and others do not.
+
+    A mask that is not used at some sizes or places leaks there whatever the values are; with a label, or where another mask
+    removes the same elements, it depends on them.
+    """
+    for found in seen:
+        for draw in range(REDRAWS):
+            seeds = {n: Recipe(seed=zlib.crc32(f"{n} {draw}".encode())) for n in found.trial.spec.tensors}
+            again = try_removal(found.trial.at(replace(found.trial.case, tensors=seeds)), name)
+            if again is not None and (other in again.values) != (other in found.values):
+                return True
+    return False
+
+
+def _in_order(
+    found: Removal, mismatch: Mismatch, name: str, other: str, what: str, severity: Severity | None = None
+) -> Mismatch:
+    spec, case = found.trial.spec, found.trial.case
+    hint = (
+        f"let only what {name} keeps count: {replaced_first(spec, case, name, other)} before anything is computed, and weigh "
+        f"or select each term by {keeps(spec, case, name, other)} before it is reduced"
+    )
+    zeros_and_ones = removable(spec, name) == 0 and spec.tensors[name].domain.whole
+    if severity is not None and zeros_and_ones:
+        hint = f"if {name} is a label, so that its zeros remove nothing, declare {as_label(spec, name)}; else {hint}"
+    return replace(mismatch, aspect=f"{name} {what}", severity=severity, hint=hint)
+
+
+def try_removal(trial: Trial, name: str) -> Removal | None:
+    """What changing the elements does that zeros in ``name`` remove; ``None`` where nothing can be said."""
+    key = ("removal", trial.implementation, trial.case.key, trial.values_in, trial.device, name)
+    if key not in trial.cache:
+        trial.cache[key] = _tried(trial, name)
+    return trial.cache[key]  # type: ignore[no-any-return]
+
+
+def _tried(trial: Trial, name: str) -> Removal | None:
+    try:
+        tensors, removed = with_some_removed(trial.spec, trial.tensors(), name)
+        where = aligned(trial.spec, trial.case, removed, name)
+        base = trial.run(tensors)
+        if not base.finite:
+            return None
+        scale = trial.measure_scale(tensors)
+        changed = {other: _other_values(trial, other, tensors[other], mask) for other, mask in where.items()}
+        values: dict[str, Mismatch] = {}
+        if same_output(trial.run({**tensors, **changed}, wrt=()).output, base.output, scale) is not None:
+            for other in changed:
+                one = {**tensors, other: changed[other]}
+                mismatch = same_output(trial.run(one, wrt=()).output, base.output, scale)
+                if mismatch is not None:
+                    values[other] = replace(
+                        mismatch,
+                        where=f"loss after changing only what {name} removes of {other}",
+                        tensors=tensors,
+                        code=_removal_code(name, other, one),
+                    )
+    except (NotApplicable, LossRaised):
+        return None
+    gradients: dict[str, Mismatch] = {}
+    for other, mask in where.items():
+        found = base.gradients.get(other)
+        if found is not None and bool((found[mask] != 0).any()):
+            index = tuple(int(i) for i in ((found != 0) & mask).nonzero()[0])
+            gradients[other] = Mismatch(
+                f"d loss / d {other}{list(index)}, which {name} removes",
+                describe(float(found[index])),
+                "0",
+                kind="gradient",
+                tensor=other,
+                tensors=tensors,
+                code=f"value = total(loss(**tensors))\nprint(torch.autograd.grad(value, [tensors[{other!r}]]))",
+            )
+    return Removal(trial, tensors, base, where, values, gradients)
+
+
+def _removal_code(name: str, other: str, changed: Mapping[str, Tensor]) -> str:
+    return (
+        f"{sides.replaced({other: sides.literal(changed[other])})}      # only what {name} removes has changed\n\n\n"
+        "print('came:', other(tensors).tolist())\nprint('should be:', loss(**tensors).tolist())"
+    )
+
+
+def _other_values(trial: Trial, name: str, tensor: Tensor, mask: Tensor) -> Tensor:
+    """Other legal values where ``mask`` is set."""
+    sampled = trial.another(name, tensor, salt=1 + list(trial.spec.tensors).index(name))
+    return torch.where(mask, sampled, tensor)
+
+
+def _everything_ignored(trials: Sequence[Trial], name: str) -> Iterator[Mismatch]:
+    """With everything removed nothing that ``name`` labels has a gradient (it is zero, or 0/0)."""
+    for trial in trials:
+        value = removable(trial.spec, name)
+        tensors = trial.tensors()
+        tensors[name] = torch.full_like(tensors[name], math.nan if value is None else value)
+        try:
+            run = trial.run(tensors)
+            left = {n: g for n, g in run.gradients.items() if g is not None and bool((g.nan_to_num() != 0).any())}
+            labelled = _labelled(trial, name) if left else {}
+        except LossRaised:
+            continue
+        for other, gradient in left.items():
+            wrong = (gradient.nan_to_num() != 0) & labelled[other]
+            if bool(wrong.any()):
+                index = tuple(int(i) for i in wrong.nonzero()[0])
+                yield Mismatch(
+                    f"d loss / d {other}{list(index)} with everything removed by {name}",
+                    describe(float(gradient[index])),
+                    "0",
+                    aspect=f"{name} nothing left",
+                    kind="gradient",
+                    tensor=other,
+                    tensors=tensors,
+                    code=f"value = total(loss(**tensors))\nprint(torch.autograd.grad(value, [tensors[{other!r}]]))",
+                    hint=f"{name} is looked at but not applied: select each term by {keeps(trial.spec, trial.case, name, name)} "
+                    f"before it is reduced",
+                )
+                return
+
+
+def _labelled(trial: Trial, name: str) -> dict[str, Tensor]:
+    """Which elements of each input ``name`` labels: their gradient depends on which of its values they have.
+
+    An input that has labels of its own, or a part of one, is none of its business.
+    """
+    tensors, domain = trial.tensors(), trial.spec.tensors[name].domain
+    kept = removable_free(trial.spec, tensors[name], name)
+    drawn = trial.another(name, kept, salt=4) if domain.symbol is None else (kept + 1) % domain.count(trial.case.sizes)
+    moved = trial.run({**tensors, name: removable_free(trial.spec, drawn, name)}).gradients
+    labelled = {}
+    for other, gradient in trial.run({**tensors, name: kept}).gradients.items():
+        before, after = (torch.zeros_like(tensors[other]) if g is None else g for g in (gradient, moved[other]))
+        largest = float(before.nan_to_num().abs().max()) if before.numel() else 0.0
+        labelled[other] = (before - after).abs() > tolerance.same_intermediate(trial.eps) * largest
+    return labelled
+
+
+def _leaking_nan(found: Removal, name: str, removes: Sequence[str]) -> Iterator[Mismatch]:
+    """NaN, inf and 1e30 in what is removed stay out of value and gradient."""
+    trial, base = found.trial, found.base
+    for poison in (math.nan, math.inf, 1e30):
+        for other in removes:
+            mask, values = found.removed[other], found.tensors[other]
+            if not values.is_floating_point():
+                continue
+            poisoned = {**found.tensors, other: torch.where(mask, torch.full_like(values, poison), values)}
+            try:
+                run = trial.run(poisoned)
+            except LossRaised:
+                continue
+            kept = [
+                g[~found.removed[n]] if n in found.removed else g for n, g in run.gradients.items() if g is not None
+            ]
+            same = same_output(run.output, base.output, trial.measure_scale(found.tensors)) is None
+            if same and run.finite and all(bool(g.isfinite().all()) for g in kept):
+                continue
+            legal = trial.spec.tensors[other].domain.nan and math.isnan(poison)
+            yield Mismatch(
+                f"loss with {describe(poison)} in what {name} removes of {other}",
+                describe(run.scalar) if not same else "a NaN gradient",
+                describe(base.scalar) if not same else "a finite one",
+                aspect=f"{name} leak",
+                kind="leak",
+                tensor=other,
+                severity="error" if legal else "note",
+                tensors=poisoned,
+                code="value = total(loss(**tensors))\nprint(value)\nvalue.backward()\nprint([t.grad for t in tensors.values() if t.requires_grad])",
+                hint=f"0 * NaN is NaN: {replaced_first(trial.spec, trial.case, name, other)} before anything is computed",
+                note=""
+                if legal
+                else f"such values are outside the declared domain of {other}; padding often holds them",
+            )
+            return
+
+
+def _has_removable(spec: LossSpec, name: str) -> str | None:
+    promised = {n for law in spec.laws if law.code == "L11" for n in law.names}
+    fits = [n for n in spec.tensors if removable(spec, n) is not None]
+    if fits and not set(fits) - promised:
+        return "declared as laws.zero_weight_removes(...); see L11"
+    return None if fits else "no tensor has zero weights, a mask or an ignored value"
+
+
+RULES = (
+    Rule(
+        code="C03",
+        title="what is removed has no influence on value and gradient",
+        group="context",
+        severity="error",
+        check_all=removed_elements_have_no_influence,
+        applies=_has_removable,
+        regimes={"distinct": 4},
+        smooth=True,
+        why="Padding and missing values reach the gradient through a mask that only looks applied.",
+        example="keep = target != -100; logits = logits      # keep is computed and never used",
+        mend="Select before computing, and divide by what is left.",
+        source="pytorch/pytorch#4132; d2l-ai/d2l-en#2076.",
+    ),
+)

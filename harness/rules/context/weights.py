@@ -1,0 +1,457 @@
+"""Rules about what weights, masks and graphs mean: C04 to C08.
+
+C04 to C06 hold a declared law of a context tensor (`harness.rules.laws.declared`); C07 and C08 need no declaration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from harness.calls import tolerance
+from harness.calls.evaluation import LossRaised
+from harness.declare import dims
+from harness.declare.spec import LossSpec
+from harness.errors import NotApplicable
+from harness.rules.context.removal import try_removal
+from harness.rules.laws.declared import declared, hold
+from harness.rules.rule import Mismatch, Rule
+from harness.rules.tools.made import counted, on_the_cpu, scattered
+from harness.rules.tools.masking import aligned, removable, with_removed
+from harness.rules.trial import Run, Trial, describe
+
+
+def integer_weight_is_copies(trial: Trial) -> Iterator[Mismatch]:
+    """An integer weight k in the context counts as k copies of weight one.
+
+    L(x; w = k) = L(x repeated k times; w = 1)
+    """
+    yield from hold(trial, declared(trial.spec, "C04"))
+
+
+def weights_are_homogeneous(trial: Trial) -> Iterator[Mismatch]:
+    """The loss follows a factor on the weights as declared: it is linear in them, or does not change.
+
+    L(a u + b v) = a L(u) + b L(v)   where `laws.linear_in` is declared
+    L(c w) = L(w)                    where `laws.scale_invariant` is
+    """
+    yield from hold(trial, declared(trial.spec, "C05"))
+
+
+def uniform_context_is_the_unweighted_loss(trial: Trial) -> Iterator[Mismatch]:
+    """With a constant context the loss is the known, unweighted one.
+
+    L(x; w = const) = known(x)
+    """
+    yield from hold(trial, declared(trial.spec, "C06"))
+
+
+def every_tensor_matters(trials: Sequence[Trial]) -> Iterator[Mismatch]:
+    """Every context tensor and every target has an effect on the value or on a gradient in at least one generic case.
+
+        there are x, c, c' with L(x; c) != L(x; c') or dL/dx (x; c) != dL/dx (x; c')
+
+    Tried are other draws, positions moved by one, and the special points of the domain.  Sizes of one say nothing, nor do
+    weights or a mask of which all, or a whole row, is zero: what acts there alone selects nothing, unless the loss itself asks
+    whether any of a row is left.
+    """
+    spec = trials[0].spec if trials else None
+    for name in _silent_tensors(spec) if spec is not None else ():
+        seen = [trial for trial in trials if _can_matter(trial, name)]
+        if seen and not any(matters(trial, name) for trial in seen) and not _selects_rows(seen[0], name):
+            yield _without_effect(seen, name)
+
+
+def _silent_tensors(spec: LossSpec) -> list[str]:
+    inert = {name for law in spec.laws if law.code == "L13" for name in law.names}
+    return [name for name in spec.tensors if name not in spec.differentiable and name not in inert]
+
+
+def _can_matter(trial: Trial, name: str) -> bool:
+    """A normalised weight of a single sample has no effect, nor has the label of a single class."""
+    domain, shape = trial.spec.tensors[name].domain, trial.case.shape(trial.spec, name)
+    if 0 in shape or (1 in shape and torch.Size(shape).numel() == 1):
+        return False
+    return domain.symbol is None or domain.count(trial.case.sizes) > 1
+
+
+def matters(trial: Trial, name: str) -> bool:
+    """Whether other values of a tensor change the value or a gradient, of weights other than by leaving nothing."""
+    tensors = _with_something_left(trial, name)
+    modes = (False, True) if trial.candidate.is_module else (False,)  # a momentum may act in training only
+    for train in modes:
+        same = not train and torch.equal(tensors[name], trial.tensors()[name])
+        base = trial.base if same else trial.run(tensors, train=train)
+        for changed in _counting_values(trial, name, tensors[name]):
+            try:
+                run = trial.run({**tensors, name: changed}, train=train)
+            except LossRaised:
+                return True  # it is looked at
+            if _differs(run, base, trial.eps):
+                return True
+    return False
+
+
+class _Asked(TorchFunctionMode):
+    """Whether any, or all, of a row of a tensor's elements are left is asked: by any(), a maximum, or a sum that is compared."""
+
+    def __init__(self, values: Tensor) -> None:
+        super().__init__()
+        self.asked = False
+        self._followed, self._count = (
+            [values],
+            values.numel(),
+        )  # held, so that no other tensor gets an address of theirs
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        returned = func(*args, **(kwargs or {}))
+        given = [argument for argument in args if isinstance(argument, Tensor) and argument.ndim]
+        if given and all(any(argument is one for one in self._followed) for argument in given):
+            name = getattr(func, "__name__", "").strip("_")
+            fewer = any(argument.numel() < self._count for argument in given)
+            self.asked |= name in _OF_A_ROW or (fewer and name in _COMPARES)
+            self._followed += [one for one in (returned, getattr(returned, "values", None)) if isinstance(one, Tensor)]
+        return returned
+
+
+_OF_A_ROW = ("any", "all", "amax", "amin", "max", "min")
+_COMPARES = ("gt", "ge", "lt", "le", "eq", "ne", "bool")
+
+
+def _selects_rows(trial: Trial, name: str) -> bool:
+    """Whether a mask acts by its empty rows alone, and the loss asks for them."""
+    tensors = trial.tensors()
+    asked = _Asked(tensors[name])
+    try:
+        base = trial.run(tensors, wrt=(), mode=asked)
+        if not asked.asked:
+            return False
+        return any(
+            _differs(trial.run({**trial.tensors(), name: changed}, wrt=()), base, trial.eps)
+            for changed in other_values(trial, name, trial.tensors()[name])
+        )
+    except LossRaised:
+        return False
+
+
+def _with_something_left(trial: Trial, name: str) -> dict[str, Tensor]:
+    tensors, domain = trial.tensors(), trial.spec.tensors[name].domain
+    if domain.weighs and _leaves_nothing(tensors[name]):
+        tensors[name] = torch.full_like(tensors[name], min(1.0, domain.high))
+    return tensors
+
+
+def _counting_values(trial: Trial, name: str, values: Tensor) -> Iterator[Tensor]:
+    weighs = trial.spec.tensors[name].domain.weighs
+    return (changed for changed in other_values(trial, name, values) if not (weighs and _leaves_nothing(changed)))
+
+
+def _leaves_nothing(weights: Tensor) -> bool:
+    """Whether all weights are zero, or all of a row: there a loss that they cancel from is 0, or 0/0."""
+    if weights.ndim == 0:
+        return False
+    kept = weights != 0
+    return not bool(kept.any()) or (weights.ndim > 1 and weights.shape[-1] > 1 and not bool(kept.any(-1).all()))
+
+
+def other_values(trial: Trial, name: str, values: Tensor) -> Iterator[Tensor]:
+    """Other legal values of a tensor: two draws, every position moved by one, and the special points."""
+    domain, sizes = trial.spec.tensors[name].domain, trial.case.sizes
+    for salt in (5, 6):
+        yield trial.another(name, values, salt=salt)
+    if domain.symbol is not None:
+        inside = values != domain.ignore if domain.ignore is not None else torch.ones_like(values, dtype=torch.bool)
+        yield torch.where(inside, (values + 1) % domain.count(sizes), values)
+    for point in domain.special.values():
+        yield on_the_cpu(point, values.to(torch.float64)).to(values.dtype)
+
+
+def _differs(run: Run, base: Run, eps: float) -> bool:
+    """Whether value or gradient differ by more than rounding; NaN differs from a number."""
+    pairs = [(run.output, base.output)]
+    for name, gradient in base.gradients.items():
+        other = run.gradients[name]
+        if (gradient is None) != (other is None):
+            return True
+        if gradient is not None and other is not None:
+            pairs.append((other, gradient))
+    for came, before in pairs:
+        if came.shape != before.shape or not torch.equal(came.isfinite(), before.isfinite()):
+            return True
+        a, b = torch.nan_to_num(came).double(), torch.nan_to_num(before).double()
+        largest = float(torch.maximum(a.abs().max(), b.abs().max())) if a.numel() else 0.0
+        if bool(((a - b).abs() > tolerance.same_intermediate(eps) * largest).any()):
+            return True
+    return False
+
+
+def _without_effect(seen: Sequence[Trial], name: str) -> Mismatch:
+    trial = min(seen, key=lambda t: (t.case.numel(t.spec), t.case.key))
+    tensors = _with_something_left(trial, name)
+    changed = next(_counting_values(trial, name, tensors[name]))
+    what = "context" if name in trial.spec.context else "input"
+    unless = ", unless it leaves nothing of a row" if trial.spec.tensors[name].domain.weighs else ""
+    return Mismatch(
+        f"change of value and gradient with {what} {name}",
+        f"none in {len(seen)} generic cases, whatever its values{unless}",
+        "some in at least one",
+        aspect=name,
+        tensors=tensors,
+        code=f"""
+            from math import inf, nan
+            print(loss(**tensors))
+            print(loss(**{{**tensors, {name!r}: torch.tensor({changed.tolist()}, dtype={changed.dtype})}}))
+        """,
+        hint=f"use it, or declare laws.inert({name!r})",
+    )
+
+
+def _has_silent_tensors(spec: LossSpec, implementation: str) -> str | None:
+    return None if _silent_tensors(spec) else "every tensor is differentiable (see G06) or declared inert"
+
+
+def nothing_left_has_no_gradient(trials: Sequence[Trial]) -> Iterator[Mismatch]:
+    """With weights or a mask of zeros only nothing has a gradient, and a node without edges has none.
+
+        w = 0  implies  dL/dx = 0          A_i. = A_.i = 0  implies  dL/dx_i = 0
+
+    That a tensor weighs is declared (`laws.zero_weight_removes`, `laws.linear_in`), or read off the values: in every case
+    zeroing single elements was seen to remove what they stand for.  A gradient of 0/0 is G08's.
+    """
+    spec = trials[0].spec if trials else None
+    asked = False
+    for name in spec.tensors if spec is not None else ():
+        assert spec is not None
+        if name in spec.differentiable:
+            continue
+        if _is_graph(spec, name):
+            asked = True
+            yield from _isolated_nodes(trials, name)
+        elif removable(spec, name) == 0 and (_promised(spec, name) or seen_to_weigh(trials, name)):
+            asked = True
+            yield from _all_zero(trials, name)
+    if not asked:
+        raise NotApplicable(
+            "no tensor is declared or was seen to weigh; declare laws.zero_weight_removes(...) if one does"
+        )
+
+
+def _promised(spec: LossSpec, name: str) -> bool:
+    return any(law.code in {"L04", "L11"} and name in law.names for law in spec.laws)
+
+
+def _is_graph(spec: LossSpec, name: str) -> bool:
+    return "isolated node" in spec.tensors[name].domain.special
+
+
+def seen_to_weigh(trials: Sequence[Trial], name: str) -> bool | None:
+    """C03's inference: whether zeros remove; ``None`` where too few cases show it.  Where the gradient leaks, C03 has said so."""
+    seen = [found for trial in trials if (found := try_removal(trial, name)) is not None]
+    return None if len(seen) < 2 else not any(found.values or found.gradients for found in seen)
+
+
+def _all_zero(trials: Sequence[Trial], name: str) -> Iterator[Mismatch]:
+    for trial in trials:
+        tensors = trial.tensors()
+        tensors[name] = torch.zeros_like(tensors[name])
+        left = _largest_left(trial, tensors)
+        if left is not None and not _promised(trial.spec, name) and _left_by_parts(trial, name):
+            return
+        if left is not None:
+            yield Mismatch(
+                f"{left.where} with {name} all zero",
+                describe(left.value),
+                "0",
+                aspect=f"{name} all zero",
+                kind="gradient",
+                tensor=left.name,
+                tensors=tensors,
+                code=_gradient_code(left.name),
+                hint=f"what falls back to another loss where {name} is empty trains on what it should leave out: return 0 there",
+            )
+            return
+
+
+def _left_by_parts(trial: Trial, name: str) -> bool:
+    """Whether zeros leave a gradient beside elements that count too: then it is no weight, such as a label behind a margin."""
+    tensors = trial.tensors()
+    first = torch.zeros_like(tensors[name], dtype=torch.bool).reshape(-1)
+    first[scattered(tensors[name])[: tensors[name].numel() // 2]] = True
+    for removed in (first.reshape(tensors[name].shape), ~first.reshape(tensors[name].shape)):
+        try:
+            gradients = trial.run(with_removed(trial.spec, tensors, name, removed)).gradients
+            for other, elements in aligned(trial.spec, trial.case, removed, name).items():
+                gradient = gradients.get(other)
+                if gradient is not None and bool((gradient[elements].nan_to_num() != 0).any()):
+                    return True
+        except (NotApplicable, LossRaised):
+            continue
+    return False
+
+
+def _isolated_nodes(trials: Sequence[Trial], name: str) -> Iterator[Mismatch]:
+    """The rows of a node without edges; without a law only a note: as a negative it may well be pushed away."""
+    promised = _promised(trials[0].spec, name)
+    symbol = dims.parse(trials[0].spec.tensors[name].dims)[-1].symbol
+    if not promised and not all(_edges_only(trial, name) for trial in trials):
+        return
+
+    for trial in trials:
+        tensors = trial.at(trial.case.with_points({name: "isolated node"})).tensors()
+        if tensors[name].shape[-1] < 2:
+            continue
+        left = _largest_left(trial, tensors, symbol)
+        if left is not None:
+            yield Mismatch(
+                f"{left.where} of node 0, which has no edge in {name}",
+                describe(left.value),
+                "0",
+                aspect=f"{name} isolated node",
+                kind="gradient",
+                tensor=left.name,
+                severity=None if promised else "note",
+                tensors=tensors,
+                code=_gradient_code(left.name),
+                hint="sum over edges only, and divide by degrees that are not zero",
+                note="" if promised else f"if only edges should count, declare laws.zero_weight_removes({name!r})",
+            )
+            return
+
+
+def _edges_only(trial: Trial, name: str) -> bool:
+    """Whether a graph without edges gives no gradient at all."""
+    tensors = trial.tensors()
+    tensors[name] = torch.zeros_like(tensors[name])
+    return _largest_left(trial, tensors) is None
+
+
+@dataclass(frozen=True)
+class _Left:
+    """The largest gradient where there should be none."""
+
+    name: str
+    where: str
+    value: float
+
+
+def _largest_left(trial: Trial, tensors: dict[str, Tensor], symbol: str | None = None) -> _Left | None:
+    """The largest gradient, along ``symbol`` at position 0 only, that is more than rounding of the case's own gradients."""
+    try:
+        run, usual = trial.run(tensors), trial.base
+    except LossRaised:
+        return None
+    for name, gradient in run.gradients.items():
+        own = usual.gradients.get(name)
+        left = (
+            None if gradient is None else _first_along(trial, name, torch.nan_to_num(gradient, 0.0, 0.0, 0.0), symbol)
+        )
+        if left is None or own is None or not left.numel():
+            continue
+        largest = float(torch.nan_to_num(own, 0.0, 0.0, 0.0).abs().max())
+        if float(left.abs().max()) > tolerance.same_relative(trial.eps) * largest:
+            index = [int(i) for i in torch.unravel_index(left.abs().argmax(), left.shape)]
+            return _Left(name, f"d loss / d {name}{index if index else ''}", float(left[tuple(index)]))
+    return None
+
+
+def _first_along(trial: Trial, name: str, gradient: Tensor, symbol: str | None) -> Tensor | None:
+    if symbol is None:
+        return gradient
+    axes = dims.axes(trial.spec.tensors[name].dims, trial.case.sizes)
+    if axes.count(symbol) != 1:
+        return None
+    away = counted(gradient.shape[axes.index(symbol)], gradient) > 0
+    shape = [-1 if label == symbol else 1 for label in axes]
+    return gradient.masked_fill(away.reshape(shape), 0)
+
+
+def _gradient_code(name: str) -> str:
+    return f"value = total(loss(**tensors))\nprint(torch.autograd.grad(value, [tensors[{name!r}]]))"
+
+
+def _has_law(code: str, laws: str) -> Callable[[LossSpec, str], str | None]:
+    return lambda spec, _: None if declared(spec, code) else f"no {laws} of a context tensor is declared"
+
+
+def _could_weigh(spec: LossSpec, implementation: str) -> str | None:
+    fits = [n for n in spec.tensors if n not in spec.differentiable and (removable(spec, n) == 0 or _is_graph(spec, n))]
+    return None if fits else "no tensor has a domain of weights, a mask or a graph"
+
+
+_EVERYWHERE = {"distinct": 5, "coincident": 3, "unit": 2, "large": 1}
+
+RULES = (
+    Rule(
+        code="C04",
+        title="integer weight k = k copies",
+        draws_anew="a tensor of another shape draws other numbers",
+        group="weights",
+        severity="error",
+        check=integer_weight_is_copies,
+        applies=_has_law("C04", "laws.repeats(...)"),
+        regimes=_EVERYWHERE,
+        why="A weight that is not a count of samples trains another mixture than the one that was asked for.",
+        example="loss = (weights * error).sum() / (weights > 0).sum()      # declared laws.repeats('weights')",
+        mend="Divide by the sum of the weights, or by nothing.",
+        source="Frequency weights: Lumley, Complex Surveys, chapter 1.",
+    ),
+    Rule(
+        code="C05",
+        title="the loss follows the scale of the weights as declared",
+        group="weights",
+        severity="error",
+        check=weights_are_homogeneous,
+        applies=_has_law("C05", "laws.linear_in(...) or laws.scale_invariant(...)"),
+        regimes=_EVERYWHERE,
+        why="Twice the weights should be twice the loss, or the same loss; in between, the learning rate depends on the data.",
+        example="loss = (weights * error).sum() / (weights.sum() + 1)      # declared laws.scale_invariant('weights')",
+        mend="Normalise by the sum of the weights itself (guarded where it is zero), or not at all.",
+        source="Metamorphic testing: Chen et al., ACM Computing Surveys 51(1), 2018.",
+    ),
+    Rule(
+        code="C06",
+        title="uniform context = the unweighted loss",
+        group="weights",
+        severity="error",
+        check=uniform_context_is_the_unweighted_loss,
+        applies=_has_law("C06", "laws.reduces_to(...)"),
+        regimes=_EVERYWHERE,
+        why="Results with and without weights can be compared only if weights of one are no weights.",
+        example="loss = (weights * error).sum()      # declared laws.reduces_to(F.mse_loss, weights=1.0)",
+        mend="Divide by what the unweighted loss divides by.",
+        source="Metamorphic testing: Chen et al., ACM Computing Surveys 51(1), 2018.",
+    ),
+    Rule(
+        code="C07",
+        title="every context tensor and target matters",
+        group="weights",
+        severity="warning",
+        check_all=every_tensor_matters,
+        applies=_has_silent_tensors,
+        regimes={"distinct": 4, "large": 1},
+        smooth=True,
+        why="Weights that are read and never applied look like weights in every log.",
+        example="shares = weights.unsqueeze(-1).softmax(-1)      # over an axis of size one: always 1",
+        mend="Apply it; if it is only there for another loss of the same interface, declare `laws.inert(name)`.",
+        source="Mutation testing: DeMillo, Lipton & Sayward, IEEE Computer 11(4), 1978.",
+    ),
+    Rule(
+        code="C08",
+        title="what weighs nothing has no gradient",
+        group="weights",
+        severity="error",
+        check_all=nothing_left_has_no_gradient,
+        applies=_could_weigh,
+        regimes={"distinct": 4},
+        smooth=True,
+        why="A batch whose mask is empty trains on everything that the mask should have left out.",
+        example="scores.masked_fill(mask == 0, -1e9).softmax(-1)      # an empty mask weighs everything alike",
+        mend="Return zero, with a graph, where nothing is left: `(x * weights).sum() / weights.sum().clamp(min=1)`.",
+        source="pytorch/pytorch#41508, attention over a fully masked row.",
+    ),
+)

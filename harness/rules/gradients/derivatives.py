@@ -1,0 +1,318 @@
+"""Rules about the ways in which a loss is differentiated in reverse mode: G05, G07, G10."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from harness.calls import tolerance
+from harness.calls.evaluation import LossRaised
+from harness.declare.spec import LossSpec
+from harness.errors import NotApplicable
+from harness.rules.dtypes.accuracy import asked
+from harness.rules.gradients.cut_off import element, needs_differentiable
+from harness.rules.rule import Mismatch, Rule
+from harness.rules.shapes.broadcasting import first_line
+from harness.rules.tools.made import counted
+from harness.rules.trial import Run, Trial, contract, describe
+
+UPSTREAM = (-3.0, 65536.0)  # a sign, and the factor that a gradient scaler begins with
+
+Gradients = Mapping[str, Tensor | None]
+
+
+def finite_base(trial: Trial) -> Run:
+    """The evaluation that all ways are compared with.
+
+    Raises:
+        NotApplicable: there is no finite gradient; G06 and G08 say so.
+    """
+    base = trial.base
+    if not base.connected:
+        raise NotApplicable("the output does not depend on the inputs through autograd; see G06")
+    if not base.finite:
+        raise NotApplicable("the value or gradient is not finite; see G08")
+    return base
+
+
+def first_difference(trial: Trial, came: Gradients, should: Gradients) -> Mismatch | None:
+    """The element by which two gradients of one point differ most; both went the same way at every tie."""
+    for name, theirs in should.items():
+        if name not in came or (theirs is None and came[name] is None):
+            continue
+        given = next(g for g in (came[name], theirs) if g is not None)
+        ours, wanted = (
+            torch.zeros_like(given, dtype=torch.float64) if g is None else g.detach().double()
+            for g in (came[name], theirs)
+        )
+        off = (ours - wanted).abs().nan_to_num(torch.inf)
+        largest = float(wanted.abs().max()) if wanted.numel() else 0.0
+        allowed = tolerance.same_gradient(trial.eps) * largest
+        if not bool((off > allowed).any()):
+            continue
+        allowed += tolerance.same_intermediate(trial.eps) * max(1.0, trial.scale.intermediate)
+        index = tuple(int(i) for i in torch.unravel_index(off.argmax(), off.shape))
+        if float(off[index]) > allowed:
+            shown = "None" if came[name] is None else describe(float(ours[index]))
+            return Mismatch(
+                element(name, index),
+                shown,
+                describe(float(wanted[index])),
+                float(off[index]),
+                allowed,
+                kind="gradient",
+                tensor=name,
+                size=largest + trial.scale.intermediate,
+                finite=bool(ours[index].isfinite()),
+            )
+    return None
+
+
+def _differentiate(trial: Trial, leaves: Mapping[str, Tensor], scalar: Tensor, *, retain: bool = False) -> Gradients:
+    names = [name for name in trial.spec.differentiable if leaves[name].requires_grad]
+    found = trial.differentiated(scalar, [leaves[n] for n in names], retain=retain)
+    return dict(zip(names, found, strict=True))
+
+
+def _scaled(gradients: Gradients, factor: float) -> Gradients:
+    return {name: None if g is None else g * factor for name, g in gradients.items()}
+
+
+def gradient_is_right_under_any_upstream(trial: Trial) -> Iterator[Mismatch]:
+    """The gradient is right however the loss is used: scaled, of computed inputs, and differentiated twice over.
+
+        d(c L)/dx = c dL/dx,    dL(2 z)/dz = 2 dL/dx,    and a second backward of one graph gives the same (c = -3)
+        d(u . L)/dx + d((c - u) . L)/dx = d(c . L)/dx    where L has several elements, and some of u are 0 or negative
+
+    Source: the chain rule; PyTorch, 'Extending torch.autograd', on grad_output and saved tensors.
+    """
+    base = finite_base(trial).gradients
+    for factor in UPSTREAM:
+        leaves = trial.leaves(trial.tensors())
+        came = _scaled(_differentiate(trial, leaves, contract(trial.output(leaves)) * factor), 1 / factor)
+        if (found := first_difference(trial, came, base)) is not None:
+            what = f"of {factor:g} times the loss, over {factor:g}"
+            yield _used(trial, found, what, "scaled", f"gradients({factor!r} * total(loss(**tensors)))")
+            break
+    yield from _of_some_elements(trial, base)
+    yield from _of_computed_inputs(trial, base)
+    yield from _twice(trial)
+
+
+def _of_some_elements(trial: Trial, base: Gradients) -> Iterator[Mismatch]:
+    """A sum of some elements, as a mask outside of the loss takes it, and of the others."""
+    leaves = trial.leaves(trial.tensors())
+    output = trial.output(leaves)
+    if not output.ndim:
+        return
+    upstream = (counted(output.numel(), output) % 3 - 1).to(output.dtype).reshape(output.shape)
+    part = (output * upstream).sum()
+    came = _differentiate(trial, leaves, part, retain=True)
+    others = _differentiate(trial, leaves, contract(output) - part)
+    total = {n: g if (o := others[n]) is None else o if g is None else g + o for n, g in came.items()}
+    if (found := first_difference(trial, total, base)) is not None:
+        shown = """value = loss(**tensors)
+upstream = (torch.arange(value.numel()) % 3 - 1).to(value).reshape(value.shape)
+gradients((value * upstream).sum(), retain_graph=True)
+gradients(total(value) - (value * upstream).sum())"""
+        what = "as the sum of that of some elements of the loss and that of the others"
+        yield _used(trial, found, what, "by element", shown)
+
+
+def _of_computed_inputs(trial: Trial, base: Gradients) -> Iterator[Mismatch]:
+    halves = {name: tensor / 2 for name, tensor in trial.tensors().items() if name in trial.spec.differentiable}
+    leaves = trial.leaves({**trial.tensors(), **halves})
+    inputs = {name: leaf * 2 if name in halves else leaf for name, leaf in leaves.items()}
+    shown = "gradients(total(loss(**{n: t * 1 if t.requires_grad else t for n, t in tensors.items()})))"
+    try:
+        came = _scaled(_differentiate(trial, leaves, contract(trial.output(inputs))), 0.5)
+    except LossRaised as raised:
+        found = Mismatch("loss", first_line(raised.error), "a number", error=raised.error)
+        yield _used(trial, found, "of inputs that a network has computed", "computed inputs", shown)
+        return
+    if (found_off := first_difference(trial, came, base)) is not None:
+        yield _used(trial, found_off, "of inputs that a network has computed", "computed inputs", shown)
+
+
+def _twice(trial: Trial) -> Iterator[Mismatch]:
+    leaves = trial.leaves(trial.tensors())
+    scalar = contract(trial.output(leaves)) * UPSTREAM[0]  # what is multiplied by 1 in place is right twice
+    first = _differentiate(trial, leaves, scalar, retain=True)
+    kept = {name: None if g is None else g.clone() for name, g in first.items()}
+    shown = f"value = {UPSTREAM[0]:g} * value\ngradients(value, retain_graph=True)\ngradients(value)"
+    try:
+        second = _differentiate(trial, leaves, scalar)
+    except LossRaised as raised:
+        found = Mismatch("loss", first_line(raised.error), "a gradient", error=raised.error, severity="warning")
+        yield _used(trial, found, "in a second backward with retain_graph=True", "second backward raises", shown)
+        return
+    if (off := first_difference(trial, second, kept)) is not None:
+        yield _used(trial, off, "in a second backward with retain_graph=True", "second backward", shown)
+    elif (off := first_difference(trial, first, kept)) is not None:
+        yield _used(trial, off, "after a second backward, which wrote over it", "overwritten", shown)
+
+
+_OF_COMPUTED = (
+    "do not ask whether an input is a leaf, write into it, or set its requires_grad: predictions are never leaves"
+)
+_IN_BACKWARD = "in a custom backward: multiply by grad_output, never write into saved tensors or a buffer that is kept"
+
+
+def _used(trial: Trial, found: Mismatch, what: str, aspect: str, shown: str) -> Mismatch:
+    code = """
+        value = total(loss(**tensors))
+
+        def gradients(scalar, **options):
+            print(torch.autograd.grad(scalar, [t for t in tensors.values() if t.requires_grad], allow_unused=True, **options))
+
+        gradients(total(loss(**tensors)))
+    """
+    return replace(
+        found,
+        where=f"{found.where} {what}",
+        aspect=aspect,
+        tensors=trial.tensors(),
+        code=f"{code.rstrip()}\n        " + shown.replace("\n", "\n        "),
+        hint=_OF_COMPUTED if aspect == "computed inputs" else _IN_BACKWARD,
+    )
+
+
+def gradients_of_a_part_are_the_same(trial: Trial) -> Iterator[Mismatch]:
+    """The gradient of an input does not depend on which other inputs require one.
+
+        dL/dx_i  with only some of x_1 ... x_n requiring grad  =  dL/dx_i  with all of them
+
+    A frozen encoder, a fixed prototype or a second optimizer makes some inputs constants.
+    Source: PyTorch, 'Extending torch.autograd', on needs_input_grad.
+    """
+    base = finite_base(trial).gradients
+    for part in _parts(trial.spec.differentiable):
+        only = f"with only {', '.join(part)} requiring grad"
+        try:
+            run = trial.run(trial.tensors(), wrt=part)
+        except LossRaised as raised:
+            yield _partly(trial, Mismatch("loss", first_line(raised.error), "a number", error=raised.error), only, part)
+            return
+        found = first_difference(trial, {name: run.gradients.get(name) for name in part}, base)
+        if found is not None:
+            yield _partly(trial, found, only, part)
+            return
+
+
+def _parts(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Every input alone and, where there are more than two, all but one."""
+    yield from combinations(names, 1)
+    if len(names) > 2:
+        yield from combinations(names, len(names) - 1)
+
+
+def _partly(trial: Trial, found: Mismatch, only: str, part: Sequence[str]) -> Mismatch:
+    return replace(
+        found,
+        where=f"{found.where} {only}",
+        aspect="part",
+        tensors=trial.tensors(),
+        code=f"""
+        def gradients(names):
+            given = {{n: t.detach().requires_grad_(n in names) for n, t in tensors.items()}}
+            print(torch.autograd.grad(total(loss(**given)), [given[n] for n in names], allow_unused=True))
+
+        gradients({list(trial.spec.differentiable)!r})
+        gradients({list(part)!r})
+        """,
+        hint="in a custom backward: return one gradient for each input in order, None where ctx.needs_input_grad is False",
+    )
+
+
+def _has_several(spec: LossSpec, name: str) -> str | None:
+    return None if len(spec.differentiable) > 1 else "fewer than two differentiable inputs are declared"
+
+
+def gradient_is_like_its_input(trial: Trial) -> Iterator[Mismatch]:
+    """A gradient has its input's shape, dtype, device and strided layout, in float64 and float32.
+
+    shape(dL/dx) = shape(x),  dtype(dL/dx) = dtype(x),  device(dL/dx) = device(x),  layout(dL/dx) = layout(x)
+
+    Optimizers, gradient clipping and hooks combine the two elementwise.  Source: torch.Tensor.grad.
+    """
+    trial.base  # noqa: B018 - a loss that raises is B01's
+    for dtype in (d for d in asked(trial) if d in (torch.float64, torch.float32)):
+        tensors = trial.tensors(dtype)
+        try:
+            gradients = trial.run(tensors).gradients
+        except LossRaised:
+            continue  # a loss that raises in float32 is D01's
+        for name, gradient in gradients.items():
+            if gradient is None:
+                continue
+            for what in ("layout", "dtype", "device", "shape"):
+                came, should = getattr(gradient, what), getattr(tensors[name], what)
+                if came != should:
+                    yield Mismatch(
+                        f"(d loss / d {name}).{what}",
+                        str(list(came) if what == "shape" else came),
+                        str(list(should) if what == "shape" else should),
+                        aspect=f"{name} {what}",
+                        tensor=name,
+                        tensors=tensors,
+                        code=f"print(torch.autograd.grad(total(loss(**tensors)), tensors[{name!r}]))",
+                        hint="no sparse=True lookup and no sparse gradient of a custom backward: return a dense one like the input",
+                    )
+
+
+RULES = (
+    Rule(
+        code="G10",
+        title="gradient has its input's dtype, shape, device and layout",
+        group="derivatives",
+        severity="error",
+        check=gradient_is_like_its_input,
+        applies=needs_differentiable,
+        regimes={"distinct": 1},
+        smooth=True,
+        why="A sparse gradient of a dense input makes the optimizer or the clipping raise, far from the loss that made it.",
+        example="rows = F.embedding(index, embeddings, sparse=True)      # its gradient is a sparse tensor",
+        mend="Return dense gradients of the input's shape and dtype.",
+        source="PyTorch, torch.Tensor.grad; pytorch/pytorch#22731 and others on sparse gradients in optimizers.",
+    ),
+    Rule(
+        code="G05",
+        title="gradient is right under any upstream gradient",
+        group="derivatives",
+        severity="error",
+        check=gradient_is_right_under_any_upstream,
+        applies=needs_differentiable,
+        regimes={"distinct": 2},
+        smooth=True,
+        why="`0.1 * loss`, loss scaling, a sum of two losses and gradient accumulation train with another gradient than the one that was checked.",
+        example="""
+            def backward(ctx, grad_output):
+                x, y = ctx.saved_tensors
+                return 2 * (x - y) / len(x), None      # right only while grad_output is 1
+        """,
+        mend="Multiply by grad_output; never write into saved tensors; allocate the gradient anew in each backward.",
+        source="PyTorch, 'Extending torch.autograd'.",
+    ),
+    Rule(
+        code="G07",
+        title="gradient is right when only some inputs require grad",
+        group="derivatives",
+        severity="error",
+        check=gradients_of_a_part_are_the_same,
+        applies=_has_several,
+        regimes={"distinct": 2},
+        smooth=True,
+        why="With a frozen encoder the remaining input gets no gradient, or that of the other one.",
+        example="""
+            def backward(ctx, grad_output):
+                if not all(ctx.needs_input_grad):
+                    return None, None
+        """,
+        mend="Decide for each input by its own ctx.needs_input_grad.",
+        source="PyTorch, 'Extending torch.autograd', on needs_input_grad.",
+    ),
+)

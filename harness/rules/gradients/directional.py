@@ -1,0 +1,315 @@
+"""Rule about the gradient at larger sizes: G02."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.calls import tolerance
+from harness.calls.evaluation import LossRaised, Precision
+from harness.calls.watch import Calls, TooManyOperations
+from harness.errors import NotApplicable
+from harness.rules.gradients.cut_off import element, interior, needs_differentiable, on_grid, slope_code
+from harness.rules.rule import Mismatch, Partly, Rule
+from harness.rules.tools import slopes
+from harness.rules.tools.compare import differing, same_output
+from harness.rules.tools.detach import DetachTape
+from harness.rules.tools.made import directions
+from harness.rules.trial import Trial
+
+DIRECTIONS = 4  # two errors that cancel along one direction of +-1 do so along the next with probability 1/2
+OPERATIONS = 500  # a loop over elements; the small cases of G01 are for it
+AGREEMENT = 0.2  # of the gap, between steps: rounding grows as 1/h, what a crossed kink adds is gone at another step
+VISIBLE = 1e-2  # of a typical element
+LEAST_SHARE = 1e-3  # of the step, for an input with a large gradient beside one with a small gradient
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A point with its gradient and the loss around it.
+
+    A gap is compared with ``typical``: the root of the mean squared gradient element, times the element's share of the
+    step.  The shares make it the same for every input, so that a large gradient of one hides nothing in another.
+    """
+
+    tensors: Mapping[str, Tensor]
+    gradients: Mapping[str, Tensor]
+    shares: Mapping[str, float]
+    typical: float
+    scalar: float
+    value: slopes.Value
+    cuts: tuple[str, ...]
+    precision: Precision
+
+    @property
+    def steps(self) -> tuple[float, float, float]:
+        """At which a disagreement must be the same."""
+        return tolerance.direction_steps(self.precision.eps)
+
+    def gap(self, direction: Mapping[str, Tensor], step: float) -> float:
+        """Measured minus analytic slope; the analytic one along the step that rounding has left."""
+        up, down = (
+            {name: self._moved(name, sign * step * along) for name, along in direction.items()} for sign in (1, -1)
+        )
+        analytic = sum(float((self.gradients[name] * (up[name] - down[name])).sum()) for name in direction)
+        return (self.value(up) - self.value(down) - analytic) / (2 * step)
+
+    def _moved(self, name: str, by: Tensor) -> Tensor:
+        return (self.tensors[name] + by).to(self.precision.grid).to(by.dtype)
+
+    def noise(self, step: float) -> float:
+        """What rounding may do to a difference quotient; what intermediates add, other steps show."""
+        return tolerance.slope_noise(step, abs(self.scalar), self.precision.eps)
+
+    def allowed(self, step: float) -> float:
+        """How far the two slopes of a right gradient may be apart."""
+        return tolerance.DIRECTION_RELATIVE * self.typical + self.noise(step)
+
+    def left_out(self) -> str:
+        """What rounding hides along a direction; empty where one wrong element among many would show.
+
+        Raises:
+            NotApplicable: not even a gradient of other signs would.
+        """
+        noise, count = self.noise(self.steps[0]), sum(g.numel() for g in self.gradients.values())
+        if noise <= self.typical or self.typical == 0:
+            return ""
+        rounded = str(self.precision.computes_in).removeprefix("torch.")
+        why = f"values are rounded as in {rounded}, so that a slope may be off by {noise:.2g}"
+        if noise > self.typical * math.sqrt(count):
+            raise NotApplicable(
+                f"no slope could be measured: {why}, and the gradient's is about {self.typical * math.sqrt(count):.2g}"
+            )
+        return f"{why}; one wrong element of {self.typical:.2g}, the usual size, would not show"
+
+    def confirmed_gap(self, direction: Mapping[str, Tensor]) -> float | None:
+        """The gap along a direction if it is too large, and the same at all steps; ``None`` otherwise."""
+        step, *others = self.steps
+        gap = self.gap(direction, step)
+        if abs(gap) <= self.allowed(step):
+            return None
+        same = all(abs(self.gap(direction, other) - gap) <= AGREEMENT * abs(gap) for other in others)
+        return gap if same else None
+
+    def directions(self, generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
+        """Fresh directions of +-1, times each input's share of the step."""
+        for _ in range(DIRECTIONS):
+            yield {name: self.shares[name] * directions(g, generator) for name, g in self.gradients.items()}
+
+
+def gradient_matches_slopes_along_directions(trial: Trial) -> Mismatch | Partly | None:
+    """Along random directions of +-1 the gradient of many elements is the slope that is measured.
+
+        |<dL/dx, v> - (L(x + h v) - L(x - h v)) / 2h| <= 2e-5 rms(dL/dx) + rounding,   v_i = +-1,   4 directions
+
+    An error d in one element shows as d along every such direction, however many elements there are: nine evaluations
+    of the loss.  Where the loss computes in float32, rounding is what float32 rounds.  Only a disagreement costs more: a wrong gradient disagrees by the same amount at other steps, in
+    other directions and at a generic point nearby, as a kink does not; bisection then finds the element.
+    Source: Nocedal & Wright, Numerical Optimization, section 8.1; Rademacher directions as in Hutchinson, 1990.
+    """
+    tensors = interior(trial)
+    point = _point(trial, tensors)
+    found = None if _disagreement(point, trial.generator(21)) is None else _at_a_generic_point(trial, tensors)
+    if found is not None:
+        return found
+    left_out = point.left_out()
+    return Partly(left_out) if left_out else None
+
+
+def _at_a_generic_point(trial: Trial, tensors: dict[str, Tensor]) -> Mismatch | None:
+    nudged = trial.nudged(tensors)
+    nudged |= {name: on_grid(trial, nudged[name]) for name in trial.spec.differentiable}
+    point = _point(trial, nudged)
+    direction = _disagreement(point, trial.generator(22))
+    if direction is None:
+        return None
+    changed = _changed_by_a_mode(trial, nudged)
+    if changed is not None:  # then the gradient above was one of another function
+        point = _point(trial, nudged, watched=False)
+        direction = _disagreement(point, trial.generator(22))
+        return changed if direction is None else _in_one_element(trial, point, direction)
+    return _in_one_element(trial, point, direction)
+
+
+def _changed_by_a_mode(trial: Trial, tensors: dict[str, Tensor]) -> Mismatch | None:
+    """Another value where torch's functions are overridden by what changes nothing.
+
+    A function that passes its arguments on wrongly there computes something else for everyone who uses such a mode or a
+    subclass of Tensor, and while this rule looks for stop-gradients; it says nothing of the gradient.
+    """
+    plain, again = trial.run(tensors, wrt=()), trial.run(tensors, wrt=())
+    if same_output(again.output, plain.output, trial.scale) is not None:
+        return None  # random, see S01
+    mismatch = same_output(trial.run(tensors, wrt=(), mode=DetachTape()).output, plain.output, trial.scale)
+    if mismatch is None:
+        return None
+    return replace(
+        mismatch,
+        where=f"{mismatch.where} inside a TorchFunctionMode that changes nothing",
+        aspect="function mode",
+        severity="warning",
+        tensors=tensors,
+        code=_CODE_OF_A_MODE,
+        hint="a function called here loses an argument on its way through __torch_function__; call it without that argument, "
+        "or write out what it computes",
+    )
+
+
+_CODE_OF_A_MODE = """
+from torch.overrides import TorchFunctionMode
+
+
+class Unchanged(TorchFunctionMode):
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        return function(*args, **(kwargs or {}))
+
+
+print("plain:", loss(**tensors))
+with Unchanged():
+    print("in a mode that changes nothing:", loss(**tensors))
+"""
+
+
+def agrees_along_directions(trial: Trial, tensors: dict[str, Tensor], salt: int) -> bool:
+    """Whether the gradient at a point is the slope along directions, where a percent of one usual element would show."""
+    try:
+        point = _point(trial, tensors)
+    except NotApplicable:
+        return False
+    resolved = point.allowed(point.steps[0]) <= VISIBLE * point.typical
+    return resolved and _disagreement(point, trial.generator(salt)) is None
+
+
+def _in_one_element(trial: Trial, point: _Point, direction: Mapping[str, Tensor]) -> Mismatch | None:
+    """The disagreement along a direction as one of an element, where that element alone shows it at all steps too."""
+    alone = _bisected(point, direction)
+    gap = point.confirmed_gap(alone)
+    if gap is None:
+        return None
+    name = next(name for name, along in alone.items() if bool(along.any()))
+    index = tuple(int(i) for i in alone[name].nonzero()[0])
+    analytic, along = float(point.gradients[name][index]), float(alone[name][index])
+    off = abs(gap / along)
+    line = slopes.Line(point.value, point.tensors, [(name, index)], point.precision.grid)
+    slope = slopes.measure(
+        line, point.scalar, tolerance.value_rounding(abs(point.scalar), point.precision.eps), point.precision.eps
+    )
+    if slope.kinked and slope.misses(analytic, off / 10) is None:
+        return None  # a kink that no generic point is off
+    count = sum(g.numel() for g in point.gradients.values())
+    cut = f"; the gradient is cut by {', '.join(point.cuts)}" if point.cuts and not trial.spec.detaches else ""
+    allowed = point.allowed(point.steps[0]) / abs(along)
+    return replace(
+        differing(element(name, index), analytic, analytic + gap / along, off, allowed),
+        kind="gradient",
+        tensor=name,
+        size=abs(point.scalar) / abs(point.steps[0] * along),
+        tensors=point.tensors,
+        code=slope_code([(name, index)], tolerance.slope_step(point.precision.eps)),
+        hint="mend the backward (or the detach) that gives this element",
+        note=f"one of {count} elements, found by bisection along a direction of +-1{cut}",
+    )
+
+
+def _point(trial: Trial, tensors: dict[str, Tensor], *, watched: bool = True) -> _Point:
+    names = [name for name in trial.spec.differentiable if tensors[name].numel()]
+    tape = DetachTape()
+    try:
+        base = trial.run(tensors, mode=_Both(Calls(OPERATIONS), tape) if watched else Calls(OPERATIONS))
+    except LossRaised as raised:
+        if isinstance(raised.error, TooManyOperations):
+            many = f"one forward has more than {OPERATIONS} operations at these sizes; see G01 for small ones"
+            raise NotApplicable(many) from raised
+        raise
+    if not base.connected or not names:
+        raise NotApplicable("the output does not depend on the inputs through autograd; see G06")
+    if not base.finite:
+        raise NotApplicable("the value or gradient is not finite; see G08")
+    found = {name: base.gradients[name] for name in names}
+    gradients = {name: torch.zeros_like(tensors[name]) if g is None else g for name, g in found.items()}
+    sizes = {name: float(g.square().mean().sqrt()) for name, g in gradients.items()}
+    typical = min((size for size in sizes.values() if size > 0), default=0.0)
+    return _Point(
+        tensors=tensors,
+        gradients=gradients,
+        shares={name: max(typical / size, LEAST_SHARE) if size > 0 else 1.0 for name, size in sizes.items()},
+        typical=typical,
+        scalar=base.scalar,
+        value=trial.function(tensors, tape),
+        cuts=tuple(dict.fromkeys(tape.places))[:3],
+        precision=trial.precision,
+    )
+
+
+class _Both(AbstractContextManager[None]):
+    """Two modes; unlike a generator's, it may be entered again, as where a gradient is asked for in another way."""
+
+    def __init__(self, calls: Calls, tape: DetachTape) -> None:
+        self._modes = (calls, tape)
+        self._entered = ExitStack()
+
+    def __enter__(self) -> None:
+        for mode in self._modes:
+            self._entered.enter_context(mode)
+
+    def __exit__(self, *raised: Any) -> bool | None:
+        return self._entered.__exit__(*raised)
+
+
+def _disagreement(point: _Point, generator: torch.Generator) -> dict[str, Tensor] | None:
+    """A direction along which measured and analytic slope differ."""
+    return next((d for d in point.directions(generator) if point.confirmed_gap(d) is not None), None)
+
+
+def _bisected(point: _Point, direction: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The direction narrowed to one element by repeated halving, each time to the half with the larger gap."""
+    step = point.steps[0]
+    chosen = dict(direction)
+    whole = point.gap(chosen, step)
+    while (count := sum(int(along.count_nonzero()) for along in chosen.values())) > 1:
+        first = _first_half(chosen, count // 2)
+        gap = point.gap(first, step)
+        second = {name: along - first[name] for name, along in chosen.items()}
+        chosen, whole = (first, gap) if abs(gap) >= abs(whole - gap) else (second, whole - gap)
+    return chosen
+
+
+def _first_half(direction: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    """The direction with all but its first ``count`` nonzero elements set to zero."""
+    kept: dict[str, Tensor] = {}
+    left = count
+    for name, along in direction.items():
+        rank = (along != 0).reshape(-1).cumsum(0).reshape(along.shape)
+        kept[name] = torch.where(rank <= left, along, 0.0)
+        left -= int(kept[name].count_nonzero())
+    return kept
+
+
+RULES = (
+    Rule(
+        code="G02",
+        title="gradient matches slopes along directions at larger sizes",
+        group="directional",
+        severity="error",
+        check=gradient_matches_slopes_along_directions,
+        applies=needs_differentiable,
+        regimes={"many": 2},
+        smooth=True,
+        why=(
+            "A kernel's last block, an index that overflows or a chunk that is dropped is wrong at a thousand elements "
+            "and right at six; an element-wise check of a thousand elements takes two thousand evaluations."
+        ),
+        example="""
+            for start in range(0, n - n % 256, 256):      # the last chunk gets no gradient
+                grad[start:start + 256] = 2 * (p - y)[start:start + 256] / n
+        """,
+        mend="Compare the named element with the formula; look at the edges of blocks, chunks and index ranges.",
+        source="Nocedal & Wright, Numerical Optimization, section 8.1; Hutchinson, 1990, on directions of +-1.",
+    ),
+)

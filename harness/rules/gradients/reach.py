@@ -1,0 +1,135 @@
+"""Whether every position along a long axis still has influence: a part of G06."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from harness.calls.evaluation import LossRaised
+from harness.declare import annotations as signatures
+from harness.declare import dims
+from harness.declare.spec import call_function
+from harness.errors import NotApplicable
+from harness.rules.rule import Mismatch
+from harness.rules.tools.sizes import ELEMENTS, Effort, elements, growable, one, resized
+from harness.rules.trial import Trial
+
+SHORT, LONGER = 8, 24
+# Blocks of powers of two that are just full; and the ends of all of them at once: one row left over, all but one, and none.
+LONG = (32, 64, 128, 256, 512, 1023, 1024, 1025)
+
+
+def positions_without_influence(trial: Trial) -> Iterator[Mismatch]:
+    """Positions of a long axis, or elements there, whose gradient is 0 because of where they stand, though short axes have none.
+
+    What is 0 because of its value, as beside a maximum, moves with the values when they are turned round; what a loop over
+    blocks leaves out stays at the end.  Where it begins at one place whatever the length, it is a limit, which may be meant.
+    """
+    for symbol in growable(trial.spec):
+        if symbol in trial.spec.variadic:
+            continue
+        try:
+            found = _along(trial, symbol)
+        except (LossRaised, NotApplicable):
+            continue  # raises, has too many operations, or no such size; B01 and E05 say more
+        if found is not None:
+            yield found
+            return
+
+
+def _along(trial: Trial, symbol: str) -> Mismatch | None:
+    short, few = _dead(trial, symbol, SHORT)
+    longer, more = _dead(trial, symbol, LONGER)
+    alive = {
+        name: [by for by, dead in parts.items() if not bool(dead.any() or longer[name][by].any())]
+        for name, parts in short.items()
+        if name in longer
+    }
+    power = max(math.log(more / few) / math.log(LONGER / SHORT), 0.0)
+    for size in LONG if any(alive.values()) else ():
+        if more * (size / LONGER) ** power > ELEMENTS or elements(trial.spec, _at(trial, symbol, size).case) > ELEMENTS:
+            return None
+        found, _ = _dead(trial, symbol, size)
+        for name, by in [(n, way) for n in found for way in alive.get(n, ())]:
+            dead = found[name][by]
+            if not bool(dead.any()) or bool(dead.all()):
+                continue
+            turned = _dead(trial, symbol, size, turned=True)[0].get(name)
+            if turned is not None and torch.equal(turned[by], dead) and not torch.equal(dead.flip(0), dead):
+                return _left_out(trial, symbol, size, name, dead.reshape(size, -1).any(1))
+    return None
+
+
+def _at(trial: Trial, symbol: str, size: int) -> Trial:
+    case = resized(trial.spec, trial.case, one(trial.spec, symbol, size))
+    return trial.apart(case=case, exhaustive=False)
+
+
+def _dead(
+    trial: Trial, symbol: str, size: int, *, turned: bool = False
+) -> tuple[Mapping[str, Mapping[str, Tensor]], int]:
+    """(for each input, which positions of the symbol have a gradient of 0 throughout, and which elements have one; elements
+    of the largest tensor).
+    """
+    at, seen = _at(trial, symbol, size), Effort()
+    axes = {name: _axes(at, name, symbol) for name in trial.spec.tensors}
+    tensors = {n: t.flip(axes[n]) if turned and axes[n] else t for n, t in at.tensors().items()}
+    run = at.run(tensors, mode=seen)
+    dead: dict[str, Mapping[str, Tensor]] = {}
+    for name, gradient in run.gradients.items():
+        if gradient is not None and len(axes[name]) == 1 and run.finite:
+            zero = (gradient == 0).movedim(axes[name][0], 0)
+            dead[name] = {"position": zero.reshape(size, -1).all(1), "element": zero}
+    return dead, seen.largest
+
+
+def _axes(trial: Trial, name: str, symbol: str) -> list[int]:
+    return [i for i, label in enumerate(dims.axes(trial.spec.tensors[name].dims, trial.case.sizes)) if label == symbol]
+
+
+def _left_out(trial: Trial, symbol: str, size: int, name: str, dead: Tensor) -> Mismatch:
+    shown, places = _at(trial, symbol, size), dead.nonzero().flatten().tolist()
+    limit = places[0] if _is_limit(trial, symbol, name, dead) else None
+    return Mismatch(
+        f"d loss / d {name} at {len(places)} positions of {symbol} from {places[0]} to {places[-1]} with {symbol} = {size}",
+        "0, whatever stands there",
+        f"not 0, as at every position with {symbol} = {SHORT} and {LONGER}",
+        aspect=f"{symbol} is limited" if limit is not None else f"{symbol} is long",
+        kind="gradient",
+        tensor=name,
+        severity=None if limit is None else "warning" if _stated(trial, limit) is None else "note",
+        tensors=shown.tensors(),
+        sizes=shown.case.sizes,
+        code=f"""
+        (gradient,) = torch.autograd.grad(total(loss(**tensors)), [tensors[{name!r}]])
+        print((gradient == 0).nonzero().tolist()[:20])
+        """,
+        hint=f"run the last, shorter block too, and look for a limit on {symbol}"
+        if limit is None
+        else f"if a limit of {limit} on {symbol} is meant, make it a parameter and declare it: LossSpec(options={{'limit': {limit}}}); "
+        "else take all positions",
+        note="" if limit is None else f"from position {limit} on nothing has influence, however long {symbol} is",
+    )
+
+
+def _is_limit(trial: Trial, symbol: str, name: str, dead: Tensor) -> bool:
+    """Whether all positions from one on are dead at twice that length too, where every block that ends there is full."""
+    first = int(dead.nonzero()[0])
+    if first == 0 or not bool(dead[first:].all()):
+        return False
+    try:
+        places = _dead(trial, symbol, 2 * first + 1)[0][name]["position"]
+    except (LossRaised, NotApplicable, KeyError):  # too many operations there, or not finite
+        return False
+    return bool(places[first:].all()) and not bool(places[:first].any())
+
+
+def _stated(trial: Trial, limit: int) -> str | None:
+    """The option, or the parameter's default, that says the limit."""
+    call = call_function(trial.candidate.implementation)
+    defaults = {n: p.default for n, p in signatures.parameters(call).items()}
+    stated = {**defaults, **trial.spec.options}
+    return next((name for name, value in stated.items() if type(value) is int and value == limit), None)

@@ -1,0 +1,1 @@
+"""Rules L: the declared laws."""

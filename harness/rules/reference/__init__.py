@@ -1,0 +1,1 @@
+"""Rules E: equals the reference."""

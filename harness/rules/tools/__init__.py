@@ -1,0 +1,1 @@
+"""What rules share: tensors that they make, comparisons, slopes, sizes, remarks."""

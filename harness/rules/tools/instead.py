@@ -1,0 +1,255 @@
+"""What a candidate computes instead of the reference: the reference's value of other inputs, or a multiple of it.
+
+A factor of sizes, as of a sum for a mean, is told by `harness.rules.tools.remarks`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from harness.calls.evaluation import LossRaised
+from harness.declare import dims
+from harness.declare.dims import Size
+from harness.rules.tools.compare import same_output
+from harness.rules.tools.sizes import growable, resized, uniform
+from harness.rules.trial import Trial
+
+SMALLEST = 3  # of a size: of two classes, one more is one less
+DRAWS = 2  # at sizes that differ, and as many at equal ones: what agrees in all of them by chance is no loss
+
+Tensors = Mapping[str, Tensor]
+Change = Callable[[Tensors], Tensors]
+
+
+@dataclass(frozen=True)
+class _Guess:
+    """A way in which the candidate's value would be that of the reference.
+
+    Args:
+        text: what the candidate then does.
+        reference: changes what the reference is given.
+        candidate: changes what the candidate is given.
+        square: whether it can be asked at equal sizes alone.
+    """
+
+    text: str
+    reference: Change = dict
+    candidate: Change = dict
+    square: bool = False
+
+
+def computed_instead(trial: Trial) -> str:
+    """What the candidate computes, where a usual slip explains its value at several other draws; else empty.
+
+    Raises:
+        NotApplicable: a size is computed from another, and would be less than nothing.
+        LossRaised: one of the two raises at the draws.
+    """
+    spec, symbols = trial.spec, growable(trial.spec)
+    apart: dict[str, Size] = {s: (SMALLEST + i,) if s in spec.variadic else SMALLEST + i for i, s in enumerate(symbols)}
+    more = {s: tuple(n + 2 for n in size) if isinstance(size, tuple) else size + 2 for s, size in apart.items()}
+    different = [_drawn(trial, sizes, salt) for salt, sizes in enumerate((apart, more)[:DRAWS])]
+    equal = [_drawn(trial, uniform(spec, SMALLEST), salt) for salt in range(2, 2 + DRAWS)]
+    for guess in _guesses(trial):
+        if all(_holds(guess, at) for at in (equal if guess.square else different)):
+            return guess.text
+    return _multiple(different)
+
+
+def _drawn(trial: Trial, sizes: Mapping[str, Size], salt: int) -> Trial:
+    case = resized(trial.spec, trial.case, sizes)
+    recipes = {name: replace(recipe, seed=recipe.seed + 101 * salt) for name, recipe in case.tensors.items()}
+    return trial.apart(case=replace(case, tensors=recipes), exhaustive=False)
+
+
+def _holds(guess: _Guess, at: Trial) -> bool:
+    """Whether it explains the value, where the two differ on what they are given."""
+    reference, tensors = at.of(at.spec.reference), at.tensors()
+    try:
+        came = at.run(guess.candidate(tensors), wrt=()).output
+        should = reference.run(guess.reference(at.tensors()), wrt=()).output
+        plain = at.run(at.tensors(), wrt=()).output, reference.run(at.tensors(), wrt=()).output
+    except (LossRaised, IndexError, RuntimeError):
+        return False
+    finite = bool(came.isfinite().all() and should.isfinite().all())
+    scale = reference.scale.with_eps(at.eps)
+    return finite and same_output(came, should, scale) is None and same_output(*plain, scale) is not None
+
+
+def _guesses(trial: Trial) -> Iterator[_Guess]:
+    yield from _moved_labels(trial)
+    yield from _exchanged(trial)
+    yield from _shifted(trial)
+    yield from _rolled(trial)
+    yield from _transposed(trial)
+    yield from _averaged(trial)
+
+
+def _averaged(trial: Trial) -> Iterator[_Guess]:
+    """A weight of [B, 1] beside [B] makes [B, B], whose mean has the mean of the weights alone."""
+    for name, tensor in trial.spec.tensors.items():
+        if name in trial.spec.differentiable or tensor.domain.kind != "float":
+            continue
+
+        def averaged(tensors: Tensors, name: str = name) -> Tensors:
+            return {**tensors, name: tensors[name].mean().expand_as(tensors[name])}
+
+        yield _Guess(
+            f"it is the reference's value with {name} replaced by its mean: {name} meets every element instead of its own, as "
+            "[B, 1] beside [B] does, or is averaged first",
+            reference=averaged,
+        )
+
+
+def _moved_labels(trial: Trial) -> Iterator[_Guess]:
+    for name, tensor in trial.spec.tensors.items():
+        symbol = tensor.domain.symbol
+        for by, wraps in itertools.product((1, -1), (True, False)) if symbol is not None else ():
+
+            def moved(tensors: Tensors, name: str = name, by: int = by, wraps: bool = wraps) -> Tensors:
+                values, domain = tensors[name], trial.spec.tensors[name].domain
+                count = int(domain.count(_sizes(trial, tensors)))
+                other = (values + by) % count if wraps else (values + by).clamp(0, count - 1)
+                return {
+                    **tensors,
+                    name: torch.where(values == domain.ignore, values, other) if domain.ignore else other,
+                }
+
+            kept = f"modulo {symbol}" if wraps else f"held within 0 to {symbol} - 1"
+            yield _Guess(
+                f"it is the reference's value for {name} {by:+d}, {kept}: {name} is off by one, or counted from 1",
+                reference=moved,
+            )
+
+
+def _sizes(trial: Trial, tensors: Tensors) -> dict[str, Size]:
+    """The sizes of the symbols that stand alone on an axis of one of the tensors."""
+    found: dict[str, Size] = dict(trial.case.sizes)
+    for name, tensor in tensors.items():
+        labels = dims.axes(trial.spec.tensors[name].dims, trial.case.sizes)
+        found |= {label: n for label, n in zip(labels, tensor.shape, strict=True) if label in found}
+    return found
+
+
+def _exchanged(trial: Trial) -> Iterator[_Guess]:
+    declared = trial.spec.tensors
+    for first, second in itertools.combinations(declared, 2):
+        if (declared[first].dims, declared[first].domain.text) != (declared[second].dims, declared[second].domain.text):
+            continue
+
+        def swapped(tensors: Tensors, first: str = first, second: str = second) -> Tensors:
+            return {**tensors, first: tensors[second], second: tensors[first]}
+
+        yield _Guess(f"it is the reference's value with {first} and {second} exchanged", reference=swapped)
+
+
+def _along(trial: Trial, name: str, symbol: str) -> list[int]:
+    labels = dims.axes(trial.spec.tensors[name].dims, trial.case.sizes)
+    return [axis for axis, label in enumerate(labels) if label == symbol]
+
+
+def _shifted(trial: Trial) -> Iterator[_Guess]:
+    """Position t beside position t + 1, as of tokens and the logits that predict the next one."""
+    spec = trial.spec
+    for symbol in spec.symbols:
+        held = {name: axes[0] for name in spec.tensors if len(axes := _along(trial, name, symbol)) == 1}
+        first = [name for name in held if name in spec.differentiable]
+        if not first or len(first) == len(held):
+            continue
+        for early in (True, False):
+
+            def shifted(
+                tensors: Tensors, held: Mapping[str, int] = held, first: list[str] = first, early: bool = early
+            ) -> Tensors:
+                cut = {}
+                for name, axis in held.items():
+                    begin = int((name in first) is not early)
+                    cut[name] = tensors[name].narrow(axis, begin, tensors[name].shape[axis] - 1)
+                return {**tensors, **cut}
+
+            later = ", ".join(name for name in held if (name in first) is not early)
+            earlier = ", ".join(name for name in held if (name in first) is early)
+            pairs = f"position {symbol.lower()} of {earlier} with position {symbol.lower()} + 1 of {later}"
+            yield _Guess(
+                f"it pairs {pairs}, and the reference does not: one of them shifts along {symbol}", reference=shifted
+            )
+            yield _Guess(
+                f"the reference pairs {pairs}, and it does not: the shift along {symbol} is missing", candidate=shifted
+            )
+
+
+def _rolled(trial: Trial) -> Iterator[_Guess]:
+    for name in sorted(trial.spec.tensors, key=lambda name: name in trial.spec.differentiable):
+        for symbol, by in itertools.product(trial.spec.symbols, (1, -1)):
+            axes = _along(trial, name, symbol)
+            if len(axes) != 1:
+                continue
+
+            def rolled(tensors: Tensors, name: str = name, axis: int = axes[0], by: int = by) -> Tensors:
+                return {**tensors, name: tensors[name].roll(by, axis)}
+
+            yield _Guess(
+                f"it is the reference's value with {name} moved by {by:+d} along {symbol}: look for an index that is off by one",
+                reference=rolled,
+            )
+
+
+def _transposed(trial: Trial) -> Iterator[_Guess]:
+    """What has two axes of one size is turned, and what has one of them is not: it acts along the other one."""
+    spec = trial.spec
+    for one, other in itertools.combinations_with_replacement([*spec.symbols], 2):
+        axes = {name: (_along(trial, name, one), _along(trial, name, other)) for name in spec.tensors}
+        if one == other:
+            turned = {name: tuple(a) for name, (a, _) in axes.items() if len(a) == 2}
+            beside = [name for name, (a, _) in axes.items() if len(a) == 1]
+        else:
+            turned = {name: (a[0], b[0]) for name, (a, b) in axes.items() if len(a) == len(b) == 1}
+            beside = [name for name, (a, b) in axes.items() if len(a) + len(b) == 1]
+        if not turned or not beside:
+            continue
+
+        def transposed(tensors: Tensors, turned: Mapping[str, tuple[int, ...]] = turned) -> Tensors:
+            return {**tensors, **{name: tensors[name].transpose(*pair) for name, pair in turned.items()}}
+
+        yield _Guess(
+            f"it is the reference's value with {', '.join(turned)} transposed: {', '.join(beside)} is applied along the other "
+            "axis of equal size; write the axis out, as in w[:, None] or w[None, :]",
+            reference=transposed,
+            square=True,
+        )
+
+
+def _multiple(drawn: list[Trial]) -> str:
+    """What the candidate's value is of the reference's: a factor that weights give, or a constant one, or one beside it."""
+    ratios, differences = [], []
+    for at in drawn:
+        came, should = at.run(at.tensors(), wrt=()).scalar, at.of(at.spec.reference).run(at.tensors(), wrt=()).scalar
+        if not (math.isfinite(came) and math.isfinite(should)) or 0.0 in (came, should):
+            return ""
+        ratios.append(came / should)
+        differences.append(came - should)
+    for text, factors in _factors(drawn):
+        for written, power in ((f"times {text}", 1), (f"divided by {text}", -1)):
+            if all(math.isclose(ratio, f**power, rel_tol=1e-6) for ratio, f in zip(ratios, factors, strict=True)):
+                return f"it is the reference's value {written}: look at what is divided by, and at sum and mean"
+    if all(math.isclose(ratio, ratios[0], rel_tol=1e-6) for ratio in ratios):
+        return f"it is {ratios[0]:.6g} times the reference's value, for any values and sizes"
+    if all(math.isclose(each, differences[0], rel_tol=1e-6) for each in differences):
+        return f"it is the reference's value {differences[0]:+.6g}, for any values and sizes: a constant is added or left out"
+    return ""
+
+
+def _factors(drawn: list[Trial]) -> Iterator[tuple[str, list[float]]]:
+    spec = drawn[0].spec
+    for name in spec.tensors:
+        if name in spec.differentiable or spec.tensors[name].domain.symbol is not None:
+            continue
+        values = [at.tensors()[name].double() for at in drawn]
+        yield f"the mean of {name}", [float(v.mean()) or math.inf for v in values]
+        yield f"the sum of {name}", [float(v.sum()) or math.inf for v in values]

@@ -1,0 +1,144 @@
+"""What is added to a finding once it is known: where values are lost, and which number a gradient is of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.calls.evaluation import LossRaised
+from harness.calls.watch import Watch
+from harness.errors import NotApplicable
+from harness.rules.dtypes.overflow import FirstOverflow
+from harness.rules.rule import Mismatch
+from harness.rules.tools.compare import same_output
+from harness.rules.tools.detach import user_line
+from harness.rules.tools.instead import computed_instead
+from harness.rules.tools.sizes import growable, one, resized
+from harness.rules.trial import Trial
+
+_PRIMES = (5, 7, 3, 2)  # sizes whose products tell which axes a factor is of
+_PUT = {"index_put", "index_put_", "_index_put_impl_"}
+_ALONG = {"scatter", "scatter_", "index_copy", "index_copy_"}
+_OF_A_SUM = (
+    "the loss returns a tensor L: the gradient is that of the weighted sum of its elements, sum_i w_i L_i with "
+    "w_i = 1 + frac(0.6180339887 i), i = 0, 1, ... in the order of reshape(-1)"
+)
+
+
+def remarked(code: str, trial: Trial, mismatch: Mismatch) -> Mismatch:
+    """The finding of a rule, with what one more evaluation at its tensors shows.
+
+    Args:
+        code: the rule's.
+        trial: the loss at the case that shows it.
+        mismatch: what was found.
+    """
+    try:
+        if code == "E01" and mismatch.kind == "value":
+            beside = _beside_the_reference(trial, mismatch)
+            instead = computed_instead(trial) if beside is mismatch else ""
+            mismatch = replace(beside, hint=instead) if instead else beside
+        if mismatch.kind == "gradient" and trial.base.output.ndim:
+            mismatch = _with_note(mismatch, _OF_A_SUM)
+        if code in ("G08", "D02") and not mismatch.finite:
+            mismatch = _first_not_finite(trial, mismatch)
+        if mismatch.tensors is None or not code.startswith(("G01", "G02", "E01", "E02", "E05")):
+            return mismatch
+        lost = LostValues()
+        with lost:
+            trial.run({name: tensor.detach().clone() for name, tensor in mismatch.tensors.items()})
+    except (LossRaised, NotApplicable):
+        return mismatch
+    if not lost.places:
+        return mismatch
+    places = ", ".join(dict.fromkeys(lost.places))
+    kept = "where an index comes twice, one value is kept and the others are lost"
+    hint = "add them: x.index_add(0, index, values), scatter_add, or index_put((index,), values, accumulate=True)"
+    return replace(_with_note(mismatch, f"{places}: {kept}"), hint=hint)
+
+
+def _beside_the_reference(trial: Trial, mismatch: Mismatch) -> Mismatch:
+    """Where generic values at sizes that all differ show a factor, or no difference: the reduction, or what is special here."""
+    spec = trial.spec
+    lengths = dict(zip(growable(spec), _PRIMES, strict=False))
+    try:
+        sizes = {k: v for s, n in lengths.items() for k, v in one(spec, s, n).items()}
+        generic = trial.at(resized(spec, trial.case, sizes))
+        came, should = generic.base, generic.of(spec.reference).base
+    except NotApplicable:
+        return mismatch
+    if came.output.ndim or not came.finite or not should.finite or not should.scalar:
+        return mismatch
+    shown = ", ".join(f"{symbol}={size}" for symbol, size in sizes.items())
+    if same_output(came.output, should.output, generic.scale) is None:
+        return _with_note(
+            mismatch, f"with generic values at {shown} the two agree: look at what is special or equal here"
+        )
+    for count in range(1, len(lengths) + 1):
+        for symbols in combinations(lengths, count):
+            product = math.prod(lengths[symbol] for symbol in symbols)
+            for factor, text in ((product, "times"), (1 / product, "divided by")):
+                if math.isclose(came.scalar, should.scalar * factor, rel_tol=1e-6):
+                    more, less = ("sums", "averages") if text == "times" else ("averages", "sums")
+                    axes = " and ".join(symbols)
+                    note = f"at {shown} it is the reference's value {text} {product}"
+                    return replace(_with_note(mismatch, note), hint=f"it {more} over {axes} where the reference {less}")
+    return mismatch
+
+
+def _first_not_finite(trial: Trial, mismatch: Mismatch) -> Mismatch:
+    """Which operation of the forward makes the first number that is not finite; empty where the backward does."""
+    first = FirstOverflow()
+    trial.run({name: tensor.detach().clone() for name, tensor in (mismatch.tensors or {}).items()}, wrt=(), mode=first)
+    if not first.name:
+        return mismatch
+    noted = _with_note(mismatch, f"{first.name} at {first.place} makes the first number that is not finite")
+    if first.name not in _OVERFLOWS:
+        return noted
+    return replace(noted, hint=f"{first.name} overflows: {_OVERFLOWS[first.name]}; or narrow the domain")
+
+
+_OVERFLOWS = {
+    "exp": "subtract the maximum first, or use logsumexp, log_softmax, softplus, sigmoid or expm1 where they fit",
+    "pow": "divide by the largest element first, or work with logarithms",
+}
+
+
+def _with_note(mismatch: Mismatch, note: str) -> Mismatch:
+    return replace(mismatch, note="; ".join(text for text in (mismatch.note, note) if text))
+
+
+class LostValues(Watch):
+    """Records which lines write several numbers to one element and keep one: ``x[i] += y`` where an index comes twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: list[str] = []
+
+    def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
+        name = func.overloadpacket.__name__
+        if (name in _PUT or name in _ALONG) and _loses(name, args, kwargs):
+            self.places.append(f"{name.strip('_')} at {user_line()}")
+        return func(*args, **kwargs)
+
+
+def _loses(name: str, args: Sequence[Any], kwargs: Any) -> bool:
+    adds = (args[3] if len(args) > 3 else kwargs.get("accumulate", False)) if name in _PUT else "reduce" in kwargs
+    values = args[2] if name in _PUT else args[3] if len(args) > 3 else kwargs.get("src")
+    if adds or not isinstance(values, Tensor) or not values.is_floating_point() or values.numel() < 2:
+        return False
+    if name in _PUT:
+        given = [index for index in args[1] if index is not None]
+        if any(index.dtype in (torch.bool, torch.uint8) for index in given):
+            return False
+        written = torch.stack([index.reshape(-1) for index in torch.broadcast_tensors(*given)])
+        return bool(written.shape[1] > torch.unique(written, dim=1).shape[1])
+    positions = args[2].movedim(args[1], 0) if args[2].ndim else args[2].reshape(1)
+    ordered = positions.sort(0).values
+    return bool((ordered[1:] == ordered[:-1]).any())

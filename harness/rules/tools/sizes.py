@@ -1,0 +1,108 @@
+"""Cases of chosen sizes: emptied, grown or filled up, with values from a seed."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from harness.calls.aten.storages import components
+from harness.calls.watch import Calls
+from harness.declare import dims
+from harness.declare.dims import Size
+from harness.declare.spec import LossSpec
+from harness.drawing.case import Case, Recipe
+from harness.errors import DeclarationError, NotApplicable
+
+OPERATIONS = 6000  # of one forward along a long axis: a Python loop over pairs is looked at where it has fewer
+ELEMENTS = 2**21  # of any tensor that it makes: 16 MiB
+
+
+class Effort(Calls):
+    """Counts the operations of a forward, up to `OPERATIONS`, and the elements of the largest tensor that one returns."""
+
+    def __init__(self) -> None:
+        super().__init__(OPERATIONS)
+        self.largest = 1
+
+    def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
+        returned = super()._see(func, args, kwargs)
+        for made in returned if isinstance(returned, (tuple, list)) else (returned,):
+            if isinstance(made, Tensor):
+                self.largest = max([self.largest, *(part.numel() for part in components(made))])
+        return returned
+
+
+def resized(spec: LossSpec, case: Case, sizes: Mapping[str, Size]) -> Case:
+    """The case with some symbols' sizes replaced and generic values in every tensor.
+
+    Raises:
+        NotApplicable: a computed axis (``N-1``) would be shorter than nothing.
+    """
+    recipes = {name: Recipe(seed=zlib.crc32(name.encode()), mode="smooth") for name in spec.tensors}
+    changed = replace(case, sizes={**case.sizes, **sizes}, tensors=recipes, layouts={})
+    for name in spec.tensors:
+        try:
+            changed.shape(spec, name)
+        except DeclarationError as error:
+            raise NotApplicable(f"{name} has no such size: {error}") from error
+    return changed
+
+
+def growable(spec: LossSpec) -> tuple[str, ...]:
+    """Symbols that have no fixed size, in declared order; one that stands for several axes is among them."""
+    return tuple(s for s in (*spec.symbols, *spec.variadic) if s not in spec.fixed_sizes)
+
+
+def uniform(spec: LossSpec, size: int, *, axes: int = 1) -> dict[str, Size]:
+    """Every growable symbol at one size; a variadic one stands for ``axes`` axes of it."""
+    return {s: (size,) * axes if s in spec.variadic else size for s in growable(spec)}
+
+
+def one(spec: LossSpec, symbol: str, size: int) -> dict[str, Size]:
+    """One symbol at a size; a variadic one stands for one axis of it."""
+    return {symbol: (size,) if symbol in spec.variadic else size}
+
+
+def elements(spec: LossSpec, case: Case) -> int:
+    """Number of elements of the largest tensor of a case."""
+    return max((math.prod(case.shape(spec, name)) for name in spec.tensors), default=0)
+
+
+def filled(spec: LossSpec, case: Case, limit: int) -> Case:
+    """The case with all growable symbols at the greatest equal size at which no tensor passes ``limit`` elements."""
+    size, chosen = 2, resized(spec, case, uniform(spec, 2))
+    while growable(spec) and size < limit:
+        larger = resized(spec, case, uniform(spec, size + 1))
+        if elements(spec, larger) > limit:
+            break
+        size, chosen = size + 1, larger
+    return chosen
+
+
+def batch_symbol(spec: LossSpec) -> str:
+    """The symbol of the first axis of the first differentiable input; the length of a list is no batch.
+
+    Raises:
+        NotApplicable: there is none, or its size is fixed.
+    """
+    for name in spec.differentiable[:1]:
+        first = [dim for dim in dims.parse(spec.tensors[name].dims) if dim.symbol not in spec.list_lengths][:1]
+        if first and first[0].symbol is not None and first[0].symbol not in spec.fixed_sizes:
+            return first[0].symbol
+    raise NotApplicable("no batch axis of free size is declared")
+
+
+def repeated_code(spec: LossSpec, case: Case, symbol: str) -> str:
+    """Code of a dict of the ``tensors``, each repeated ``times`` times along a symbol."""
+    label = f"{symbol}.0" if symbol in spec.variadic else symbol
+    parts = []
+    for name, tensor in spec.tensors.items():
+        counts = ["times" if axis == label else "1" for axis in dims.axes(tensor.dims, case.sizes)]
+        grown = f".repeat({', '.join(counts)})" if "times" in counts else ""
+        parts.append(f"{name!r}: tensors[{name!r}]{grown}")
+    return f"{{{', '.join(parts)}}}"

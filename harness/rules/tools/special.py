@@ -1,0 +1,144 @@
+"""Special points of a case: every tensor at every special point of its domain, and tensors that coincide."""
+
+from __future__ import annotations
+
+import math
+import random
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from harness.declare import dims
+from harness.declare.domains import LARGE, Domain
+from harness.declare.spec import LossSpec
+from harness.drawing.case import NEAR, Case, Recipe
+
+NEAR_WAYS = 4  # whether a cancelled difference comes out negative is a toss of a coin for each row
+
+
+def pairs(spec: LossSpec, case: Case) -> list[tuple[str, str]]:
+    """Pairs of floating tensors with the same shape and domain, which may coincide."""
+    found: list[tuple[str, str]] = []
+    names = [name for name, t in spec.tensors.items() if t.domain.kind == "float"]
+    for position, first in enumerate(names):
+        for second in names[position + 1 :]:
+            alike = spec.tensors[first].domain.text == spec.tensors[second].domain.text
+            if alike and spec.tensors[first].dims == spec.tensors[second].dims and 0 not in case.shape(spec, first):
+                found.append((first, second))
+    return found
+
+
+def special_cases(spec: LossSpec, case: Case) -> Iterator[tuple[str, Case]]:
+    """(description, case) for every tensor at every special point, and for every pair that coincides."""
+    for name, tensor in spec.tensors.items():
+        if 0 not in case.shape(spec, name):
+            for point in tensor.domain.special:
+                yield f"{name} at {point!r}", case.with_points({name: point})
+    for first, second in (*pairs(spec, case), *_within(spec, case)):
+        yield f"{second} = {first}", case.with_copy(second, first)
+        if "extremes" in spec.tensors[first].domain.special:
+            yield f"{second} = {first} at 'extremes'", case.with_points({first: "extremes"}).with_copy(second, first)
+
+
+def _within(spec: LossSpec, case: Case) -> Iterator[tuple[str, str]]:
+    """Pairs of which the second may have any values of the first: probabilities that equal their labels."""
+    floating = {name: t for name, t in spec.tensors.items() if t.domain.kind == "float" and not t.domain.structured}
+    for first, one in floating.items():
+        for second, other in floating.items():
+            bounded = math.isfinite(other.domain.low) and math.isfinite(other.domain.high)
+            inside = other.domain.low <= one.domain.low and one.domain.high <= other.domain.high
+            same = one.dims == other.dims and 0 not in case.shape(spec, first)
+            if bounded and inside and same and not other.domain.whole and one.domain.text != other.domain.text:
+                yield first, second
+
+
+def far_cases(spec: LossSpec, case: Case) -> Iterator[tuple[str, Case]]:
+    """(description, case) for every tensor of free values far from the origin and near each other, where spreads cancel."""
+    for name, tensor in spec.tensors.items():
+        count = math.prod(case.shape(spec, name))
+        if tensor.domain.text in ("real()", "logits()") and count > 1:
+            normal = random.Random(zlib.crc32(name.encode())).gauss
+            values = Recipe(values=tuple(LARGE + NEAR * normal(0.0, 1.0) for _ in range(count)))
+            yield (
+                f"{name} with a mean of {LARGE:g} and a spread of {NEAR:g}",
+                replace(case, tensors={**case.tensors, name: values}),
+            )
+
+
+def near_cases(spec: LossSpec, case: Case) -> Iterator[tuple[str, Case]]:
+    """(description, case) for every pair that nearly coincides far from the origin, where differences cancel."""
+    for first, second in pairs(spec, case):
+        points = spec.tensors[first].domain.special
+        moved = case.with_points({first: "large"}) if "large" in points else case
+        for way in range(1, NEAR_WAYS + 1):
+            yield f"{second} near {first}", moved.with_copy(second, first, near=way)
+
+
+def nothing_counts(spec: LossSpec, case: Case, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a slice of what may leave elements out leaves all of them out: all-zero weights, all-ignored labels, all missing.
+
+    There a mean is 0/0, which is a convention (NaN, as torch has it, or 0), not an error.  Labels are left out too where the
+    weights of their classes are zero, and two tensors may leave all out together; one zero among other weights is no such slice.
+    """
+    out = _left_out(spec, case, tensors)
+    axes = {name: dims.axes(spec.tensors[name].dims, case.sizes) for name in out}
+    for name, one in out.items():
+        if _all_of_a_slice(one, range(one.ndim)):
+            return True
+        for other, two in out.items():
+            shared = axes[other]
+            if (
+                name != other
+                and len({*shared}) == len(shared)
+                and all(axes[name].count(label) == 1 for label in shared)
+            ):
+                order = sorted(range(two.ndim), key=lambda axis: axes[name].index(shared[axis]))
+                shape = [size if label in shared else 1 for label, size in zip(axes[name], one.shape, strict=True)]
+                both = one | two.permute(order).reshape(shape)
+                if _all_of_a_slice(both, [axes[name].index(label) for label in shared]):
+                    return True
+    return False
+
+
+def _all_of_a_slice(out: Tensor, axes: Sequence[int]) -> bool:
+    if out.ndim == 0 or not out.numel():
+        return bool(out.all())
+    return any(bool(out.all(dim=axis).any()) for axis in axes)
+
+
+def _left_out(spec: LossSpec, case: Case, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Which elements of each tensor count nothing; only tensors in which some do."""
+    fixed = [name for name in spec.tensors if name not in spec.differentiable]
+    out = {name: _counts_nothing(spec.tensors[name].domain, tensors[name]) for name in fixed}
+    for name in fixed:
+        symbol, labels = spec.tensors[name].domain.symbol, tensors[name]
+        for other in fixed if symbol is not None else ():
+            axes = dims.axes(spec.tensors[other].dims, case.sizes)
+            if axes.count(str(symbol)) == 1 and bool(out[other].any()):
+                of_class = out[other].movedim(axes.index(str(symbol)), 0)
+                of_class = of_class.reshape(len(of_class), -1).all(1)
+                out[name] = out[name] | of_class[labels.long().clamp(0, len(of_class) - 1)]
+    return {name: elements for name, elements in out.items() if bool(elements.any())}
+
+
+def _counts_nothing(domain: Domain, values: Tensor) -> Tensor:
+    if domain.kind == "float" and domain.nan:
+        return values.isnan()
+    if domain.ignore is not None:
+        return values == domain.ignore
+    if domain.removes and domain.low == 0.0 and domain.symbol is None and domain.axis is None:
+        return values == 0  # a row of a simplex counts as one
+    return torch.zeros_like(values, dtype=torch.bool)
+
+
+def with_everything_counted(spec: LossSpec, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, with those of which some elements count nothing replaced by ones that count everything."""
+    counted = dict(tensors)
+    for name, tensor in spec.tensors.items():
+        if name not in spec.differentiable and bool(_counts_nothing(tensor.domain, tensors[name]).any()):
+            zero_counts = tensor.domain.ignore is not None or tensor.domain.nan
+            counted[name] = tensors[name].new_full(tensors[name].shape, 0 if zero_counts else 1)
+    return counted

@@ -1,0 +1,171 @@
+"""Rules about the transforms of `torch.func`: T02.
+
+They load torch's compiler, which takes seconds once in a process; the profile ``quick`` leaves them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.calls.evaluation import LossRaised
+from harness.declare.structures import SPARSE
+from harness.drawing.case import Case, Recipe
+from harness.errors import NotApplicable
+from harness.rules.gradients.second_order import told_of_functions
+from harness.rules.rule import Mismatch, Rule, Severity
+from harness.rules.shapes.broadcasting import first_line
+from harness.rules.tools.compare import same_gradients, same_output
+from harness.rules.trial import Trial, contract
+
+BATCH = 3
+
+
+def gap(trial: Trial) -> Severity | None:
+    """What a missing capability is worth: nobody transforms the reference."""
+    return "note" if trial.is_reference else None
+
+
+def dense(output: Tensor) -> Tensor:
+    """The output as `Trial.output` gives it: sparse ones made dense."""
+    return output if output.layout == torch.strided else output.to_dense()
+
+
+def refuse_sparse(trial: Trial) -> None:
+    """Raise where torch's transforms take no argument as the loss is given it.
+
+    Raises:
+        NotApplicable: one is sparse.
+    """
+    for name, tensor in trial.spec.tensors.items():
+        if tensor.domain.form in SPARSE:
+            raise NotApplicable(f"{name} is sparse, which torch.compile and torch.func take no argument to be")
+
+
+def transforms_give_the_same(trials: Sequence[Trial]) -> Iterator[Mismatch]:
+    """`torch.func.grad` gives autograd's gradient, and `torch.func.vmap` over a batch of inputs the loop's values.
+
+    grad(L)(x) = dL/dx        vmap(L)(x_1, ..., x_k) = (L(x_1), ..., L(x_k))
+    """
+    for trial in trials[:1]:
+        refuse_sparse(trial)
+        if not trial.base.finite:
+            raise NotApplicable("not finite; see G08")
+        found = _functional_gradient(trial) or _batched(trial)
+        if found is not None:
+            yield found
+
+
+def _functional_gradient(trial: Trial) -> Mismatch | None:
+    names, tensors = trial.spec.differentiable, trial.tensors()
+    if not names or not trial.base.connected:
+        return None
+    built = None if set(names) & set(trial.candidate.constructed) else trial.candidate.build(tensors)
+
+    def value(*leaves: Tensor) -> Tensor:
+        given = {**tensors, **dict(zip(names, leaves, strict=True))}
+        return contract(dense(trial.candidate.call(built or trial.candidate.build(given), given)))
+
+    leaves = ", ".join(f"{name!r}" for name in names)
+    code = f"""
+        names = [{leaves}]
+        value = lambda *leaves: total(loss(**{{**tensors, **dict(zip(names, leaves))}}))
+        print(torch.func.grad(value, argnums=tuple(range(len(names))))(*[tensors[n].detach() for n in names]))
+    """
+    try:
+        gradients = torch.func.grad(value, argnums=tuple(range(len(names))))(*[tensors[n] for n in names])
+    except LossRaised as raised:
+        refusal = Mismatch(
+            "torch.func.grad(loss)",
+            first_line(raised.error),
+            "the gradient that backward() gives",
+            error=raised.error,
+            aspect="grad raises",
+            severity=gap(trial),
+            tensors=tensors,
+            code=code,
+            hint="let the loss detach or edit nothing in place",
+        )
+        return told_of_functions(trial, "T02", refusal)
+    came = dict(zip(names, gradients, strict=True))
+    found = same_gradients(came, trial.base.gradients, tensors, trial, trial.scale)
+    return (
+        None
+        if found is None
+        else replace(found, where=f"{found.where} by torch.func.grad", aspect="grad", tensors=tensors, code=code)
+    )
+
+
+def _batched(trial: Trial) -> Mismatch | None:
+    """What differs when several draws of the inputs are given at once, by vmap."""
+    called = [n for n, t in trial.spec.inputs.items() if n in trial.candidate.called and not t.number]
+    if not called:
+        return None
+    cases = [_redrawn(trial, called, draw) for draw in range(BATCH)]
+    drawn = [trial.at(case).tensors() for case in cases]
+    should = [trial.output(tensors).detach() for tensors in drawn]
+    tensors = trial.tensors()
+    built = trial.candidate.build(tensors)
+
+    def one(*inputs: Tensor) -> Any:
+        return dense(trial.candidate.call(built, {**tensors, **dict(zip(called, inputs, strict=True))}))
+
+    stacked = [torch.stack([given[name] for given in drawn]) for name in called]
+    shown = dict(zip(called, stacked, strict=True))
+    listed = ", ".join(f"{name!r}" for name in called)
+    code = f"""
+        names = [{listed}]
+        one = lambda *inputs: loss(**{{**tensors, **dict(zip(names, inputs))}})
+        scaled = lambda t, k: t.detach() * (1 - k / 10) if t.is_floating_point() else t
+        draws = [[scaled(tensors[n], k) for n in names] for k in range({BATCH})]
+        print(torch.stack([one(*draw) for draw in draws]))
+        print(torch.func.vmap(one, randomness="same")(*[torch.stack(drawn) for drawn in zip(*draws)]))
+    """
+    where = f"torch.func.vmap(loss) over {BATCH} draws of {' and '.join(shown)}"
+    try:
+        came = torch.func.vmap(one, randomness="same")(*stacked)
+    except LossRaised as raised:
+        refusal = Mismatch(
+            where,
+            first_line(raised.error),
+            "a batch of losses",
+            error=raised.error,
+            aspect="vmap raises",
+            severity=gap(trial),
+            tensors=tensors,
+            code=code,
+            hint="no shapes and branches that depend on values: torch.where and masks instead of boolean indexing, .item() and `if tensor:`",
+        )
+        return told_of_functions(trial, "T02", refusal)
+    for each, value, case in zip(came, should, cases, strict=True):
+        found = same_output(each, value, trial.at(case).scale) if bool(value.isfinite().all()) else None
+        if found is not None:
+            return replace(found, where=f"{found.where} of {where}", aspect="vmap", tensors=tensors, code=code)
+    return None
+
+
+def _redrawn(trial: Trial, names: Sequence[str], draw: int) -> Case:
+    recipes = {name: Recipe(seed=101 + 7919 * draw + k) for k, name in enumerate(names)}
+    return replace(trial.case, tensors={**trial.case.tensors, **recipes})
+
+
+RULES = (
+    Rule(
+        code="T02",
+        title="torch.func.grad and vmap give the same",
+        group="transforms",
+        severity="warning",
+        check_all=transforms_give_the_same,
+        regimes={"distinct": 1},
+        smooth=True,
+        compiles=True,
+        why="Per-sample gradients, Hessians and ensembles transform the loss; one that reads values or edits in place cannot be.",
+        example="return errors[mask].mean()      # how many elements there are depends on values",
+        mend="Masks instead of indexing, new tensors instead of edits, setup_context in a custom Function.",
+        source="PyTorch, 'torch.func', UX limitations; pytorch/functorch#257.",
+    ),
+)

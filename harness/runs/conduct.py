@@ -1,0 +1,176 @@
+"""Runs one job to its end, however often its process dies, and says what became of every rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.isolation import events
+from harness.isolation.events import Ended
+from harness.isolation.limits import Limits
+from harness.isolation.sandbox import Isolation
+from harness.report.rule_texts import rule_text
+from harness.results.schema import CRASHED, FindingRecord, LossRecord, OutcomeRecord, loss_dumps
+from harness.runs.job import LOADING, VERIFY, Job
+
+Keep = Callable[[dict[str, Any]], None]  # a result, as JSON types
+
+DEATHS = 3  # processes that one job may lose before what is left of it is given up
+_DESCRIBE_S = 60.0
+
+
+class ProcessLost(Exception):
+    """What watches a process is gone, so that nothing is known of the loss: the job is to be handed out again."""
+
+
+@dataclass(frozen=True)
+class Conducted:
+    """How a job went beyond its results: why steps that belong to no rule came to nothing; empty where none did."""
+
+    lost: str = ""
+
+
+def conduct(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], None]) -> Conducted:
+    """Run a job, keep its results as they come, and report what its process does not survive.
+
+    A rule whose check ends the process is reported as crashed or timed out, with the last input; the rules after it run in
+    a new one.  So do those after a rule that has lost the device, which the process itself has reported.  After `DEATHS`
+    processes, or one that cannot even load the loss, what is left is reported as not run.
+
+    Args:
+        sandbox: where processes come from.
+        job: what to do.
+        keep: takes each result.
+        begin: is told each step.
+    """
+    if job.kind != VERIFY:
+        return _measure(sandbox, job, keep, begin)
+    for _ in range(DEATHS):
+        ended, left = _round(sandbox, job, keep, begin)
+        if ended.ok and left.codes:
+            job = left
+            continue
+        if ended.ok:
+            return Conducted()
+        if not left.codes:
+            return Conducted(f"looking for laws to declare ended: {_reason(ended)}" if job.suggests else "")
+        if ended.step == LOADING:
+            return _give_up(left, ended, f"loading the loss ended: {_reason(ended)}", keep)
+        if ended.step not in left.codes:  # between two checks
+            ended = replace(ended, step=left.codes[0])
+        _report(sandbox, left, ended, keep)
+        job = left.without({ended.step})
+        if not job.codes and not job.suggests:
+            return Conducted()
+    return _leave(job, job.codes, f"not run, after {DEATHS} processes had ended", keep)
+
+
+def _round(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], None]) -> tuple[Ended, Job]:
+    """One process: (how it ended, what is left to do)."""
+    done: set[str] = set()
+
+    def keep_outcome(result: dict[str, Any]) -> None:
+        keep(result)
+        if result["is_outcome"]:
+            done.add(result["step"])
+
+    ended = _process(sandbox, "verify", job, keep_outcome, begin)
+    return ended, job.without(done)
+
+
+def _process(sandbox: Isolation, function: str, job: Job, keep: Keep, begin: Callable[[str], None]) -> Ended:
+    """Perform a job in one process.
+
+    Raises:
+        ProcessLost: nobody can say how it ended.
+    """
+
+    def hear(kind: str, data: Any) -> None:
+        (begin if kind == "step" else keep)(data)
+
+    ended = sandbox.run(f"harness.runs.perform:{function}", job.payload(), job.limits, hear)
+    if ended.how == events.LOST:
+        raise ProcessLost(ended.reason)
+    return ended
+
+
+def _report(sandbox: Isolation, job: Job, ended: Ended, keep: Keep) -> None:
+    """The rule that was being checked, as an outcome and a finding that can be replayed."""
+    told = {
+        "targets": list(job.targets),
+        "loss": job.loss,
+        "implementation": job.implementation,
+        "code": ended.step,
+        "device": job.device,
+        "profile": job.request["profile"],
+        "seed": job.request["seed"],
+        "status": "timed out" if ended.how == events.TIMED_OUT else "crashed",
+        "reason": _reason(ended),
+        "case": ended.note,
+        "output": ended.output,
+    }
+    heard: list[dict[str, Any]] = []
+
+    def hear(kind: str, data: Any) -> None:
+        if kind == "result":
+            heard.append(data)
+
+    for case in (ended.note, None):  # what makes the input may be what ended the process
+        if sandbox.run("harness.runs.perform:stopped", told | {"case": case}, Limits(_DESCRIBE_S), hear).ok and heard:
+            keep(heard[0])
+            return
+    keep(came_to_nothing(job, ended.step, _reason(ended), ended.output))
+
+
+def _give_up(job: Job, ended: Ended, reason: str, keep: Keep) -> Conducted:
+    """The first rule that is left is reported, the others were never tried."""
+    first, *others = job.codes
+    keep(came_to_nothing(job, first, reason, ended.output))
+    return _leave(job, others, f"not run: {reason}", keep)
+
+
+def _leave(job: Job, codes: Sequence[str], reason: str, keep: Keep) -> Conducted:
+    """Rules that are not tried any more, and what would come after them."""
+    for code in codes:
+        outcome = OutcomeRecord(job.implementation, code, job.device, "skipped", 0, reason)
+        record = LossRecord(job.loss, "", "", (job.implementation,), outcomes=(outcome,))
+        keep({"step": code, "record": loss_dumps(record), "failures": {}, "is_outcome": True})
+    return Conducted("looking for laws to declare did not run" if job.suggests else "")
+
+
+def came_to_nothing(job: Job, code: str, reason: str, output: str = "") -> dict[str, Any]:
+    """A rule that came to nothing, told without the loss: it cannot even be loaded, or not often enough."""
+    crashed = rule_text(CRASHED)
+    message = f"{job.loss} / {job.implementation} / {crashed.code} {crashed.title} / {job.device}\n  {code} = {reason}, but should be checked to its end"
+    finding = FindingRecord(
+        implementation=job.implementation,
+        rule=crashed.code,
+        title=crashed.title,
+        severity=crashed.severity,
+        device=job.device,
+        message=message,
+        reproduction="",
+        hint="",
+        evidence={"aspect": code, "came": reason, "output": output},
+        case=None,
+        failure="",
+    )
+    record = LossRecord(
+        job.loss,
+        "",
+        "",
+        (job.implementation,),
+        outcomes=(OutcomeRecord(job.implementation, code, job.device, "crashed", 0, reason),),
+        findings=(finding,),
+    )
+    return {"step": code, "record": loss_dumps(record), "failures": {}, "is_outcome": True}
+
+
+def _measure(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], None]) -> Conducted:
+    ended = _process(sandbox, "measure", job, keep, begin)
+    return Conducted("" if ended.ok else f"timing it ended: {_reason(ended)}")
+
+
+def _reason(ended: Ended) -> str:
+    return ended.how if not ended.reason else f"{ended.how}: {ended.reason}"

@@ -1,0 +1,303 @@
+"""Plans jobs, hands them out, and keeps what they find; no code of the user's runs in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.errors import DeclarationError, HarnessError, TargetError
+from harness.judging.baseline import marked
+from harness.results.schema import FindingRecord, LossRecord, loss_dumps, loss_loads
+from harness.runs import records
+from harness.runs.conduct import came_to_nothing
+from harness.runs.executors import Carried, Workshop
+from harness.runs.job import LOADING, MEASURE, SUGGESTIONS, VERIFY, Job
+from harness.runs.ledger import UNSEEN, Ledger, Planned, Request, check_step, timing_step
+from harness.runs.observer import Observer, Step
+
+_STARTING_S, _COMPILING_S = 120.0, 900.0
+TRIES = 5  # how often a job is handed out whose worker is lost
+_LOOK_S = 0.2  # how often an interrupt is looked for
+_KINDS = {kind.__name__: kind for kind in (HarnessError, DeclarationError, TargetError)}
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What a job may take.
+
+    Args:
+        step_s: seconds for one check.
+        memory_bytes: for a job.
+    """
+
+    step_s: float | None = None
+    memory_bytes: int | None = None
+
+
+class Driver(Ledger):
+    """One run over the losses that some targets name, all of which run elsewhere.
+
+    Args:
+        targets: where the losses are.
+        request: what is asked for.
+        workshop: carries out the jobs.
+        allowed: what each of them may take.
+
+    Raises:
+        HarnessError: what the targets or the request say cannot be understood.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[str],
+        request: Request,
+        workshop: Workshop,
+        *,
+        allowed: Allowed | None = None,
+    ) -> None:
+        self.targets = tuple(targets)
+        self.workshop = workshop
+        self.allowed = allowed or Allowed()
+        self.journal = Memory()  # a `harness.runs.journal.Journal` remembers
+        told = _plan(workshop, self.targets, request, self.allowed.step_s)
+        self.warnings: tuple[str, ...] = tuple(told["warnings"])
+        self.code: str = told["code"]
+        super().__init__([Planned.from_json(plan) for plan in told["plans"]], request, absent=told["absent"])
+        self.environment |= told["environment"]
+        self._lock = threading.Lock()
+        self._asked = request.to_json()
+        self._planned_for = {plan.name: plan for plan in self.plans}
+        self._news: queue.SimpleQueue[Step | tuple[str, list[FindingRecord]]] = queue.SimpleQueue()
+        self._results: dict[tuple[str, str, str, str], list[LossRecord]] = {}
+        self._measured: dict[str, list[LossRecord]] = {}
+        self._refused: dict[str, str] = {}
+        self._begun: dict[str, float] = {}
+
+    def parts(self, plan: Planned) -> list[LossRecord]:
+        """What is known of one loss, in the order of the plan, whichever job was done first."""
+        with self._lock:
+            ordered = [plan.record]
+            for device in self.request.devices:
+                for implementation, code in plan.checks:
+                    ordered += self._results.get((plan.name, device, implementation, code), [])
+            for device in self.request.devices:
+                for implementation in plan.record.implementations:
+                    ordered += self._results.get((plan.name, device, implementation, SUGGESTIONS), [])
+            return ordered + self._measured.get(plan.name, [])
+
+    def verify(self, observer: Observer = UNSEEN) -> None:
+        """See `Ledger`."""
+        self.is_verified = True
+        for plan in self.plans:
+            self._skip_absent(plan)
+        self._carry_out([job for plan in self.plans for job in self._jobs(plan)], observer)
+
+    def _skip_absent(self, plan: Planned) -> None:
+        for device, reason in self.absent.items():
+            for implementation, code in plan.checks:
+                record = records.skipped(plan.record, implementation, code, device, reason)
+                self._results[plan.name, device, implementation, code] = [record]
+
+    def _jobs(self, plan: Planned) -> Iterator[Job]:
+        for device in self.request.devices:
+            for implementation in plan.record.implementations if device not in self.absent else ():
+                codes = tuple(code for name, code in plan.checks if name == implementation)
+                is_latest = (implementation, device) == (plan.record.implementations[-1], self.present)
+                yield self._job(
+                    VERIFY, plan, implementation, device, codes, suggests=is_latest and self.request.codes is None
+                )
+
+    def _job(
+        self,
+        kind: str,
+        plan: Planned,
+        implementation: str,
+        device: str,
+        codes: tuple[str, ...],
+        *,
+        suggests: bool = False,
+        verified: str = "",
+        step_s: float | None = None,
+    ) -> Job:
+        return Job(
+            kind=kind,
+            targets=self.targets,
+            loss=plan.name,
+            implementation=implementation,
+            device=device,
+            codes=codes,
+            suggests=suggests,
+            request=self._asked,
+            verified=verified,
+            step_s=step_s or self.allowed.step_s,
+            memory_bytes=self.allowed.memory_bytes if device == "cpu" else None,
+        )
+
+    def _recalled(self, job: Job) -> bool:
+        """Whether a job was done by an earlier run, whose results are then kept."""
+        carried = self.journal.recall(job)
+        if carried is None:
+            return False
+        for result in carried.results:
+            self._keep(job, result)
+        self._lost(job, carried.lost)
+        return True
+
+    def _carry_out(self, jobs: Sequence[Job], observer: Observer) -> None:
+        """Hand out the jobs that no earlier run has done; one whose worker is lost is handed out again."""
+        new = [job for job in jobs if not self._recalled(job)]
+        waiting: dict[Future[Carried], tuple[Job, int, float]] = {}
+        ended: queue.SimpleQueue[Future[Carried]] = queue.SimpleQueue()
+
+        def hand_out(job: Job, tries: int) -> None:
+            future = self.workshop.submit(
+                job, lambda result: self._keep(job, result), lambda step: self._begin(job, step)
+            )
+            waiting[future] = (job, tries, time.perf_counter())
+            future.add_done_callback(ended.put)
+
+        try:
+            for job in new:
+                hand_out(job, 1)
+                while not ended.empty():  # what an executor has done by now is not held until all are handed out
+                    self._take(ended.get(), waiting, hand_out)
+            while waiting:
+                self._show(observer)
+                with contextlib.suppress(queue.Empty):
+                    # Not `concurrent.futures.wait`, which looks at every job each time that one is done.
+                    self._take(ended.get(timeout=_LOOK_S), waiting, hand_out)
+            self._show(observer)
+        except BaseException:  # an interrupt, most likely: what runs is not waited for
+            self.workshop.close()
+            raise
+
+    def _take(
+        self,
+        future: Future[Carried],
+        waiting: dict[Future[Carried], tuple[Job, int, float]],
+        hand_out: Callable[[Job, int], None],
+    ) -> None:
+        job, tries, started = waiting.pop(future)
+        error = future.exception()
+        if isinstance(error, HarnessError):  # no other try would go better
+            raise error
+        if error is not None and tries < TRIES:
+            hand_out(job, tries + 1)
+            return
+        carried = future.result() if error is None else self._give_up(job, error)
+        self.journal.remember(job, carried)
+        self._lost(job, carried.lost)
+        name = f"{'verify' if job.kind == VERIFY else 'benchmark'} {job.loss}"
+        begun = self._begun.pop(job.key, started)  # it may have waited long for its turn
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begun
+
+    def _show(self, observer: Observer) -> None:
+        """What threads have told goes to the observer in this one, which alone may be interrupted."""
+        while not self._news.empty():
+            news = self._news.get()
+            if isinstance(news, Step):
+                observer.begin(news)
+            else:
+                observer.found(*news)
+
+    def _give_up(self, job: Job, error: BaseException) -> Carried:
+        reason = f"its worker was lost {TRIES} times: {type(error).__name__}: {error}"
+        results = [came_to_nothing(job, code, reason) for code in job.codes]
+        for result in results:
+            self._keep(job, result)
+        return Carried(tuple(results), "" if job.codes else reason)
+
+    def _begin(self, job: Job, step: str) -> None:
+        self._begun.setdefault(job.key, time.perf_counter())
+        if job.kind == VERIFY and step not in (LOADING, SUGGESTIONS):
+            self._news.put(check_step(job.loss, job.implementation, step))
+
+    def _keep(self, job: Job, result: Mapping[str, Any]) -> None:
+        if "record" not in result:
+            self._keep_measured(job, result)
+            return
+        plan = self._planned_for[job.loss]
+        record = loss_loads(result["record"])
+        named = replace(plan.record, implementations=record.implementations)
+        record = replace(
+            record, **{name: getattr(named, name) for name in ("target", "reference", "sources", "description")}
+        )
+        with self._lock:
+            self.failures |= result["failures"]
+            if job.kind == MEASURE:
+                self._measured.setdefault(job.loss, []).append(record)
+            else:
+                key = (job.loss, job.device, job.implementation, result["step"])
+                self._results.setdefault(key, []).append(record)
+            found = [finding for finding in marked(record, self.request.baseline).findings if not finding.accepted]
+            if found:
+                self._news.put((job.loss, found))
+
+    def _keep_measured(self, job: Job, result: Mapping[str, Any]) -> None:
+        import pandas as pd
+
+        with self._lock:
+            if "refused" in result:
+                self._refused[job.loss] = result["refused"]
+                return
+            self.frames += [pd.read_json(io.StringIO(frame), orient="split", dtype=False) for frame in result["frames"]]
+            self.environment |= {name: value for name, value in result["environment"].items() if name == "timing"}
+
+    def _lost(self, job: Job, reason: str) -> None:
+        """Say what came to nothing beside the rules, which have outcomes of their own."""
+        if not reason:
+            return
+        plan = self._planned_for[job.loss]
+        note = replace(plan.record, notes=(f"{job.implementation or job.loss} on {job.device}: {reason}",))
+        with self._lock:
+            if job.kind == MEASURE:
+                names, devices = plan.record.implementations, self.request.devices
+                failed = [records.untimed(plan.record, name, devices, reason, status="failed") for name in names]
+                self._measured.setdefault(job.loss, []).extend([*failed, note])
+            else:
+                self._results.setdefault((job.loss, job.device, job.implementation, SUGGESTIONS), []).append(note)
+
+    def benchmark(self, observer: Observer = UNSEEN) -> None:
+        """See `Ledger`; one loss at a time, for two would disturb each other."""
+        self.untimed = {plan.name for plan in self.plans}
+        for plan in self.plans:
+            observer.begin(timing_step(plan, self.request))
+            device = self.present
+            job = self._job(
+                MEASURE, plan, "", device, (), verified=loss_dumps(self.known(plan)), step_s=self._longest()
+            )
+            self._carry_out([job], observer)
+            self.untimed.discard(plan.name)
+        if self._refused and len(self._refused) == len(self.plans):
+            raise HarnessError(next(iter(self._refused.values())))
+
+    def _longest(self) -> float:
+        """The timing ends itself at its budget; beyond twice that, and what starting and a compiler take, it hangs."""
+        return 2 * self.request.budget_s + (_COMPILING_S if self.request.compiled else _STARTING_S)
+
+
+class Memory:
+    """Remembers nothing; see `harness.runs.journal` for what does."""
+
+    def recall(self, job: Job) -> Carried | None:
+        """What came of a job in an earlier run, if it was done."""
+
+    def remember(self, job: Job, carried: Carried) -> None:
+        """Keep what came of a job."""
+
+
+def _plan(workshop: Workshop, targets: Sequence[str], request: Request, step_s: float | None) -> dict[str, Any]:
+    told, reason = workshop.call("plan", {"targets": list(targets), "request": request.to_json(), "step_s": step_s})
+    if told is None:
+        raise TargetError(f"targets {list(targets)}: loading them ended the process, {reason}")
+    if "refused" in told:
+        raise _KINDS.get(told["kind"], HarnessError)(told["refused"])
+    found: dict[str, Any] = told
+    return found

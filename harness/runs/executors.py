@@ -1,0 +1,252 @@
+"""Where jobs run: beside this process, in any executor of the standard library's kind, or on a dask cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Protocol
+
+from harness.isolation.events import Ended
+from harness.isolation.limits import Limits
+from harness.isolation.sandbox import Hear, Here, Isolation, Sandbox, unheard
+from harness.runs import arrival
+from harness.runs.conduct import Conducted, Keep, ProcessLost, conduct
+from harness.runs.job import LOADING, VERIFY, Job
+from harness.runs.preload import COMPILER, PRELOAD, TIMING
+
+Begin = Callable[[str], None]
+
+_AGAIN_S = 0.1
+
+
+@dataclass(frozen=True)
+class _Leased:
+    """Isolation until it is taken back: a job whose process was ended then asks for no other.
+
+    Args:
+        isolation: that is lent.
+        ended: set when it is taken back.
+        folder: working directory of what runs; by default that of this process.
+    """
+
+    isolation: Isolation
+    ended: threading.Event = field(default_factory=threading.Event)
+    folder: str | None = None
+
+    def run(
+        self,
+        function: str,
+        payload: Any,
+        limits: Limits | None = None,
+        hear: Hear = unheard,
+        *,
+        folder: str | None = None,
+    ) -> Ended:
+        """See `Isolation`."""
+        if self.ended.is_set():
+            raise ProcessLost("the run has ended")
+        return self.isolation.run(function, payload, limits, hear, folder=folder or self.folder)
+
+    def stop(self) -> None:
+        """See `Isolation`."""
+        self.isolation.stop()
+
+    def close(self) -> None:
+        """See `Isolation`."""
+        self.isolation.close()
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What came of one job: its results in their order, and why some steps came to nothing."""
+
+    results: tuple[dict[str, Any], ...]
+    lost: str
+
+
+class Workshop(Protocol):
+    """Whoever carries out jobs."""
+
+    def submit(self, job: Job, keep: Keep, begin: Begin) -> Future[Carried]:
+        """Carry out a job; ``keep`` and ``begin`` may be called from any thread, or never."""
+
+    def call(self, function: str, payload: dict[str, Any]) -> tuple[Any, str]:
+        """(the result of a short function of `harness.runs.perform`, or why there is none)."""
+
+    def close(self) -> None:
+        """End what runs, and take no more."""
+
+
+def isolation() -> Isolation:
+    """Processes of their own where this system can fork; else this one."""
+    return Sandbox((*PRELOAD, *COMPILER, *TIMING)) if hasattr(os, "fork") else Here()
+
+
+class Local:
+    """Jobs beside this process: a thread for each that runs, which only waits for the process that does it.
+
+    Args:
+        workers: how many at a time.
+        box: where they run; one of its own by default.
+    """
+
+    def __init__(self, workers: int, box: Isolation | None = None) -> None:
+        self._is_own = box is None
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+        self._running: set[Future[Carried]] = set()
+        self._isolation = isolation() if box is None else box
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="job")
+
+    def submit(self, job: Job, keep: Keep, begin: Begin) -> Future[Carried]:
+        """See `Workshop`."""
+        leased = _Leased(self._isolation, self._closed)
+        running = self._threads.submit(_carried, leased, job, keep, begin)
+        with self._lock:
+            self._running.add(running)
+        running.add_done_callback(self._forget)
+        return running
+
+    def _forget(self, done: Future[Carried]) -> None:
+        with self._lock:
+            self._running.discard(done)
+
+    def call(self, function: str, payload: dict[str, Any]) -> tuple[Any, str]:
+        """See `Workshop`."""
+        return called(self._isolation, function, payload)
+
+    def close(self) -> None:
+        """See `Workshop`."""
+        self._closed.set()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        while True:  # a job may be about to start its process when the others are ended
+            with self._lock:
+                left = set(self._running)
+            if not left:
+                break
+            self._isolation.stop()
+            wait(left, timeout=_AGAIN_S)
+        self._threads.shutdown(wait=True)
+        if self._is_own:
+            self._isolation.close()
+
+    def __enter__(self) -> Local:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Remote:
+    """Jobs in any `concurrent.futures.Executor`, in this machine or another: what it is given and gives back is text.
+
+    The workers must have the same versions, and files that targets name under the same path; else a future holds a
+    `harness.runs.arrival.WorkerError`, which ends the run.
+
+    Args:
+        executor: for jobs of a device; asked anew for each.
+        close: what ends it.
+    """
+
+    def __init__(self, executor: Callable[[str], Executor], close: Callable[[], None]) -> None:
+        self._executor = executor
+        self._close = close
+        self._origin = arrival.origin()
+
+    def submit(self, job: Job, keep: Keep, begin: Begin) -> Future[Carried]:
+        """See `Workshop`; results come when the job is done."""
+        told: Future[Carried] = Future()
+        # What times a loss does so on all devices.
+        device = job.device if job.kind == VERIFY else _neediest(job.request["devices"])
+        running = self._executor(device).submit(arrival.carry_out, job.dumps(), self._origin)
+
+        def finish(done: Future[str]) -> None:
+            if not told.set_running_or_notify_cancel():
+                return
+            try:
+                data = json.loads(done.result())
+            except BaseException as error:
+                told.set_exception(error)
+                return
+            for result in data["results"]:
+                keep(result)
+            told.set_result(Carried(tuple(data["results"]), data["lost"]))
+
+        running.add_done_callback(finish)
+        return told
+
+    def call(self, function: str, payload: dict[str, Any]) -> tuple[Any, str]:
+        """See `Workshop`."""
+        # Which devices are there is said by a worker that has them.
+        device = _neediest(payload.get("request", {}).get("devices", ()))
+        told = self._executor(device).submit(arrival.call, function, payload, self._origin).result()
+        answer: tuple[Any, str] = tuple(json.loads(told))
+        return answer
+
+    def close(self) -> None:
+        """See `Workshop`."""
+        self._close()
+
+
+def _carried(isolation: Isolation, job: Job, keep: Keep, begin: Begin) -> Carried:
+    results: list[dict[str, Any]] = []
+
+    def both(result: dict[str, Any]) -> None:
+        results.append(result)
+        keep(result)
+
+    conducted: Conducted = conduct(isolation, job, both, begin)
+    return Carried(tuple(results), conducted.lost)
+
+
+_SHORT_S = 300.0  # a target whose import never ends must end too
+
+
+def called(
+    isolation: Isolation, function: str, payload: dict[str, Any], limits: Limits | None = None
+) -> tuple[Any, str]:
+    """Run a short function apart: (its result, or why there is none); ``step_s`` in its payload is the limit of a step."""
+    heard: list[Any] = []
+    ended = isolation.run(
+        f"harness.runs.perform:{function}",
+        payload,
+        limits or Limits(step_s=payload.get("step_s") or _SHORT_S),
+        hear=lambda kind, data: heard.append(data) if kind == "result" else None,
+    )
+    at = f", at {ended.step}" if ended.step not in ("", LOADING) else ""
+    reason = "" if ended.ok else f"{ended.how}: {ended.reason}{at}" + (f"\n{ended.output}" if ended.output else "")
+    return (heard[-1] if heard else None), reason
+
+
+def _neediest(devices: Sequence[str]) -> str:
+    return next((device for device in devices if device != "cpu"), "cpu")
+
+
+_there: dict[int, Isolation] = {}  # by process: a fork of it has none yet
+_starting = threading.Lock()
+
+
+def carry_out(text: str, folder: str) -> str:
+    """Carry out a job wherever this is called; its process is a child of a process that serves all jobs of this one."""
+    job = Job.loads(text)
+    carried = _carried(_Leased(_own(), folder=folder), job, lambda result: None, lambda step: None)
+    return json.dumps({"results": list(carried.results), "lost": carried.lost})
+
+
+def call_there(function: str, payload: dict[str, Any], folder: str) -> str:
+    """Call a short function wherever this is called."""
+    return json.dumps(called(_Leased(_own(), folder=folder), function, payload))
+
+
+def _own() -> Isolation:
+    with _starting:
+        if os.getpid() not in _there:
+            _there[os.getpid()] = isolation()
+        return _there[os.getpid()]

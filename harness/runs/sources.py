@@ -1,0 +1,95 @@
+"""Where losses are defined and what they say of themselves, for reports that point at a line."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.results.schema import SourceRecord
+
+if TYPE_CHECKING:
+    from harness.declare.spec import LossSpec
+
+
+def located(spec: LossSpec) -> tuple[SourceRecord, ...]:
+    """The declaration and every implementation whose source can be found, in that order."""
+    found = [_record("", spec.source.file, spec.source.line, 1)]
+    for name, implementation in spec.implementations.items():
+        place = _place(implementation)
+        found += [] if place is None else [_record(name, *place)]
+    return tuple(found)
+
+
+def described(spec: LossSpec) -> str:
+    """The formula, else the first paragraph of the first docstring of an implementation, in one line; empty where none is."""
+    for implementation in spec.implementations.values():
+        if getattr(implementation, "is_formula", False):
+            return str(getattr(implementation, "text", ""))
+    for implementation in spec.implementations.values():
+        defined = _defined(implementation)
+        text = inspect.cleandoc(getattr(defined, "__doc__", None) or "") if _has_source(defined) else ""
+        if text:
+            return " ".join(text.partition("\n\n")[0].split())
+    return ""
+
+
+def code_digest(specs: Iterable[LossSpec]) -> str:
+    """Names the text of all files in which these losses are declared and defined: another one where any has changed."""
+    places = {spec.source.file for spec in specs}
+    places |= {place[0] for spec in specs for i in spec.implementations.values() if (place := _place(i)) is not None}
+    found = hashlib.sha256()
+    for file in sorted(places):
+        path = Path(file)
+        found.update(path.read_bytes() if path.is_file() else file.encode())
+    return found.hexdigest()[:16]
+
+
+def _defined(implementation: Callable[..., Any]) -> Any:
+    """The class or function that a reader would open."""
+    while isinstance(implementation, functools.partial):
+        implementation = implementation.func
+    unwrapped = inspect.unwrap(implementation)
+    if inspect.isclass(unwrapped) or inspect.isroutine(unwrapped):
+        return unwrapped
+    return type(unwrapped)
+
+
+def _has_source(defined: Any) -> bool:
+    return inspect.isclass(defined) or inspect.isfunction(defined) or inspect.ismethod(defined)
+
+
+def _place(implementation: Callable[..., Any]) -> tuple[str, int, int] | None:
+    if getattr(implementation, "is_formula", False):
+        return None  # it stands in the declaration
+    return _defined_at(_defined(implementation))
+
+
+@functools.lru_cache(maxsize=256)
+def _defined_at(defined: Any) -> tuple[str, int, int] | None:
+    """File, line and column, which count from 1; every check of a loss asks, and each time its file would be read up to there."""
+    try:
+        file = inspect.getsourcefile(defined)
+        lines, line = inspect.getsourcelines(defined)
+    except (OSError, TypeError):
+        return None  # a builtin, or code that no file holds
+    return None if file is None else (file, max(line, 1), len(lines[0]) - len(lines[0].lstrip()) + 1)
+
+
+def _record(implementation: str, file: str, line: int, column: int) -> SourceRecord:
+    path, here = Path(file), Path.cwd()
+    if not any(path.is_relative_to(folder) for folder in _installed()) and path.is_relative_to(here):
+        return SourceRecord(implementation, path.relative_to(here).as_posix(), line, True, column)
+    roots = [folder for folder in (*_installed(), *map(Path, sys.path)) if path.is_relative_to(folder)]
+    deepest = max(roots, key=lambda folder: len(folder.parts), default=path.parent)
+    return SourceRecord(implementation, path.relative_to(deepest).as_posix(), line, False, column)
+
+
+@functools.cache
+def _installed() -> tuple[Path, ...]:
+    return tuple(Path(sysconfig.get_path(name)) for name in ("purelib", "platlib", "stdlib"))

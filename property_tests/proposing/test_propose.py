@@ -1,0 +1,247 @@
+"""Proposed declarations: most losses run under them as they are, and what cannot be proposed is said with what to write."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+import torch
+from fake_time import AMPLE_S
+from torch.nn import functional as F
+
+from harness.checking.verify import verify
+from harness.proposing import docs, knowledge
+from harness.proposing.calls import SlowCallError, limited, picked
+from harness.proposing.proposal import Proposal
+from harness.proposing.propose import UnproposableError, propose, specified
+from property_tests.tools import proposals
+
+FLOOR = 0.92
+# What every declaration must fit; the whole battery is `python -m property_tests.tools.proposals`.
+RULES = ("B01", "B02", "D01", "G01")
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search ends by its number of trials, however long a slow machine takes for them."""
+    monkeypatch.setattr("harness.proposing.search.MOST_S", AMPLE_S)
+    monkeypatch.setattr("harness.proposing.calls.CALL_S", AMPLE_S)
+
+
+def test_most_losses_run_under_their_proposed_declaration() -> None:
+    own = {
+        name: loss for name, loss in proposals.own_losses().items() if not name.startswith("naive")
+    }  # loops take long
+    everything = {**proposals.losses_of_torch(), **own}
+    rows = [proposals.measured(name, loss, RULES, with_laws=False) for name, loss in everything.items()]
+    failed = {row.name: row.problem or row.errors for row in rows if not row.ok}
+    assert len(rows) >= 45
+    assert len(rows) - len(failed) >= FLOOR * len(rows), failed
+
+
+def texts(proposal: Proposal) -> dict[str, str]:
+    return {decision.name: decision.text for decision in proposal.decisions}
+
+
+def bare_masked(pred, target, mask):
+    return ((pred - target).abs() * mask).sum() / mask.sum().clamp(min=1)
+
+
+def bare_graph(z, adj):
+    return (adj * torch.cdist(z, z)).sum()
+
+
+def bare_classes(scores, y, num_classes):
+    return F.cross_entropy(scores, y) + 0 * F.one_hot(y, num_classes).sum()
+
+
+def bare_dictionary(logits, labels):
+    return {"accuracy": torch.tensor(1.0), "loss": F.binary_cross_entropy_with_logits(logits, labels)}
+
+
+def test_names_and_trial_calls_decide_where_nothing_else_is_said() -> None:
+    assert texts(propose("masked", bare_masked, with_laws=False)) == {
+        "pred": "B D",
+        "target": "B D",
+        "mask": "B D boolean",
+    }
+    assert texts(propose("graph", bare_graph, with_laws=False)) == {"z": "N D", "adj": "N N adjacency"}
+
+
+def test_a_constant_that_states_a_size_fixes_it() -> None:
+    proposal = propose("classes", bare_classes, with_laws=False)
+    assert texts(proposal) == {"scores": "B C logits", "y": "B index(C)", "num_classes": "5"}
+    assert proposal.fixed_sizes == {"C": 5}
+    assert specified(bare_classes, proposal).options == {"num_classes": 5}
+
+
+class Centers(torch.nn.Module):
+    def __init__(self, num_classes=7, feat_dim=3):
+        super().__init__()
+        self.register_buffer("centers", torch.ones(num_classes, feat_dim, dtype=torch.float64))
+
+    def forward(self, x, labels):
+        return (x - self.centers[labels]).square().sum(1).mean()
+
+
+def test_a_default_that_states_a_size_fixes_it_where_nothing_runs_without() -> None:
+    proposal = propose("centers", Centers, with_laws=False)
+    assert texts(proposal) == {"num_classes": "7", "feat_dim": "3", "x": "B D", "labels": "B index(C)"}
+    assert proposal.fixed_sizes == {"C": 7, "D": 3}
+
+
+def overlap(boxes, gt_boxes):
+    (a, b), (c, d) = boxes.split(2, -1), gt_boxes.split(2, -1)
+    shared = (torch.minimum(b, d) - torch.maximum(a, c)).clamp(min=0).prod(-1)
+    return (1 - shared / ((b - a).prod(-1) + (d - c).prod(-1) - shared)).mean()
+
+
+def survival(risk, time, event):
+    order = time.argsort(descending=True)
+    return -((risk[order] - risk[order].logcumsumexp(0)) * event[order]).mean()
+
+
+def distilled(student_logits, teacher_logits, labels):
+    soft = F.kl_div(student_logits.log_softmax(1), teacher_logits.softmax(1), reduction="batchmean")
+    return soft + F.cross_entropy(student_logits, labels)
+
+
+@pytest.mark.parametrize(
+    ("loss", "tensors"),
+    [
+        (overlap, {"boxes": "B 4 boxes", "gt_boxes": "B 4 boxes"}),
+        (survival, {"risk": "B", "time": "B positive", "event": "B label"}),
+        (distilled, {"student_logits": "B C logits", "teacher_logits": "B C logits", "labels": "B index(C)"}),
+    ],
+)
+def test_tensors_of_other_fields_are_known_by_name(loss: Any, tensors: dict[str, str]) -> None:
+    proposal = propose("loss", loss, with_laws=False)
+    assert texts(proposal) == tensors
+    assert verify(specified(loss, proposal), profile="quick", rules=["B01", "G01"]).ok
+
+
+def test_the_loss_is_picked_out_of_what_is_returned() -> None:
+    proposal = propose("dictionary", bare_dictionary, with_laws=False)
+    assert proposal.select == "['loss']"
+    assert texts(proposal)["labels"] == "B C label"  # labels of any real number would make the loss negative
+    assert picked((1, torch.ones(2)))[0] == "[1]"
+    assert picked("nothing") == ("", None)
+
+
+def test_a_docstring_is_believed_before_names() -> None:
+    proposal = propose("CosineEmbeddingLoss", torch.nn.CosineEmbeddingLoss, with_laws=False)
+    assert texts(proposal) == {"input1": "B D", "input2": "B D", "target": "B sign"}
+    assert {d.name: d.confidence for d in proposal.decisions}["target"] == "declared"
+
+
+def test_what_a_docstring_says_in_prose_is_believed_too() -> None:
+    assert texts(propose("KLDivLoss", torch.nn.KLDivLoss, with_laws=False)) == {
+        "input": "*rest log_probabilities",
+        "target": "*rest simplex(-1)",
+    }
+    assert texts(propose("CrossEntropyLoss", torch.nn.CrossEntropyLoss, with_laws=False)) == {
+        "input": "B C logits",
+        "target": "B index(C)",
+    }
+
+
+def test_only_laws_that_hold_are_proposed() -> None:
+    found = propose("mse", F.mse_loss).laws
+    assert {"symmetric(input, target)", "nonnegative()"} <= set(found)
+    likelihood = propose("likelihood", F.gaussian_nll_loss).laws
+    assert "nonnegative()" not in likelihood  # it is on most values
+    assert "zero_when_equal(input, target)" not in likelihood
+
+
+def test_proposals_come_back_from_json() -> None:
+    proposal = propose("masked", bare_masked, with_laws=False)
+    assert Proposal.from_json(proposal.to_json()) == proposal
+    assert proposal.command("verify", "mine.py:masked") == (
+        'loss-harness verify mine.py:masked --inputs "pred: B D; target: B D" --context "mask: B D boolean"'
+    )
+
+
+def refuses(predictions, labels):
+    raise RuntimeError("needs a licence")
+
+
+def test_what_cannot_be_proposed_says_what_the_loss_raised_and_what_to_write() -> None:
+    with pytest.raises(UnproposableError) as raised:
+        propose("refuses", refuses)
+    assert "needs a licence" in str(raised.value)
+    assert '"predictions": TensorSpec("DIMS")' in str(raised.value)
+
+
+def noisy(predictions, labels):
+    print("noise")
+    torch.rand(3)
+    error = predictions - labels
+    with torch.no_grad():
+        labels.zero_()
+    return error.square().mean()
+
+
+def test_trial_calls_leave_no_trace(capsys: pytest.CaptureFixture[str]) -> None:
+    state = torch.get_rng_state()
+    propose("noisy", noisy, with_laws=False)
+    assert torch.equal(state, torch.get_rng_state())
+    assert capsys.readouterr().out == ""
+
+
+def test_a_slow_call_is_interrupted() -> None:
+    with pytest.raises(SlowCallError, match=r"more than 0\.05 s"), limited(0.05):
+        time.sleep(3600)
+
+
+@pytest.mark.parametrize(
+    ("text", "shapes"),
+    [
+        ("Input: :math:`(N, C)` or :math:`(C)`", ["B C", "C"]),
+        ("``*batch H W``, or ``N N``", ["*batch H W", "N N"]),
+        ("of shape [B, C, H, W]", ["B C H W"]),
+        ("a tensor of shape (batch, D)", ["B D"]),
+        (":math:`(*)`", ["*rest"]),
+        (":math:`K \\geq 1` (default 0.5), e.g. (1, 2)", []),
+    ],
+)
+def test_shapes_are_read_from_docstrings(text: str, shapes: list[str]) -> None:
+    assert docs.shapes_in(text) == shapes
+
+
+@pytest.mark.parametrize(
+    ("text", "domains"),
+    [
+        ("log-probabilities of each class", ["log_probabilities"]),
+        ("the unnormalized logits for each class", ["logits"]),
+        ("log-probabilities, or probabilities", ["log_probabilities", "probability"]),
+        ("any tensor", []),
+    ],
+)
+def test_words_that_name_one_domain_name_no_other(text: str, domains: list[str]) -> None:
+    assert docs.values_in(text) == domains
+
+
+def test_only_sentences_that_are_about_one_parameter_speak_of_it() -> None:
+    text = (
+        "The `input` is in the log space (not `target`). Both `input` and `target` are binary. A `scale` is positive."
+    )
+    assert docs.sentences_about(text, "input", ["input", "target"]) == ""
+    assert docs.sentences_about(text, "scale", ["input", "scale"]) == "A `scale` is positive."
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("y_pred", "scores"),
+        ("yTrue", "labels"),
+        ("teacher_logits", "teachers"),
+        ("memory_bank", "bank"),
+        ("class_weights", "class_weights"),
+        ("input2", "embeddings"),
+        ("edge_mask", "mask"),
+        ("log_probs", "log_probabilities"),
+    ],
+)
+def test_names_are_known_by_their_parts(name: str, kind: str) -> None:
+    assert knowledge.kind_of(name)[1] is knowledge.KINDS[kind]

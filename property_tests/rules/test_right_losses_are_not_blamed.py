@@ -1,0 +1,166 @@
+"""Right losses of kinds that a rule could take for wrong ones: nothing worse than a note is said of them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from harness import LossSpec, TensorSpec, domains, verify
+from harness.calls.watch import Watch
+from harness.rules.findings import Status
+
+PAIR = {"predictions": TensorSpec("B C"), "labels": TensorSpec("B C")}
+
+
+def blamed(loss, inputs=None, rules=None, profile="quick", **declared):
+    """(severity, rule, message) of all that is worse than a note."""
+    spec = LossSpec("right", {"right": loss}, inputs=inputs or PAIR, output=TensorSpec(""), **declared)
+    found = verify(spec, profile=profile, rules=rules)
+    assert found.outcomes
+    return [(f.severity, f.rule, f.message) for f in found.findings if f.severity != "note"]
+
+
+def checked(predictions, labels):
+    if predictions.shape != labels.shape:
+        raise ValueError(f"predictions {list(predictions.shape)} and labels {list(labels.shape)} should have one shape")
+
+
+def reentrant(predictions, labels):
+    checked(predictions, labels)
+    return checkpoint(lambda p, y: (p - y).square().sum(), predictions, labels, use_reentrant=True)
+
+
+def own_checkpoint(predictions, labels):
+    checked(predictions, labels)
+    return OwnCheckpoint.apply(predictions, labels)
+
+
+class OwnCheckpoint(torch.autograd.Function):
+    """Computes the graph again in backward, and differentiates it by backward()."""
+
+    @staticmethod
+    def forward(ctx, p, y):
+        ctx.save_for_backward(p, y)
+        return (p - y).square().sum()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        if not torch.autograd._is_checkpoint_valid():
+            raise RuntimeError("this checkpoint does not work with torch.autograd.grad()")
+        leaf, labels = (tensor.detach().requires_grad_() for tensor in ctx.saved_tensors)
+        with torch.enable_grad():
+            (leaf - labels).square().sum().backward(upstream)
+        return leaf.grad, labels.grad
+
+
+@pytest.mark.parametrize("loss", [reentrant, own_checkpoint])
+def test_a_loss_that_trains_by_backward_alone(loss):
+    rules = ["G01", "G02", "G05", "G06", "G07", "G08", "G10", "B", "C", "D", "S", "E"]
+    assert blamed(loss, rules=rules) == []
+
+
+def branches(predictions, labels):
+    checked(predictions, labels)
+    mean = (predictions - labels).square().sum()
+    return torch.cond(mean.detach() < 1, lambda m: m * 1.0, lambda m: 2 * m.sqrt() - 1, (mean,))
+
+
+def test_a_loss_with_a_higher_order_operator():
+    assert blamed(branches, rules=["B01", "D03", "G08", "P01", "P02", "S02"]) == []
+
+
+def test_every_mode_of_a_rule_takes_a_higher_order_operator():
+    spec = LossSpec("branches", {"branches": branches}, inputs=PAIR, output=TensorSpec(""))
+    outcomes = verify(spec, profile="quick", rules=["S01", "G06"]).outcomes
+    assert {o.rule: o.status for o in outcomes} == dict.fromkeys(("S01", "G06"), Status.PASSED)
+
+
+def rows_with_any(predictions, labels, mask):
+    kept = mask.any(-1)
+    return ((predictions - labels).square().mean(-1) * kept).sum() / kept.sum().clamp(min=1)
+
+
+def rows_with_enough(predictions, labels, mask):
+    kept = mask.sum(-1) > 0
+    return ((predictions - labels).square().mean(-1) * kept).sum() / kept.sum().clamp(min=1)
+
+
+@pytest.mark.parametrize("loss", [rows_with_any, rows_with_enough])
+def test_a_mask_that_selects_rows_by_what_is_left_of_them_matters(loss):
+    context = {"mask": TensorSpec("B C", domains.boolean())}
+    assert blamed(loss, rules=["C07"], profile="ci", context=context) == []
+
+
+class Names(Watch):
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def _see(self, func, args, kwargs):
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **kwargs)
+
+
+def test_a_mode_sees_what_a_higher_order_operator_calls_and_spoils_no_later_call():
+    predictions, labels = torch.full((2, 2), 3.0), torch.zeros(2, 2)
+    with Names() as seen:
+        watched = branches(predictions, labels)
+    assert watched == branches(predictions, labels) == 11
+    assert "sqrt" in seen.names
+
+
+class ClassicSquare(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, errors):
+        ctx.save_for_backward(errors)
+        return errors.square()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, upstream):
+        return 2 * upstream * ctx.saved_tensors[0]
+
+
+def classic(predictions, labels):
+    return ClassicSquare.apply(predictions - labels).mean()
+
+
+def test_a_function_of_forward_and_backward_alone_is_told_once_and_is_a_note():
+    spec = LossSpec("classic", {"classic": classic}, inputs=PAIR, output=TensorSpec(""))
+    found = verify(spec, profile="ci", rules=["G03", "G04", "G11", "T02"]).findings
+    first, *others = found
+    assert {f.severity for f in found} == {"note"}
+    assert "ClassicSquare" in first.hint
+    assert not first.follows
+    assert others
+    assert {f.follows for f in others} == {first.rule}
+
+
+def test_a_function_that_is_required_to_be_transformed_is_an_error():
+    spec = LossSpec("classic", {"classic": classic}, inputs=PAIR, output=TensorSpec(""), requires=["T02"])
+    assert [f.severity for f in verify(spec, profile="ci", rules=["T02"]).findings] == ["error"]
+
+
+def correlation(predictions, labels):
+    """1 - correlation of each column, by moments: where a column is constant their difference is rounding."""
+    checked(predictions, labels)
+    spread = [(t.square().mean(0) - t.mean(0) ** 2) for t in (predictions, labels)]
+    together = (predictions * labels).mean(0) - predictions.mean(0) * labels.mean(0)
+    return 1 - (together / (spread[0] * spread[1] + 1e-6).sqrt()).mean()
+
+
+def in_precision(loss, dtype):
+    return lambda predictions, labels: loss(predictions.to(dtype), labels.to(dtype)).to(predictions.dtype)
+
+
+ROUNDED = [("candidate", torch.float32), ("reference", torch.float32), ("reference", torch.bfloat16)]
+
+
+@pytest.mark.parametrize(("coarse", "dtype"), ROUNDED, ids=str)
+def test_a_difference_that_is_rounding_on_either_side_is_none(coarse, dtype):
+    losses = {"reference": correlation, "candidate": correlation}
+    losses[coarse] = in_precision(correlation, dtype)
+    spec = LossSpec("rounded", losses, inputs=PAIR, output=TensorSpec(""))
+    found = verify(spec, profile="ci", rules=["E01", "E02", "E04"], implementations=["candidate"])
+    assert [f.message for f in found.findings] == []

@@ -1,0 +1,148 @@
+from pathlib import Path
+
+import pytest
+
+from harness.checking.verify import PROFILES
+from harness.cli import options
+from harness.cli.commands import COMMANDS
+from harness.errors import HarnessError
+from harness.runs import configuration
+from harness.runs.configuration import Configuration, ConfigurationError, find
+from harness.timing import workload
+
+
+def write(folder, table, header="[tool.loss-harness]"):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pyproject.toml").write_text(f"{header}\n{table}\n")
+    return folder / "pyproject.toml"
+
+
+def test_every_option_can_have_a_default(tmp_path):
+    file = write(
+        tmp_path,
+        'select = ["G", "C02"]\nignore = "B03, P"\nprofile = "quick"\nseed = 7\ndevice = ["cpu", "cuda"]\nbudget = 5\n'
+        'pass = "full"\ndtype = ["float32", "bfloat16"]\ncache = "warm, cold"\nclock = ["wall"]\ncompile = true',
+    )
+    assert find(tmp_path) == Configuration(
+        file,
+        {
+            "select": ("G", "C02"),
+            "ignore": ("B03", "P"),
+            "profile": "quick",
+            "seed": 7,
+            "device": "cpu,cuda",
+            "budget": 5.0,
+            "pass": "full",
+            "dtype": "float32,bfloat16",
+            "cache": "warm,cold",
+            "clock": "wall",
+            "compile": True,
+        },
+    )
+
+
+def test_what_can_be_timed_has_the_names_of_the_measurement():
+    assert configuration.TIMED == {
+        "pass": workload.PASSES,
+        "dtype": workload.DTYPES,
+        "cache": workload.CACHES,
+        "clock": workload.CLOCKS,
+    }
+
+
+def test_the_nearest_file_with_a_table_counts(tmp_path):
+    outer = write(tmp_path, "seed = 1")
+    write(tmp_path / "inner", "line-length = 100", header="[tool.ruff]")
+    assert find(tmp_path / "inner" / "deep").file == outer
+    inner = write(tmp_path / "inner", "seed = 2")
+    assert find(tmp_path / "inner" / "deep") == Configuration(inner, {"seed": 2})
+
+
+def test_a_project_without_a_table_has_chosen_nothing(tmp_path):
+    write(tmp_path, "", header="[project]")
+    assert configuration.read(tmp_path / "pyproject.toml") is None
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("profil = 'ci'", r"unknown key 'profil'; did you mean 'profile'\?; it may have targets, select, ignore"),
+        ("format = 'json'", r"unknown key 'format'; it belongs to a command, such as \[tool.loss-harness.verify\]"),
+        ("[tool.loss-harness.verfy]", r"unknown key 'verfy'; did you mean 'verify'\?"),
+        (
+            "[tool.loss-harness.verify]\nformt = 'json'",
+            r"\[tool.loss-harness.verify\] has an unknown key 'formt'; did you mean 'format'",
+        ),
+        (
+            "[tool.loss-harness.diff]\nseed = 1",
+            r"\[tool.loss-harness.diff\] has an unknown key 'seed'; it may have format",
+        ),
+        ("verify = 3", r"unknown key 'verify'"),
+        ("color = 'red'", r"color = 'red' came, but should be one of auto, always, never"),
+        ("targets = 3", r"targets = 3 came, but should be TARGETs"),
+        ("baseline = ''", r"baseline = '' came, but should be a file"),
+        ("profile = 'thorogh'", r"profile = 'thorogh' came, but should be one of quick, ci.*did you mean 'thorough'"),
+        ("profile = 3", r"profile = 3 came, but should be one of"),
+        ("seed = true", r"seed = True came, but should be a whole number"),
+        ("seed = 1.5", r"seed = 1.5 came, but should be a whole number"),
+        ("budget = 0", r"budget = 0 came, but should be a positive number of seconds"),
+        ("budget = inf", r"budget = inf came"),
+        ("select = [1]", r"select = \[1\] came, but should be codes or prefixes"),
+        ("cache = 'lukewarm'", r"cache = 'lukewarm' came, but should be some of warm, cold"),
+        ("compile = 1", r"compile = 1 came, but should be true or false"),
+        ("pass = 3", r"pass = 3 came, but should be some of forward, backward, full"),
+        ("device = []", r"device = \[\] came, but should be cpu, cuda or both"),
+        ("seed = ", r"cannot be read as TOML"),
+    ],
+)
+def test_what_cannot_be_understood_names_the_file_and_what_is_allowed(tmp_path, table, message):
+    file = write(tmp_path, table)
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        find(tmp_path)
+    assert str(caught.value).startswith(f"{file}: ")
+    assert isinstance(caught.value, HarnessError)
+
+
+def test_a_tool_that_is_no_table_is_refused(tmp_path):
+    write(tmp_path, "loss-harness = 3", header="[tool]")
+    with pytest.raises(ConfigurationError, match=r"tool.loss-harness = 3 came, but should be a table"):
+        find(tmp_path)
+
+
+def test_a_file_that_is_asked_for_must_have_a_table(tmp_path):
+    file = write(tmp_path, "", header="[project]")
+    with pytest.raises(ConfigurationError, match="has no table"):
+        configuration.given(file)
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        configuration.given(Path("nowhere.toml"))
+
+
+def test_the_profiles_are_those_of_the_verification():
+    assert tuple(PROFILES) == configuration.PROFILES
+
+
+def test_a_table_of_a_command_stands_beside_what_is_for_all(tmp_path):
+    write(tmp_path, 'quiet = true\n[tool.loss-harness.verify]\nquiet = false\nformat = "json"')
+    chosen = find(tmp_path)
+    assert chosen.values == {"quiet": True}
+    assert chosen.commands == {"verify": {"quiet": False, "format": "json"}}
+
+
+def test_paths_are_seen_from_the_folder_of_the_file(tmp_path, monkeypatch):
+    write(
+        tmp_path,
+        'targets = ["losses", "mine.py:SPEC", "deep/other.py"]\nbaseline = "accepted.json"\n'
+        '[tool.loss-harness.report]\nout = "out"',
+    )
+    (tmp_path / "deep").mkdir()
+    monkeypatch.chdir(tmp_path / "deep")
+    chosen = find(Path.cwd())
+    assert chosen.values["targets"] == ("losses", "../mine.py:SPEC", "other.py")
+    assert (chosen.values["baseline"], chosen.commands["report"]["out"]) == ("../accepted.json", "../out")
+
+
+def test_every_key_of_a_command_is_an_option_of_it():
+    parameters = {command.name: {p.name for p in command.params} for command in COMMANDS}
+    for name, keys in configuration.COMMANDS.items():
+        assert {options.PARAMETERS.get(key, key) for key in keys} <= parameters[name]
+    assert parameters["verify"] > {"targets"}

@@ -1,0 +1,84 @@
+"""Memory does not grow with the number of examples, neither where they run nor where jobs are handed out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.isolation import events
+from harness.isolation.events import Ended
+from harness.isolation.limits import private_bytes
+from harness.isolation.sandbox import unheard
+from harness.results.schema import LossRecord, OutcomeRecord, loss_dumps
+from harness.runs.driver import Driver
+from harness.runs.executors import Local
+from harness.runs.ledger import Planned, Request
+from property_tests.tools.leaks import is_flat
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+
+# Shapes, gradients and dtypes: many examples in a short time.  `make leaks` runs all rules.
+CODES = "B,G02,D"
+TEXT = 40_000
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """Of a process of its own, so that nothing else grows in it."""
+    command = [sys.executable, "-m", "property_tests.tools.leaks", "--codes", CODES]
+    command += ["--warm", "1000", "--examples", "2200", "--leaky", "400"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [json.loads(line) for line in told.splitlines()]
+
+
+def test_examples_leave_memory_flat(measured):
+    quiet = [each for each in measured if not each["kept"]]
+    assert is_flat(quiet)
+
+
+def test_five_kilobytes_kept_of_each_example_are_seen(measured):
+    assert measured[-1]["kept"] == 5_000
+    assert not is_flat(measured[-2:])
+
+
+class Canned:
+    """Answers every job at once with an outcome of many examples and a long text, of which nothing is to be kept."""
+
+    def __init__(self, jobs):
+        self.passed = 0
+        records = [LossRecord(f"loss_{n}", "", "good", ("good",)) for n in range(jobs)]
+        self.plans = [Planned(record, (("good", "B01"),), "good").to_json() for record in records]
+
+    def run(self, function, payload, limits=None, hear=unheard, *, folder=None):
+        if function.endswith(":plan"):
+            hear("result", {"plans": self.plans, "warnings": [], "absent": {}, "code": "", "environment": {"cpu": {}}})
+            return Ended(events.FINISHED)
+        hear("step", "B01")
+        outcome = OutcomeRecord("good", "B01", "cpu", "passed", 10**6, "")
+        record = LossRecord(payload["loss"], "", "good", ("good",), outcomes=(outcome,))
+        result = {"step": "B01", "record": loss_dumps(record), "failures": {}, "is_outcome": True}
+        hear("result", result | {"passed on": "x" * TEXT})
+        self.passed += TEXT
+        return Ended(events.FINISHED)
+
+    def stop(self):
+        pass
+
+    def close(self):
+        pass
+
+
+def test_what_hands_out_jobs_keeps_their_results_and_nothing_else():
+    canned = Canned(1000)
+    with Local(2, canned) as here:
+        driver = Driver(["losses"], Request(codes=("B01",)), here)
+        before = private_bytes([os.getpid()])
+        driver.verify()
+        grown = private_bytes([os.getpid()]) - before
+    assert len(driver.report().losses) == 1000
+    assert grown < 0.25 * canned.passed

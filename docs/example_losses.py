@@ -26,7 +26,7 @@ def vectorized_weighted_distance(predictions: Tensor, labels: Tensor, weights: T
     """The norm knows its gradient at zero, and other shapes would broadcast in silence."""
     if predictions.shape != labels.shape or weights.shape != predictions.shape[:1]:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (predictions, labels, weights))
-        raise ValueError(f"shapes {shapes} came, but should be (B, D), (B, D) and (B,)")
+        raise ValueError(f"got shapes {shapes}, expected (B, D), (B, D) and (B,)")
     return (weights * torch.linalg.vector_norm(predictions - labels, dim=-1)).mean()
 
 

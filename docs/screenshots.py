@@ -53,7 +53,7 @@ def main(report: Path | None, out: Path, loss: str) -> None:
         size = file.stat().st_size
         click.echo(f"{file}: {size / 1000:.0f} KB")
         if size > MOST_BYTES:
-            raise click.ClickException(f"{file} has {size:,} bytes, but should have at most {MOST_BYTES:,}")
+            raise click.ClickException(f"{file} has {size:,} bytes, expected at most {MOST_BYTES:,}")
 
 
 def measured(folder: Path) -> Path:

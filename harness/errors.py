@@ -55,7 +55,7 @@ def selected_codes(codes: Collection[str], rules: Sequence[str]) -> tuple[str, .
     given = list(codes) if isinstance(codes, Collection) and not isinstance(codes, (str, bytes)) else [codes]
     for code in given:
         if not isinstance(code, str) or not code:
-            raise HarnessError(f"{shown(code)} came, but should be a code or prefix of rules, such as 'G01' or 'G'")
+            raise HarnessError(f"got {shown(code)}, expected a code or prefix of rules, such as 'G01' or 'G'")
     wanted = [code.upper() for code in given]
     for code in wanted:
         if not any(rule.startswith(code) for rule in rules):

@@ -21,7 +21,7 @@ def parse(text: str) -> Any:
             deeper than `MAX_DEPTH`.
     """
     if not isinstance(text, str):
-        raise ValueError(f"{shown(text)} came, but should be text")
+        raise ValueError(f"got {shown(text)}, expected text")
     try:
         value = json.loads(
             text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float, parse_int=_int

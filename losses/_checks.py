@@ -16,7 +16,7 @@ def check_reduction(reduction: str, allowed: Sequence[str]) -> None:
         ValueError: ``reduction`` is not one of ``allowed``.
     """
     if reduction not in allowed:
-        raise ValueError(f"reduction={reduction!r}, but should be one of {list(allowed)}")
+        raise ValueError(f"reduction={reduction!r}, expected one of {list(allowed)}")
 
 
 def check_tensor(name: str, value: object) -> None:
@@ -27,7 +27,7 @@ def check_tensor(name: str, value: object) -> None:
     """
     if not isinstance(value, Tensor):
         raise TypeError(
-            f"{name} has type {type(value).__name__}, but should be a torch.Tensor; write torch.as_tensor({name})"
+            f"{name} has type {type(value).__name__}, expected a torch.Tensor; write torch.as_tensor({name})"
         )
 
 
@@ -39,9 +39,7 @@ def check_floating(name: str, tensor: Tensor) -> None:
     """
     check_tensor(name, tensor)
     if not tensor.is_floating_point():
-        raise TypeError(
-            f"{name} has dtype {tensor.dtype}, but should be floating; write {name}.float() if it holds numbers"
-        )
+        raise TypeError(f"{name} has dtype {tensor.dtype}, expected floating; write {name}.float() if it holds numbers")
 
 
 def check_same_shape(labels: Tensor, predictions: Tensor) -> None:
@@ -68,7 +66,7 @@ def check_classes(logits: Tensor, labels: Tensor) -> None:
     """
     check_floating("logits", logits)
     if logits.ndim != 2 or logits.shape[1] == 0:
-        raise ValueError(f"logits has shape {list(logits.shape)}, but should be [B, C] with C >= 1 classes")
+        raise ValueError(f"logits has shape {list(logits.shape)}, expected [B, C] with C >= 1 classes")
     check_index("labels", labels, tuple(logits.shape[:1]), f"one for each row of logits {list(logits.shape)}")
 
 
@@ -81,9 +79,9 @@ def check_index(name: str, index: Tensor, shape: tuple[int, ...], meaning: str) 
     """
     if not isinstance(index, Tensor) or index.dtype not in (torch.int32, torch.int64):
         came = f"dtype {index.dtype}" if isinstance(index, Tensor) else f"type {type(index).__name__}"
-        raise TypeError(f"{name} has {came}, but should be an int64 tensor; write torch.tensor([0, 1])")
+        raise TypeError(f"{name} has {came}, expected an int64 tensor; write torch.tensor([0, 1])")
     if tuple(index.shape) != shape:
-        raise ValueError(f"{name} has shape {list(index.shape)}, but should have shape {list(shape)}: {meaning}")
+        raise ValueError(f"{name} has shape {list(index.shape)}, expected shape {list(shape)}: {meaning}")
 
 
 def positions(name: str, index: Tensor, size: int) -> list[int]:
@@ -95,7 +93,7 @@ def positions(name: str, index: Tensor, size: int) -> list[int]:
     found: list[int] = index.tolist()
     for position in found:
         if not 0 <= position < size:
-            raise IndexError(f"{name} holds {position}, but should be in [0, {size})")
+            raise IndexError(f"{name} holds {position}, expected in [0, {size})")
     return found
 
 
@@ -121,4 +119,4 @@ def check_values(name: str, context: Tensor, lowest: float = -math.inf) -> None:
     first = wrong.nonzero()[0]
     place = first.tolist() if entries is None else entries.indices()[:, int(first)].tolist()
     bound = "" if lowest == -math.inf else f" and from {lowest:g} up"
-    raise ValueError(f"{name}{place} is {values[tuple(first)].item()}, but should be finite{bound}")
+    raise ValueError(f"{name}{place} is {values[tuple(first)].item()}, expected finite{bound}")

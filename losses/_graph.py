@@ -188,7 +188,7 @@ def check_format(format: str) -> None:
         ValueError: ``format`` is none of `Format`.
     """
     if format not in get_args(Format):
-        raise ValueError(f"format={format!r}, but should be one of {list(get_args(Format))}")
+        raise ValueError(f"format={format!r}, expected one of {list(get_args(Format))}")
 
 
 def check_square(name: str, matrix: Tensor) -> None:
@@ -200,7 +200,7 @@ def check_square(name: str, matrix: Tensor) -> None:
     """
     check_tensor(name, matrix)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(f"{name} has shape {list(matrix.shape)}, but should be square, [N, N]")
+        raise ValueError(f"{name} has shape {list(matrix.shape)}, expected square, [N, N]")
 
 
 def check_embeddings(embeddings: Tensor, size: int, nodes: Tensor | None) -> None:
@@ -213,7 +213,7 @@ def check_embeddings(embeddings: Tensor, size: int, nodes: Tensor | None) -> Non
     check_floating("embeddings", embeddings)
     came, graph = f"embeddings has shape {list(embeddings.shape)}", f"adjacency has shape {[size, size]}"
     if embeddings.ndim != 2 or embeddings.shape[1] == 0:
-        raise ValueError(f"{came}, but should be [N, D] with D >= 1 and N the nodes of adjacency; {graph}")
+        raise ValueError(f"{came}, expected [N, D] with D >= 1 and N the nodes of adjacency; {graph}")
     if nodes is not None:
         rows = tuple(embeddings.shape[:1])
         check_index("nodes", nodes, rows, f"one for each row of embeddings {list(embeddings.shape)}")

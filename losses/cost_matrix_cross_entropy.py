@@ -168,11 +168,9 @@ def two_softmaxes(
 def _check_costs(costs: Tensor, strength: float) -> None:
     check_tensor("costs", costs)
     if costs.ndim != 2 or costs.shape[0] != costs.shape[1]:
-        raise ValueError(
-            f"costs has shape {list(costs.shape)}, but should be square, [C, C]: one row for each true class"
-        )
+        raise ValueError(f"costs has shape {list(costs.shape)}, expected square, [C, C]: one row for each true class")
     if not 0 <= strength < math.inf:
-        raise ValueError(f"strength={strength}, but should be a finite number from zero up")
+        raise ValueError(f"strength={strength}, expected a finite number from zero up")
 
 
 def _check_call(logits: Tensor, labels: Tensor, costs: Tensor) -> None:

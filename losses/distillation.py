@@ -171,13 +171,13 @@ def _check_context(teacher_logits: Tensor, temperature: float, hard_weight: floa
     check_tensor("teacher_logits", teacher_logits)
     if teacher_logits.ndim != 2 or teacher_logits.shape[1] == 0:
         raise ValueError(
-            f"teacher_logits has shape {list(teacher_logits.shape)}, but should be [N, C] with C >= 1: one row for each "
+            f"teacher_logits has shape {list(teacher_logits.shape)}, expected [N, C] with C >= 1: one row for each "
             f"sample of the data set"
         )
     if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature={temperature!r}, but should be above zero, such as 2.0")
+        raise ValueError(f"temperature={temperature!r}, expected above zero, such as 2.0")
     if not 0 <= hard_weight <= 1:
-        raise ValueError(f"hard_weight={hard_weight!r}, but should be from 0 to 1: the share of the hard labels")
+        raise ValueError(f"hard_weight={hard_weight!r}, expected from 0 to 1: the share of the hard labels")
 
 
 def _check_call(

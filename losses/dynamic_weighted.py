@@ -140,16 +140,14 @@ def _check_weights(weights: Tensor | None) -> None:
         return
     check_tensor("weights", weights)
     if weights.ndim != 1:
-        raise ValueError(
-            f"weights has shape {list(weights.shape)}, but should have one axis, [B]: one weight per sample"
-        )
+        raise ValueError(f"weights has shape {list(weights.shape)}, expected one axis, [B]: one weight per sample")
 
 
 def _check_call(predictions: Tensor, labels: Tensor, weights: Tensor | None, indices: Tensor | None) -> None:
     check_floating("predictions", predictions)
     check_same_shape(labels, predictions)
     if predictions.ndim == 0:
-        raise ValueError("predictions has shape [], but should be [B, ...] with one sample for each weight")
+        raise ValueError("predictions has shape [], expected [B, ...] with one sample for each weight")
     if indices is not None:
         if weights is None:
             raise ValueError("indices came, but weights=None; pass the weights of the data set, or no indices")

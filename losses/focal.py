@@ -196,9 +196,9 @@ def _kept(logits: Tensor, labels: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor
 def _check_context(alpha: Tensor, gamma: float) -> None:
     check_tensor("alpha", alpha)
     if alpha.ndim != 1:
-        raise ValueError(f"alpha has shape {list(alpha.shape)}, but should have one axis, [C]: one weight per class")
+        raise ValueError(f"alpha has shape {list(alpha.shape)}, expected one axis, [C]: one weight per class")
     if not 0 <= gamma < math.inf:
-        raise ValueError(f"gamma={gamma!r}, but should be from zero up, such as 2.0")
+        raise ValueError(f"gamma={gamma!r}, expected from zero up, such as 2.0")
 
 
 def _check_call(logits: Tensor, labels: Tensor, alpha: Tensor) -> None:

@@ -205,7 +205,7 @@ def _edges(adjacency: Tensor, weighted: bool) -> Tensor:
 
 def _check_form(form: str) -> None:
     if form not in FORMS:
-        raise ValueError(f"form={form!r}, but should be one of {list(FORMS)}")
+        raise ValueError(f"form={form!r}, expected one of {list(FORMS)}")
 
 
 def _check_edges(edges: Tensor, nodes: int, weights: Tensor | None) -> None:
@@ -215,7 +215,7 @@ def _check_edges(edges: Tensor, nodes: int, weights: Tensor | None) -> None:
     check_index("edges", edges, (2, edges.shape[-1]) if edges.ndim > 0 else (2, 0), "the two ends of each edge")
     if edges.numel() > 0 and not (int(edges.min()) >= 0 and int(edges.max()) < nodes):
         raise ValueError(
-            f"edges holds nodes from {int(edges.min())} to {int(edges.max())}, but should be in [0, {nodes}), nodes={nodes}"
+            f"edges holds nodes from {int(edges.min())} to {int(edges.max())}, expected in [0, {nodes}), nodes={nodes}"
         )
     if weights is not None and weights.shape != edges.shape[1:]:
         raise ValueError(

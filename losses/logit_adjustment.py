@@ -178,10 +178,10 @@ def added(
 def _check_priors(priors: Tensor, tau: float) -> None:
     check_tensor("priors", priors)
     if priors.ndim != 1:
-        raise ValueError(f"priors has shape {list(priors.shape)}, but should have one axis, [C]: one prior per class")
+        raise ValueError(f"priors has shape {list(priors.shape)}, expected one axis, [C]: one prior per class")
     if not 0 < tau < math.inf:
         raise ValueError(
-            f"tau={tau}, but should be a finite number above zero; without adjustment use torch's cross_entropy"
+            f"tau={tau}, expected a finite number above zero; without adjustment use torch's cross_entropy"
         )
 
 

@@ -201,7 +201,7 @@ def _cholesky(name: str, matrix: Tensor) -> Tensor:
 def _check_square(name: str, matrix: Tensor) -> None:
     check_tensor(name, matrix)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(f"{name} has shape {list(matrix.shape)}, but should be square, [D, D]")
+        raise ValueError(f"{name} has shape {list(matrix.shape)}, expected square, [D, D]")
 
 
 def _check_call(vectors: Tensor, means: Tensor, precision: Tensor) -> None:

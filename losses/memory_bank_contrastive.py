@@ -93,7 +93,7 @@ class MemoryBankContrastiveLoss(nn.Module):
         check_reduction(reduction, SAMPLE_REDUCTIONS)
         _check_bank(bank, temperature)
         if chunk_bytes <= 0:
-            raise ValueError(f"chunk_bytes={chunk_bytes!r}, but should be above zero, such as {CHUNK_BYTES}")
+            raise ValueError(f"chunk_bytes={chunk_bytes!r}, expected above zero, such as {CHUNK_BYTES}")
         self.temperature = temperature
         self.reduction = reduction
         self.chunk_bytes = chunk_bytes
@@ -218,10 +218,10 @@ def _check_bank(bank: Tensor, temperature: float) -> None:
     check_tensor("bank", bank)
     if bank.ndim != 2 or 0 in bank.shape:
         raise ValueError(
-            f"bank has shape {list(bank.shape)}, but should be [N, D] with N and D >= 1: one row for each stored sample"
+            f"bank has shape {list(bank.shape)}, expected [N, D] with N and D >= 1: one row for each stored sample"
         )
     if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature={temperature!r}, but should be above zero and finite, such as 0.07")
+        raise ValueError(f"temperature={temperature!r}, expected above zero and finite, such as 0.07")
 
 
 def _check_call(queries: Tensor, bank: Tensor, positives: Tensor | None, keys: Tensor | None) -> None:
@@ -233,7 +233,7 @@ def _check_call(queries: Tensor, bank: Tensor, positives: Tensor | None, keys: T
         )
     if (positives is None) == (keys is None):
         raise ValueError(
-            f"{'neither' if keys is None else 'both'} of positives and keys came, but should be one of them: positives are "
+            f"got {'neither' if keys is None else 'both'} of positives and keys, expected one of them: positives are "
             f"rows of the bank, keys are vectors beside it"
         )
     if positives is not None:

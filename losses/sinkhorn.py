@@ -152,7 +152,7 @@ class SinkhornLoss(nn.Module):
         span = (costs.detach().double().amax() - costs.detach().double().amin()).item() / epsilon
         if not span <= SPAN:
             raise ValueError(
-                f"costs span {span:g} times epsilon={epsilon:g}, but should be finite and span at most {SPAN:g} times it, as "
+                f"costs span {span:g} times epsilon={epsilon:g}, expected finite and span at most {SPAN:g} times it, as "
                 f"matrix products of their exponentials underflow; raise epsilon, or use harness.losses.LogDomainSinkhornLoss"
             )
 
@@ -205,12 +205,12 @@ def _check_context(costs: Tensor, epsilon: float, iterations: int) -> None:
     check_tensor("costs", costs)
     if costs.ndim != 2 or 0 in costs.shape:
         raise ValueError(
-            f"costs has shape {list(costs.shape)}, but should be [N, M] with N and M >= 1: one for each pair of bins"
+            f"costs has shape {list(costs.shape)}, expected [N, M] with N and M >= 1: one for each pair of bins"
         )
     if not 0 < epsilon < math.inf:
-        raise ValueError(f"epsilon={epsilon!r}, but should be above zero, such as 0.1 for costs from 0 to 1")
+        raise ValueError(f"epsilon={epsilon!r}, expected above zero, such as 0.1 for costs from 0 to 1")
     if not isinstance(iterations, int) or iterations < 1:
-        raise ValueError(f"iterations={iterations!r}, but should be a whole number from 1 up, such as 20")
+        raise ValueError(f"iterations={iterations!r}, expected a whole number from 1 up, such as 20")
 
 
 def _check_call(source: Tensor, target: Tensor, costs: Tensor) -> None:

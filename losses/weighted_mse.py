@@ -188,10 +188,10 @@ def _shared_axes(mask: Tensor, broadcast: bool) -> list[bool]:
 def _check_mask(mask: Tensor, grid_axes: int) -> None:
     check_tensor("mask", mask)
     if grid_axes < 1:
-        raise ValueError(f"grid_axes={grid_axes}, but should be 1 for a series, 2 for an image, 3 for a volume ...")
+        raise ValueError(f"grid_axes={grid_axes}, expected 1 for a series, 2 for an image, 3 for a volume ...")
     if mask.ndim != grid_axes:
         raise ValueError(
-            f"mask has shape {list(mask.shape)}, but should have grid_axes={grid_axes} axes; a grid of another number of "
+            f"mask has shape {list(mask.shape)}, expected grid_axes={grid_axes} axes; a grid of another number of "
             f"axes is declared with it, such as grid_axes=3 for [D, H, W]"
         )
 

@@ -380,5 +380,5 @@ def _message(rule: Rule, trial: Trial, mismatch: Mismatch) -> str:
     dtype = str(floating[0]).removeprefix("torch.") if floating else trial.case.dtype
     header = f"{trial.spec.name} / {trial.implementation} / {rule.code} {rule.title} / {dtype} / {trial.device}"
     lines = [header, f"  {mismatch.sentence}", f"  {shown(mismatch.sizes or trial.case.sizes, tensors)}"]
-    lines += [f"  {text}" for text in (mismatch.note, f"to mend: {mismatch.hint}" if mismatch.hint else "") if text]
+    lines += [f"  {text}" for text in (mismatch.note, f"fix: {mismatch.hint}" if mismatch.hint else "") if text]
     return "\n".join(line for line in lines if line.strip())

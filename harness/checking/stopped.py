@@ -79,7 +79,7 @@ def unfinished(
         evidence={"aspect": rule.code, "came": reason, "output": output},
         case=case,
         reproduction=script(spec, implementation, mismatch) if mismatch.tensors else "",
-        hint="to mend: run the last call by itself; -v and the report show it as plain PyTorch",
+        hint="fix: run the last call by itself; -v and the report show it as plain PyTorch",
     )
     return outcome, finding
 

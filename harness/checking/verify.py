@@ -43,13 +43,11 @@ def plan(
         HarnessError: an unknown rule or implementation, or nothing left to do.
     """
     if not isinstance(spec, LossSpec):
-        raise HarnessError(
-            f"spec={errors.shown(spec)} came, but should be one LossSpec; call it once for each of several"
-        )
+        raise HarnessError(f"got spec={errors.shown(spec)}, expected one LossSpec; call it once for each of several")
     for what, given in (("rules", rules), ("ignore", ignore), ("implementations", implementations)):
         if given is not None and (isinstance(given, (str, bytes, torch.Tensor)) or not isinstance(given, Collection)):
             raise HarnessError(
-                f"{what}={errors.shown(given)} came, but should be a list, such as {what}=[{errors.shown(given)}]"
+                f"got {what}={errors.shown(given)}, expected a list, such as {what}=[{errors.shown(given)}]"
             )
     chosen = BATTERY if rules is None else select(rules)
     left_out = set(select(ignore)) if ignore else set()
@@ -113,10 +111,10 @@ def open_session(spec: LossSpec, *, profile: str = "ci", device: str = "cpu", se
     """
     if not isinstance(profile, str) or profile not in PROFILES:
         raise HarnessError(
-            f"profile {errors.shown(profile)} came, but should be one of {list(PROFILES)}{nearest(profile, PROFILES)}"
+            f"got profile {errors.shown(profile)}, expected one of {list(PROFILES)}{nearest(profile, PROFILES)}"
         )
     if type(seed) is not int:
-        raise HarnessError(f"seed={errors.shown(seed)} came, but should be a whole number, such as 0")
+        raise HarnessError(f"got seed={errors.shown(seed)}, expected a whole number, such as 0")
     _check_device(device)
     return Session(spec, PROFILES[profile], seed, device)
 
@@ -204,6 +202,6 @@ def _check_device(device: str) -> None:
     except RuntimeError:
         kind = ""
     if kind not in ("cpu", "cuda"):
-        raise HarnessError(f"device {errors.shown(device)} came, but should be 'cpu', 'cuda' or 'cuda:1'")
+        raise HarnessError(f"got device {errors.shown(device)}, expected 'cpu', 'cuda' or 'cuda:1'")
     if kind == "cuda" and not torch.cuda.is_available():
         raise HarnessError(f"device {errors.shown(device)}: this torch sees no CUDA device; use device='cpu'")

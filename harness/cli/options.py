@@ -84,7 +84,7 @@ def chosen_rules(ctx: click.Context) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _finite(_: click.Context, __: click.Parameter, value: float) -> float:
     if not math.isfinite(value):
-        raise click.BadParameter(f"{value} came, but should be a number of seconds, such as 30")
+        raise click.BadParameter(f"got {value}, expected a number of seconds, such as 30")
     return value
 
 
@@ -143,7 +143,7 @@ def loudness(command: Callable[..., Any]) -> Callable[..., Any]:
         ctx = click.get_current_context()
         asked = [n for n in ("quiet", "verbose") if ctx.get_parameter_source(n) is ParameterSource.COMMANDLINE]
         if quiet and verbose and len(asked) != 1:
-            raise click.UsageError("--quiet and --verbose came, but should be one of them", ctx)
+            raise click.UsageError("got --quiet and --verbose, expected one of them", ctx)
         if quiet and verbose:
             quiet, verbose = asked == ["quiet"], asked == ["verbose"]
         return command(*args, quiet=quiet, verbose=verbose, **given)
@@ -195,9 +195,7 @@ def _size(text: str) -> int | tuple[int, ...]:
     """``64``, or ``2x3`` for a symbol that stands for several axes; ``()`` for none of them."""
     parts = [] if text == "()" else text.split("x")
     if not all(part.isdecimal() for part in parts):
-        raise click.BadParameter(
-            f"size {text!r} came, but should be a whole number such as 64, or axes such as 2x3 or ()"
-        )
+        raise click.BadParameter(f"got size {text!r}, expected a whole number such as 64, or axes such as 2x3 or ()")
     return int(parts[0]) if len(parts) == 1 else tuple(map(int, parts))
 
 
@@ -236,7 +234,7 @@ def _densities(ctx: click.Context, parameter: click.Parameter, values: Sequence[
             try:
                 found.append({name: float(part)})
             except ValueError:
-                raise click.BadParameter(f"density {part!r} of {name} came, but should be a number in [0, 1]") from None
+                raise click.BadParameter(f"got density {part!r} of {name}, expected a number in [0, 1]") from None
     return tuple(found)
 
 
@@ -272,9 +270,7 @@ def _some_of(what: str, default: str | None, text: str) -> Callable[[Any], Any]:
         names = None if value is None else split(ctx, parameter, value)
         for name in names or ():
             if name not in known:
-                raise click.BadParameter(
-                    f"{name!r} came, but should be some of {', '.join(known)}{nearest(name, known)}"
-                )
+                raise click.BadParameter(f"got {name!r}, expected some of {', '.join(known)}{nearest(name, known)}")
         return names or None
 
     metavar = ",".join(known)

@@ -26,7 +26,7 @@ def _written(_: click.Context, __: click.Parameter, values: Sequence[str]) -> Wr
         form, _colon, file = value.partition(":")
         if form not in FORMATS:
             raise click.BadParameter(
-                f"{value!r} came, but should be FORMAT:FILE, with one of the formats {', '.join(FORMATS)}"
+                f"got {value!r}, expected FORMAT:FILE, with one of the formats {', '.join(FORMATS)}"
                 f"{nearest(form, list(FORMATS))}"
             )
         if not file or Path(file).is_dir():

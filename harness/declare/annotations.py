@@ -59,9 +59,7 @@ def read(annotation: Any) -> Annotation | None:
                         )
                     domain = item
                 elif callable(item) and getattr(item, "__module__", None) == domains.__name__:
-                    raise DeclarationError(
-                        f"domains.{item.__name__} came, but should be called: domains.{item.__name__}()"
-                    )
+                    raise DeclarationError(f"got domains.{item.__name__}, expected a call: domains.{item.__name__}()")
                 is_context |= item is Context or isinstance(item, Context)
         elif origin in (Union, types.UnionType):
             members = [member for member in get_args(annotation) if member is not type(None)]

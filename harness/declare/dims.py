@@ -148,9 +148,7 @@ def shape(dims: str, sizes: Sizes) -> tuple[int, ...]:
         elif dim.expression is not None:
             extent = _value(dim.expression, sizes)
             if extent < 0:
-                raise DeclarationError(
-                    f"dims {dims!r}: {dim.token} = {extent} with {dict(sizes)}, but should be at least 0"
-                )
+                raise DeclarationError(f"dims {dims!r}: {dim.token} = {extent} with {dict(sizes)}, expected at least 0")
             result.append(extent)
         else:
             size = sizes[str(dim.symbol)]

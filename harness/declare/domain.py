@@ -192,9 +192,7 @@ def made_by(
             f"    torch.rand(shape, generator=generator, dtype=dtype)"
         )
     if not isinstance(made, Tensor):
-        raise DeclarationError(f"{text}: make() returned {type(made).__name__}, but should return a torch.Tensor")
+        raise DeclarationError(f"{text}: make() returned {type(made).__name__}, expected a torch.Tensor")
     if tuple(made.shape) != shape:
-        raise DeclarationError(
-            f"{text}: make(shape={shape}, ...) returned shape {tuple(made.shape)}, but should return {shape}"
-        )
+        raise DeclarationError(f"{text}: make(shape={shape}, ...) returned shape {tuple(made.shape)}, expected {shape}")
     return made

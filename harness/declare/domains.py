@@ -614,12 +614,12 @@ def custom(make: Make, special: Sequence[Make] = ()) -> Domain:
         return lambda smooth: made_by(label, sampler, tuple(smooth.shape), Generator().manual_seed(0), smooth.dtype)
 
     if not isinstance(special, Sequence) or isinstance(special, str):
-        raise DeclarationError(f"{text}: special={shown(special)}, but should be a sequence, such as special=(make,)")
+        raise DeclarationError(f"{text}: special={shown(special)}, expected a sequence, such as special=(make,)")
     points: dict[str, Point] = {}
     for position, sampler in enumerate(special):
         if not callable(sampler):
             raise DeclarationError(
-                f"{text}: special={shown(sampler)}, but should be functions make(shape, generator, dtype)"
+                f"{text}: special={shown(sampler)}, expected functions make(shape, generator, dtype)"
             )
         name = getattr(sampler, "__name__", "<lambda>")
         unique = name if name != "<lambda>" and name not in points else f"special {position}"

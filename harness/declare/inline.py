@@ -80,7 +80,7 @@ def tensors(text: str) -> dict[str, Any]:
             name, colon, rest = part.strip().partition(":")
             name = name.strip()
             if not colon or not _NAME.fullmatch(name):
-                raise _refused(text, start, f"{part.strip()!r} came, but should be a name, a colon and dims")
+                raise _refused(text, start, f"got {part.strip()!r}, expected a name, a colon and dims")
             made = _tensor(text, rest, start + len(part.strip()) - len(rest))
             if not _placed(found, [(each["key"], each["length"] or "") for each in _PART.finditer(name)], made):
                 raise _refused(text, start, f"{name!r} comes twice")
@@ -228,7 +228,7 @@ def option(text: str) -> tuple[str, Any]:
     """
     name, sign, value = (part.strip() for part in text.partition("="))
     if not sign or not name.isidentifier() or not value:
-        raise DeclarationError(f"option {text!r} came, but should be a name and a value, such as reduction=sum")
+        raise DeclarationError(f"got option {text!r}, expected a name and a value, such as reduction=sum")
     if value in _CONSTANTS:
         return name, _CONSTANTS[value]
     if (function := _function(value)) is not None:

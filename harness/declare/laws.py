@@ -104,7 +104,7 @@ def reduces_to(function: Callable[..., Any], **values: float) -> Law:
     for name, value in values.items():
         if not isinstance(value, int | float):
             raise DeclarationError(
-                f"reduces_to(function, {name}={shown(value)}): {name}={shown(value)}, but should be a number"
+                f"reduces_to(function, {name}={shown(value)}): {name}={shown(value)}, expected a number"
             )
     text = ", ".join(f"{name}={value:g}" for name, value in values.items())
     label = getattr(function, "__name__", type(function).__name__)
@@ -145,7 +145,7 @@ def data_parallel(symbol: str, worlds: Sequence[int] | int = (1, 2, 4)) -> Law:
     chosen = (worlds,) if isinstance(worlds, int) else tuple(worlds)
     if not chosen or not all(type(world) is int and 1 <= world <= MOST_RANKS for world in chosen):
         raise DeclarationError(
-            f"data_parallel({shown(symbol)}, worlds={shown(worlds)}): worlds={shown(worlds)}, but should be numbers of "
+            f"data_parallel({shown(symbol)}, worlds={shown(worlds)}): worlds={shown(worlds)}, expected numbers of "
             f"processes from 1 to {MOST_RANKS}, such as worlds=(1, 2, 4)"
         )
     text = shown(symbol) if chosen == (1, 2, 4) else f"{shown(symbol)}, worlds={chosen}"
@@ -164,7 +164,7 @@ def unbiased(draws: int = 1000) -> Law:
     """
     if type(draws) is not int or draws < LEAST_DRAWS:
         raise DeclarationError(
-            f"unbiased({shown(draws)}): draws={shown(draws)}, but should be a whole number of at least {LEAST_DRAWS}, such as "
+            f"unbiased({shown(draws)}): draws={shown(draws)}, expected a whole number of at least {LEAST_DRAWS}, such as "
             f"unbiased(10000)"
         )
     return Law("L15", f"unbiased({'' if draws == 1000 else draws})", draws=draws)

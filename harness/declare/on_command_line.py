@@ -78,18 +78,18 @@ class Declaration:
             raise DeclarationError(f"target {text!r} is not JSON: {error}") from error
         if not isinstance(data, Mapping) or not {"target", "inputs"} <= set(data) <= known:
             raise DeclarationError(
-                f"target {text!r} came, but should be an object with target, inputs and some of {sorted(known)}"
+                f"got target {text!r}, expected an object with target, inputs and some of {sorted(known)}"
             )
         for key, value in data.items():
             if key == "stochastic":
                 if value is not True:
-                    raise DeclarationError(f"target {shown(text)}: stochastic is {shown(value)}, but should be true")
+                    raise DeclarationError(f"target {shown(text)}: stochastic is {shown(value)}, expected true")
                 continue
             is_list = key in ("options", "laws", "roles")
             texts = value if is_list and isinstance(value, list) else [value]
             if is_list != isinstance(value, list) or not all(isinstance(each, str) for each in texts):
                 wanted = "a list of texts" if is_list else "a text"
-                raise DeclarationError(f"target {shown(text)}: {key} is {shown(value)}, but should be {wanted}")
+                raise DeclarationError(f"target {shown(text)}: {key} is {shown(value)}, expected {wanted}")
         read: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
         return Declaration(**read)
 

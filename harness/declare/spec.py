@@ -449,7 +449,7 @@ def _tensor_spec(loss: str, name: str, value: Any) -> TensorSpec:
     found = signatures.read(value)
     if found is None:
         raise DeclarationError(
-            f'loss {loss!r}: {name}={shown(value)}, but should be a TensorSpec such as TensorSpec("B C") or Float[Tensor, "B C"]'
+            f'loss {loss!r}: {name}={shown(value)}, expected a TensorSpec such as TensorSpec("B C") or Float[Tensor, "B C"]'
         )
     domain, dtype = signatures.default_domain(found, name)
     return TensorSpec(found.dims, domain, dtype)

@@ -36,11 +36,11 @@ def load_specs(targets: Sequence[str] | Set[str], begin: Callable[[str], None] =
         DeclarationError: a loss without a declaration that can be understood.
     """
     if isinstance(targets, (str, bytes)) or not isinstance(targets, Sequence | Set):
-        raise TargetError(f"targets={shown(targets)} came, but should be a list, such as ['losses']")
+        raise TargetError(f"got targets={shown(targets)}, expected a list, such as ['losses']")
     specs: list[LossSpec] = []
     for target in targets:
         if not isinstance(target, str):
-            raise TargetError(f"target {shown(target)} came, but should be text, such as 'package.module:Name'")
+            raise TargetError(f"got target {shown(target)}, expected text, such as 'package.module:Name'")
         begin(target)
         specs += _load(target)
     names = [spec.name for spec in specs]
@@ -98,9 +98,7 @@ def losses_of(target: str) -> dict[str, Any]:
     if isinstance(value, LossSpec):
         raise TargetError(f"target {shown(target)} is a LossSpec, which declares itself; run it as it is")
     if not callable(value):
-        raise TargetError(
-            f"target {shown(target)} is {type(value).__name__}, but should be a loss: a function or a class"
-        )
+        raise TargetError(f"target {shown(target)} is {type(value).__name__}, expected a loss: a function or a class")
     return {attribute: value}
 
 
@@ -305,7 +303,7 @@ def _specs_in(value: Any, target: str, attribute: str) -> list[LossSpec]:
     if callable(value):
         return [_zero_config(value, attribute)]
     raise TargetError(
-        f"target {shown(target)}: {attribute} is {type(value).__name__}, but should be a LossSpec, a list of them, or a loss"
+        f"target {shown(target)}: {attribute} is {type(value).__name__}, expected a LossSpec, a list of them, or a loss"
     )
 
 

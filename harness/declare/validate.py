@@ -139,7 +139,7 @@ def check_arguments(given: Mapping[str, Any]) -> None:
         element = _ELEMENTS.get(argument, object)
         if single or not isinstance(value, kind) or not all(isinstance(item, element) for item in value):
             raise DeclarationError(
-                f"loss {name!r}: {argument}={shown(value)}, but should be such as {argument}={example}"
+                f"loss {name!r}: {argument}={shown(value)}, expected something like {argument}={example}"
             )
     _check_implementations(name, given["implementations"])
     if given["formula"] is not None and "formula" in given["implementations"]:
@@ -148,24 +148,24 @@ def check_arguments(given: Mapping[str, Any]) -> None:
         )
     bytes_bound = given["bytes_bound"]
     if bytes_bound is not None and not callable(bytes_bound):
-        raise DeclarationError(f"loss {name!r}: bytes_bound={shown(bytes_bound)}, but should be a function or None")
+        raise DeclarationError(f"loss {name!r}: bytes_bound={shown(bytes_bound)}, expected a function or None")
     for argument, dtypes in (("dtypes", given["dtypes"]), ("computes_in", [given["computes_in"]])):
         for dtype in dtypes:
             if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype in FLOATING):
                 raise DeclarationError(
-                    f"loss {name!r}: {argument} has {shown(dtype)}, but should have floating dtypes of "
+                    f"loss {name!r}: {argument} has {shown(dtype)}, expected floating dtypes of "
                     f"{', '.join(map(str, FLOATING))}"
                 )
     for code, reason in given["waivers"].items():
         if not isinstance(reason, str) or not reason.strip():
             raise DeclarationError(
-                f"loss {name!r}: waivers={{{shown(code)}: {shown(reason)}}}, but should give the reason in words"
+                f"loss {name!r}: waivers={{{shown(code)}: {shown(reason)}}}, expected the reason in words"
             )
     for symbol, size in given["fixed_sizes"].items():
         extents = size if isinstance(size, tuple) else (size,)
         if not all(type(extent) is int and 0 <= extent <= dims.MAX_SIZE for extent in extents):
             raise DeclarationError(
-                f"loss {name!r}: fixed_sizes={{{shown(symbol)}: {shown(size)}}}, but should be a whole number, such as "
+                f"loss {name!r}: fixed_sizes={{{shown(symbol)}: {shown(size)}}}, expected a whole number, such as "
                 f"fixed_sizes={{{symbol!r}: 3}}; for several axes a tuple of them"
             )
 
@@ -173,17 +173,17 @@ def check_arguments(given: Mapping[str, Any]) -> None:
 def _check_implementations(name: str, implementations: Mapping[str, Any]) -> None:
     if not implementations:
         raise DeclarationError(
-            f"loss {name!r}: implementations={shown(implementations)}, but should be such as implementations="
+            f"loss {name!r}: implementations={shown(implementations)}, expected something like implementations="
             f"{_SHAPES['implementations'][1]}"
         )
     for label, implementation in implementations.items():
         if not isinstance(label, str) or not _NAME.fullmatch(label):
             raise DeclarationError(
-                f"loss {name!r}: implementation name {shown(label)}, but should be at most 100 letters, digits and '_.+- ', such as 'naive'"
+                f"loss {name!r}: implementation name {shown(label)}, expected at most 100 letters, digits and '_.+- ', such as 'naive'"
             )
         if not callable(implementation):
             raise DeclarationError(
-                f"loss {name!r}: implementation {label!r} is {shown(implementation)}, but should be a class or a function"
+                f"loss {name!r}: implementation {label!r} is {shown(implementation)}, expected a class or a function"
             )
 
 
@@ -206,7 +206,7 @@ def check_spec(spec: LossSpec) -> None:
     for item in spec.error_inputs:
         if not callable(getattr(item, "change", None)):
             raise DeclarationError(
-                f"loss {spec.name!r}: error_inputs has {shown(item)}, but should have ErrorInputs, such as\n"
+                f"loss {spec.name!r}: error_inputs has {shown(item)}, expected ErrorInputs, such as\n"
                 f"    ErrorInput('short labels', lambda tensors: {{'labels': tensors['labels'][:1]}}, ValueError)"
             )
 
@@ -224,7 +224,7 @@ def _check_differentiable(spec: LossSpec) -> None:
     over = spec.writes_gradient_into
     if over is not None and over not in spec.differentiable:
         raise DeclarationError(
-            f"loss {spec.name!r}: writes_gradient_into={shown(over)}, but should be an input with a gradient, such as "
+            f"loss {spec.name!r}: writes_gradient_into={shown(over)}, expected an input with a gradient, such as "
             f"writes_gradient_into={next(iter(spec.differentiable), 'logits')!r}"
         )
 

@@ -69,7 +69,7 @@ class Recipe:
 
 def _seed_from_json(seed: Any) -> int:
     if type(seed) is not int or not 0 <= seed < 2**63:
-        raise DeclarationError(f"seed {seed!r} came, but should be a whole number from 0 to 2**63 - 1")
+        raise DeclarationError(f"got seed {seed!r}, expected a whole number from 0 to 2**63 - 1")
     return seed
 
 
@@ -242,7 +242,7 @@ def _size_from_json(name: str, size: Any) -> Size:
     extents = size if isinstance(size, list) else [size]
     if not all(type(extent) is int and 0 <= extent <= dims.MAX_SIZE for extent in extents):
         raise DeclarationError(
-            f"size {name}={size!r} came, but should be a whole number from 0 to {dims.MAX_SIZE}, or a list of them"
+            f"got size {name}={size!r}, expected a whole number from 0 to {dims.MAX_SIZE}, or a list of them"
         )
     return tuple(extents) if isinstance(size, list) else extents[0]
 
@@ -326,4 +326,4 @@ def lay_out(tensor: Tensor, layout: str) -> Tensor:
         return tensor.to(memory_format=formats[tensor.ndim]) if tensor.ndim in formats else tensor
     if layout == "expanded":
         return tensor[..., :1].expand(tensor.shape) if tensor.ndim else tensor
-    raise DeclarationError(f"layout {layout!r} came, but should be one of {list(LAYOUTS)}")
+    raise DeclarationError(f"got layout {layout!r}, expected one of {list(LAYOUTS)}")

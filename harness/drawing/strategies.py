@@ -55,9 +55,7 @@ def cases(
         DeclarationError: an unknown regime.
     """
     if regime not in REGIMES:
-        raise DeclarationError(
-            f"regime {regime!r} came, but should be one of {list(REGIMES)}{nearest(regime, REGIMES)}"
-        )
+        raise DeclarationError(f"got regime {regime!r}, expected one of {list(REGIMES)}{nearest(regime, REGIMES)}")
     return _case(spec, _Sizes(spec, regime), regime, mode, tuple(dtypes))
 
 

@@ -133,5 +133,5 @@ def read(path: Path) -> Baseline:
 def _entry(item: Any) -> Entry:
     names = [f.name for f in fields(Entry)]
     if not isinstance(item, Mapping) or set(item) != set(names) or not all(isinstance(v, str) for v in item.values()):
-        raise BaselineError(f"not a baseline: the entry {shown(item)} came, but should have the texts {names}")
+        raise BaselineError(f"not a baseline: got the entry {shown(item)}, expected the texts {names}")
     return Entry(**item)

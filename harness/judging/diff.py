@@ -142,7 +142,7 @@ def allowances(given: tuple[str, ...], *reports: Report) -> dict[str, float]:
             part = -1.0
         if name not in known or not 0 <= part < float("inf"):
             raise NotComparableError(
-                f"--allow {text!r} came, but should be COST=PERCENT with a percentage that is not negative and a cost out of "
+                f"got --allow {text!r}, expected COST=PERCENT with a percentage that is not negative and a cost out of "
                 f"{known}{nearest(name, known)}"
             )
         allowed[name] = part

@@ -88,7 +88,7 @@ class Speed:
         else:
             benchmark.extra_info.update(self._costs(workload, call))
             loss = benchmark(waited)
-        assert bool(loss.isfinite().all()), f"{self.group} / {self.implementation}: loss={loss}, but should be finite"
+        assert bool(loss.isfinite().all()), f"{self.group} / {self.implementation}: loss={loss}, expected finite"
         if self.cell.pass_name != "forward":
             for leaf in workload.leaves:
                 assert leaf.grad is not None, f"{self.group} / {self.implementation}: no gradient came"

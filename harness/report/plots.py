@@ -61,7 +61,7 @@ class LogAxis:
 
     def __post_init__(self) -> None:
         if not 0 < self.low < self.high < math.inf:
-            raise ValueError(f"bounds {self.low} and {self.high} came, but should be 0 < low < high, both finite")
+            raise ValueError(f"got bounds {self.low} and {self.high}, expected 0 < low < high, both finite")
 
     def at(self, value: float) -> float:
         """The place of a number, to a tenth of a pixel; beyond the bounds it is the bound's."""

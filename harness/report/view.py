@@ -191,7 +191,7 @@ def replay(finding: FindingRecord, folder: str) -> str:
 
 def _parts(finding: FindingRecord) -> tuple[str, str, str]:
     """The message before the line of its input, that line, and what stands after it, without the way to mend it."""
-    body = finding.body.replace(f"to mend: {finding.hint}", "") if finding.hint else finding.body
+    body = finding.body.replace(f"fix: {finding.hint}", "") if finding.hint else finding.body
     sizes = (finding.case or {}).get("sizes") or {}
     lines = body.splitlines()
     starts = tuple(f"{name}=" for name in sizes)

@@ -68,7 +68,7 @@ class ReportError(HarnessError, ValueError):
 
 def _check_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ReportError(f"{name} {shown(value)} came, but should be one of {list(allowed)}")
+        raise ReportError(f"got {name} {shown(value)}, expected one of {list(allowed)}")
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,7 @@ def merged(parts: Sequence[LossRecord]) -> LossRecord:
     """
     names = sorted({part.name for part in parts})
     if len(names) != 1:
-        raise ValueError(f"parts of losses {names} came, but should be of one loss")
+        raise ValueError(f"got parts of losses {names}, expected parts of one loss")
     first = parts[0]
     return replace(
         first,
@@ -358,7 +358,7 @@ def loads(text: str) -> Report:
         for finding in loss.findings:
             if finding.failure and not FAILURE_NAME.fullmatch(finding.failure):
                 raise ReportError(
-                    f"failure {shown(finding.failure)} came, but should be the name of a .json file, without folders"
+                    f"got failure {shown(finding.failure)}, expected the name of a .json file, without folders"
                 )
     return report
 
@@ -366,7 +366,7 @@ def loads(text: str) -> Report:
 def _check_counts(costs: Mapping[str, Any], where: str) -> None:
     for name, count in costs.items():
         if count is not None and type(count) not in (int, float, bool):
-            raise ReportError(f"{where}: {shown(name)} is {shown(count)}, but should be a number or null")
+            raise ReportError(f"{where}: {shown(name)} is {shown(count)}, expected a number or null")
 
 
 def _check_sizes(sizes: Mapping[str, Any], where: str) -> None:
@@ -374,7 +374,7 @@ def _check_sizes(sizes: Mapping[str, Any], where: str) -> None:
         extents = size if isinstance(size, list) else [size]
         if not all(type(extent) is int for extent in extents):
             raise ReportError(
-                f"{where}: {shown(symbol)} is {shown(size)}, but should be a whole number, or an array of them"
+                f"{where}: {shown(symbol)} is {shown(size)}, expected a whole number, or an array of them"
             )
 
 
@@ -406,7 +406,7 @@ def _upgraded(data: Mapping[str, Any], version: int) -> dict[str, Any]:
 
 def _record(cls: type[R], data: Any, where: str) -> R:
     if not isinstance(data, Mapping):
-        raise ReportError(f"{where} is {type(data).__name__}, but should be an object")
+        raise ReportError(f"{where} is {type(data).__name__}, expected an object")
     kinds = _kinds(cls)  # type: ignore[arg-type]
     missing = [name for name in kinds if name not in data]
     if missing:
@@ -434,7 +434,7 @@ def _value(kind: Any, data: Any, where: str) -> Any:
         return _value(next(option for option in get_args(kind) if option is not type(None)), data, where)
     if origin is tuple:
         if not isinstance(data, list):
-            raise ReportError(f"{where} is {type(data).__name__}, but should be an array")
+            raise ReportError(f"{where} is {type(data).__name__}, expected an array")
         item = get_args(kind)[0]
         if all(type(entry) is item for entry in data):  # raw times are most of a report
             return tuple(data)
@@ -445,7 +445,7 @@ def _value(kind: Any, data: Any, where: str) -> Any:
     if expected is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
     if not isinstance(data, expected) or (expected is int and isinstance(data, bool)):
-        raise ReportError(f"{where} is {shown(data)}, but should be {expected.__name__}")
+        raise ReportError(f"{where} is {shown(data)}, expected {expected.__name__}")
     if expected is not dict:
         return data
     inner = get_args(kind)[1]

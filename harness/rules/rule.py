@@ -99,7 +99,7 @@ class Mismatch:
     @property
     def sentence(self) -> str:
         """One line in the form that all messages have: what came, what should have come."""
-        line = f"{self.where} = {self.came}, but should be {self.should}"
+        line = f"{self.where} = {self.came}, expected {self.should}"
         if self.difference is not None and self.allowed is not None:
             line += f"   (off by {self.difference:.2g}, allowed {self.allowed:.1g})"
         return line

@@ -422,7 +422,7 @@ class WrongReturn(TypeError):
     """
 
     def __init__(self, came: str, should: str, mend: str) -> None:
-        super().__init__(f"it returned {came}, but should return {should}; {mend}")
+        super().__init__(f"it returned {came}, expected {should}; {mend}")
         self.came, self.should, self.mend = came, should, mend
 
 

@@ -142,7 +142,7 @@ def _leave(job: Job, codes: Sequence[str], reason: str, keep: Keep) -> Conducted
 def came_to_nothing(job: Job, code: str, reason: str, output: str = "") -> dict[str, Any]:
     """A rule that came to nothing, told without the loss: it cannot even be loaded, or not often enough."""
     crashed = rule_text(CRASHED)
-    message = f"{job.loss} / {job.implementation} / {crashed.code} {crashed.title} / {job.device}\n  {code} = {reason}, but should be checked to its end"
+    message = f"{job.loss} / {job.implementation} / {crashed.code} {crashed.title} / {job.device}\n  {code} = {reason}, expected a check that ends"
     finding = FindingRecord(
         implementation=job.implementation,
         rule=crashed.code,

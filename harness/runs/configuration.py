@@ -125,7 +125,7 @@ def read(file: Path) -> Configuration | None:
     if table is None:
         return None
     if not isinstance(table, Mapping):
-        raise ConfigurationError(f"{file}: tool.{TABLE} = {table!r} came, but should be a table: [tool.{TABLE}]")
+        raise ConfigurationError(f"{file}: got tool.{TABLE} = {table!r}, expected a table: [tool.{TABLE}]")
     commands = {key: value for key, value in table.items() if key in COMMANDS and isinstance(value, Mapping)}
     return Configuration(
         file,
@@ -147,7 +147,7 @@ def _value(file: Path, table: str, key: str, value: object) -> Any:
     understood = understand(value)
     if understood is None:
         near = nearest(value, PROFILES) if key == "profile" and isinstance(value, str) else ""
-        raise ConfigurationError(f"{file}: [tool.{table}] {key} = {value!r} came, but should be {should}{near}")
+        raise ConfigurationError(f"{file}: got [tool.{table}] {key} = {value!r}, expected {should}{near}")
     return _from(file.parent, key, understood)
 
 

@@ -112,19 +112,17 @@ class _Run:
 
     def _checked(self, loss: object) -> Tensor:
         if isinstance(loss, Tensor) and loss.is_nested:
-            raise _WrongResult(f"returned a nested tensor, but should return one with one shape that {self._graph()}")
+            raise _WrongResult(f"returned a nested tensor, expected one with one shape that {self._graph()}")
         if isinstance(loss, Tensor):
             return loss
         shown = f"{loss!r}, " if isinstance(loss, int | float) else ""
         select = "" if shown else "; where the loss is a part of what is returned, declare `select`"
-        raise _WrongResult(
-            f"returned {shown}{type(loss).__name__}, but should return a tensor that {self._graph()}{select}"
-        )
+        raise _WrongResult(f"returned {shown}{type(loss).__name__}, expected a tensor that {self._graph()}{select}")
 
     def _check_graph(self, loss: Tensor) -> None:
         if not loss.requires_grad:
             raise _WrongResult(
-                f"returned a tensor without a graph, but should return one that {self._graph()}; is it detached, made "
+                f"returned a tensor without a graph, expected one that {self._graph()}; is it detached, made "
                 "under no_grad, or made of a number?"
             )
 
@@ -348,7 +346,7 @@ def fewer_digits(trial: Trial, reference: Trial, cell: Cell) -> str:
     if not off > allowed:
         return ""
     return (
-        f"the narrowest floating tensor that it computes at {cell} = {8 * trial.narrowest} bits, but should be the "
+        f"the narrowest floating tensor that it computes at {cell} = {8 * trial.narrowest} bits, expected the "
         f"{8 * dtype.itemsize} that it is given (off by {off:.2g} of the largest element, allowed {allowed:.1g})"
     )
 

@@ -50,7 +50,7 @@ def difference(
         if not off <= allowed:
             where, shown = _element(value, worst)
             return (
-                f"differs from the reference on the timed input: {what}{where} = {shown}, but should be "
+                f"differs from the reference on the timed input: {what}{where} = {shown}, expected "
                 f"{_element(wanted, worst)[1]} (off by {off:.3g}, allowed {allowed:.3g})"
             )
     return None

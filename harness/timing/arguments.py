@@ -29,7 +29,7 @@ def check_spec(spec: object) -> None:
     if isinstance(spec, LossSpec):
         return
     mend = "call it once for each" if isinstance(spec, list | tuple | set | dict) else "wrap the loss in a LossSpec"
-    raise DeclarationError(f"spec: a {type(spec).__name__} came, but should be one LossSpec; {mend}")
+    raise DeclarationError(f"spec: got a {type(spec).__name__}, expected one LossSpec; {mend}")
 
 
 def check_budget(budget_s: object) -> None:
@@ -43,9 +43,7 @@ def check_budget(budget_s: object) -> None:
     except OverflowError:
         seconds = math.inf
     if not 0 < seconds < math.inf:
-        raise DeclarationError(
-            f"budget_s={shown(budget_s)} came, but should be a positive number of seconds, such as 30"
-        )
+        raise DeclarationError(f"got budget_s={shown(budget_s)}, expected a positive number of seconds, such as 30")
 
 
 def _several(what: str, given: Any, single: type | tuple[type, ...], example: object) -> list[Any]:
@@ -59,7 +57,7 @@ def _several(what: str, given: Any, single: type | tuple[type, ...], example: ob
         )
     for value in values:
         if not isinstance(value, single):
-            raise DeclarationError(f"{what}: {shown(value)} came, but should be of the kind of {shown(example)}")
+            raise DeclarationError(f"{what}: got {shown(value)}, expected one like {shown(example)}")
     return values
 
 
@@ -104,7 +102,7 @@ def checked_devices(devices: Sequence[str] | str) -> list[str]:
         if not _DEVICE.fullmatch(name):
             known = ("cpu", "cuda")
             raise DeclarationError(
-                f"device {shown(name)} came, but should be one of 'cpu', 'cuda' and 'cuda:N', such as 'cuda:0'{nearest(name, known)}"
+                f"got device {shown(name)}, expected one of 'cpu', 'cuda' and 'cuda:N', such as 'cuda:0'{nearest(name, known)}"
             )
     return list(dict.fromkeys(names))
 
@@ -181,7 +179,5 @@ def checked_densities(
 def _known(what: str, names: Sequence[str], known: Sequence[str]) -> Sequence[str]:
     for name in names:
         if name not in known:
-            raise DeclarationError(
-                f"{what} {shown(name)} came, but should be one of {list(known)}{nearest(name, known)}"
-            )
+            raise DeclarationError(f"got {what} {shown(name)}, expected one of {list(known)}{nearest(name, known)}")
     return names

@@ -252,7 +252,7 @@ def judged(
         found.append(
             Violation(
                 "M02",
-                f"the loss at {cell} = {audit.again:.6g} after the timing, but should be {first:.6g}, as before it",
+                f"the loss at {cell} = {audit.again:.6g} after the timing, expected {first:.6g}, as before it",
             )
         )
     for values, wanted, size in () if found else zip(audit.values, expected, conditions, strict=False):
@@ -266,18 +266,16 @@ def judged(
             break
     if is_remembered(audit, times, cell):
         usual, unseen = min(times), min(audit.seconds)
-        text = f"at {cell} = {unseen:.3g} s, but should be about the {usual:.3g} s of those that it has seen"
+        text = f"at {cell} = {unseen:.3g} s, expected about the {usual:.3g} s of those that it has seen"
         found.append(Violation("M03", f"a call on new inputs {text}"))
     if audit.left_s > LEFT_OVER_S:
-        text = f"{audit.left_s:.3g} s, but should be 0: what a call leaves to them is not in its time"
+        text = f"{audit.left_s:.3g} s, expected 0: what a call leaves to them is not in its time"
         found.append(
             Violation("M04", f"processor time that other threads take after calls at {cell} have returned = {text}")
         )
     if audit.edited:
         text = ", ".join(audit.edited)
-        found.append(
-            Violation("M05", f"{text} after the timing at {cell} = other values, but should be those it was given")
-        )
+        found.append(Violation("M05", f"{text} after the timing at {cell} = other values, expected those it was given"))
     return found
 
 
@@ -299,5 +297,5 @@ def impossible(cell: Cell, least: int, bandwidth: Callable[[int], float], times:
     least_s = least / (FASTER_THAN_A_SUM * bandwidth(least))
     if median(times) >= least_s:
         return []
-    text = f"{median(times):.3g} s, but should be at least the {least_s:.3g} s in which {least} bytes can be read"
+    text = f"{median(times):.3g} s, expected at least the {least_s:.3g} s in which {least} bytes can be read"
     return [Violation("M06", f"a call at {cell} = {text}")]

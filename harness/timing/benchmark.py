@@ -133,7 +133,7 @@ def _findings(session: Session) -> tuple[Finding, ...]:
         message = f"{session.spec.name} / {name} / {code} {rule.title} / {cell.dtype} / {cell.device}\n  {text}"
         where, _, more = text.partition(" = ")
         evidence = {"where": where, "came": more, "aspect": cell.pass_name, "device": cell.device}
-        found[name, code] = Finding(code, rule.severity, name, message, evidence, hint=f"to mend: {rule.mend}")
+        found[name, code] = Finding(code, rule.severity, name, message, evidence, hint=f"fix: {rule.mend}")
     return tuple(found.values())
 
 

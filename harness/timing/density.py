@@ -24,7 +24,7 @@ def check_densities(spec: LossSpec, densities: Mapping[str, float]) -> None:
                 f"loss {shown(spec.name)} has no tensor {shown(name)} to thin; it has {list(spec.tensors)}{nearest(name, spec.tensors)}"
             )
         if not isinstance(density, int | float) or not 0 <= density <= 1:
-            raise DeclarationError(f"density {shown(density)} of {shown(name)} came, but should be a number in [0, 1]")
+            raise DeclarationError(f"got density {shown(density)} of {shown(name)}, expected a number in [0, 1]")
         domain = spec.tensors[name].domain
         if domain.low != 0 or domain.kind == "integer" or domain.axis is not None or domain.make is not None:
             raise DeclarationError(

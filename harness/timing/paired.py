@@ -126,7 +126,7 @@ class Comparison:
         undecided = "" if least > by else "; the interval decides nothing, and decided=True came"
         lines = [
             f"{self.candidate} / not slower than {self.baseline} / {self.where}",
-            f"  time of {self.candidate} = {found}, but should be at most {by:g} times{undecided}",
+            f"  time of {self.candidate} = {found}, expected at most {by:g} times{undecided}",
             f"  medians {candidate} and {baseline} us a call, {len(self.candidate_seconds)} paired rounds of "
             f"{self.calls_per_block[0]} and {self.calls_per_block[1]} calls, seed={self.seed}",
             *([f"  repeat: {self.repeat}"] if self.repeat else []),

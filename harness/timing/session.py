@@ -59,7 +59,7 @@ def clocks_apart(samples: Samples, cell: Cell) -> list[tuple[str, str]]:
     apart = max(works, seen.rate or 0.0)
     if apart <= CLOCKS_APART:
         return []
-    text = f"{apart:.3g} times as long by the clock of another process as by the one inside, but should be as long"
+    text = f"{apart:.3g} times as long by the clock of another process as by the one inside, expected as long"
     return [("M01", f"{seen.blocks} blocks at {cell} = {text}")]
 
 

@@ -81,7 +81,7 @@ GOOD = LossSpec(**DECLARED)
 def fault(message: str, argument: str, value: object) -> str:
     """What is wrong with a message; empty where nothing is."""
     if len(message) > MESSAGE_LIMIT:
-        return f"{len(message)} characters, but should be at most {MESSAGE_LIMIT}"
+        return f"{len(message)} characters, expected at most {MESSAGE_LIMIT}"
     odd = [character for character in message if not character.isprintable() and character not in "\n\t"]
     if odd:
         return f"{odd[0]!r} cannot be printed"
@@ -126,10 +126,10 @@ def test_the_oracle_sees_a_planted_fault(planted):
 
 
 def test_a_message_of_any_length_and_any_characters_becomes_one_that_can_be_read():
-    message = str(HarnessError(f"came {bad_values.LONG}\x1b[2J\ud800, but should be short"))
+    message = str(HarnessError(f"came {bad_values.LONG}\x1b[2J\ud800, expected short"))
     assert not fault(message, "came", "")
     assert message.startswith("came xxx")
-    assert message.endswith("\\x1b[2J\\ud800, but should be short")
+    assert message.endswith("\\x1b[2J\\ud800, expected short")
 
 
 # ---- arguments -----------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@ from harness.cli.terminal.wrapping import wrapped
 
 
 def test_a_line_is_broken_between_words_and_indented_more():
-    assert wrapped("  loss = 1.25, but should be 3.75", 20) == "  loss = 1.25, but\n    should be 3.75"
+    assert wrapped("  loss = 1.25, expected 3.75", 20) == "  loss = 1.25,\n    expected 3.75"
 
 
 def test_the_last_cell_keeps_its_column_where_there_is_room():

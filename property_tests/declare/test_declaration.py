@@ -95,7 +95,7 @@ def test_a_target_of_several_losses_or_of_none_is_refused(tmp_path: Path) -> Non
     file.write_text("SIZE = 3\n")
     with pytest.raises(TargetError, match="holds no loss"):
         losses_of(str(file))
-    with pytest.raises(TargetError, match="is int, but should be a loss"):
+    with pytest.raises(TargetError, match="is int, expected a loss"):
         losses_of(f"{file}:SIZE")
 
 

@@ -70,7 +70,7 @@ PAIRS = [
 def complaint(domain: Domain, values: Tensor, shape: tuple[int, ...]) -> str | None:
     """What is illegal about values of a domain, structure included, or ``None``."""
     if tuple(values.shape) != shape:
-        return f"has shape {tuple(values.shape)}, but should have {shape}"
+        return f"has shape {tuple(values.shape)}, expected {shape}"
     if not domain.nan and values.isnan().any():
         return "has NaN"
     if not domain.legal(values, SIZES):
@@ -190,8 +190,8 @@ def test_an_impossible_domain_is_refused_with_the_line_to_write(make: object, me
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda shape, generator, dtype: torch.zeros(7), r"returned shape \(7,\), but should return \(2,\)"),
-        (lambda shape, generator, dtype: [0.0, 0.0], r"returned list, but should return a torch.Tensor"),
+        (lambda shape, generator, dtype: torch.zeros(7), r"returned shape \(7,\), expected \(2,\)"),
+        (lambda shape, generator, dtype: [0.0, 0.0], r"returned list, expected a torch.Tensor"),
         (lambda shape, generator, dtype: torch.rand(shape), r"torch.rand\(shape, generator=generator, dtype=dtype\)"),
     ],
 )

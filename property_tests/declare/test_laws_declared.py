@@ -43,7 +43,7 @@ def test_the_text_of_a_law_is_the_call_that_makes_it(law: laws.Law) -> None:
         (lambda: laws.translation_invariant(), r"e.g. translation_invariant\('logits'\)"),
         (lambda: laws.reduces_to(F.mse_loss), r"e.g. reduces_to\(F.mse_loss, weights=1.0\)"),
         (lambda: laws.reduces_to("mse", weights=1.0), "needs a function of the remaining tensors"),  # type: ignore[arg-type]
-        (lambda: laws.reduces_to(F.mse_loss, weights="1"), r"weights='1', but should be a number"),  # type: ignore[arg-type]
+        (lambda: laws.reduces_to(F.mse_loss, weights="1"), r"weights='1', expected a number"),  # type: ignore[arg-type]
         (lambda: laws.mean_over(0), r"such as mean_over\('B'\)"),  # type: ignore[arg-type]
         (lambda: laws.linear_in(None), r"such as linear_in\('weights'\)"),  # type: ignore[arg-type]
     ],

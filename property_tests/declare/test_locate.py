@@ -127,7 +127,7 @@ def test_a_package_that_another_one_of_its_name_hides_is_an_error_not_the_wrong_
         ("gone.py", r"no file gone\.py"),
         ("folder/", r"folder is a directory; name a file in it, such as folder/loss\.py"),
         ("loss.py:Los", r"loss\.py has no 'Los'; did you mean 'Loss'"),
-        ("loss.py:NUMBER", "NUMBER is int, but should be a LossSpec, a list of them, or a loss"),
+        ("loss.py:NUMBER", "NUMBER is int, expected a LossSpec, a list of them, or a loss"),
         ("loss.py:EMPTY", "EMPTY should hold LossSpecs, but holds nothing"),
         ("loss.py:MIXED", "MIXED should hold LossSpecs, but holds"),
         ("empty.py", r"write SPECS = \[LossSpec\(\.\.\.\)\] in it"),

@@ -176,7 +176,7 @@ def _drawn(spec: LossSpec, count: int) -> list[Case]:
     [
         ({"x": []}, r"x: got an empty list, expected one with at least one TensorSpec"),
         ({"x": {"a b": B4}}, r"got the key 'a b', expected letters"),
-        ({"x": [3]}, r"x\.0=3, but should be a TensorSpec"),
+        ({"x": [3]}, r"x\.0=3, expected a TensorSpec"),
         ({"x": several("L", scalar(domains.positive()))}, "write a list of fixed length"),
         ({"x": TensorSpec("B", optional=True)}, "every input is optional"),
     ],

@@ -25,7 +25,7 @@ TEXTS = (
 
 def loss(text: str) -> LossRecord:
     """A loss in which everything that a user can name is called ``text``."""
-    message = f"{text} / {text} / G01 gradient / float64 / cpu\n  {text} = 1, but should be 2\n  {text}"
+    message = f"{text} / {text} / G01 gradient / float64 / cpu\n  {text} = 1, expected 2\n  {text}"
     found = (
         examples.finding(
             implementation=text,

@@ -113,7 +113,7 @@ def report(*losses: LossRecord) -> Report:
 
 def hostile(text: str) -> LossRecord:
     """A loss in which everything that a user can name is called ``text``."""
-    message = f"{text} / {text} / G01 gradient / float64 / cpu\n  {text} = 1, but should be 2\n  {text}"
+    message = f"{text} / {text} / G01 gradient / float64 / cpu\n  {text} = 1, expected 2\n  {text}"
     found = (
         examples.finding(
             implementation=text,
@@ -151,7 +151,7 @@ def large(losses: int = 80, notes: int = 12) -> Report:
     """Many losses, each with an error, a warning and many notes that are long to show."""
     values = ", ".join(f"{0.123456789 * n:.15f}" for n in range(120))
     long: dict[str, Any] = {
-        "message": f"large / vectorized / G01 gradient / float64 / cpu\n  came 1, but should be 2\n  N=2, x=[{values}]",
+        "message": f"large / vectorized / G01 gradient / float64 / cpu\n  came 1, expected 2\n  N=2, x=[{values}]",
         "reproduction": f"import torch\n\nx = torch.tensor([{values}])\nprint(x)\n",
     }
     found = (

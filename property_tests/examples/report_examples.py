@@ -35,7 +35,7 @@ def finding(severity: str = "error", **changes: Any) -> FindingRecord:
         "severity": severity,
         "device": "cpu",
         "message": "graph_distance / vectorized / G01 gradient matches finite differences / float64 / cpu\n"
-        "  d loss / d embeddings[0, 1] = -0.5599, but should be -0.2799   (off by 0.28, allowed 1e-06)\n"
+        "  d loss / d embeddings[0, 1] = -0.5599, expected -0.2799   (off by 0.28, allowed 1e-06)\n"
         "  N=2, D=2, adjacency=[[0, 1], [1, 0]]",
         "reproduction": "import torch\n\nprint(torch.ones(2))",
         "hint": "",

@@ -134,7 +134,7 @@ def test_suggested_laws_go_to_the_implementation_they_were_tried_on():
 
 
 def test_another_value_than_the_reference_where_it_was_to_be_timed_is_an_error():
-    reason = "differs from the reference on the timed input: loss = 1.14, but should be 1.86"
+    reason = "differs from the reference on the timed input: loss = 1.14, expected 1.86"
     made = verdict(
         measurements=(measurement("naive"), measurement("vectorized", status="failed", reason=reason)), comparisons=()
     )

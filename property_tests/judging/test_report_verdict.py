@@ -101,9 +101,7 @@ def test_the_harness_says_in_one_way_that_only_costs_were_asked_for():
 
 
 def test_where_the_reference_is_wrong_a_difference_from_it_is_nobodys_error():
-    differs = measurement(
-        status="failed", reason="differs from the reference on the timed input: loss = 1, but should be 2"
-    )
+    differs = measurement(status="failed", reason="differs from the reference on the timed input: loss = 1, expected 2")
     assert judge(comparisons=(), measurements=(differs,))[0] == "do not adopt"
     found, said = judge(comparisons=(), measurements=(differs,), findings=(finding(implementation="naive"),))
     assert found == "inconclusive"

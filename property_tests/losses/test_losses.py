@@ -84,7 +84,7 @@ def test_integer_predictions_are_refused(spec, implementation):
     name = spec.differentiable[0]
     tensors = draw(spec)
     tensors[name] = tensors[name].long()
-    with pytest.raises(TypeError, match=f"{name} has dtype torch.int64, but should be floating"):
+    with pytest.raises(TypeError, match=f"{name} has dtype torch.int64, expected floating"):
         evaluate(spec, implementation, tensors)
 
 
@@ -126,7 +126,7 @@ def test_labels_have_a_gradient_too(spec, implementation):
 
 @every_implementation
 def test_an_unknown_reduction_is_refused_with_those_that_exist(spec, implementation):
-    with pytest.raises(ValueError, match=r"reduction='average', but should be one of \['"):
+    with pytest.raises(ValueError, match=r"reduction='average', expected one of \['"):
         evaluate(spec, implementation, draw(spec), reduction="average")
 
 
@@ -144,16 +144,16 @@ BAD_SHAPES = [
     (weighted_mse.SPEC, {"labels": (4, 3, 2)}, r"labels has shape \[4, 3, 2\], but predictions has shape \[4, 2, 3\]"),
     (weighted_mse.SPEC, {"mask": (3, 2)}, r"mask has shape \[3, 2\], but predictions has shape \[4, 2, 3\]"),
     (weighted_mse.SPEC, {"mask": (1, 3)}, r"mask has shape \[1, 3\], but predictions has shape \[4, 2, 3\]"),
-    (weighted_mse.SPEC, {"mask": (3,)}, r"mask has shape \[3\], but should have grid_axes=2 axes"),
+    (weighted_mse.SPEC, {"mask": (3,)}, r"mask has shape \[3\], expected grid_axes=2 axes"),
     (weighted_mse.SPEC, {"predictions": (3,), "labels": (3,)}, r"mask has shape \[2, 3\], but predictions .* \[3\]"),
     (dynamic_weighted.SPEC, {"labels": (4,)}, r"labels has shape \[4\], but predictions has shape \[4, 1\]"),
     (dynamic_weighted.SPEC, {"weights": (1,)}, r"weights has shape \[1\], but predictions has shape \[4, 1\]"),
-    (dynamic_weighted.SPEC, {"weights": (4, 1)}, r"weights has shape \[4, 1\], but should have one axis, \[B\]"),
-    (dynamic_weighted.SPEC, {"predictions": (), "labels": ()}, r"predictions has shape \[\], but should be \[B, ...\]"),
+    (dynamic_weighted.SPEC, {"weights": (4, 1)}, r"weights has shape \[4, 1\], expected one axis, \[B\]"),
+    (dynamic_weighted.SPEC, {"predictions": (), "labels": ()}, r"predictions has shape \[\], expected \[B, ...\]"),
     (graph_distance.SPEC, {"embeddings": (3, 2)}, r"embeddings has shape \[3, 2\], but adjacency has shape \[4, 4\]"),
     (graph_distance.SPEC, {"embeddings": (1, 4, 2)}, r"embeddings has shape \[1, 4, 2\], .* shape \[4, 4\]"),
-    (graph_distance.SPEC, {"embeddings": (4, 0)}, r"embeddings has shape \[4, 0\], but should be \[N, D\] with D >= 1"),
-    (graph_distance.SPEC, {"adjacency": (4, 3)}, r"adjacency has shape \[4, 3\], but should be square"),
+    (graph_distance.SPEC, {"embeddings": (4, 0)}, r"embeddings has shape \[4, 0\], expected \[N, D\] with D >= 1"),
+    (graph_distance.SPEC, {"adjacency": (4, 3)}, r"adjacency has shape \[4, 3\], expected square"),
 ]
 GOOD_SHAPES = {
     "weighted_mse": {"predictions": (4, 2, 3), "labels": (4, 2, 3), "mask": (2, 3)},
@@ -275,7 +275,7 @@ def test_weight_two_counts_as_two_copies_in_a_weighted_mean(implementation):
 
 
 def test_weighted_mean_is_refused_where_there_are_no_weights():
-    with pytest.raises(ValueError, match=r"reduction='weighted_mean', but should be one of \['sum', 'mean', 'none'\]"):
+    with pytest.raises(ValueError, match=r"reduction='weighted_mean', expected one of \['sum', 'mean', 'none'\]"):
         graph_distance.GraphDistanceLoss(torch.eye(2), reduction="weighted_mean")
 
 

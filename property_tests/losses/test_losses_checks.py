@@ -32,7 +32,7 @@ def test_inputs_that_are_lists_or_arrays_are_refused_with_what_came_and_what_to_
     tensors = draw(spec)
     for name in spec.inputs:
         for wrong, came in ((tensors[name].tolist(), "list"), (tensors[name].numpy(), "ndarray")):
-            with pytest.raises(TypeError, match=rf"{name} has type {came}, but should be an? .*; write torch\."):
+            with pytest.raises(TypeError, match=rf"{name} has type {came}, expected an? .*; write torch\."):
                 evaluate(spec, implementation, tensors | {name: wrong})
 
 
@@ -41,15 +41,15 @@ def test_a_context_that_is_a_list_or_an_array_is_refused_with_what_came_and_what
     tensors = draw(spec)
     (name,) = spec.context
     for wrong, came in ((tensors[name].tolist(), "list"), (tensors[name].numpy(), "ndarray")):
-        expected = rf"{name} has type {came}, but should be a torch.Tensor; write torch.as_tensor\({name}\)"
+        expected = rf"{name} has type {came}, expected a torch.Tensor; write torch.as_tensor\({name}\)"
         with pytest.raises(TypeError, match=expected):
             evaluate(spec, implementation, tensors | {name: wrong})
 
 
 def test_edges_and_their_weights_that_are_lists_are_refused():
-    with pytest.raises(TypeError, match=r"edges has type list, but should be a torch.Tensor"):
+    with pytest.raises(TypeError, match=r"edges has type list, expected a torch.Tensor"):
         GraphDistanceLoss.from_edges([[0], [1]], 2)
-    with pytest.raises(TypeError, match=r"weights has type list, but should be a torch.Tensor"):
+    with pytest.raises(TypeError, match=r"weights has type list, expected a torch.Tensor"):
         GraphDistanceLoss.from_edges(torch.tensor([[0], [1]]), 2, [1.0])
 
 
@@ -75,7 +75,7 @@ def spoilt(shape, value):
 def test_a_context_from_zero_up_is_refused_with_the_first_value_that_is_not(name, value):
     module, shape = FROM_ZERO_UP[name]
     place = [1] if len(shape) == 1 else [3, 1]
-    expected = f"{name}{place} is {value}, but should be finite and from 0 up".replace("[", r"\[")
+    expected = f"{name}{place} is {value}, expected finite and from 0 up".replace("[", r"\[")
     with pytest.raises(ValueError, match=expected):
         module(spoilt(shape, value))
 
@@ -111,16 +111,16 @@ def test_weights_that_are_mapped_over_are_not_read():
 def test_the_weight_of_a_sparse_edge_is_named_by_its_nodes(layout):
     adjacency = torch.zeros(3, 3)
     adjacency[0, 1], adjacency[2, 0] = 1, -0.5
-    with pytest.raises(ValueError, match=r"adjacency\[2, 0\] is -0.5, but should be finite and from 0 up"):
+    with pytest.raises(ValueError, match=r"adjacency\[2, 0\] is -0.5, expected finite and from 0 up"):
         LaplacianSmoothnessLoss(adjacency.to_sparse(layout=layout))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_weighted_edges_should_be_finite_and_only_those_above_zero_count(value):
     adjacency = torch.tensor([[0.0, value], [0.0, 0.0]])
-    with pytest.raises(ValueError, match=rf"adjacency\[0, 1\] is {value}, but should be finite$"):
+    with pytest.raises(ValueError, match=rf"adjacency\[0, 1\] is {value}, expected finite$"):
         GraphDistanceLoss(adjacency, weighted=True)
-    with pytest.raises(ValueError, match=rf"adjacency\[1, 0\] is {value}, but should be finite$"):
+    with pytest.raises(ValueError, match=rf"adjacency\[1, 0\] is {value}, expected finite$"):
         GraphDistanceLoss.from_edges(torch.tensor([[1], [0]]), 2, torch.tensor([value]))
     assert GraphDistanceLoss(torch.tensor([[0.0, -1.0], [2.0, 0.0]]), weighted=True)(torch.ones(2, 1)) == -2
 
@@ -128,13 +128,13 @@ def test_weighted_edges_should_be_finite_and_only_those_above_zero_count(value):
 @pytest.mark.parametrize("module", [MahalanobisLoss, MahalanobisProductLoss])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_precision_should_be_finite(module, value):
-    with pytest.raises(ValueError, match=rf"precision\[0, 1\] is {value}, but should be finite$"):
+    with pytest.raises(ValueError, match=rf"precision\[0, 1\] is {value}, expected finite$"):
         module(torch.tensor([[1.0, value], [0.0, 1.0]]))
 
 
 @pytest.mark.parametrize("temperature", [0.0, math.inf, math.nan])
 def test_a_temperature_should_be_above_zero_and_finite(temperature):
-    with pytest.raises(ValueError, match=rf"temperature={temperature}, but should be above zero and finite"):
+    with pytest.raises(ValueError, match=rf"temperature={temperature}, expected above zero and finite"):
         MemoryBankContrastiveLoss(torch.ones(2, 2), temperature=temperature)
 
 

@@ -117,7 +117,7 @@ each_indexed = pytest.mark.parametrize(("spec", "name"), INDEXED, ids=[name for 
 def test_positions_that_are_no_integer_tensor_are_refused_with_what_to_write(spec, name, implementation):
     tensors = draw(spec)
     for wrong, came in ((tensors[name].double(), "dtype torch.float64"), ([0, 1], "type list")):
-        with pytest.raises(TypeError, match=rf"{name} has {came}, but should be an int64 tensor; write torch.tensor"):
+        with pytest.raises(TypeError, match=rf"{name} has {came}, expected an int64 tensor; write torch.tensor"):
             evaluate(spec, implementation, tensors | {name: wrong})
 
 
@@ -127,7 +127,7 @@ def test_positions_of_another_shape_are_refused_with_both_shapes(spec, name, imp
     tensors = draw(spec)
     wrong = tensors[name].unsqueeze(-1)
     came, should = list(wrong.shape), list(tensors[name].shape)
-    with pytest.raises(ValueError, match=re.escape(f"{name} has shape {came}, but should have shape {should}")):
+    with pytest.raises(ValueError, match=re.escape(f"{name} has shape {came}, expected shape {should}")):
         evaluate(spec, implementation, tensors | {name: wrong})
 
 

@@ -68,7 +68,7 @@ def test_labels_may_be_int32(implementation):
 @each_implementation
 @pytest.mark.parametrize("strength", [-0.5, math.nan, math.inf])
 def test_a_strength_that_is_no_finite_number_from_zero_up_is_refused(implementation, strength):
-    with pytest.raises(ValueError, match=r"strength=.*, but should be a finite number from zero up"):
+    with pytest.raises(ValueError, match=r"strength=.*, expected a finite number from zero up"):
         evaluate(SPEC, implementation, example(), strength=strength)
 
 

@@ -110,10 +110,10 @@ def test_two_tensors_of_the_size_of_the_logits_are_enough():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"temperature": 0.0}, "temperature=0.0, but should be above zero"),
-        ({"temperature": math.inf}, "temperature=inf, but should be above zero"),
-        ({"hard_weight": 1.5}, "hard_weight=1.5, but should be from 0 to 1"),
-        ({"teacher_logits": torch.ones(3)}, r"teacher_logits has shape \[3\], but should be \[N, C\] with C >= 1"),
+        ({"temperature": 0.0}, "temperature=0.0, expected above zero"),
+        ({"temperature": math.inf}, "temperature=inf, expected above zero"),
+        ({"hard_weight": 1.5}, "hard_weight=1.5, expected from 0 to 1"),
+        ({"teacher_logits": torch.ones(3)}, r"teacher_logits has shape \[3\], expected \[N, C\] with C >= 1"),
     ],
 )
 def test_what_no_loss_can_be_built_from_is_refused(arguments, message):

@@ -137,9 +137,9 @@ def test_two_tensors_of_the_size_of_the_logits_are_enough():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"gamma": -1.0}, r"gamma=-1.0, but should be from zero up"),
-        ({"gamma": math.nan}, r"gamma=nan, but should be from zero up"),
-        ({"alpha": torch.tensor(0.25)}, r"alpha has shape \[\], but should have one axis, \[C\]: one weight per class"),
+        ({"gamma": -1.0}, r"gamma=-1.0, expected from zero up"),
+        ({"gamma": math.nan}, r"gamma=nan, expected from zero up"),
+        ({"alpha": torch.tensor(0.25)}, r"alpha has shape \[\], expected one axis, \[C\]: one weight per class"),
     ],
 )
 def test_what_no_loss_can_be_built_from_is_refused(arguments, message):

@@ -206,8 +206,8 @@ def test_weights_that_differ_by_direction_are_not_rounded_where_they_are_average
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"form": "angle"}, r"form='angle', but should be one of \['similarity', 'distance'\]"),
-        ({"format": "coo"}, r"format='coo', but should be one of \['auto', 'dense', 'csr'\]"),
+        ({"form": "angle"}, r"form='angle', expected one of \['similarity', 'distance'\]"),
+        ({"format": "coo"}, r"format='coo', expected one of \['auto', 'dense', 'csr'\]"),
     ],
 )
 def test_an_unknown_form_or_format_is_refused_with_those_that_exist(options, message):

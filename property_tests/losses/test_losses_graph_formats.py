@@ -183,10 +183,10 @@ def test_a_graph_without_edges_is_an_empty_list():
 @pytest.mark.parametrize(
     ("edges", "weights", "exception", "message"),
     [
-        ([[0.0], [1.0]], None, TypeError, "edges has dtype torch.float32, but should be an int64 tensor"),
-        ([[0, 1, 2]], None, ValueError, r"edges has shape \[1, 3\], but should have shape \[2, 3\]: the two ends"),
-        ([[0], [3]], None, ValueError, r"edges holds nodes from 0 to 3, but should be in \[0, 3\)"),
-        ([[-1], [2]], None, ValueError, r"edges holds nodes from -1 to 2, but should be in \[0, 3\)"),
+        ([[0.0], [1.0]], None, TypeError, "edges has dtype torch.float32, expected an int64 tensor"),
+        ([[0, 1, 2]], None, ValueError, r"edges has shape \[1, 3\], expected shape \[2, 3\]: the two ends"),
+        ([[0], [3]], None, ValueError, r"edges holds nodes from 0 to 3, expected in \[0, 3\)"),
+        ([[-1], [2]], None, ValueError, r"edges holds nodes from -1 to 2, expected in \[0, 3\)"),
         ([[0], [1]], [1.0, 2.0], ValueError, r"weights has shape \[2\], but edges has shape \[2, 1\]"),
     ],
 )

@@ -106,7 +106,7 @@ def test_labels_and_classes_may_be_int32(implementation):
 @each_implementation
 @pytest.mark.parametrize("tau", [0.0, -1.0, math.nan, math.inf])
 def test_a_tau_that_is_not_above_zero_and_finite_is_refused(implementation, tau):
-    with pytest.raises(ValueError, match=r"tau=.*, but should be a finite number above zero"):
+    with pytest.raises(ValueError, match=r"tau=.*, expected a finite number above zero"):
         evaluate(SPEC, implementation, example(), tau=tau)
 
 

@@ -164,20 +164,20 @@ def test_positives_and_keys_exclude_each_other(implementation):
     call = (
         module(tensors["bank"]) if isinstance(module, type) else lambda **given: module(bank=tensors["bank"], **given)
     )
-    with pytest.raises(ValueError, match="neither of positives and keys came, but should be one of them"):
+    with pytest.raises(ValueError, match="got neither of positives and keys, expected one of them"):
         call(queries=tensors["queries"])
-    with pytest.raises(ValueError, match="both of positives and keys came, but should be one of them"):
+    with pytest.raises(ValueError, match="got both of positives and keys, expected one of them"):
         call(queries=tensors["queries"], positives=tensors["positives"], keys=tensors["queries"])
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"temperature": 0.0}, r"temperature=0.0, but should be above zero"),
-        ({"temperature": math.nan}, r"temperature=nan, but should be above zero"),
-        ({"chunk_bytes": 0}, r"chunk_bytes=0, but should be above zero"),
-        ({"bank": torch.ones(0, 3)}, r"bank has shape \[0, 3\], but should be \[N, D\] with N and D >= 1"),
-        ({"bank": torch.ones(3)}, r"bank has shape \[3\], but should be \[N, D\]"),
+        ({"temperature": 0.0}, r"temperature=0.0, expected above zero"),
+        ({"temperature": math.nan}, r"temperature=nan, expected above zero"),
+        ({"chunk_bytes": 0}, r"chunk_bytes=0, expected above zero"),
+        ({"bank": torch.ones(0, 3)}, r"bank has shape \[0, 3\], expected \[N, D\] with N and D >= 1"),
+        ({"bank": torch.ones(3)}, r"bank has shape \[3\], expected \[N, D\]"),
     ],
 )
 def test_what_no_bank_can_be_built_from_is_refused(arguments, message):

@@ -122,7 +122,7 @@ def test_loaded_costs_that_span_too_many_epsilons_give_nan_and_no_number():
 def test_sums_over_all_exponents_take_any_finite_costs(value):
     costs, half = torch.tensor([[0.0, 1e4], [1e4, 0.0]]), torch.tensor([[0.5, 0.5]])
     assert LogDomainSinkhornLoss(costs)(half, half) == 0
-    with pytest.raises(ValueError, match=rf"costs\[0, 1\] is {value}, but should be finite$"):
+    with pytest.raises(ValueError, match=rf"costs\[0, 1\] is {value}, expected finite$"):
         LogDomainSinkhornLoss(costs.masked_fill(costs > 0, value))
 
 
@@ -172,9 +172,9 @@ def test_no_exponents_of_all_pairs_are_made():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"epsilon": 0.0}, "epsilon=0.0, but should be above zero"),
-        ({"iterations": 0}, "iterations=0, but should be a whole number from 1 up"),
-        ({"costs": torch.ones(0, 2)}, r"costs has shape \[0, 2\], but should be \[N, M\] with N and M >= 1"),
+        ({"epsilon": 0.0}, "epsilon=0.0, expected above zero"),
+        ({"iterations": 0}, "iterations=0, expected a whole number from 1 up"),
+        ({"costs": torch.ones(0, 2)}, r"costs has shape \[0, 2\], expected \[N, M\] with N and M >= 1"),
     ],
 )
 def test_what_no_loss_can_be_built_from_is_refused(arguments, message):

@@ -64,11 +64,9 @@ def test_a_mask_lies_over_the_last_axes_of_a_grid_of_any_number_of_axes(axes, ba
 
 @pytest.mark.parametrize("loss", [WeightedMSELoss, lambda mask, **o: naive_weighted_mse(mask, mask, mask, **o)])
 def test_a_mask_of_another_number_of_axes_is_refused_with_what_to_write(loss):
-    with pytest.raises(
-        ValueError, match=r"mask has shape \[2, 3, 4\], but should have grid_axes=2 axes; .* grid_axes=3"
-    ):
+    with pytest.raises(ValueError, match=r"mask has shape \[2, 3, 4\], expected grid_axes=2 axes; .* grid_axes=3"):
         loss(torch.ones(2, 3, 4))
-    with pytest.raises(ValueError, match="grid_axes=0, but should be 1 for a series"):
+    with pytest.raises(ValueError, match="grid_axes=0, expected 1 for a series"):
         loss(torch.ones(()), grid_axes=0)
 
 

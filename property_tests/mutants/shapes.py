@@ -69,7 +69,7 @@ def spread_of_two_rows_or_more(predictions, labels):
 
 def spread_of_squeezed(predictions, labels):
     if predictions.squeeze().ndim != 2 and predictions.numel() > 1:
-        raise ValueError(f"predictions have {predictions.squeeze().ndim} axes, but should have 2: rows and columns")
+        raise ValueError(f"predictions have {predictions.squeeze().ndim} axes, expected 2: rows and columns")
     return spread_around_the_mean(predictions, labels)
 
 

@@ -68,7 +68,7 @@ def test_a_wrong_loss_fails_with_the_finding_and_without_our_traceback(project):
     done.assert_outcomes(passed=1, failed=1)
     done.stdout.fnmatch_lines(
         [
-            "*.py:*: E01 bad / wrong: * but should be *",
+            "*.py:*: E01 bad / wrong: * expected *",
             "  value equals *",
             "  repeat: loss-harness replay *bad-E01-*.json",
         ]
@@ -105,7 +105,7 @@ def found(monkeypatch):
 
     def checked(session, *, rules, implementations):
         spec, (rule,), (name,) = session.spec, rules, implementations
-        findings = [Finding(rule, "{severity}", name, f"{spec.name} / {name} / {rule} law\\n  x = 1, but should be 2")] if "{severity}" else []
+        findings = [Finding(rule, "{severity}", name, f"{spec.name} / {name} / {rule} law\\n  x = 1, expected 2")] if "{severity}" else []
         outcome = Outcome(name, rule, Status("{status}"), 3, "the reason")
         return Verification(spec.name, "ci", 0, "cpu", spec.reference, (name,), (outcome,), tuple(findings))
 
@@ -138,9 +138,7 @@ def test_every_status_ends_a_test_in_its_own_way(project, status, severity, stri
 def test_warnings_are_listed_at_the_end_and_notes_are_counted(project):
     project.makeconftest(PATCHED.replace("{status}", "failed").replace("{severity}", "warning"))
     done = project.runpytest_inprocess("-k", "good-naive-B01")
-    done.stdout.fnmatch_lines(
-        ["*= loss-harness =*", "warning: my_losses.py:*: B01 good / naive: x = 1, but should be 2"]
-    )
+    done.stdout.fnmatch_lines(["*= loss-harness =*", "warning: my_losses.py:*: B01 good / naive: x = 1, expected 2"])
     project.makeconftest(PATCHED.replace("{status}", "failed").replace("{severity}", "note"))
     project.runpytest_inprocess("-k", "good-naive-B01").stdout.fnmatch_lines(["1 note not shown; -v shows them*"])
 

@@ -29,7 +29,7 @@ def test_an_annotation_points_at_the_line_of_the_implementation():
     assert unescaped(found["file"]) == "losses/graph, new: 100 %.py"
     assert unescaped(found["title"]) == "G01 gradient matches finite differences: graph_distance / vectorized"
     assert unescaped(found["data"]).splitlines() == [
-        "d loss / d embeddings[0, 1] = -0.5599, but should be -0.2799   (off by 0.28, allowed 1e-06)",
+        "d loss / d embeddings[0, 1] = -0.5599, expected -0.2799   (off by 0.28, allowed 1e-06)",
         "N=2, D=2, adjacency=[[0, 1], [1, 0]]",
         "on cpu",
     ]

@@ -55,7 +55,7 @@ def of_every_kind():
         examples.outcome(rule="T01", status="crashed", reason="RuntimeError: compiler"),
         examples.outcome(rule="T02", status="timed out", reason="after 60 s"),
     )
-    found = (examples.finding(), examples.finding("warning", rule="D03", message="where\n  inf, but should be 3"))
+    found = (examples.finding(), examples.finding("warning", rule="D03", message="where\n  inf, expected 3"))
     return examples.loss(outcomes=outcomes, findings=found)
 
 
@@ -91,7 +91,7 @@ def test_a_failure_says_what_came_and_should_have_come_where_and_how_to_repeat_i
     )
     ((case,),) = read(tmp_path, examples.report(record))
     (failure,) = case.result
-    assert failure.message.startswith("d loss / d embeddings[0, 1] = -0.5599, but should be -0.2799")
+    assert failure.message.startswith("d loss / d embeddings[0, 1] = -0.5599, expected -0.2799")
     assert failure.type == "G01"
     assert failure.text.startswith("error\nlosses/graph.py:12:1: G01 graph_distance / vectorized: d loss")
     assert "N=2, D=2, adjacency=[[0, 1], [1, 0]]" in failure.text
@@ -102,7 +102,7 @@ def test_a_warning_fails_nothing_and_stands_in_the_output(tmp_path):
     (suite,) = read(tmp_path, examples.report(of_every_kind()))
     (case,) = (case for case in suite if case.name.startswith("D03"))
     assert case.result == []
-    assert "inf, but should be 3" in case.system_out
+    assert "inf, expected 3" in case.system_out
 
 
 def test_what_the_baseline_accepts_is_skipped(tmp_path):
@@ -142,7 +142,7 @@ def test_the_file_keeps_to_the_schema_whatever_losses_are_called_and_say(text):
     (suite,) = root
     assert int(root.get("tests")) == len(suite) == 5
     assert (root.get("failures"), root.get("errors"), suite.get("skipped")) == ("1", "3", "1")
-    assert suite.find("testcase/failure").text.count("but should be 2") == 1
+    assert suite.find("testcase/failure").text.count("expected 2") == 1
 
 
 def test_characters_that_xml_cannot_hold_are_left_out_and_others_stay():

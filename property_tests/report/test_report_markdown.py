@@ -30,7 +30,7 @@ def test_a_loss_has_counts_findings_speed_and_environment():
     )
     for expected in (
         "#### graph_distance / vectorized / G01 gradient matches finite differences / float64 / cpu",
-        "```text\nd loss / d embeddings[0, 1] = -0.5599, but should be",
+        "```text\nd loss / d embeddings[0, 1] = -0.5599, expected",
         "Repeat: `loss-harness replay reports/latest/failures/graph_distance-G01-3f2a.json`",
         "```python\nimport torch\n\nprint(torch.ones(2))\n```",
         "declare domains.positive()",

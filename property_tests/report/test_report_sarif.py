@@ -63,7 +63,7 @@ def test_levels_are_the_severities():
 def test_the_message_says_what_came_and_should_have_come():
     (result,) = results(examples.finding(hint="declare domains.positive()"))
     text = result["message"]["text"]
-    assert text.startswith("graph_distance / vectorized on cpu: d loss / d embeddings[0, 1] = -0.5599, but should be")
+    assert text.startswith("graph_distance / vectorized on cpu: d loss / d embeddings[0, 1] = -0.5599, expected")
     assert text.endswith("declare domains.positive()")
 
 

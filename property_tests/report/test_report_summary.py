@@ -26,7 +26,7 @@ TAGS = {
     "ul",
     "li",
 }
-WRONG = examples.finding(message="graph_distance / wrong / G01\n  slope = 1, but should be 2\n  N=2")
+WRONG = examples.finding(message="graph_distance / wrong / G01\n  slope = 1, expected 2\n  N=2")
 
 
 def rendered(markup):
@@ -143,7 +143,7 @@ def test_text_from_outside_never_becomes_markup(text):
     assert set(seen.tags) <= TAGS
     assert seen.links == []
     assert seen.opened == []
-    assert "but should be 2" in seen.text
+    assert "expected 2" in seen.text
 
 
 def test_a_name_is_no_mention_and_a_number_no_link():

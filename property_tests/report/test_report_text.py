@@ -12,7 +12,7 @@ from harness.results.schema import SourceRecord
 def test_a_finding_has_the_one_form_that_all_messages_have():
     loss = examples.loss(sources=(SourceRecord("vectorized", "graph.py", 12, is_local=True, column=5),))
     assert text.finding_text(loss, examples.finding(), folder=".loss-harness/failures") == (
-        "graph.py:12:5: G01 graph_distance / vectorized: d loss / d embeddings[0, 1] = -0.5599, but should be -0.2799   "
+        "graph.py:12:5: G01 graph_distance / vectorized: d loss / d embeddings[0, 1] = -0.5599, expected -0.2799   "
         "(off by 0.28, allowed 1e-06)\n"
         "  gradient matches finite differences (float64, cpu)\n"
         "  N=2, D=2, adjacency=[[0, 1], [1, 0]]\n"

@@ -85,11 +85,11 @@ def _broken(change):
     [
         (lambda data: data.pop("losses"), r"report lacks \['losses'\]"),
         (lambda data: data["losses"][0].pop("findings"), r"report.losses\[0\] lacks \['findings'\]"),
-        (lambda data: data.update(seed="0"), "report.seed is '0', but should be int"),
-        (lambda data: data.update(losses={}), "report.losses is dict, but should be an array"),
-        (lambda data: data["losses"][0]["outcomes"][0].update(status="fine"), "status 'fine' came, but should be one"),
+        (lambda data: data.update(seed="0"), "report.seed is '0', expected int"),
+        (lambda data: data.update(losses={}), "report.losses is dict, expected an array"),
+        (lambda data: data["losses"][0]["outcomes"][0].update(status="fine"), "status 'fine', expected one"),
         (lambda data: data["losses"][0]["findings"][0].update(severity="fatal"), "severity 'fatal' came"),
-        (lambda data: data["losses"][0]["findings"][0].update(case=3), "case is 3, but should be dict"),
+        (lambda data: data["losses"][0]["findings"][0].update(case=3), "case is 3, expected dict"),
     ],
 )
 def test_a_field_that_is_missing_or_wrong_is_named(change, message):

@@ -115,7 +115,7 @@ def test_a_law_about_draws_needs_draws_and_a_reference(changes, words):
 
 
 def test_too_few_draws_are_refused():
-    with pytest.raises(DeclarationError, match="draws=10, but should be a whole number of at least 100"):
+    with pytest.raises(DeclarationError, match="draws=10, expected a whole number of at least 100"):
         laws.unbiased(10)
 
 

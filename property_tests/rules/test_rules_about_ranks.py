@@ -39,7 +39,7 @@ def loops(predictions, labels):
     ("loss", "aspect", "said"),
     [
         (losses.mean_logged_by_the_first, "a process waits", "process 0 of 2 = waits for the others at ranks.py:"),
-        (losses.mean_logged_by_the_first, "a process waits", ", which process 1 left without, but should be"),
+        (losses.mean_logged_by_the_first, "a process waits", ", which process 1 left without, expected"),
         (ends_the_process, "a process fails", "process 1 of 2 = exited: it ended the process with exit code 3"),
         (loops, "a process fails", "process 1 of 2 = timed out: it was not done after 3 s"),
     ],
@@ -102,7 +102,7 @@ def test_a_loss_per_row_is_no_subject_of_the_law():
 
 def test_numbers_of_processes_are_chosen_and_refused():
     assert repr(laws.data_parallel("B", worlds=2)) == "laws.data_parallel('B', worlds=(2,))"
-    with pytest.raises(DeclarationError, match=r"worlds=\(0,\), but should be numbers of processes from 1 to 8"):
+    with pytest.raises(DeclarationError, match=r"worlds=\(0,\), expected numbers of processes from 1 to 8"):
         laws.data_parallel("B", worlds=(0,))
 
 

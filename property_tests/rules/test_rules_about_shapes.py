@@ -30,13 +30,13 @@ def views_as_three(predictions, labels):
 @pytest.mark.parametrize(
     ("loss", "sentence", "hint"),
     [
-        (rough_losses.returns_a_tuple, "loss = a tuple, but should be a tensor", "select=lambda returned: returned[0]"),
-        (returns_a_dict, "loss = a dict, but should be a tensor", "select=lambda returned: returned['loss']"),
-        (rough_losses.returns_none, "loss = None, but should be a tensor", "return the tensor itself"),
-        (rough_losses.returns_a_number, "loss = an int, but should be a tensor", "return the tensor itself"),
+        (rough_losses.returns_a_tuple, "loss = a tuple, expected a tensor", "select=lambda returned: returned[0]"),
+        (returns_a_dict, "loss = a dict, expected a tensor", "select=lambda returned: returned['loss']"),
+        (rough_losses.returns_none, "loss = None, expected a tensor", "return the tensor itself"),
+        (rough_losses.returns_a_number, "loss = an int, expected a tensor", "return the tensor itself"),
         (
             rough_losses.returns_an_integer_tensor,
-            "loss = a tensor of torch.int64, but should be a floating tensor",
+            "loss = a tensor of torch.int64, expected a floating tensor",
             "in floating point",
         ),
         (edits_what_backward_needs, "modified by an inplace operation", "the out-of-place operation"),

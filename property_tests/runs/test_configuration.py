@@ -78,20 +78,20 @@ def test_a_project_without_a_table_has_chosen_nothing(tmp_path):
             r"\[tool.loss-harness.diff\] has an unknown key 'seed'; it may have format",
         ),
         ("verify = 3", r"unknown key 'verify'"),
-        ("color = 'red'", r"color = 'red' came, but should be one of auto, always, never"),
-        ("targets = 3", r"targets = 3 came, but should be TARGETs"),
-        ("baseline = ''", r"baseline = '' came, but should be a file"),
-        ("profile = 'thorogh'", r"profile = 'thorogh' came, but should be one of quick, ci.*did you mean 'thorough'"),
-        ("profile = 3", r"profile = 3 came, but should be one of"),
-        ("seed = true", r"seed = True came, but should be a whole number"),
-        ("seed = 1.5", r"seed = 1.5 came, but should be a whole number"),
-        ("budget = 0", r"budget = 0 came, but should be a positive number of seconds"),
+        ("color = 'red'", r"color = 'red', expected one of auto, always, never"),
+        ("targets = 3", r"targets = 3, expected TARGETs"),
+        ("baseline = ''", r"baseline = '', expected a file"),
+        ("profile = 'thorogh'", r"profile = 'thorogh', expected one of quick, ci.*did you mean 'thorough'"),
+        ("profile = 3", r"profile = 3, expected one of"),
+        ("seed = true", r"seed = True, expected a whole number"),
+        ("seed = 1.5", r"seed = 1.5, expected a whole number"),
+        ("budget = 0", r"budget = 0, expected a positive number of seconds"),
         ("budget = inf", r"budget = inf came"),
-        ("select = [1]", r"select = \[1\] came, but should be codes or prefixes"),
-        ("cache = 'lukewarm'", r"cache = 'lukewarm' came, but should be some of warm, cold"),
-        ("compile = 1", r"compile = 1 came, but should be true or false"),
-        ("pass = 3", r"pass = 3 came, but should be some of forward, backward, full"),
-        ("device = []", r"device = \[\] came, but should be cpu, cuda or both"),
+        ("select = [1]", r"select = \[1\], expected codes or prefixes"),
+        ("cache = 'lukewarm'", r"cache = 'lukewarm', expected some of warm, cold"),
+        ("compile = 1", r"compile = 1, expected true or false"),
+        ("pass = 3", r"pass = 3, expected some of forward, backward, full"),
+        ("device = []", r"device = \[\], expected cpu, cuda or both"),
         ("seed = ", r"cannot be read as TOML"),
     ],
 )
@@ -105,7 +105,7 @@ def test_what_cannot_be_understood_names_the_file_and_what_is_allowed(tmp_path, 
 
 def test_a_tool_that_is_no_table_is_refused(tmp_path):
     write(tmp_path, "loss-harness = 3", header="[tool]")
-    with pytest.raises(ConfigurationError, match=r"tool.loss-harness = 3 came, but should be a table"):
+    with pytest.raises(ConfigurationError, match=r"tool.loss-harness = 3, expected a table"):
         find(tmp_path)
 
 

@@ -380,8 +380,8 @@ BUDGETS = (0, -1, float("nan"), float("inf"), "x", None, True)
         ({"devices": ()}, "at least one, such as 'cpu'"),
         ({"devices": ["tpu"]}, "one of 'cpu', 'cuda' and 'cuda:N', such as 'cuda:0'; did you mean 'cpu'"),
         ({"devices": "cuda:"}, "one of 'cpu', 'cuda' and 'cuda:N'"),
-        ({"devices": 0}, "devices: 0 came, but should be of the kind of 'cpu'"),
-        ({"passes": "fullest"}, "pass 'fullest' came, but should be one of .* did you mean 'full'"),
+        ({"devices": 0}, "devices: got 0, expected one like 'cpu'"),
+        ({"passes": "fullest"}, "pass 'fullest', expected one of .* did you mean 'full'"),
         ({"dtypes": "float31"}, "did you mean 'float32'"),
         ({"sizes": [{"B": 1}]}, "one for each of"),
     ],
@@ -394,8 +394,8 @@ def test_impossible_arguments_are_refused(arguments, message):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        (SPECS, "a list came, but should be one LossSpec; call it once for each"),
-        (vectorized, "a function came, but should be one LossSpec; wrap the loss"),
+        (SPECS, "got a list, expected one LossSpec; call it once for each"),
+        (vectorized, "got a function, expected one LossSpec; wrap the loss"),
     ],
 )
 def test_what_is_no_single_spec_is_refused(spec, message):

@@ -112,7 +112,7 @@ def test_the_message_says_what_came_what_is_allowed_and_how_to_repeat_it():
     first, ratio, times, repeat = str(raised.value).splitlines()
     assert first == "new / not slower than old / cpu"
     assert ratio.startswith("  time of new = 1.21 times that of old (95 % interval 1.2")
-    assert ratio.endswith("), but should be at most 1.05 times")
+    assert ratio.endswith("), expected at most 1.05 times")
     assert times == "  medians 121 and 100 us a call, 30 paired rounds of 20 and 21 calls, seed=3"
     assert repeat == "  repeat: pytest x"
 
@@ -131,7 +131,7 @@ def test_the_message_says_what_came_what_is_allowed_and_how_to_repeat_it():
 def test_only_an_interval_wholly_above_what_is_allowed_fails(comparison, by, fails, fails_when_decided):
     for decided, expected in ((False, fails), (True, fails_when_decided)):
         if expected:
-            with pytest.raises(AssertionError, match="but should be at most"):
+            with pytest.raises(AssertionError, match="expected at most"):
                 comparison.must_not_be_slower(by=by, decided=decided)
         else:
             comparison.must_not_be_slower(by=by, decided=decided)
@@ -252,7 +252,7 @@ def test_a_project_sees_the_failure_and_a_line_for_each_comparison(project, opti
     done.stdout.fnmatch_lines(
         [
             "E * slow / not slower than quick / cpu",
-            "E * time of slow = * times that of quick (95 % interval * to *), but should be at most 1.05 times",
+            "E * time of slow = * times that of quick (95 % interval * to *), expected at most 1.05 times",
             'E * repeat: pytest "test_project.py::test_slow"',
             "*= paired benchmarks =*",
             "test_project.py::test_quick: quick against slow (cpu): faster, speedup *, 6 rounds",

@@ -194,17 +194,17 @@ def detaches(predictions, labels, weights):
         (
             returns_a_number,
             "failed",
-            r"^returned \d+\.\d+, float, but should return a tensor that has a graph, so that the gradient reaches predictions$",
+            r"^returned \d+\.\d+, float, expected a tensor that has a graph, so that the gradient reaches predictions$",
         ),
         (
             returns_two,
             "failed",
-            "^returned tuple, but should return a tensor .*reaches predictions; .* declare `select`$",
+            "^returned tuple, expected a tensor .*reaches predictions; .* declare `select`$",
         ),
         (
             detaches,
             "measured",
-            "^returned a tensor without a graph, but should return one that has a graph, so that the gradient reaches "
+            "^returned a tensor without a graph, expected one that has a graph, so that the gradient reaches "
             "predictions; is it detached",
         ),
     ],

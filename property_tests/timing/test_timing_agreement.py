@@ -15,9 +15,9 @@ def values(loss, *gradients):
 @pytest.mark.parametrize(
     ("came", "differentiable", "message"),
     [
-        (values(1.5, [1.0, 2.0, 3.0]), ["p"], "loss = 1.5, but should be 1 (off by 0.5, allowed 0.001)"),
-        (values(1.0, [1.0, 2.1, 3.5]), ["p"], "gradient[2] = 3.5, but should be 3 (off by 0.5, allowed 0.003)"),
-        (values(1.0, [1.0, math.nan, 9]), ["p"], "gradient[1] = nan, but should be 2 (off by nan, allowed 0.003)"),
+        (values(1.5, [1.0, 2.0, 3.0]), ["p"], "loss = 1.5, expected 1 (off by 0.5, allowed 0.001)"),
+        (values(1.0, [1.0, 2.1, 3.5]), ["p"], "gradient[2] = 3.5, expected 3 (off by 0.5, allowed 0.003)"),
+        (values(1.0, [1.0, math.nan, 9]), ["p"], "gradient[1] = nan, expected 2 (off by nan, allowed 0.003)"),
     ],
 )
 def test_the_element_that_is_farthest_off_is_shown(came, differentiable, message):
@@ -28,7 +28,7 @@ def test_the_element_that_is_farthest_off_is_shown(came, differentiable, message
 def test_of_several_gradients_the_input_is_named_and_of_several_axes_each_index():
     expected = values(1.0, [1.0], [[1.0, 2.0], [3.0, 4.0]])
     found = difference(values(1.0, [1.0], [[1.0, 2.0], [5.0, 4.0]]), expected, ["p", "q"], 0.0, "float32")
-    assert found.endswith(": gradient of q[1, 0] = 5, but should be 3 (off by 2, allowed 0.004)")
+    assert found.endswith(": gradient of q[1, 0] = 5, expected 3 (off by 2, allowed 0.004)")
 
 
 def test_what_is_off_by_no_more_than_rounding_agrees():

@@ -41,7 +41,7 @@ def reduce(errors: Tensor, reduction: str) -> Tensor:
         return errors
     if reduction in ("mean", "sum"):
         return errors.mean() if reduction == "mean" else errors.sum()
-    raise ValueError(f"reduction={reduction!r}, but should be 'none', 'mean' or 'sum'")
+    raise ValueError(f"reduction={reduction!r}, expected 'none', 'mean' or 'sum'")
 
 
 def same_shape(*tensors: Tensor) -> None:

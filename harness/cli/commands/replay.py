@@ -38,9 +38,7 @@ def replay(failure: Path, target: str | None, timeout: float, **_: Any) -> None:
     except (OSError, ValueError) as error:
         raise exits.Refused(f"{failure} is not a failure file: {error}; `loss-harness verify` writes them") from error
     if not isinstance(data, dict):
-        raise exits.Refused(
-            f"{failure} is not a failure file: it holds a {type(data).__name__}, but should hold an object"
-        )
+        raise exits.Refused(f"{failure} is not a failure file: it holds a {type(data).__name__}, expected an object")
     if target is None and not trust.is_own(failure):
         raise exits.Refused(
             f"{failure} lies outside the working directory {Path.cwd()} and says which code to run; if you trust it, name the "

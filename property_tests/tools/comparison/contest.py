@@ -152,7 +152,7 @@ def contest(
     """
     names = [contestant.name for contestant in contestants]
     if names[:1] != [OURS]:
-        raise ValueError(f"contest {name!r}: the first contestant is {names[:1]}, but should be {OURS!r}")
+        raise ValueError(f"contest {name!r}: the first contestant is {names[:1]}, expected {OURS!r}")
     strangers = {other for claim in claims for other in claim.over} - set(names[1:])
     if strangers:
         raise ValueError(f"contest {name!r}: a claim is about {sorted(strangers)}, but the others are {names[1:]}")

@@ -78,6 +78,6 @@ def measure(rows: int = ROWS, batch: int = BATCH, features: int = FEATURES, seed
 def _difference(value: Tensor, gradient: Tensor, expected: Tensor, slope: Tensor) -> str:
     allowed = AGREEMENT[torch.float32]
     if not abs(value - expected) <= allowed * abs(expected):
-        return f"its value is {float(value):.7g}, but should be {float(expected):.7g}"
+        return f"its value is {float(value):.7g}, expected {float(expected):.7g}"
     off = float((gradient - slope).abs().max() / slope.abs().max())
     return "" if off <= allowed else f"its gradient is off by {off:.2g} of its largest element"

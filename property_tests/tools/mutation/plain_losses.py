@@ -20,7 +20,7 @@ def _check_axes(tensor: Tensor, axes: int) -> None:
 
 def _check_length(tensor: Tensor, length: int) -> None:
     if tuple(tensor.shape) != (length,):
-        raise ValueError(f"shape {list(tensor.shape)} came, but should be [{length}]")
+        raise ValueError(f"got shape {list(tensor.shape)}, expected [{length}]")
 
 
 class WeightedCrossEntropy(nn.Module):

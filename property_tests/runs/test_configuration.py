@@ -86,7 +86,7 @@ def test_a_project_without_a_table_has_chosen_nothing(tmp_path):
         ("seed = true", r"seed = True, expected a whole number"),
         ("seed = 1.5", r"seed = 1.5, expected a whole number"),
         ("budget = 0", r"budget = 0, expected a positive number of seconds"),
-        ("budget = inf", r"budget = inf came"),
+        ("budget = inf", r"budget = inf, expected"),
         ("select = [1]", r"select = \[1\], expected codes or prefixes"),
         ("cache = 'lukewarm'", r"cache = 'lukewarm', expected some of warm, cold"),
         ("compile = 1", r"compile = 1, expected true or false"),

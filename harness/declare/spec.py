@@ -301,6 +301,9 @@ class LossSpec:
             return self
         if gone not in self._given:
             fewer = copy.copy(self)
+            for name, found in vars(type(self)).items():
+                if isinstance(found, cached_property):  # what was worked out of all tensors
+                    vars(fewer).pop(name, None)
             fewer.inputs = {name: tensor for name, tensor in self.inputs.items() if name not in gone}
             fewer.context = {name: tensor for name, tensor in self.context.items() if name not in gone}
             fewer.differentiable = tuple(name for name in self.differentiable if name not in gone)

@@ -1,7 +1,7 @@
 """Which implementation of a loss to take, and why: a pure function of its record.
 
 Of those that may be adopted, and the reference where it has no error, the fastest is taken; of those that no interval tells
-apart from it, the one with the best verdict, then the least memory.  All speeds stand on one baseline: the comparisons at one
+apart from it, the one with the best verdict, then the fewest warnings, then the least memory.  All speeds stand on one baseline: the comparisons at one
 size and setting that hold most implementations, of these a full pass, and of these the largest size.
 """
 
@@ -39,6 +39,7 @@ class Option:
         low: lower end of the 95 % interval of the speedup.
         high: upper end.
         peak_bytes: its peak memory at the same place; ``None`` where unknown.
+        warnings: how many causes of warnings it has.
     """
 
     implementation: str
@@ -48,6 +49,7 @@ class Option:
     low: float | None = None
     high: float | None = None
     peak_bytes: float | None = None
+    warnings: int = 0
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,9 @@ def _option(loss: LossRecord, verdict: VerdictRecord, group: Sequence[Comparison
     is_baseline = bool(group) and group[0].reference == name
     peak = next((m.costs.get("peak_bytes") for m in loss.measurements if _is_at(m, name, group)), None)
     bounds = (found.speedup, found.low, found.high) if found else (1.0, 1.0, 1.0) if is_baseline else (None,) * 3
-    return Option(name, verdict.verdict, _fact(loss, verdict, found, is_baseline=is_baseline), *bounds, peak)
+    fact = _fact(loss, verdict, found, is_baseline=is_baseline)
+    warnings = sum(f.implementation == name for f, _ in causes(loss, "warning"))
+    return Option(name, verdict.verdict, fact, *bounds, peak, warnings)
 
 
 def _is_at(measurement: MeasurementRecord, name: str, group: Sequence[ComparisonRecord]) -> bool:
@@ -162,7 +166,9 @@ def _speed(found: ComparisonRecord | None, *, is_baseline: bool) -> str:
 def _best(free: Sequence[Option]) -> Option | None:
     fastest = max((o.low for o in free if o.low is not None), default=0.0)
     near = [o for o in free if (o.high or 0.0) >= fastest] or list(free)
-    return min(near, key=lambda o: (_BEST_FIRST.index(o.verdict), o.peak_bytes or float("inf")), default=None)
+    return min(
+        near, key=lambda o: (_BEST_FIRST.index(o.verdict), o.warnings, o.peak_bytes or float("inf")), default=None
+    )
 
 
 def _rank(option: Option) -> tuple[int, float]:

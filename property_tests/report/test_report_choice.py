@@ -47,6 +47,15 @@ def test_of_equally_fast_ones_the_better_verdict_is_taken():
     assert choice(speedups=(5.0, 50.0), findings=warned).taken.implementation == "fused"
 
 
+def test_of_equal_verdicts_the_one_with_fewer_warnings_is_taken():
+    both = tuple(finding("warning", implementation=name, rule="D03") for name in NAMES[1:])
+    more = (*both, finding("warning", implementation="fused", rule="D05"))
+    assert choice(speedups=(5.0, 5.2), findings=both).taken.implementation == "vectorized"
+    assert choice(speedups=(5.0, 5.2), findings=more).taken.implementation == "vectorized"
+    fewer = (*both, finding("warning", implementation="vectorized", rule="D05"))
+    assert choice(speedups=(5.0, 5.2), findings=fewer).taken.implementation == "fused"
+
+
 def test_the_fact_of_a_caveat_is_what_was_found_and_not_the_title_of_its_rule():
     warned = (finding("warning", implementation="fused", message="head\n  loss = nan, as nothing is reported"),)
     assert choice(speedups=(5.0, 50.0), findings=warned).taken.fact.endswith("; loss = nan, as nothing is reported")

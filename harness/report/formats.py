@@ -50,10 +50,10 @@ def render(form: str, report: Report, how: Presentation) -> str:
 
 
 def _full(report: Report, how: Presentation) -> str:
+    from harness.judging.choice import sentences
     from harness.judging.verdict import correctness_text
     from harness.report import text
     from harness.report.check_times import check_times_text
-    from harness.report.choice import sentences
     from harness.results import words
 
     if how.quiet:

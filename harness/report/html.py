@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from harness.judging.choice import choose
 from harness.judging.speed import place_of, speedup_text
 from harness.report import plots, view
-from harness.report.choice import choose
 from harness.report.page import anchor, page
 from harness.report.self_check import self_check_sentence
 from harness.report.text import totals_text

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import jinja2
 
-from harness.report.choice import sentences
+from harness.judging.choice import sentences
 from harness.report.self_check import self_check_sentence
 from harness.report.text import counts_row, place_text, reasons
 from harness.report.timings import crossover_text, growth_table, timing_table

@@ -18,7 +18,7 @@ from harness.results.schema import ComparisonRecord, GrowthRecord, LossRecord
 from harness.results.words import seconds_text
 
 if TYPE_CHECKING:
-    from harness.report.choice import Choice, Option
+    from harness.judging.choice import Choice, Option
 
 Format = Callable[[float], str]
 

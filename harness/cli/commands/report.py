@@ -110,9 +110,9 @@ def _own() -> tuple[str, ...]:
 
 def _summary(made: Report, how: Presentation) -> str:
     """The verdicts, with -v the findings too, and where the rest stands."""
+    from harness.judging.choice import sentences
     from harness.report import text
     from harness.report.check_times import check_times_text
-    from harness.report.choice import sentences
     from harness.report.self_check import self_check_sentence
     from harness.results import words
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import report_examples as examples
 from report_examples import comparison, finding, measurement, outcome
 
+from harness.judging.choice import choose, sentences
 from harness.judging.verdict import judged
-from harness.report.choice import choose, sentences
 
 NAMES = ("naive", "vectorized", "fused")
 

@@ -381,8 +381,8 @@ def _check_sizes(sizes: Mapping[str, Any], where: str) -> None:
 def _upgraded(data: Mapping[str, Any], version: int) -> dict[str, Any]:
     """A report of schema 3 or 4.
 
-    Schema 3 knew neither when it was made nor where the losses are, and schema 4 neither columns nor what could not be
-    measured; that stays unknown.
+    Schema 3 knew neither when it was made nor where the losses are, and schema 4 neither columns, nor what could not be
+    measured, nor what constructors and first calls take; that stays unknown.
     """
     unknown = (
         {"description": "", "sources": []},
@@ -390,6 +390,7 @@ def _upgraded(data: Mapping[str, Any], version: int) -> dict[str, Any]:
         {"made": "", "command": ""},
     )
     of_loss, of_verdict, of_report = unknown if version == 3 else ({}, {}, {})
+    unbuilt = {"build_seconds": None, "first_seconds": None}
     try:
         losses = [
             of_loss
@@ -397,6 +398,7 @@ def _upgraded(data: Mapping[str, Any], version: int) -> dict[str, Any]:
             | {"verdicts": [of_verdict | verdict for verdict in loss["verdicts"]]}
             | {"outcomes": [{"unmeasured": False} | outcome for outcome in loss["outcomes"]]}
             | {"sources": [{"column": 1} | source for source in (of_loss | loss)["sources"]]}
+            | {"measurements": [unbuilt | measurement for measurement in loss["measurements"]]}
             for loss in data["losses"]
         ]
     except (KeyError, TypeError) as error:

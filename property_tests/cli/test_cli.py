@@ -338,7 +338,7 @@ def test_old_code_is_accepted_once_and_guarded_from_then_on(place):
     (place / "later.py").write_text(LOSS.replace("((predictions - labels) ** 2).mean() * 1.5", "predictions[:2].sum()"))
     worse = run("verify", "later.py", "--profile", "quick", "--select", "E01,C07", "--baseline", "accepted.json")
     assert "accepted" in worse.stdout
-    assert "bad / wrong / C07 " in worse.stdout
+    assert "C07 bad / wrong: " in worse.stdout
 
 
 def test_a_baseline_that_is_no_longer_needed_shrinks(place):
@@ -376,7 +376,7 @@ def test_a_report_says_the_verdict_and_writes_the_folder(place, monkeypatch):
     monkeypatch.setattr("harness.timing.calibrate.GROUP_S", 1.0)  # what the machine scatters by is not looked at here
     done = make_report("mine.py")
     assert done.exit_code == 1, done.output
-    assert re.search(r"^good\n  naive +reference  ", done.stdout, re.MULTILINE)
+    assert re.search(r"^good: Take vectorized: .*\n  naive +reference  ", done.stdout, re.MULTILINE)
     assert re.search(r"^  wrong +do not adopt  +Do not adopt it: E01 ", done.stdout, re.MULTILINE)
     assert re.search(r"^2 losses: .*1 do not adopt$", done.stdout, re.MULTILINE)
     written = schema.loads(Path("out/report.json").read_text())

@@ -173,12 +173,12 @@ def test_a_terminal_has_colours_unless_it_is_told_otherwise(
 
 
 def test_colours_can_be_sent_through_a_pipe_and_never_to_a_file(folder: Path) -> None:
-    command = [sys.executable, "-m", "harness", "verify", "mine.py:BAD", *FEW, "-q", "--write", "text:out.txt"]
+    command = [sys.executable, "-m", "harness", "verify", "mine.py:BAD", *FEW, "-q", "--write", "full:out.txt"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "FORCE_COLOR": "1"}
     shown = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert COLORED.search(shown.stdout)
     assert shown.stderr == ""
-    assert "bad / wrong / E01" in (folder / "out.txt").read_text()
+    assert "E01 bad / wrong: " in (folder / "out.txt").read_text()
     assert "\x1b" not in (folder / "out.txt").read_text()
 
 

@@ -46,10 +46,11 @@ def loops(predictions, labels):
 )
 def test_a_process_that_hangs_or_ends_is_a_finding_that_says_which_and_nothing_is_left(monkeypatch, loss, aspect, said):
     monkeypatch.setattr(ranks, "PATIENCE_S", 2.0)
+    before = limits.children(os.getpid())
     (finding,) = asked(loss).findings
     assert finding.evidence["aspect"] == f"laws.data_parallel('B') {aspect}"
     assert said in finding.message
-    assert limits.children(os.getpid()) == []
+    assert set(limits.children(os.getpid())) <= set(before)
 
 
 def test_every_process_that_waits_in_the_same_order_is_right():

@@ -130,7 +130,7 @@ def test_the_versions_are_shown_without_loading_what_they_are_of():
         (["bench", "mine.py", "--budget", "0"], "--budget"),
         (["bench", "mine.py", "--cache", "luke"], "'luke', expected some of warm, cold"),
         (["bench", "mine.py", "--pass", "ful"], "did you mean 'full'?"),
-        (["report", "mine.py", "--dtype", "int8"], "should be some of float64, float32, bfloat16, float16"),
+        (["report", "mine.py", "--dtype", "int8"], "expected some of float64, float32, bfloat16, float16"),
         (["report", "mine.py", "--out", "mine.py"], "mine.py"),
         (["report", "mine.py:GOOD", "--out", "mine.py/below"], "cannot write reports to mine.py/below"),
         (["explain", "G99"], "no rule 'G99'; did you mean 'G"),

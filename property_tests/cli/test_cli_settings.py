@@ -68,7 +68,7 @@ def test_the_command_line_outvotes_a_file_on_how_much_is_said(place):
     assert "planned" in run("verify", "mine.py:GOOD", *FEW, "-v").stdout
     both = run("verify", "mine.py:GOOD", "-q", "-v")
     assert both.exit_code == 2
-    assert "should be one of them" in both.stderr
+    assert "expected one of them" in both.stderr
 
 
 def test_a_quiet_difference_shows_what_fails_the_gate_alone(place):

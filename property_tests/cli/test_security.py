@@ -128,7 +128,7 @@ def test_a_bomb_in_json_is_refused(text):
 )
 def test_a_report_that_names_a_failure_elsewhere_is_refused(name):
     made = examples.report(examples.loss(findings=(examples.finding(failure=name),)))
-    with pytest.raises(schema.ReportError, match=r"should be the name of a \.json file"):
+    with pytest.raises(schema.ReportError, match=r"expected the name of a \.json file"):
         schema.loads(schema.dumps(made))
 
 

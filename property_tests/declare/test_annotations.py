@@ -166,7 +166,7 @@ def test_integer_and_boolean_tensors_are_not_differentiable() -> None:
         (Annotated[Int[Tensor, "B"], domains.probability()], r"cannot hold fractions; write domains.index"),
         (Annotated[Bool[Tensor, "B"], domains.sign()], r"write dtype=torch.int64"),
         (Annotated[UInt8[Tensor, "B"], domains.index("C", ignore=-1)], r"write dtype=torch.int64"),
-        (Annotated[Float[Tensor, "B"], domains.real], r"should be called: domains.real\(\)"),
+        (Annotated[Float[Tensor, "B"], domains.real], r"expected a call: domains.real\(\)"),
         (Annotated[Float[Tensor, "B"], domains.real(), domains.sign()], r"write one of them"),
         (Annotated[Float[Tensor, "N M"], domains.adjacency()], r'TensorSpec\("N N", domains.adjacency'),
         (Annotated[Float[Tensor, "B"], domains.simplex(1)], r"the last axis is axis=-1"),

@@ -106,8 +106,8 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"tensors": "p"}, "not a case"),
     ({"tensors": {"p": {"values": ["__import__('os')"]}}}, "not a case"),
     ({"tensors": {"p": {"values": [None]}}}, "not a case"),
-    ({"tensors": {"p": {"seed": 2**70}}}, "seed .* should be a whole number"),
-    ({"tensors": {"p": {"seed": -1}}}, "seed .* should be a whole number"),
+    ({"tensors": {"p": {"seed": 2**70}}}, "seed .* expected a whole number"),
+    ({"tensors": {"p": {"seed": -1}}}, "seed .* expected a whole number"),
     ({"tensors": {"p": {"mode": "eval"}}}, "a case's mode is one of"),
     ({"layouts": {"p": "diagonal"}}, "a case's layout is one of"),
 ]

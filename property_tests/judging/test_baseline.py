@@ -32,7 +32,7 @@ def test_the_file_is_sorted_and_has_one_entry_a_line():
         ("[]", "lacks the list `accepted`"),
         ('{"schema": 1}', "lacks the list `accepted`"),
         ('{"schema": 2, "accepted": []}', "schema 2 came, but this version reads schema 1"),
-        ('{"schema": 1, "accepted": [{"loss": "a"}]}', "should have the texts"),
+        ('{"schema": 1, "accepted": [{"loss": "a"}]}', "expected the texts"),
         ('{"schema": 1, "accepted": [{"loss": 1, "implementation": "", "rule": "", "aspect": ""}]}', "the entry"),
     ],
 )

@@ -38,7 +38,7 @@ def test_ticks_are_few_lie_on_the_axis_and_stand_where_they_say(low, ratio, base
 
 @pytest.mark.parametrize("bounds", [(0, 1), (-1, 1), (2, 2), (3, 2), (1, float("inf")), (float("nan"), 1)])
 def test_bounds_that_no_logarithm_has_are_refused(bounds):
-    with pytest.raises(ValueError, match="should be 0 < low < high"):
+    with pytest.raises(ValueError, match="expected 0 < low < high"):
         LogAxis(*bounds, 0, 1)
 
 

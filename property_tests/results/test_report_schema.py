@@ -88,7 +88,7 @@ def _broken(change):
         (lambda data: data.update(seed="0"), "report.seed is '0', expected int"),
         (lambda data: data.update(losses={}), "report.losses is dict, expected an array"),
         (lambda data: data["losses"][0]["outcomes"][0].update(status="fine"), "status 'fine', expected one"),
-        (lambda data: data["losses"][0]["findings"][0].update(severity="fatal"), "severity 'fatal' came"),
+        (lambda data: data["losses"][0]["findings"][0].update(severity="fatal"), "severity 'fatal', expected"),
         (lambda data: data["losses"][0]["findings"][0].update(case=3), "case is 3, expected dict"),
     ],
 )

@@ -134,6 +134,7 @@ TIMED_BATCHES = (
     2  # inputs that blocks take in turn: nothing that is remembered by place, value or version is right for both
 )
 AUDIT_SHARE = 0.1  # of the time that a heat has
+FULL_PASS = 3.0  # forward passes: the backward pass works out a gradient for each of the two factors of a product
 UNSEEN_ELEMENTS = 2**18
 SEEN_BEFORE = 3.0
 ASKED_AGAIN = 3

@@ -40,6 +40,7 @@ from harness.timing.constants import (
     BLOCK_HEADROOM,
     BLOCK_S,
     CAPTURE_WARM_UPS,
+    FULL_PASS,
     MOST_UNSEEN,
     SET_UP_S,
     SLOW_CALL_S,
@@ -248,13 +249,25 @@ class _Entry:
             torch.autograd.graph.increment_version(self.timed[at][name])
         return self.calls[at]
 
-    def audited(self, batches: Batches, wait: Callable[[], None] | None, times: Sequence[float], most: int) -> Audit:
-        """See `harness.timing.audit.audited`; what looks as if it were remembered is asked again, on more inputs."""
-        audit = audited(self.works[0], batches, batches.unseen, self.timed, self._state, wait, most=most)
+    def audited(
+        self,
+        batches: Batches,
+        wait: Callable[[], None] | None,
+        times: Sequence[float],
+        most: int,
+        *,
+        is_slow: bool,
+        until: float,
+    ) -> Audit:
+        """See `harness.timing.audit.audited`; what looks as if it were remembered is asked again, as far as there is time."""
+        ask = partial(audited, timed=self.timed, state=self._state, wait=wait, most=most, is_slow=is_slow)
+        begin = time.perf_counter()
+        audit = ask(self.works[0], batches, batches.unseen)
+        took = time.perf_counter() - begin
         for _ in range(ASKED_AGAIN):
-            if not is_remembered(audit, times, batches.cell):
+            if not is_remembered(audit, times, batches.cell) or time.perf_counter() + took > until:
                 break
-            again = audited(self.works[0], batches, batches.further(), self.timed, self._state, wait, most=most)
+            again = ask(self.works[0], batches, batches.further())
             audit = replace(audit, seconds=[*audit.seconds, *again.seconds], given=[*audit.given, *again.given])
         return audit
 
@@ -380,8 +393,18 @@ class _Race:
         return self.batches
 
     def _audit_s(self, name: str) -> float:
-        each = self.block_s[name] / self.calls_per_block[name]
-        return each * min(MOST_UNSEEN, self.calls_per_block[name])
+        """About how long the audit of an implementation takes; the values of the reference are asked for once more."""
+        calls = self.calls_per_block[name]
+        each = self.block_s[name] / calls
+        unseen = min(MOST_UNSEEN, calls)
+        fulls = unseen if name == self.heat.reference and self.heat.cell.pass_name == "forward" else 0
+        around = 0 if self._is_slow(name) else 2
+        kept = self.heat.cell.pass_name == "backward"  # a graph that is kept is made by a forward pass first
+        return each * ((unseen + around) * (1 + kept) + FULL_PASS * fulls)
+
+    def _is_slow(self, name: str) -> bool:
+        """Whether a call is so slow that every one counts."""
+        return name not in self.losses
 
     def _audit(self, times: Mapping[str, Sequence[float]], until: float) -> None:
         """Call everyone on inputs that nobody has seen; the reference comes last, so that its results lie nowhere before."""
@@ -391,7 +414,9 @@ class _Race:
                 continue
             most = min(MOST_UNSEEN, self.calls_per_block[name])
             try:
-                audits[name] = self.entries[name].audited(self._batches(), self._wait, times[name], most)
+                audits[name] = self.entries[name].audited(
+                    self._batches(), self._wait, times[name], most, is_slow=self._is_slow(name), until=until
+                )
             except RAISED as error:  # a loss may raise on its first new input
                 self._drop_for(name, error)
                 del self.entries[name]

@@ -425,7 +425,7 @@ class Session:
         entry = (at, samples.implementation)
         if self.trials[entry].status != "measured":
             return
-        found = [*samples.violations, *clocks_apart(samples, self.cells[at])]
+        found = clocks_apart(samples, self.cells[at]) or list(samples.violations)  # others may read the false clock
         if samples.status == "failed":
             self.trials[entry] = Trial("failed", f"raised while it was timed: {samples.reason}")
         elif found:

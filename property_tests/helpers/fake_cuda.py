@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import torch
 
+from harness.timing.audit import Batches
 from harness.timing.workload import inputs
 
 LAUNCH_S = 5e-6  # of the host, for every launch
@@ -191,10 +193,17 @@ class FakeCuda:
     def compute_on_cpu(self, monkeypatch):
         """Make the inputs of its cells on the CPU, where the losses that play on it compute their values."""
 
-        def made(spec, cell, seed, dtype=None):
-            return inputs(spec, replace(cell, device="cpu"), seed, dtype)
+        def made(spec, cell, seed, dtype=None, batch=""):
+            return inputs(spec, replace(cell, device="cpu"), seed, dtype, batch)
 
-        for name in ("admission", "design"):
+        def copies(batches, *given):
+            beside = copy(batches)
+            beside.cell = replace(batches.cell, device="cpu")
+            return real(beside, *given)
+
+        real = Batches.copies
+        monkeypatch.setattr(Batches, "copies", copies)
+        for name in ("admission", "audit"):
             monkeypatch.setattr(f"harness.timing.{name}.inputs", made)
 
     # ---- torch.cuda --------------------------------------------------------------------------------------------------
@@ -280,7 +289,7 @@ class FakeCuda:
         self.host += seconds
 
 
-TIMED = ("admission", "clock", "clocks", "compiled", "costs.counting", "design", "quiet", "session")
+TIMED = ("admission", "audit", "clock", "clocks", "compiled", "costs.counting", "design", "quiet", "session")
 
 
 def play(monkeypatch, **changes):

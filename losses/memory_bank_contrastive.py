@@ -272,7 +272,7 @@ _ERROR_INPUTS = (
     ErrorInput(
         "bank with a unit axis",
         lambda t: {"bank": t["bank"].unsqueeze(0)},
-        match=r"bank has shape .* should be \[N, D\]",
+        match=r"bank has shape .* expected \[N, D\]",
     ),
 )
 

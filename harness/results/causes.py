@@ -101,6 +101,12 @@ def _of_one_tensor(cause: Found, effect: Found) -> bool:
     return bool(cause.evidence.get("tensor", "") == effect.evidence.get("tensor", ""))
 
 
+def _of_each_element(cause: Found, effect: Found) -> bool:
+    """The gradient by reduction='none', of the tensor whose gradient is wrong by the reduction that is declared."""
+    of_each = effect.evidence.get("aspect") == "none gradient" and _kind(effect) == "gradient"
+    return of_each and _kind(cause) == "gradient" and _of_one_tensor(cause, effect)
+
+
 def _of_shape(cause: Found, effect: Found) -> bool:
     return _kind(cause) == _kind(effect) == "shape"
 
@@ -257,6 +263,7 @@ LINKS: tuple[Link, ...] = (
         _of_gradient,
     ),
     Link(("G01", "G02"), ("E02", "E03", "E05"), "a wrong gradient is not the reference's", _of_gradient),
+    Link(("G01", "G02"), ("B07",), "a wrong gradient is wrong by reduction='none' too", _of_each_element),
     Link(("G01", "G02"), _LAWS, "a wrong gradient keeps no law that the right one keeps", _of_gradient),
     Link(
         _DECLARED,

@@ -97,7 +97,7 @@ def low_precision_is_as_accurate_as_the_condition_allows(trial: Trial) -> Iterat
     low-precision run must be finite too, and so must its gradient.  Among the points are tensors that nearly coincide, and
     values of one tensor with a large mean and a small spread, where rounding of the values themselves may explain the
     difference, that of their squares not: a spread can be had from differences.  Where the value has its digits, the
-    gradient is held to the float64 one, as near as it stays where the inputs are rounded.
+    gradient is held to the float64 one, as near as it stays where the inputs and the intermediates are rounded.
     Source: Higham, Accuracy and Stability of Numerical Algorithms, section 1.6.
     """
     trial.base  # noqa: B018
@@ -231,7 +231,10 @@ def _inaccurate(
 def _inaccurate_gradient(
     trial: Trial, run: Run, dtype: torch.dtype, where: str, eps: float, widened: dict[str, Tensor]
 ) -> Mismatch | None:
-    """A gradient that has lost digits where the value has not, by more than it moves where the inputs are rounded.
+    """A gradient that has lost digits where the value has not, by more than it moves where inputs and intermediates are rounded.
+
+    That of a cosine with itself is a difference of equal numbers, and that of exp(z) is off by eps |z| of itself, however
+    they are computed; what is lost in the backward alone is a defect.
 
     Elements are held to the largest one: what is small beside it, as 1 - p of a probability near 1, moves no weight.
     """
@@ -273,16 +276,17 @@ def _inaccurate_gradient(
 
 
 def _moved_by_rounding(trial: Trial, tensors: dict[str, Tensor], exact: Run, eps: float) -> float:
-    """The most that an element of the gradient moves where each number of the inputs is rounded in another way, times 16."""
+    """The most that an element of the gradient moves where inputs and intermediates are rounded in other ways, times 16."""
     moved = 0.0
-    for salt in range(81, 81 + _ROUNDINGS):
+    for salt in range(81, 81 + 2 * _ROUNDINGS):
         generator = trial.generator(salt)
+        intermediates = _Rounded(eps, generator) if salt >= 81 + _ROUNDINGS else None
         rounded = {
             n: t * (1 + eps * directions(t, generator)) if t.is_floating_point() else t.clone()
             for n, t in tensors.items()
         }
         try:
-            gradients = trial.run(rounded).gradients
+            gradients = trial.run(rounded, mode=intermediates).gradients
         except LossRaised:
             return math.inf  # a bound was passed
         for name, gradient in gradients.items():
@@ -290,6 +294,25 @@ def _moved_by_rounding(trial: Trial, tensors: dict[str, Tensor], exact: Run, eps
             if gradient is not None and before is not None and gradient.numel():
                 moved = max(moved, float(torch.nan_to_num(gradient - before, math.inf).abs().max()))
     return tolerance.LOW_PRECISION_FACTOR * moved
+
+
+class _Rounded(TorchFunctionMode):
+    """Rounds what each function of torch returns on the graph of the loss, by eps up or down; no view and no edit in place.
+
+    The gradient goes through the same rounding.  A custom backward and what is inside a kernel are left as they are.
+    """
+
+    def __init__(self, eps: float, generator: torch.Generator) -> None:
+        super().__init__()
+        self.eps, self.generator = eps, generator
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        returned = func(*args, **(kwargs or {}))
+        if not isinstance(returned, Tensor) or not returned.is_floating_point() or not returned.requires_grad:
+            return returned
+        if returned.is_leaf or returned._is_view() or any(returned is a for a in args):
+            return returned
+        return returned * (1 + self.eps * directions(returned.detach(), self.generator))
 
 
 _PRECISION_CODE = """

@@ -248,12 +248,15 @@ def reductions_agree(trial: Trial) -> Iterator[Mismatch]:
 
 
 def _gradient_of_each(each: Trial) -> Iterator[Mismatch]:
-    """By ``reduction='none'`` each element has an upstream gradient of its own, which no sum or mean shows."""
+    """By ``reduction='none'`` each element has an upstream gradient of its own, which no sum or mean shows.
+
+    Another value under a mode that changes nothing is no gradient, and G02's.
+    """
     try:
         found = gradient_matches_slopes_along_directions(each)
     except (NotApplicable, LossRaised):
         return
-    if isinstance(found, Mismatch):
+    if isinstance(found, Mismatch) and found.kind == "gradient":
         yield replace(
             found,
             where=f"{found.where} by reduction='none', of sum_i w_i L_i with w_i in [1, 2)",

@@ -217,7 +217,7 @@ SPEC = LossSpec(
     bench_sizes=({"B": 16, "C": 5}, {"B": 512, "C": 100}, {"B": 4096, "C": 1000}),
     bytes_bound=least_bytes,
     error_inputs=(
-        ErrorInput("labels of a larger batch", _longer, match=r"labels has shape .* should have shape"),
+        ErrorInput("labels of a larger batch", _longer, match=r"labels has shape .* expected shape"),
         ErrorInput(
             "logits with a unit axis",
             lambda t: {"logits": t["logits"].unsqueeze(0)},

@@ -218,7 +218,7 @@ _ERROR_INPUTS = (
     ErrorInput(
         "indices of a larger batch",
         lambda t: {"indices": torch.cat([t["indices"], t["indices"]])},
-        match="indices has shape .* should have shape",
+        match="indices has shape .* expected shape",
     ),
     ErrorInput(
         "a teacher with a unit axis",

@@ -237,7 +237,7 @@ SPEC_INDEXED = LossSpec(
         ErrorInput(
             "indices of a larger batch",
             lambda t: {"indices": torch.cat([t["indices"], t["indices"]])},
-            match="indices has shape .* should have shape",
+            match="indices has shape .* expected shape",
         ),
     ),
 )

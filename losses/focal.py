@@ -247,7 +247,7 @@ SPEC = LossSpec(
         ErrorInput(
             "labels as a column",
             lambda t: {"labels": t["labels"].unsqueeze(-1)},
-            match="labels has shape .* should have shape",
+            match="labels has shape .* expected shape",
         ),
         ErrorInput("alpha as a row", lambda t: {"alpha": t["alpha"].unsqueeze(0)}, match=r"alpha has shape .* \[C\]"),
     ),

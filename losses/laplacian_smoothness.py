@@ -230,7 +230,7 @@ SPEC_INDEXED = LossSpec(
         ErrorInput(
             "nodes of a larger batch",
             lambda t: {"nodes": torch.cat([t["nodes"], t["nodes"]])},
-            match="nodes has shape .* should have shape",
+            match="nodes has shape .* expected shape",
         ),
     ),
 )

@@ -211,7 +211,7 @@ def least_bytes(sizes: Mapping[str, Size], dtype: torch.dtype) -> int:
 _LONGER_LABELS = ErrorInput(
     "labels of a larger batch",
     lambda t: {"labels": torch.cat([t["labels"], t["labels"]])},
-    match=r"labels has shape .* should have shape",
+    match=r"labels has shape .* expected shape",
 )
 
 SPEC = LossSpec(
@@ -269,7 +269,7 @@ SPEC_INDEXED = LossSpec(
         ErrorInput(
             "classes of more columns",
             lambda t: {"classes": torch.cat([t["classes"], t["classes"]])},
-            match="classes has shape .* should have shape",
+            match="classes has shape .* expected shape",
         ),
     ),
 )

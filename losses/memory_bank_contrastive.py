@@ -294,7 +294,7 @@ SPEC = LossSpec(
         ErrorInput(
             "positives of a larger batch",
             lambda t: {"positives": torch.cat([t["positives"], t["positives"]])},
-            match="positives has shape .* should have shape",
+            match="positives has shape .* expected shape",
         ),
     ),
 )

@@ -98,7 +98,9 @@ def _first_not_finite(trial: Trial, mismatch: Mismatch) -> Mismatch:
     trial.run({name: tensor.detach().clone() for name, tensor in (mismatch.tensors or {}).items()}, wrt=(), mode=first)
     if not first.name:
         return mismatch
-    noted = _with_note(mismatch, f"{first.name} at {first.place} makes the first number that is not finite")
+    # A loss that torch itself defines has no line of the user's: what started the process would be named.
+    where = "" if first.place.startswith(("<frozen", "loss-harness:")) else f" at {first.place}"
+    noted = _with_note(mismatch, f"{first.name}{where} makes the first number that is not finite")
     if first.name not in _OVERFLOWS:
         return noted
     return replace(noted, hint=f"{first.name} overflows: {_OVERFLOWS[first.name]}; or narrow the domain")

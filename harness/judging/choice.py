@@ -1,13 +1,14 @@
 """Which implementation of a loss to take, and why: a pure function of its record.
 
 Of those that may be adopted, and the reference where it has no error, the fastest is taken; of those that no interval tells
-apart from it, the one with the best verdict, then the fewest warnings, then the least memory.  All speeds stand on one baseline: the comparisons at one
-size and setting that hold most implementations, of these a full pass, and of these the largest size.
+apart from it, the one with the best verdict, then the fewest warnings, then the least memory.  All speeds stand on one
+baseline: the comparisons at one size and setting that hold most implementations, of these a full pass, and of these the
+largest size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.judging import reasons, speed
@@ -125,9 +126,12 @@ def _option(loss: LossRecord, verdict: VerdictRecord, group: Sequence[Comparison
     is_baseline = bool(group) and group[0].reference == name
     peak = next((m.costs.get("peak_bytes") for m in loss.measurements if _is_at(m, name, group)), None)
     bounds = (found.speedup, found.low, found.high) if found else (1.0, 1.0, 1.0) if is_baseline else (None,) * 3
-    fact = _fact(loss, verdict, found, is_baseline=is_baseline)
-    warnings = sum(f.implementation == name for f, _ in causes(loss, "warning"))
-    return Option(name, verdict.verdict, fact, *bounds, peak, warnings)
+    facts = {
+        severity: [f.fact or f.title for f, _ in causes(loss, severity) if f.implementation == name]
+        for severity in ("error", "warning")
+    }
+    fact = _fact(loss, verdict, facts, _speed(found, is_baseline=is_baseline))
+    return Option(name, verdict.verdict, fact, *bounds, peak, len(facts["warning"]))
 
 
 def _is_at(measurement: MeasurementRecord, name: str, group: Sequence[ComparisonRecord]) -> bool:
@@ -136,22 +140,22 @@ def _is_at(measurement: MeasurementRecord, name: str, group: Sequence[Comparison
     )
 
 
-def _fact(loss: LossRecord, verdict: VerdictRecord, found: ComparisonRecord | None, *, is_baseline: bool) -> str:
+def _fact(loss: LossRecord, verdict: VerdictRecord, facts: Mapping[str, Sequence[str]], how: str) -> str:
     """What a reader has to know first: what is wrong, else how fast it is, with the gravest warning."""
-    name = verdict.implementation
-    for severity in ("error", "warning"):
-        said = [next(iter(f.body.splitlines()), f.title) for f, _ in causes(loss, severity) if f.implementation == name]
-        if said and severity == "error":
-            return f"wrong: {said[0]}" + (f" (and {plural(len(said) - 1, 'error')} more)" if said[1:] else "")
+    if facts["error"]:
+        return f"wrong: {_first(facts['error'], 'error')}"
     if verdict.verdict == DO_NOT_ADOPT:
-        return next(iter(reasons.differing(loss, name)), verdict.sentence)
+        return next(iter(reasons.differing(loss, verdict.implementation)), verdict.sentence)
     if verdict.verdict not in _BEST_FIRST:
         return verdict.sentence.removeprefix("Not decided: ").rstrip(".")
-    how = _speed(found, is_baseline=is_baseline)
-    if said:
-        return f"{how}; {said[0]}" + (f" (and {plural(len(said) - 1, 'warning')} more)" if said[1:] else "")
-    passed = reasons.outcomes(loss, name, "passed")
+    if facts["warning"]:
+        return f"{how}; {_first(facts['warning'], 'warning')}"
+    passed = reasons.outcomes(loss, verdict.implementation, "passed")
     return f"{how}; {plural(len(passed), 'rule')} found nothing wrong"
+
+
+def _first(facts: Sequence[str], severity: str) -> str:
+    return facts[0] + (f" (and {plural(len(facts) - 1, severity)} more)" if facts[1:] else "")
 
 
 def _speed(found: ComparisonRecord | None, *, is_baseline: bool) -> str:
@@ -171,9 +175,8 @@ def _best(free: Sequence[Option]) -> Option | None:
     )
 
 
-def _rank(option: Option) -> tuple[int, float]:
-    place = _BEST_FIRST.index(option.verdict) if option.verdict in _BEST_FIRST else len(_BEST_FIRST)
-    return int(place == len(_BEST_FIRST)) + int(option.verdict == DO_NOT_ADOPT), -(option.speedup or 0.0)
+def _rank(option: Option) -> tuple[bool, bool, float]:
+    return option.verdict == DO_NOT_ADOPT, option.verdict not in _BEST_FIRST, -(option.speedup or 0.0)
 
 
 def _checked(loss: LossRecord, name: str) -> str:

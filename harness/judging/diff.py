@@ -299,7 +299,7 @@ def _errors(report: Report) -> dict[tuple[str, str, str, str], str]:
         for finding in loss.findings:
             if finding.severity == "error" and not finding.accepted:
                 key = (loss.name, finding.implementation, finding.rule, finding.device)
-                found.setdefault(key, f"{finding.header}: {(finding.body.splitlines() or [''])[0].strip()}")
+                found.setdefault(key, f"{finding.header}: {finding.fact}")
         for outcome in loss.outcomes:
             if outcome.status in ("crashed", "timed out"):
                 key = (loss.name, outcome.implementation, outcome.rule, outcome.device)

@@ -25,7 +25,7 @@ def about(loss: LossRecord, implementation: str, severity: str, verb: str) -> li
     ]
     for finding, _ in causes:
         alike = [(f, followers) for f, followers in causes if f.rule == finding.rule]
-        first = next(iter(finding.body.splitlines()), "").strip()
+        first = finding.fact
         first += f" (and {len(alike) - 1} more)" if len(alike) > 1 else ""
         codes = sorted({f.rule for _, followers in alike for f in followers})
         first += f"; {listed(codes)} {'follows' if len(codes) == 1 else 'follow'}" if codes else ""

@@ -30,9 +30,7 @@ from harness.results.schema import (
     Report,
     VerdictRecord,
 )
-from harness.results.words import Style, causes, plural, printable
-
-_STYLES = {"wrong": DO_NOT_ADOPT, "not decided": INCONCLUSIVE, "no error found": ADOPT}
+from harness.results.words import causes, plural
 
 
 def assemble(
@@ -96,17 +94,6 @@ def correctness(loss: LossRecord, implementation: str) -> tuple[str, str]:
         return "not decided", unknown[0] + warned
     passed = reasons.outcomes(loss, implementation, "passed")
     return "no error found", f"{plural(len(passed), 'rule')} passed{warned}"
-
-
-def correctness_text(report: Report, style: Style) -> str:
-    """`correctness` of every implementation, one a line."""
-    rows = [(loss, name, *correctness(loss, name)) for loss in report.losses for name in loss.implementations]
-    who = [printable(name if name == loss.name else f"{loss.name} / {name}") for loss, name, _, _ in rows]
-    widths = [max(map(len, who), default=0), max((len(said) for _, _, said, _ in rows), default=0)]
-    return "\n".join(
-        f"{name.ljust(widths[0])}  {style(said.ljust(widths[1]), _STYLES[said])}  {printable(why)}"
-        for name, (_, _, said, why) in zip(who, rows, strict=True)
-    )
 
 
 def _verdict(loss: LossRecord, name: str) -> tuple[str, tuple[str, ...]]:

@@ -51,7 +51,6 @@ def render(form: str, report: Report, how: Presentation) -> str:
 
 def _full(report: Report, how: Presentation) -> str:
     from harness.judging.choice import sentences
-    from harness.judging.verdict import correctness_text
     from harness.report import text
     from harness.report.check_times import check_times_text
     from harness.results import words
@@ -71,7 +70,7 @@ def _full(report: Report, how: Presentation) -> str:
         text.missing_text(report),
         check_times_text(report),
         text.counts_text(report),
-        "" if how.has_verdicts else correctness_text(report, style),
+        "" if how.has_verdicts else text.correctness_text(report, style),
         text.totals_text(report),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -125,8 +125,7 @@ def _note(case: Element, tag: str, message: str, kind: str = "", text: str = "")
 
 
 def _sentence(findings: Sequence[FindingRecord]) -> str:
-    lines = findings[0].body.strip().splitlines() or [findings[0].header]
-    return lines[0] + (f" (and {len(findings) - 1} more)" if len(findings) > 1 else "")
+    return (findings[0].fact or findings[0].header) + (f" (and {len(findings) - 1} more)" if len(findings) > 1 else "")
 
 
 def _texts(loss: LossRecord, findings: Sequence[FindingRecord]) -> str:

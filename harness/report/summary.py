@@ -126,8 +126,7 @@ def _brief(found: Sequence[tuple[FindingRecord, tuple[FindingRecord, ...]]]) -> 
     """Warnings in a closed list, a line each; how to repeat them stands in the report."""
     lines = []
     for finding, _ in found[:WARNINGS]:
-        said = next(iter(finding.body.strip().splitlines()), "")
-        lines.append(f"- {_quiet(_clipped(finding.header))}: {_quiet(_clipped(said))}")
+        lines.append(f"- {_quiet(_clipped(finding.header))}: {_quiet(_clipped(finding.fact))}")
     more = [f"- and {len(found) - WARNINGS} more"] if len(found) > WARNINGS else []
     title = plural(len(found), "warning")
     return "\n".join([f"<details><summary>{title}</summary>", "", *lines, *more, "", "</details>"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from harness.judging.verdict import correctness
 from harness.report.places import place
 from harness.results.schema import (
     ADOPT,
@@ -18,10 +19,10 @@ from harness.results.schema import (
     LossRecord,
     Report,
 )
-from harness.results.words import Style, causes, plural, printable, table, unstyled
+from harness.results.words import Style, causes, plural, printable, table, unstyled, who
 
 _GIVEN = (ADOPT, CAVEATS, INCONCLUSIVE, DO_NOT_ADOPT)
-
+_STYLES = {"wrong": DO_NOT_ADOPT, "not decided": INCONCLUSIVE, "no error found": ADOPT}  # of what `correctness` says
 
 _OF_A_REFERENCE = ("B03", "C03")
 
@@ -38,9 +39,8 @@ def head_text(loss: LossRecord, finding: FindingRecord) -> str:
 def _head(loss: LossRecord, finding: FindingRecord) -> tuple[str, str, str]:
     """(file, line:column, what is said)."""
     where = place(loss, finding.implementation)
-    who = finding.implementation if finding.implementation == loss.name else f"{loss.name} / {finding.implementation}"
     fact = next(iter(printable(finding.body).splitlines()), "") or finding.title or finding.header
-    said = printable(f"{finding.rule} {who}: {fact}").replace("\n", " ")
+    said = printable(f"{finding.rule} {who(loss, finding.implementation)}: {fact}").replace("\n", " ")
     if where is None:
         return printable(loss.target), "", said
     return printable(where.file), f"{where.line}:{where.column}", said
@@ -273,6 +273,20 @@ def notes_text(report: Report, *, verbose: bool) -> str:
     asked = [loss for loss in report.losses if any(outcome.rule.startswith("G") for outcome in loss.outcomes)]
     kept = [(loss, note) for loss in asked for note in loss.notes if verbose or not note.startswith(READ_AS)]
     return "\n".join(printable(f"{loss.name}: {note}") for loss, note in kept)
+
+
+def correctness_text(report: Report, style: Style = unstyled) -> str:
+    """What the rules say of the correctness of every implementation, one a line."""
+    rows = [
+        (printable(who(loss, name)), *correctness(loss, name))
+        for loss in report.losses
+        for name in loss.implementations
+    ]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
+    return "\n".join(
+        f"{name.ljust(widths[0])}  {style(said.ljust(widths[1]), _STYLES[said])}  {printable(why)}"
+        for name, said, why in rows
+    )
 
 
 def suggestions_text(report: Report) -> str:

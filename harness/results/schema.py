@@ -127,6 +127,11 @@ class FindingRecord:
         """What came and should have come, without indentation."""
         return textwrap.dedent(self.message.strip("\n").partition("\n")[2])
 
+    @property
+    def fact(self) -> str:
+        """The first line of the body: what came and should have come; empty where there is no body."""
+        return next(iter(self.body.strip().splitlines()), "").strip()
+
 
 @dataclass(frozen=True)
 class CheckTimeRecord:

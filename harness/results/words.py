@@ -6,13 +6,9 @@ import re
 from collections.abc import Callable, Sequence
 
 from harness.results.causes import grouped
-from harness.results.schema import (
-    FindingRecord,
-    LossRecord,
-)
+from harness.results.schema import FindingRecord, LossRecord
 
 Style = Callable[[str, str], str]  # (text, what it is) -> the text in that style
-
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -25,6 +21,11 @@ def unstyled(text: str, what: str) -> str:
 def printable(text: str) -> str:
     """Text without the control characters with which a message could rewrite the screen."""
     return _CONTROL.sub("", text)
+
+
+def who(loss: LossRecord, implementation: str) -> str:
+    """``loss / implementation``, or one of them where both have one name."""
+    return implementation if implementation == loss.name else f"{loss.name} / {implementation}"
 
 
 def causes(loss: LossRecord, severity: str) -> list[tuple[FindingRecord, tuple[FindingRecord, ...]]]:

@@ -19,7 +19,7 @@ from harness.errors import NotApplicable
 from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.shapes.broadcasting import first_line
 from harness.rules.tools.compare import differing
-from harness.rules.tools.detach import user_line
+from harness.rules.tools.detach import placed
 from harness.rules.tools.made import directions
 from harness.rules.tools.special import far_cases, near_cases, special_cases
 from harness.rules.trial import Run, Scale, Trial, contract
@@ -485,7 +485,7 @@ class _Narrowing(TorchFunctionMode):
         wide = [a for a in args if isinstance(a, Tensor) and a.dtype == torch.float64 and a.requires_grad]
         narrow = isinstance(made, Tensor) and made.requires_grad and made.dtype in (torch.float32, *HALF)
         if wide and narrow:
-            self.made.append((made, f"{name}() at {user_line()}"))
+            self.made.append((made, placed(f"{name}()")))
         return returned
 
     def reached_by(self, trial: Trial, output: Tensor) -> tuple[str, bool]:
@@ -512,7 +512,7 @@ class _WithoutCasts(TorchFunctionMode):
             return returned
         if returned.dtype not in (torch.float32, *HALF):
             return returned
-        self.places.append(f"{name}() at {user_line()}")
+        self.places.append(placed(f"{name}()"))
         return args[0]
 
 

@@ -16,7 +16,7 @@ from harness.errors import NotApplicable
 from harness.rules.dtypes.accuracy import asked
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.shapes.broadcasting import first_line
-from harness.rules.tools.detach import user_line
+from harness.rules.tools.detach import placed
 from harness.rules.tools.sizes import filled
 from harness.rules.trial import Trial, describe
 
@@ -69,12 +69,13 @@ class FirstOverflow(Watch):
 
     def __init__(self) -> None:
         super().__init__()
-        self.name = self.place = ""
+        self.name = self.placed = ""
 
     def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
         returned = func(*args, **kwargs)
         if not self.name and not _finite(returned) and _finite((args, kwargs)):
-            self.name, self.place = func.overloadpacket.__name__, user_line()
+            self.name = func.overloadpacket.__name__
+            self.placed = placed(self.name)
         return returned
 
 

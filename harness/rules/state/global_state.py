@@ -19,7 +19,7 @@ from harness.calls.evaluation import LossRaised, begin_draws
 from harness.calls.watch import Watch
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.tools.compare import same_output
-from harness.rules.tools.detach import user_line
+from harness.rules.tools.detach import placed
 from harness.rules.trial import UNSET, Scale, Trial, checked, contract, isolated
 
 SEEDS = (11, 12)
@@ -78,7 +78,7 @@ class _Filled(Watch):
         name = func.overloadpacket.__name__
         if name in UNSET and returned.is_floating_point() and returned.numel():
             returned.fill_(math.nan)
-            self.places.append(f"torch.{name} at {user_line()}")
+            self.places.append(placed(f"torch.{name}"))
         return returned
 
 

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from harness.calls import evaluation
+
 _CUTS = {"detach", "detach_", "item", "tolist", "__float__", "numpy"}
 _DATA = torch.Tensor.data.__get__  # type: ignore[attr-defined]
 
@@ -39,7 +41,7 @@ class DetachTape(TorchFunctionMode):
             return self._replayed(returned, name, args)
         self.recorded.append(returned.detach().clone() if isinstance(returned, Tensor) else returned)
         if any(isinstance(arg, Tensor) and arg.requires_grad for arg in args):  # nothing else has a graph to cut
-            self.places.append(f"{'no_grad()' if hidden and name not in _CUTS else name + '()'} at {user_line()}")
+            self.places.append(placed("no_grad()" if hidden and name not in _CUTS else f"{name}()"))
         return returned
 
     def _replayed(self, returned: Any, name: str, args: Any) -> Any:
@@ -73,10 +75,15 @@ def _code_of(function: type) -> Iterator[CodeType]:
         yield from _code_of(one)
 
 
-def user_line() -> str:
-    """file:line of the innermost frame that is neither torch's nor ours, for the mode that asks."""
-    frame = sys._getframe(2)
+def placed(what: str) -> str:
+    """``what at file:line`` of the innermost frame that is neither torch's nor ours, for the mode that asks.
+
+    ``what`` alone where torch itself defines the loss: beyond the evaluation stands only what started the process.
+    """
+    frame: FrameType | None = sys._getframe(2)
     ours = (str(Path(__file__).parents[2]), str(Path(torch.__file__).parent))
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(ours):
+    while frame is not None and frame.f_code.co_filename.startswith(ours):
+        if frame.f_code.co_filename == evaluation.__file__:
+            return what
         frame = frame.f_back
-    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+    return what if frame is None else f"{what} at {Path(frame.f_code.co_filename).name}:{frame.f_lineno}"

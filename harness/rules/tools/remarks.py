@@ -17,7 +17,7 @@ from harness.errors import NotApplicable
 from harness.rules.dtypes.overflow import FirstOverflow
 from harness.rules.rule import Mismatch
 from harness.rules.tools.compare import same_output
-from harness.rules.tools.detach import user_line
+from harness.rules.tools.detach import placed
 from harness.rules.tools.instead import computed_instead
 from harness.rules.tools.sizes import growable, one, resized
 from harness.rules.trial import Trial
@@ -98,9 +98,7 @@ def _first_not_finite(trial: Trial, mismatch: Mismatch) -> Mismatch:
     trial.run({name: tensor.detach().clone() for name, tensor in (mismatch.tensors or {}).items()}, wrt=(), mode=first)
     if not first.name:
         return mismatch
-    # A loss that torch itself defines has no line of the user's: what started the process would be named.
-    where = "" if first.place.startswith(("<frozen", "loss-harness:")) else f" at {first.place}"
-    noted = _with_note(mismatch, f"{first.name}{where} makes the first number that is not finite")
+    noted = _with_note(mismatch, f"{first.placed} makes the first number that is not finite")
     if first.name not in _OVERFLOWS:
         return noted
     return replace(noted, hint=f"{first.name} overflows: {_OVERFLOWS[first.name]}; or narrow the domain")
@@ -126,7 +124,7 @@ class LostValues(Watch):
     def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
         name = func.overloadpacket.__name__
         if (name in _PUT or name in _ALONG) and _loses(name, args, kwargs):
-            self.places.append(f"{name.strip('_')} at {user_line()}")
+            self.places.append(placed(name.strip("_")))
         return func(*args, **kwargs)
 
 

@@ -281,7 +281,11 @@ class FakeCuda:
     def time(self):
         """What the modules take for `time`."""
         return SimpleNamespace(
-            perf_counter=lambda: self.host, thread_time=lambda: self.worked, time=lambda: self.host, sleep=self.sleep
+            perf_counter=lambda: self.host,
+            thread_time=lambda: self.worked,
+            process_time=lambda: self.worked,  # no other thread works
+            time=lambda: self.host,
+            sleep=self.sleep,
         )
 
     def sleep(self, seconds):

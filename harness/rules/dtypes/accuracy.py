@@ -153,9 +153,11 @@ def _low_precision(trial: Trial, dtype: torch.dtype, point: str, floor: float) -
     if _below_normal(trial, dtype):
         return None
     widened = trial.widened(tensors)
+    # At ties, and where most elements are zero, any element of a gradient may be of the size of rounding.
+    generic = all(recipe.point is None for recipe in trial.case.tensors.values())
     try:
         run = trial.run(tensors)
-        exact = trial.run(widened, wrt=None if not run.finite else ())
+        exact = trial.run(widened, wrt=None if generic or not run.finite else ())
     except LossRaised:
         return None
     if not bool(exact.output.isfinite().all()) or exact.output.shape != run.output.shape or not exact.output.numel():
@@ -164,8 +166,12 @@ def _low_precision(trial: Trial, dtype: torch.dtype, point: str, floor: float) -
     if run.finite and float((run.output.double() - exact.output).abs().max()) <= tolerance.forward_error(
         eps, size, 0.0
     ):  # the condition number could only allow more
-        return _inaccurate_gradient(trial, run, dtype, f"with {point} in {short(dtype)}", eps, widened)
-    if not (exact := trial.run(widened)).finite:
+        if not generic or not exact.finite:
+            return None
+        return _inaccurate_gradient(trial, run, exact, dtype, f"with {point} in {short(dtype)}", eps, widened)
+    if not generic and run.finite:
+        exact = trial.run(widened)
+    if not exact.finite:
         return None
     scale = trial.measure_scale(widened)
     named = _saturated(trial, dtype) or _bounds_are_declared(trial, dtype)
@@ -229,7 +235,7 @@ def _inaccurate(
 
 
 def _inaccurate_gradient(
-    trial: Trial, run: Run, dtype: torch.dtype, where: str, eps: float, widened: dict[str, Tensor]
+    trial: Trial, run: Run, exact: Run, dtype: torch.dtype, where: str, eps: float, widened: dict[str, Tensor]
 ) -> Mismatch | None:
     """A gradient that has lost digits where the value has not, by more than it moves where inputs and intermediates are rounded.
 
@@ -238,11 +244,6 @@ def _inaccurate_gradient(
 
     Elements are held to the largest one: what is small beside it, as 1 - p of a probability near 1, moves no weight.
     """
-    if any(recipe.point is not None for recipe in trial.case.tensors.values()):
-        return None  # at ties, and where most elements are zero, any may be of the size of rounding
-    exact = trial.run(widened)
-    if not exact.finite:
-        return None
     pairs = {n: (run.gradients.get(n), g) for n, g in exact.gradients.items() if g is not None and g.numel()}
     largest = max((float(g.abs().max()) for _, g in pairs.values()), default=0.0)
     off = {n: (g.double() if mine is None else mine.double() - g).abs() for n, (mine, g) in pairs.items()}
@@ -250,10 +251,13 @@ def _inaccurate_gradient(
     allowed = tolerance.forward_error(eps, largest, 0.0) + torch.finfo(dtype).smallest_normal
     if not name or float(off[name].max()) <= allowed:
         return None
-    allowed += _moved_by_rounding(trial, widened, exact, eps)
     index = tuple(int(i) for i in torch.unravel_index(off[name].argmax(), off[name].shape))
-    if float(off[name][index]) <= allowed:
-        return None
+    moved = 0.0
+    for change in _moved_by_rounding(trial, widened, exact, eps):
+        moved = max(moved, tolerance.LOW_PRECISION_FACTOR * change)
+        if float(off[name][index]) <= allowed + moved:
+            return None
+    allowed += moved
     mine, theirs = pairs[name]
     came = 0.0 if mine is None else float(mine[index])
     found = differing(
@@ -275,9 +279,8 @@ def _inaccurate_gradient(
     )
 
 
-def _moved_by_rounding(trial: Trial, tensors: dict[str, Tensor], exact: Run, eps: float) -> float:
-    """The most that an element of the gradient moves where inputs and intermediates are rounded in other ways, times 16."""
-    moved = 0.0
+def _moved_by_rounding(trial: Trial, tensors: dict[str, Tensor], exact: Run, eps: float) -> Iterator[float]:
+    """The most that an element of the gradient moves where inputs and intermediates are rounded, in one way after another."""
     for salt in range(81, 81 + 2 * _ROUNDINGS):
         generator = trial.generator(salt)
         intermediates = _Rounded(eps, generator) if salt >= 81 + _ROUNDINGS else None
@@ -288,12 +291,11 @@ def _moved_by_rounding(trial: Trial, tensors: dict[str, Tensor], exact: Run, eps
         try:
             gradients = trial.run(rounded, mode=intermediates).gradients
         except LossRaised:
-            return math.inf  # a bound was passed
-        for name, gradient in gradients.items():
-            before = exact.gradients[name]
-            if gradient is not None and before is not None and gradient.numel():
-                moved = max(moved, float(torch.nan_to_num(gradient - before, math.inf).abs().max()))
-    return tolerance.LOW_PRECISION_FACTOR * moved
+            yield math.inf  # a bound was passed
+            return
+        pairs = [(gradient, exact.gradients[name]) for name, gradient in gradients.items()]
+        moved = [(g - before).abs() for g, before in pairs if g is not None and before is not None and g.numel()]
+        yield max((float(torch.nan_to_num(m, math.inf).max()) for m in moved), default=0.0)
 
 
 class _Rounded(TorchFunctionMode):

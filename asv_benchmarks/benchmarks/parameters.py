@@ -1,4 +1,4 @@
-"""The parameters of the benchmarks: implementation, size and device of each loss in `harness.losses.SPECS`.
+"""The parameters of the benchmarks: implementation, size and device of each loss that `config.json` names.
 
 asv runs a benchmark by the *position* of its parameters, as it discovered them at one of the commits.  A commit that has
 another list of implementations or sizes would measure one and have it filed as another.  So wherever asv runs a commit,
@@ -18,15 +18,12 @@ import torch
 
 from harness import LossSpec
 from harness.declare.dims import Size
+from harness.declare.targets import load_specs
 from harness.timing.workload import Cell, Workload, checked_sizes, elements, inputs
 
 from . import profiles
 
-try:
-    from harness.losses import SPECS
-except ModuleNotFoundError:  # a commit whose wheel has them at its top level
-    from losses import SPECS
-
+SPECS = load_specs(profiles.configured()["targets"])
 AXES = ("implementation", "size", "device")
 DISCOVERED = Path(__file__).parent.parent / ".asv" / "results" / "benchmarks.json"
 LOOPED_ELEMENTS = 100_000  # a loop over so many takes seconds, over a thousand times as many an hour

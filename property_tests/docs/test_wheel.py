@@ -73,12 +73,13 @@ def theirs(environment: Path) -> Path:
 
 
 def test_the_wheel_holds_every_file_of_the_package_and_of_the_losses_in_it_and_nothing_else(wheel: Path) -> None:
-    places = {"harness": ROOT / "harness", "harness/losses": ROOT / "losses"}
+    linked = {f"harness/{name}": ROOT / name for name in ("losses", "asv_benchmarks")}
+    places = {"harness": ROOT / "harness", **linked}
     files = {
         f"{place}/{path.relative_to(folder).as_posix()}"
         for place, folder in places.items()
         for path in folder.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and not {"__pycache__", ".asv"} & {*path.parts}
     }
     assert held(wheel) == files
 
@@ -95,6 +96,7 @@ def test_the_wheel_of_the_sdist_is_the_same(wheel: Path, tmp_path: Path) -> None
     [
         "harness/py.typed",
         "harness/losses/py.typed",
+        "harness/asv_benchmarks/asv.conf.json",
         "harness/report/rule_texts.json",
         "harness/report/templates/report.html.jinja",
         "harness/report/templates/report.css",

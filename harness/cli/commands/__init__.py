@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import click
 
+from harness.cli.commands.asv import asv
 from harness.cli.commands.bench import bench
 from harness.cli.commands.calibrate import calibrate
 from harness.cli.commands.completion import completion
@@ -24,6 +25,7 @@ COMMANDS: tuple[click.Command, ...] = (
     report,
     verify,
     bench,
+    asv,
     calibrate,
     show,
     diff,

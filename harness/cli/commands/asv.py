@@ -108,12 +108,7 @@ def _configure(folder: Path, root: Path, modules: list[str]) -> None:
     conf = folder / "asv.conf.json"
     text = conf.read_text(encoding="utf-8")
     for key, value in values.items():
-        text, found = re.subn(
-            rf'"{key}": (".*?"|\[.*?\])',
-            lambda _, k=key, v=value: f'"{k}": {json.dumps(v)}',
-            text,
-            count=1,
-            flags=re.DOTALL,
-        )
-        assert found, key
+        setting = re.search(rf'"{key}": (".*?"|\[.*?\])', text, flags=re.DOTALL)
+        assert setting is not None, key
+        text = text.replace(setting[0], f'"{key}": {json.dumps(value)}')
     conf.write_text(text, encoding="utf-8")

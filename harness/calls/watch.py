@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch._ops import HigherOrderOperator
+from torch._ops import HigherOrderOperator, OpOverload
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -39,6 +39,8 @@ class Watch(TorchDispatchMode):
         return True
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if type(func) is OpOverload:  # nearly always, and asked of thousands
+            return self._see(func, args, kwargs or {})
         if isinstance(func, HigherOrderOperator):  # it has no schema; what it calls is seen by itself
             args, kwargs = pytree.tree_map(self._watched, (args, kwargs or {}))
             return func(*args, **kwargs)

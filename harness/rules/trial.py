@@ -175,7 +175,7 @@ class Trial:
 
     def apart(self, *, case: Case | None = None, spec: LossSpec | None = None, exhaustive: bool = True) -> Trial:
         """The same implementation on another case, or of a changed spec, with a cache that nobody shares."""
-        of_all_cases = ("precision", "backward")
+        of_all_cases = ("precision", "backward", *(() if spec else ("candidate",)))
         known = {key: value for key, value in self.cache.items() if isinstance(key, tuple) and key[0] in of_all_cases}
         chosen = spec or self.spec, self.implementation, case or self.case
         return Trial(*chosen, known, self.device, exhaustive, values_in=self.values_in)

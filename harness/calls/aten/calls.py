@@ -60,7 +60,7 @@ def describe(kernel: Kernel, args: Sequence[Any], kwargs: Mapping[str, Any], ret
             arguments.append(Argument(part, address(part.untyped_storage()), role, elements))
     results = [
         Argument(part, address(part.untyped_storage()), "write", None)
-        for tensor in _tensors(returned)
+        for tensor in tensors_in(returned)
         for part in components(tensor)
     ]
     given = [argument.place for argument in arguments]
@@ -70,14 +70,15 @@ def describe(kernel: Kernel, args: Sequence[Any], kwargs: Mapping[str, Any], ret
 
 def _roles(kernel: Kernel, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[tuple[Role, Tensor]]:
     for role, value in zip(kernel.positional, args, strict=False):
-        for tensor in _tensors(value):
+        for tensor in tensors_in(value):
             yield role, tensor
     for name, value in kwargs.items():
-        for tensor in _tensors(value):
+        for tensor in tensors_in(value):
             yield kernel.keyword[name], tensor
 
 
-def _tensors(value: Any) -> Iterable[Tensor]:
+def tensors_in(value: Any) -> Iterable[Tensor]:
+    """The tensors of one argument, or of what an operation returns."""
     if isinstance(value, Tensor):
         return (value,)
     return [item for item in value if isinstance(item, Tensor)] if isinstance(value, (list, tuple)) else ()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from harness.calls.aten.calls import describe
+from harness.calls.aten.calls import tensors_in
 from harness.calls.aten.kernels import Kernel, kernel_of
 from harness.calls.aten.storages import Storages, address, components
 from harness.calls.evaluation import LossRaised
@@ -42,7 +42,10 @@ class Memory(Watch):
     def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
         returned, kernel = func(*args, **kwargs), kernel_of(func)
         if kernel.moves:
-            self.storages.make([result.part for result in describe(kernel, args, kwargs, returned).made])
+            arguments = [t for value in (*args, *kwargs.values()) for t in tensors_in(value)]
+            given = {address(part.untyped_storage()) for tensor in arguments for part in components(tensor)}
+            results = [part for tensor in tensors_in(returned) for part in components(tensor)]
+            self.storages.make([part for part in results if address(part.untyped_storage()) not in given])
         elif kernel.lifts:
             self.storages.make(components(returned))
         return returned

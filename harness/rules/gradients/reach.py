@@ -14,7 +14,7 @@ from harness.declare import dims
 from harness.declare.spec import call_function
 from harness.errors import NotApplicable
 from harness.rules.rule import Mismatch
-from harness.rules.tools.sizes import ELEMENTS, Effort, elements, growable, one, resized
+from harness.rules.tools.sizes import ELEMENTS, Effort, elements, growable, one, passes_operations, resized
 from harness.rules.trial import Trial
 
 SHORT, LONGER = 8, 24
@@ -41,18 +41,24 @@ def positions_without_influence(trial: Trial) -> Iterator[Mismatch]:
 
 
 def _along(trial: Trial, symbol: str) -> Mismatch | None:
-    short, few = _dead(trial, symbol, SHORT)
-    longer, more = _dead(trial, symbol, LONGER)
+    short, effort = _dead(trial, symbol, SHORT)
+    made = [(SHORT, effort)]
+    longer, effort = _dead(trial, symbol, LONGER)
+    made.append((LONGER, effort))
     alive = {
         name: [by for by, dead in parts.items() if not bool(dead.any() or longer[name][by].any())]
         for name, parts in short.items()
         if name in longer
     }
-    power = max(math.log(more / few) / math.log(LONGER / SHORT), 0.0)
+    largest = effort.largest
+    power = max(math.log(largest / made[0][1].largest) / math.log(LONGER / SHORT), 0.0)
     for size in LONG if any(alive.values()) else ():
-        if more * (size / LONGER) ** power > ELEMENTS or elements(trial.spec, _at(trial, symbol, size).case) > ELEMENTS:
+        if passes_operations(made, size) or largest * (size / LONGER) ** power > ELEMENTS:
             return None
-        found, _ = _dead(trial, symbol, size)
+        if elements(trial.spec, _at(trial, symbol, size).case) > ELEMENTS:
+            return None
+        found, effort = _dead(trial, symbol, size)
+        made.append((size, effort))
         for name, by in [(n, way) for n in found for way in alive.get(n, ())]:
             dead = found[name][by]
             if not bool(dead.any()) or bool(dead.all()):
@@ -70,9 +76,9 @@ def _at(trial: Trial, symbol: str, size: int) -> Trial:
 
 def _dead(
     trial: Trial, symbol: str, size: int, *, turned: bool = False
-) -> tuple[Mapping[str, Mapping[str, Tensor]], int]:
-    """(for each input, which positions of the symbol have a gradient of 0 throughout, and which elements have one; elements
-    of the largest tensor).
+) -> tuple[Mapping[str, Mapping[str, Tensor]], Effort]:
+    """(for each input, which positions of the symbol have a gradient of 0 throughout, and which elements have one; what the
+    forward took).
     """
     at, seen = _at(trial, symbol, size), Effort()
     axes = {name: _axes(at, name, symbol) for name in trial.spec.tensors}
@@ -83,7 +89,7 @@ def _dead(
         if gradient is not None and len(axes[name]) == 1 and run.finite:
             zero = (gradient == 0).movedim(axes[name][0], 0)
             dead[name] = {"position": zero.reshape(size, -1).all(1), "element": zero}
-    return dead, seen.largest
+    return dead, seen
 
 
 def _axes(trial: Trial, name: str, symbol: str) -> list[int]:

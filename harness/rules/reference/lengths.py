@@ -14,11 +14,12 @@ from harness.rules.reference.equivalence import coarser, gradients_at, is_candid
 from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.shapes.broadcasting import first_line
 from harness.rules.tools.compare import same_gradients, same_output
-from harness.rules.tools.sizes import ELEMENTS, OPERATIONS, Effort, elements, growable, one, resized
+from harness.rules.tools.sizes import ELEMENTS, OPERATIONS, Effort, elements, growable, one, passes_operations, resized
 from harness.rules.trial import Run, Trial
 
 # For blocks of any power of two: one row left over, all but one, and none; and each of them just full.
 SIZES = (17, 31, 32, 64, 128, 256, 257, 512, 1023, 1024, 1025)
+_Efforts = tuple[Effort, Effort]  # of the reference and of the candidate
 GRADUAL = 16.0  # a difference that is not this many times smaller where it passes has grown, and did not set in
 OTHER_DRAWS = 3  # of values, below and at the size; a value that one draw in two holds escapes one time in 64
 
@@ -56,22 +57,25 @@ def _along(trial: Trial, symbol: str) -> Iterator[tuple[int, Mismatch | None]]:
     """(size, what differs) for each size in turn, up to the first where anything does."""
     drawn = trial.case.sizes[symbol]
     shortest = (drawn[0] if drawn else 1) if isinstance(drawn, tuple) else drawn
-    mismatch, largest = _compared(_at(trial, symbol, shortest), trial.cache)
+    mismatch, efforts = _compared(_at(trial, symbol, shortest), trial.cache)
     if mismatch is not None:
         raise NotApplicable("they differ at small sizes already; see E01 and E02")
-    made = [(shortest, largest)]
+    made = [(shortest, efforts)]
     for size in SIZES:
         if size <= shortest:
             continue
         longer = _at(trial, symbol, size)
         if elements(trial.spec, longer.case) > ELEMENTS or _expected(made, size) > ELEMENTS:
             raise NotApplicable(f"with {size}, a tensor of more than {ELEMENTS} elements is needed")
-        mismatch, largest = _compared(longer, trial.cache)
+        for place, whose in enumerate((" of the reference", "")):
+            if passes_operations([(length, efforts[place]) for length, efforts in made], size):
+                raise NotApplicable(f"a forward{whose} has more than {OPERATIONS} operations")
+        mismatch, efforts = _compared(longer, trial.cache)
         if mismatch is not None:
             yield size, _smallest(trial, symbol, (made[-1][0], size), mismatch)
             return
         yield size, None
-        made.append((size, largest))
+        made.append((size, efforts))
 
 
 def _at(trial: Trial, symbol: str, size: int, salt: int = 0) -> Trial:
@@ -83,17 +87,17 @@ def _at(trial: Trial, symbol: str, size: int, salt: int = 0) -> Trial:
     return trial.apart(case=case, exhaustive=False)
 
 
-def _expected(made: Sequence[tuple[int, int]], size: int) -> float:
-    """How large the largest tensor will be, from the power with which it grew last."""
+def _expected(made: Sequence[tuple[int, _Efforts]], size: int) -> float:
+    """How large the largest tensor that either makes will be, from the power with which it grew last."""
     if len(made) < 2:
         return 0.0
-    (shorter, fewer), (longer, more) = made[-2:]
+    (shorter, fewer), (longer, more) = ((length, max(e.largest for e in efforts)) for length, efforts in made[-2:])
     power = math.log(more / fewer) / math.log(longer / shorter)
     return float(more * (size / longer) ** max(power, 0.0))
 
 
-def _reference_run(trial: Trial, known: dict[Any, Any]) -> tuple[Run, int]:
-    """(the evaluation of the reference, elements of its largest tensor); ``known`` keeps it for other candidates.
+def _reference_run(trial: Trial, known: dict[Any, Any]) -> tuple[Run, Effort]:
+    """(the evaluation of the reference, what its forward took); ``known`` keeps it for other candidates.
 
     Raises:
         NotApplicable: it raises, or has too many operations.
@@ -106,11 +110,11 @@ def _reference_run(trial: Trial, known: dict[Any, Any]) -> tuple[Run, int]:
             known[key] = reason
     if isinstance(known[key], NotApplicable):
         raise known[key]
-    found: tuple[Run, int] = known[key]
+    found: tuple[Run, Effort] = known[key]
     return found
 
 
-def _evaluated(trial: Trial) -> tuple[Run, int]:
+def _evaluated(trial: Trial) -> tuple[Run, Effort]:
     effort = Effort()
     try:
         run = trial.of(trial.spec.reference).run(trial.tensors(), mode=effort)
@@ -118,16 +122,16 @@ def _evaluated(trial: Trial) -> tuple[Run, int]:
         if isinstance(raised.error, TooManyOperations):
             raise NotApplicable(f"a forward of the reference has more than {OPERATIONS} operations") from raised
         raise NotApplicable(f"the reference raises: {first_line(raised.error)}") from raised
-    return run, effort.largest
+    return run, effort
 
 
-def _compared(trial: Trial, known: dict[Any, Any]) -> tuple[Mismatch | None, int]:
-    """(what differs from the reference, elements of the largest tensor that either made).
+def _compared(trial: Trial, known: dict[Any, Any]) -> tuple[Mismatch | None, _Efforts]:
+    """(what differs from the reference, what the forwards of both took).
 
     Raises:
         NotApplicable: one of them has too many operations or takes too much memory, or the reference raises.
     """
-    should, largest = _reference_run(trial, known)
+    should, of_reference = _reference_run(trial, known)
     effort = Effort()
     try:
         came = trial.run(trial.tensors(), mode=effort)
@@ -136,9 +140,10 @@ def _compared(trial: Trial, known: dict[Any, Any]) -> tuple[Mismatch | None, int
             raise NotApplicable(f"a forward has more than {OPERATIONS} operations") from raised
         if is_out_of_memory(raised.error):
             raise NotApplicable("memory ran out; see P03") from raised
-        return Mismatch("loss", first_line(raised.error), "a value, as the reference has", error=raised.error), largest
+        mismatch = Mismatch("loss", first_line(raised.error), "a value, as the reference has", error=raised.error)
+        return mismatch, (of_reference, effort)
     mismatch = _difference(trial, came, should) if bool(should.output.isfinite().all()) else None
-    return mismatch, max(largest, effort.largest)
+    return mismatch, (of_reference, effort)
 
 
 def _difference(trial: Trial, came: Run, should: Run) -> Mismatch | None:

@@ -30,12 +30,13 @@ class DetachTape(TorchFunctionMode):
         self.recorded: list[Any] = []
         self.places: list[str] = []
         self._replay = iter(replay.recorded) if replay is not None else None
+        self._custom: tuple[int, set[CodeType]] = (0, set())
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         returned = func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", "")
         hidden = not torch.is_grad_enabled() and isinstance(returned, Tensor)
-        if not (name in _CUTS or func == _DATA or hidden) or _inside_a_custom_function():
+        if not (name in _CUTS or func == _DATA or hidden) or self._inside_a_custom_function():
             return returned
         if self._replay is not None:
             return self._replayed(returned, name, args)
@@ -43,6 +44,18 @@ class DetachTape(TorchFunctionMode):
         if any(isinstance(arg, Tensor) and arg.requires_grad for arg in args):  # nothing else has a graph to cut
             self.places.append(placed("no_grad()" if hidden and name not in _CUTS else f"{name}()"))
         return returned
+
+    def _inside_a_custom_function(self) -> bool:
+        """Whether the forward of a `torch.autograd.Function` is running: always without grad, and its backward is no cut."""
+        derived = len(torch.autograd.Function.__subclasses__())
+        if self._custom[0] != derived:  # torch itself has hundreds, and a loss may make one where it is called
+            self._custom = derived, set(_code_of(torch.autograd.Function))
+        frame: FrameType | None = sys._getframe(2)
+        while frame is not None and frame.f_code.co_filename != evaluation.__file__:
+            if frame.f_code in self._custom[1]:
+                return True
+            frame = frame.f_back
+        return False
 
     def _replayed(self, returned: Any, name: str, args: Any) -> Any:
         assert self._replay is not None
@@ -53,15 +66,6 @@ class DetachTape(TorchFunctionMode):
         if isinstance(returned, Tensor) and name.endswith("_") and args and returned is args[0]:
             return returned.copy_(recorded)
         return recorded.clone() if isinstance(recorded, Tensor) else recorded
-
-
-def _inside_a_custom_function() -> bool:
-    """Whether the forward of a `torch.autograd.Function` is running: always without grad, and its backward is no cut."""
-    custom = set(_code_of(torch.autograd.Function))
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None and frame.f_code not in custom:
-        frame = frame.f_back
-    return frame is not None
 
 
 def _code_of(function: type) -> Iterator[CodeType]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from harness.calls.aten.storages import components
@@ -31,10 +32,21 @@ class Effort(Calls):
 
     def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
         returned = super()._see(func, args, kwargs)
+        if type(returned) is Tensor and returned.layout is torch.strided:  # nearly always, and asked of thousands
+            self.largest = max(self.largest, returned.numel())
+            return returned
         for made in returned if isinstance(returned, (tuple, list)) else (returned,):
             if isinstance(made, Tensor):
                 self.largest = max([self.largest, *(part.numel() for part in components(made))])
         return returned
+
+
+def passes_operations(made: Sequence[tuple[int, Effort]], size: int) -> bool:
+    """Whether a forward has more than `OPERATIONS` at a size, by the line through the two longest: nested loops have still more."""
+    if len(made) < 2:
+        return False
+    (shorter, before), (longer, last) = made[-2:]
+    return last.count + (last.count - before.count) / (longer - shorter) * (size - longer) > OPERATIONS
 
 
 def resized(spec: LossSpec, case: Case, sizes: Mapping[str, Size]) -> Case:

@@ -145,24 +145,34 @@ def test_only_an_input_with_a_gradient_can_be_written_over() -> None:
 
 
 @pytest.mark.parametrize(
-    ("imported", "options", "ok"),
-    [
-        ("import json", (), False),
-        ("import json", ("--triton-interpret",), True),
-        ("if False:\n    import triton.language as tl", (), True),
-        ("if False:\n    from triton import jit", (), True),
-    ],
+    ("imported", "options"),
+    [("import json", ("--triton-interpret",)), ("if False:\n    import triton.language as tl", ())],
 )
 def test_kernels_are_interpreted_when_asked_and_for_a_file_that_imports_triton(
-    tmp_path: Path, imported: str, options: tuple[str, ...], ok: bool
+    tmp_path: Path, imported: str, options: tuple[str, ...]
 ) -> None:
     (tmp_path / "kernel.py").write_text(FILE.format(imported=imported))
     done = run_command(
         *("verify", "kernel.py:loss", "--inputs", "p: B", "--profile", "quick", "--select", "B01", *options),
         cwd=tmp_path,
     )
-    assert done.returncode == (0 if ok else 1), done.stdout + done.stderr
-    assert ("run in Triton's interpreter" in done.stderr) == (ok and not options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ("run in Triton's interpreter" in done.stderr) == (not options)
+
+
+@pytest.mark.parametrize(
+    ("imported", "found"),
+    [
+        ("import json", False),
+        ("import triton", True),
+        ("if False:\n    import triton.language as tl", True),
+        ("if False:\n    from triton import jit", True),
+    ],
+)
+def test_a_file_that_imports_triton_anywhere_is_told_from_others(tmp_path: Path, imported: str, found: bool) -> None:
+    file = tmp_path / "kernel.py"
+    file.write_text(FILE.format(imported=imported))
+    assert triton_interpreter.is_imported_by(f"{file}:loss") is found
 
 
 def test_nothing_is_timed_in_the_interpreter(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ ASV := cd asv_benchmarks && LOSS_HARNESS_ASV_PROFILE=$(PROFILE) ../$(BIN)/asv
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := report
-.PHONY: cluster coverage faults install leaks range report test speed check bench mutation compare survey asv asv-continuous asv-times asv-compare asv-publish asv-preview clean help
+.PHONY: cluster coverage faults fuzz gpu install leaks range report test speed check bench mutation compare survey asv asv-continuous asv-times asv-compare asv-publish asv-preview clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /: /'
@@ -60,6 +60,9 @@ coverage: $(INSTALLED)  ## lines and branches of harness that the tests run, at 
 
 speed: $(INSTALLED)  ## pytest-benchmark over the losses (ARGS="--benchmark-autosave", ARGS="--benchmark-compare")
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest property_tests/pytest_plugin/test_speed.py --benchmark-only $(ARGS)
+
+gpu: $(INSTALLED)  ## on a GPU, nine minutes: tests, rules, times, launches, memory, bandwidth: reports/cuda (ARGS="--minutes 5")
+	OMP_NUM_THREADS=1 $(BIN)/python -m property_tests.tools.gpu $(ARGS)
 
 check: $(INSTALLED)  ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -6,6 +6,7 @@ PROFILE ?= fast
 PORT ?= 8080
 ARGS ?=
 WORKERS ?= 2
+HOURS ?= 1
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -63,6 +64,9 @@ speed: $(INSTALLED)  ## pytest-benchmark over the losses (ARGS="--benchmark-auto
 
 gpu: $(INSTALLED)  ## on a GPU, nine minutes: tests, rules, times, launches, memory, bandwidth: reports/cuda (ARGS="--minutes 5")
 	OMP_NUM_THREADS=1 $(BIN)/python -m property_tests.tools.gpu $(ARGS)
+
+fuzz: $(INSTALLED)  ## the losses and installed catalogs with new seeds, thoroughly, HOURS=1; goes on where the last run ended
+	OMP_NUM_THREADS=1 $(BIN)/python -m property_tests.tools.fuzz --hours $(HOURS) --workers $(WORKERS) $(ARGS)
 
 check: $(INSTALLED)  ## format, lint, types
 	$(BIN)/ruff format --check .

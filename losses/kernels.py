@@ -231,7 +231,7 @@ def naive_weighted_cross_entropy(
     for row, label in zip(logits.double(), labels.tolist(), strict=True):
         share = 0.0 if label == ignore_index else table[label]
         largest = row.detach().max()
-        total = sum(((o - largest).exp() for o in row), start=zero)
+        total = sum((row - largest).exp(), start=zero)  # exp(o - max), and nothing overflows
         losses.append(zero if share == 0 else share * (total.log() + largest - row[label]))
         shares.append(share)
     kind = "weighted_mean" if reduction == "mean" else reduction

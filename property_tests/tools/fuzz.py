@@ -159,7 +159,11 @@ class Fuzzer:
                 self._place(target, request.seed), driver.targets, request, code=driver.code, resume=True
             ) as journal:
                 driver.journal = journal
-                driver.verify(Until(self.end))
+                try:
+                    driver.verify(Until(self.end))
+                except (OutOfTime, KeyboardInterrupt):  # shown, and looked for anew by the next run
+                    self.book.add(target, request.seed, driver.report())
+                    raise
                 return driver.report()
         finally:
             shop.close()

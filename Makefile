@@ -6,6 +6,7 @@ PROFILE ?= fast
 PORT ?= 8080
 ARGS ?=
 WORKERS ?= 2
+HOURS ?= 1
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -19,7 +20,7 @@ ASV := cd asv_benchmarks && LOSS_HARNESS_ASV_PROFILE=$(PROFILE) ../$(BIN)/asv
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := report
-.PHONY: cluster coverage faults install leaks range report test speed check bench mutation compare survey asv asv-continuous asv-times asv-compare asv-publish asv-preview clean help
+.PHONY: cluster coverage faults fuzz gpu install leaks range report test speed check bench mutation compare survey asv asv-continuous asv-times asv-compare asv-publish asv-preview clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /: /'
@@ -60,6 +61,12 @@ coverage: $(INSTALLED)  ## lines and branches of harness that the tests run, at 
 
 speed: $(INSTALLED)  ## pytest-benchmark over the losses (ARGS="--benchmark-autosave", ARGS="--benchmark-compare")
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest property_tests/pytest_plugin/test_speed.py --benchmark-only $(ARGS)
+
+gpu: $(INSTALLED)  ## on a GPU, nine minutes: tests, rules, times, launches, memory, bandwidth: reports/cuda (ARGS="--minutes 5")
+	OMP_NUM_THREADS=1 $(BIN)/python -m property_tests.tools.gpu $(ARGS)
+
+fuzz: $(INSTALLED)  ## the losses and installed catalogs with new seeds, thoroughly, HOURS=1; goes on where the last run ended
+	OMP_NUM_THREADS=1 $(BIN)/python -m property_tests.tools.fuzz --hours $(HOURS) --workers $(WORKERS) $(ARGS)
 
 check: $(INSTALLED)  ## format, lint, types
 	$(BIN)/ruff format --check .

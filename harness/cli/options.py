@@ -354,6 +354,9 @@ _DECLARED = (
     ),
     click.option("--computes-in", metavar="DTYPE", help="The dtype in which it computes on purpose: float32."),
     click.option("--stochastic", is_flag=True, help="The loss draws random numbers on purpose."),
+    click.option(
+        "--once", is_flag=True, help="A graph of the loss takes one backward only, as it frees what it keeps."
+    ),
 )
 
 

@@ -24,7 +24,7 @@ ON_THE_COMMAND_LINE = (
 @dataclass(frozen=True)
 class Declaration:
     """What the options `--inputs`, `--context`, `--set`, `--returns`, `--law`, `--reference`, `--formula`, `--dtypes`,
-    `--computes-in`, `--stochastic`, `--pick`, `--differentiable` and `--role` say of a loss.
+    `--computes-in`, `--stochastic`, `--once`, `--pick`, `--differentiable` and `--role` say of a loss.
 
     Args:
         target: the loss, ``package.module:Name`` or ``path/file.py:Name``.
@@ -38,6 +38,7 @@ class Declaration:
         dtypes: the floating dtypes that the loss takes, separated by commas.
         computes_in: the dtype in which it computes on purpose.
         stochastic: whether it draws random numbers on purpose.
+        once: whether a graph of it takes one backward only.
         pick: the key, position or attribute of the loss in what is returned; several with commas are each checked.
         differentiable: inputs that need a gradient, separated by commas; by default the first floating one.
         roles: each ``weights=data``, what a tensor is for.
@@ -54,6 +55,7 @@ class Declaration:
     dtypes: str = ""
     computes_in: str = ""
     stochastic: bool = False
+    once: bool = False
     pick: str = ""
     differentiable: str = ""
     roles: tuple[str, ...] = ()
@@ -81,9 +83,9 @@ class Declaration:
                 f"got target {text!r}, expected an object with target, inputs and some of {sorted(known)}"
             )
         for key, value in data.items():
-            if key == "stochastic":
+            if key in ("stochastic", "once"):
                 if value is not True:
-                    raise DeclarationError(f"target {shown(text)}: stochastic is {shown(value)}, expected true")
+                    raise DeclarationError(f"target {shown(text)}: {key} is {shown(value)}, expected true")
                 continue
             is_list = key in ("options", "laws", "roles")
             texts = value if is_list and isinstance(value, list) else [value]
@@ -126,6 +128,7 @@ class Declaration:
                 dtypes=dtypes,
                 computes_in=computes_in,
                 stochastic=self.stochastic,
+                once=self.once,
                 formula=self.formula.strip() or None,
                 select=inline.picked(self.pick),
                 differentiable=[part.strip() for part in self.differentiable.split(",") if part.strip()] or None,

@@ -35,6 +35,8 @@ __all__ = [
     "several",
 ]
 
+ONE_BACKWARD = "the declaration says once=True: a graph of the loss takes one backward only"
+
 Implementation = Callable[..., Any]
 Select = Callable[[Any], Any] | str | int | tuple[str | int, ...] | None
 
@@ -146,6 +148,8 @@ class LossSpec:
         detaches: the loss stops gradients on purpose.
         stochastic: the loss draws random numbers on purpose, from the global generators or from a parameter that takes a
             `torch.Generator`; every evaluation begins at one state, so that what is compared has the same draws.
+        once: a graph of the loss takes one backward only: it frees or overwrites what it keeps for it, so that
+            ``retain_graph=True``, second derivatives and a backward pass timed alone are not asked for.
         writes_gradient_into: the input over which the loss writes its gradient on purpose, as fused kernels do; every call gets a
             copy of it, which nobody else reads.
         dtypes: the floating dtypes that the loss takes; by default those that differentiable inputs declare, else any.
@@ -179,6 +183,7 @@ class LossSpec:
         stateful: bool = False,
         detaches: bool = False,
         stochastic: bool = False,
+        once: bool = False,
         writes_gradient_into: str | None = None,
         dtypes: Sequence[torch.dtype] = (),
         computes_in: torch.dtype | None = None,
@@ -201,6 +206,7 @@ class LossSpec:
         self.stateful = stateful
         self.detaches = detaches
         self.stochastic = stochastic
+        self.once = once
         self.writes_gradient_into = writes_gradient_into
         self.computes_in = computes_in
         self.select = None if select is None else Selected(select) if not callable(select) else select
@@ -285,6 +291,8 @@ class LossSpec:
             said.append(f"gradients of {', '.join(left)} ({how} checks them)")
         if isinstance(self.select, Selected):
             said.append(f"what is returned beside {self.select!r}")
+        if self.once:
+            said.append("a second backward (once=True)")
         if self.dtypes:
             said.append(f"dtypes other than {', '.join(str(dtype).removeprefix('torch.') for dtype in self.dtypes)}")
         return f"not checked: {'; '.join(said)}" if said else ""

@@ -221,6 +221,11 @@ def _check_differentiable(spec: LossSpec) -> None:
         if not tensor.differentiable:
             held = tensor.dtype if tensor.dtype is not None else f"domain {tensor.domain!r}"
             raise DeclarationError(f"loss {spec.name!r}: differentiable={name!r} has {held}, which has no gradient")
+    promised = sorted({"E03", "G03", "G11"} & {code.upper() for code in spec.requires})
+    if spec.once and promised:
+        raise DeclarationError(
+            f"loss {spec.name!r}: got once=True and requires={promised}, which asks for a second backward; expected one of the two"
+        )
     over = spec.writes_gradient_into
     if over is not None and over not in spec.differentiable:
         raise DeclarationError(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harness.calls.aten.storages import Storages
 from harness.calls.evaluation import LossRaised, is_out_of_memory
-from harness.declare.spec import LossSpec
+from harness.declare.spec import ONE_BACKWARD, LossSpec
 from harness.errors import DeclarationError, told_in_a_line
 from harness.results.variants import eager_name
 from harness.timing import timers as time
@@ -81,6 +81,7 @@ class _Run:
 
     def run(self, passes: Sequence[Pass], counter: Counter) -> None:
         """Fill `trials` with what was reached, also where the loss raises or is stopped."""
+        self.workload.restore()
         self.workload.reset()
         loss: Tensor | None = None
         reached: dict[Pass, tuple[float, Costs]] = {}
@@ -163,7 +164,9 @@ def admit(
     """
     held_to = {} if spec.stochastic else reference  # two draws differ without either being wrong
     with current(cell.device), printing_to_stderr():
-        trials = _admitted(spec, name, cell, passes, held_to, seed, seconds)
+        asked = [pass_name for pass_name in passes if not (spec.once and pass_name == "backward")]
+        found = _admitted(spec, name, cell, asked, held_to, seed, seconds) if asked else {}
+        trials = {name: found.get(name, Trial("skipped", ONE_BACKWARD)) for name in passes}
     if not all(trial.fits for trial in trials.values()):
         release(cell.device)
     return trials
@@ -211,7 +214,9 @@ def _admitted(
         if narrow:
             trials[pass_name] = Trial("failed", narrow, violation=("M07", narrow))
             continue
-        trials[pass_name] = _judged(trial, other.values, pass_name, reference, tensors, spec.differentiable, cell)
+        trials[pass_name] = _judged(
+            trial, other.values, pass_name, reference, run.workload.given, spec.differentiable, cell
+        )
     return trials if is_compiled else _with_warm_costs(run, trials, until - time.perf_counter())
 
 

@@ -160,10 +160,12 @@ def audited(
     edited = [
         name
         for name in batches.spec.inputs
-        if not all(
+        if name != batches.spec.writes_gradient_into
+        and not all(
             _same(now[name], was[name]) for now, was in zip((*timed, *chosen), (*batches.timed, *unseen), strict=False)
         )
     ]
+    workload.restore()
     again = None if is_slow else float(workload.call(batches.cell.pass_name)().detach().double().abs().max())
     return Audit(seconds, values, left_s, edited, again, chosen, workload.state() != state)
 

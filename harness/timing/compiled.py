@@ -163,6 +163,7 @@ def first_calls(workload: Workload, pass_name: str, wait: Callable[[], None] | N
         return time.perf_counter() - since
 
     def call() -> None:
+        workload.restore()
         workload.reset()
         if wait is not None:
             wait()  # for what was before

@@ -243,10 +243,12 @@ class _Entry:
         self._bumped = [] if batches.cell.pass_name == "backward" else list(spec.inputs)
 
     def turn(self, number: int) -> Call:
-        """The call of a round, on inputs of a new version."""
+        """The call of a round, on inputs of a new version, which hold what they held before any call."""
         at = number % len(self.calls)
         for name in self._bumped:
             torch.autograd.graph.increment_version(self.timed[at][name])
+        if self._bumped:  # a graph that is kept may hold its gradient there
+            self.works[at].restore()
         return self.calls[at]
 
     def audited(
@@ -358,6 +360,7 @@ class _Race:
         cell = self.heat.cell
         entry = _Entry(self.spec, name, self._batches())  # own tensors: one may write into them
         entry.calls = [self.clock.prepare(partial(work.call, cell.pass_name)) for work in entry.works]
+        entry.turn(0)  # preparing a clock may have called it
         call = entry.calls[0]
         calls = contestant.calls_per_block
         seconds = contestant.seconds

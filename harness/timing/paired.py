@@ -228,8 +228,14 @@ class PairedBenchmark:
         cell = Cell(checked_sizes(spec, None if sizes is None else [sizes])[0], device, dtype, pass_name)
         _check_device(device)
         _agree(spec, names, cell, seed, budget_s)
-        calls = tuple(Workload(spec, name, inputs(spec, cell, seed)).call(pass_name) for name in names)
-        return self._compare(names, f"{spec.name}, {cell}", (calls[0], calls[1]), cell, rounds, budget_s, seed)
+        works = [Workload(spec, name, inputs(spec, cell, seed)) for name in names]
+        calls = works[0].call(pass_name), works[1].call(pass_name)
+
+        def restore() -> None:
+            for work in works if pass_name != "backward" else ():  # whose kept graph may hold its gradient there
+                work.restore()
+
+        return self._compare(names, f"{spec.name}, {cell}", calls, cell, rounds, budget_s, seed, restore)
 
     def _compare(
         self,
@@ -240,6 +246,7 @@ class PairedBenchmark:
         rounds: int,
         budget_s: float,
         seed: int,
+        restore: Callable[[], None] = lambda: None,
     ) -> Comparison:
         if rounds < BOOTSTRAP_ROUNDS:
             raise HarnessError(f"rounds={rounds} came, but an interval needs {BOOTSTRAP_ROUNDS} or more")
@@ -250,7 +257,7 @@ class PairedBenchmark:
             made = Comparison(*names, where)
         else:
             with current(cell.device):
-                times, calls_per_block = _rounds(calls, clock_for(cell), rounds, budget_s, seed)
+                times, calls_per_block = _rounds(calls, clock_for(cell), rounds, budget_s, seed, restore)
             made = Comparison(*names, where, *times, calls_per_block, seed, self.repeat)
         if self.report is not None:
             self.report(made)
@@ -258,7 +265,12 @@ class PairedBenchmark:
 
 
 def _rounds(
-    calls: tuple[Call, Call], clock: Clock, rounds: int, budget_s: float, seed: int
+    calls: tuple[Call, Call],
+    clock: Clock,
+    rounds: int,
+    budget_s: float,
+    seed: int,
+    restore: Callable[[], None] = lambda: None,
 ) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], tuple[int, int]]:
     """Seconds per call of both, one per round, and the calls in a block of each."""
     until = time.perf_counter() + budget_s
@@ -273,6 +285,7 @@ def _rounds(
             break
         for name in order(list(timed), generator):
             call, calls_per_block = timed[name]
+            restore()
             if calls_per_block > 1:
                 call()  # the other has filled the caches with its own data
             times[name].append(clock.block(call, calls_per_block) / calls_per_block)

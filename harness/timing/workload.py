@@ -197,6 +197,9 @@ class Workload:
         self._bind(tensors)
 
     def _bind(self, tensors: Mapping[str, Tensor]) -> None:
+        over = self._candidate.written_over
+        self.given = tensors if over is None else {**tensors, over: tensors[over].detach().clone()}
+        self._bound_to = tensors
         self._call = _bound(self._function, *self._candidate.arguments(tensors))
         self.leaves = [tensors[differentiable] for differentiable in self._candidate.spec.differentiable]
         learned = self._built.parameters() if isinstance(self._built, nn.Module) else ()
@@ -246,6 +249,13 @@ class Workload:
         self.backward(loss)
         return loss
 
+    def restore(self) -> None:
+        """Give the input over which the loss writes its gradient its values again; untimed, and before gradients are read."""
+        over = self._candidate.written_over
+        if over is not None:
+            with torch.no_grad():
+                self._bound_to[over].copy_(self.given[over])
+
     def reset(self) -> None:
         """Set the gradients to ``None``."""
         for leaf in self._all_leaves:
@@ -260,6 +270,7 @@ class Workload:
         return self._call if self._select is None else self.forward
 
     def _kept_backward(self) -> Callable[[], Tensor]:
+        self.restore()
         self.reset()
         loss = self.forward()
         start = loss if loss.ndim == 0 else loss.sum()

@@ -2,13 +2,15 @@ import random
 import sys
 
 import pytest
+import torch
 from fake_time import AMPLE_S
 from timed_losses import SPECS, naive, raises, spec_of, vectorized
 
 from harness.timing import design
+from harness.timing.admission import admit
 from harness.timing.constants import BLOCK_S, TIMED_BATCHES
 from harness.timing.design import Contestant, Heat, affordable, calibrate, measure, order
-from harness.timing.workload import Cell
+from harness.timing.workload import PASSES, Cell
 
 CELL = Cell({"B": 3, "C": 3}, "cpu", "float32", "full")
 
@@ -172,3 +174,45 @@ def test_who_exits_is_failed_and_the_others_are_timed(fine_calls):
 def test_a_heat_survives_json():
     heat = Heat(Cell({"B": 3, "rest": (2, 4)}, "cpu", "float32", "full"), {"naive": Contestant(1.0, 7)}, 4, "naive")
     assert Heat.from_json(heat.to_json()) == heat
+
+
+class WritesOver(torch.autograd.Function):
+    """mean of w (p - y)²; the gradient is written over the predictions past autograd, as fused kernels do."""
+
+    @staticmethod
+    def forward(ctx, predictions, labels, weights):
+        value = vectorized(predictions, labels, weights)
+        gradient = 2 * weights[:, None] * (predictions - labels) / predictions.numel()
+        ctx.written = predictions.data.copy_(gradient)
+        return value
+
+    @staticmethod
+    def backward(ctx, upstream):
+        return ctx.written * upstream, None, None
+
+
+def writes_over(predictions, labels, weights):
+    return WritesOver.apply(predictions, labels, weights)
+
+
+@pytest.mark.parametrize("pass_name", PASSES)
+def test_who_writes_its_gradient_over_an_input_is_timed_on_the_same_values_again(pass_name):
+    cell = Cell({"B": 3, "C": 3}, "cpu", "float64", pass_name)
+    heats = [Heat(cell, {"naive": Contestant(1e-4), "fused": Contestant(1e-5)}, 3, "naive")]
+    spec = spec_of("fused", fused=writes_over)
+    undeclared, declared = (
+        measured(heats, spec=each)[0, "fused"] for each in (spec, spec.replace(writes_gradient_into="predictions"))
+    )
+    of_values = {"M02", "M05"}  # the others go by time
+    assert {code for code, _ in undeclared.violations} & of_values
+    assert not {code for code, _ in declared.violations} & of_values
+    assert len(declared.seconds_per_call) == 3
+
+
+def test_its_trial_is_held_to_the_reference_on_the_values_that_it_was_given():
+    cell = Cell({"B": 3, "C": 3}, "cpu", "float64", "full")
+    spec = spec_of("fused", fused=writes_over).replace(writes_gradient_into="predictions")
+    passes = ("forward", "full")
+    reference = admit(spec, "naive", cell, passes, {}, seed=0, seconds=AMPLE_S)
+    trials = admit(spec, "fused", cell, passes, reference, seed=0, seconds=AMPLE_S)
+    assert [trials[name].status for name in passes] == ["measured", "measured"]

@@ -18,7 +18,7 @@ from harness.rules.rule import Mismatch, Rule
 from harness.rules.shapes.broadcasting import first_line
 from harness.rules.tools.detach import placed
 from harness.rules.tools.sizes import filled
-from harness.rules.trial import Trial, describe
+from harness.rules.trial import UNSET, Trial, describe
 
 ELEMENTS = 256  # normal squares whose largest fits with a margin of 4 to 16: their sum passes the range about twice
 MARGIN = 4.0
@@ -44,6 +44,12 @@ _LINEAR = {
 }
 
 
+_IN_ATEN = (
+    "a sum overflows before it is divided: use mean(), divide first, or accumulate in float32 and cast the result back"
+)
+_IN_A_KERNEL = "in the kernel: widen to float32 before squaring and adding, and cast what is stored last"
+
+
 class Magnitudes(Watch):
     """Records the largest value that is inherent: in elements, and in whatever a non-linear operation takes or gives."""
 
@@ -55,6 +61,8 @@ class Magnitudes(Watch):
     def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
         returned = func(*args, **kwargs)
         name = func.overloadpacket.__name__
+        if name in UNSET:  # memory that nobody has written holds no number
+            return returned
         linear = func.is_view or name in _LINEAR
         for item in tensors_of(returned if linear else (args, returned)):
             if not linear or item.numel() >= self._elements:
@@ -73,7 +81,8 @@ class FirstOverflow(Watch):
 
     def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
         returned = func(*args, **kwargs)
-        if not self.name and not _finite(returned) and _finite((args, kwargs)):
+        is_unset = func.overloadpacket.__name__ in UNSET
+        if not self.name and not is_unset and not _finite(returned) and _finite((args, kwargs)):
             self.name = func.overloadpacket.__name__
             self.placed = placed(self.name)
         return returned
@@ -119,21 +128,23 @@ def no_overflow_where_the_true_value_fits(trials: Sequence[Trial]) -> Iterator[M
             raise NotApplicable(f"no float16: {first_line(raised.error)}") from raised
         if bool(output.isfinite().all()):
             continue
-        if first.name not in _LINEAR:  # a kernel of PyTorch's, such as mse_loss, which on the CPU sums in float16
+        if (
+            first.name and first.name not in _LINEAR
+        ):  # a kernel of PyTorch's, such as mse_loss, which on the CPU sums in float16
             raise NotApplicable(f"aten.{first.name} overflows inside, which other devices accumulate in float32")
         true = trial.output(tensors)
         peak = max(float(low[name].abs().max()) for name in names)
         worst = output.reshape(-1)[~output.reshape(-1).isfinite()][0]
         yield Mismatch(
             f"loss in float16 with {' and '.join(names)} up to {peak:.4g} ({low[names[0]].numel()} elements)",
-            f"{describe(float(worst))}, since aten.{first.name} overflows",
+            f"{describe(float(worst))}, since {f'aten.{first.name}' if first.name else 'a kernel of its own'} overflows",
             f"{float(true.reshape(-1)[0]):.4g}, which float16 holds, as it holds every element on the way",
             aspect="overflow",
             kind="value",
             finite=False,
             tensors=low,
             code=_OVERFLOW_CODE,
-            hint="a sum overflows before it is divided: use mean(), divide first, or accumulate in float32 and cast the result back",
+            hint=_IN_ATEN if first.name else _IN_A_KERNEL,
         )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from harness.calls import tolerance
 from harness.calls.evaluation import LossRaised
-from harness.declare.spec import LossSpec
+from harness.declare.spec import ONE_BACKWARD, LossSpec
 from harness.drawing.case import Case
 from harness.errors import NotApplicable, told_in_a_line
 from harness.rules.gradients.reach import positions_without_influence
@@ -260,6 +260,11 @@ def _nothing_counted(trial: Trial) -> bool:
 def needs_differentiable(spec: LossSpec, name: str) -> str | None:
     """Why a rule about gradients says nothing about a loss, or ``None``."""
     return None if spec.differentiable else "no differentiable input is declared"
+
+
+def needs_a_second_backward(spec: LossSpec, name: str) -> str | None:
+    """Why a rule that goes back through one graph more than once says nothing about a loss, or ``None``."""
+    return needs_differentiable(spec, name) or (ONE_BACKWARD if spec.once else None)
 
 
 RULES = (

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from harness.calls import tolerance
 from harness.calls.evaluation import LossRaised
-from harness.declare.spec import LossSpec
+from harness.declare.spec import ONE_BACKWARD, LossSpec
 from harness.errors import NotApplicable
 from harness.rules.dtypes.accuracy import asked
 from harness.rules.gradients.cut_off import element, needs_differentiable
-from harness.rules.rule import Mismatch, Rule
+from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.shapes.broadcasting import first_line
 from harness.rules.tools.made import counted
 from harness.rules.trial import Run, Trial, contract, describe
@@ -82,7 +82,7 @@ def _scaled(gradients: Gradients, factor: float) -> Gradients:
     return {name: None if g is None else g * factor for name, g in gradients.items()}
 
 
-def gradient_is_right_under_any_upstream(trial: Trial) -> Iterator[Mismatch]:
+def gradient_is_right_under_any_upstream(trial: Trial) -> Iterator[Mismatch | Partly]:
     """The gradient is right however the loss is used: scaled, of computed inputs, and differentiated twice over.
 
         d(c L)/dx = c dL/dx,    dL(2 z)/dz = 2 dL/dx,    and a second backward of one graph gives the same (c = -3)
@@ -100,27 +100,33 @@ def gradient_is_right_under_any_upstream(trial: Trial) -> Iterator[Mismatch]:
             break
     yield from _of_some_elements(trial, base)
     yield from _of_computed_inputs(trial, base)
-    yield from _twice(trial)
+    if trial.spec.once:
+        yield Partly(ONE_BACKWARD)
+    else:
+        yield from _twice(trial)
 
 
 def _of_some_elements(trial: Trial, base: Gradients) -> Iterator[Mismatch]:
     """A sum of some elements, as a mask outside of the loss takes it, and of the others."""
-    leaves = trial.leaves(trial.tensors())
-    output = trial.output(leaves)
-    if not output.ndim:
-        return
-    upstream = (counted(output.numel(), output) % 3 - 1).to(output.dtype).reshape(output.shape)
-    part = (output * upstream).sum()
-    came = _differentiate(trial, leaves, part, retain=True)
-    others = _differentiate(trial, leaves, contract(output) - part)
+    found = []
+    for is_rest in (False, True):
+        leaves = trial.leaves(trial.tensors())
+        output = trial.output(leaves)
+        if not output.ndim:
+            return
+        upstream = (counted(output.numel(), output) % 3 - 1).to(output.dtype).reshape(output.shape)
+        part = (output * upstream).sum()
+        found.append(_differentiate(trial, leaves, contract(output) - part if is_rest else part))
+    came, others = found
     total = {n: g if (o := others[n]) is None else o if g is None else g + o for n, g in came.items()}
-    if (found := first_difference(trial, total, base)) is not None:
+    if (off := first_difference(trial, total, base)) is not None:
         shown = """value = loss(**tensors)
 upstream = (torch.arange(value.numel()) % 3 - 1).to(value).reshape(value.shape)
-gradients((value * upstream).sum(), retain_graph=True)
+gradients((value * upstream).sum())
+value = loss(**tensors)
 gradients(total(value) - (value * upstream).sum())"""
         what = "as the sum of that of some elements of the loss and that of the others"
-        yield _used(trial, found, what, "by element", shown)
+        yield _used(trial, off, what, "by element", shown)
 
 
 def _of_computed_inputs(trial: Trial, base: Gradients) -> Iterator[Mismatch]:
@@ -160,6 +166,13 @@ _OF_COMPUTED = (
     "do not ask whether an input is a leaf, write into it, or set its requires_grad: predictions are never leaves"
 )
 _IN_BACKWARD = "in a custom backward: multiply by grad_output, never write into saved tensors or a buffer that is kept"
+_TWICE = ("second backward raises", "second backward", "overwritten")
+
+
+def _meant(trial: Trial) -> str:
+    """The line to write for a loss that frees or overwrites what it keeps, as fused kernels do."""
+    line = "--once" if trial.spec.is_inline else "LossSpec(once=True)"
+    return f"; where one backward is all that training asks of it, declare {line}"
 
 
 def _used(trial: Trial, found: Mismatch, what: str, aspect: str, shown: str) -> Mismatch:
@@ -177,7 +190,9 @@ def _used(trial: Trial, found: Mismatch, what: str, aspect: str, shown: str) -> 
         aspect=aspect,
         tensors=trial.tensors(),
         code=f"{code.rstrip()}\n        " + shown.replace("\n", "\n        "),
-        hint=_OF_COMPUTED if aspect == "computed inputs" else _IN_BACKWARD,
+        hint=_OF_COMPUTED
+        if aspect == "computed inputs"
+        else _IN_BACKWARD + (_meant(trial) if aspect in _TWICE else ""),
     )
 
 

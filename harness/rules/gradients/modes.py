@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 from harness.calls import tolerance
 from harness.calls.evaluation import LossRaised
 from harness.errors import NotApplicable
-from harness.rules.gradients.cut_off import needs_differentiable
+from harness.rules.gradients.cut_off import needs_a_second_backward, needs_differentiable
 from harness.rules.gradients.derivatives import finite_base, first_difference
 from harness.rules.gradients.second_order import told_of_functions, unless_required
 from harness.rules.rule import Mismatch, Rule
@@ -177,7 +177,7 @@ RULES = (
         group="modes",
         severity="warning",
         check=batched_gradients_are_the_loop,
-        applies=needs_differentiable,
+        applies=needs_a_second_backward,
         regimes={"distinct": 1},
         smooth=True,
         why="`torch.autograd.functional.jacobian(vectorize=True)` and per-sample gradients return numbers of another loop, or fail.",

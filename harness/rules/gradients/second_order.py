@@ -13,7 +13,7 @@ from torch.autograd.function import BackwardCFunction, Function
 from harness.calls import tolerance
 from harness.declare.spec import LossSpec
 from harness.errors import NotApplicable
-from harness.rules.gradients.cut_off import element, interior, needs_differentiable
+from harness.rules.gradients.cut_off import element, interior, needs_a_second_backward
 from harness.rules.rule import Mismatch, Rule, Severity
 from harness.rules.shapes.broadcasting import first_line
 from harness.rules.tools.detach import DetachTape
@@ -272,7 +272,7 @@ RULES = (
         group="second_order",
         severity="warning",
         check=second_derivative_matches_differences,
-        applies=needs_differentiable,
+        applies=needs_a_second_backward,
         regimes={"distinct": 2},
         smooth=True,
         why="Gradient penalties, Hessians and meta-learning differentiate the gradient; a silent zero there trains without the term.",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from harness.calls import tolerance
 from harness.calls.evaluation import LossRaised
-from harness.declare.spec import LossSpec
+from harness.declare.spec import ONE_BACKWARD, LossSpec
 from harness.errors import NotApplicable
 from harness.rules.dtypes.accuracy import asked, short
 from harness.rules.gradients.cut_off import element, interior
@@ -298,7 +298,7 @@ RULES = (
         group="equivalence",
         severity="error",
         check=second_derivative_equals_the_reference,
-        applies=is_candidate,
+        applies=lambda spec, name: is_candidate(spec, name) or (ONE_BACKWARD if spec.once else None),
         regimes={"distinct": 1, "coincident": 1},
         smooth=True,
         why="A fast backward gives the right gradient, and a gradient penalty through it trains on something else.",

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from harness.calls.evaluation import LossRaised
+from harness.declare.spec import ONE_BACKWARD
 from harness.declare.structures import SPARSE
 from harness.drawing.case import Case, Recipe
 from harness.errors import NotApplicable
 from harness.rules.gradients.second_order import told_of_functions
-from harness.rules.rule import Mismatch, Rule, Severity
+from harness.rules.rule import Mismatch, Partly, Rule, Severity
 from harness.rules.shapes.broadcasting import first_line
 from harness.rules.tools.compare import same_gradients, same_output
 from harness.rules.trial import Trial, contract
@@ -46,7 +47,7 @@ def refuse_sparse(trial: Trial) -> None:
             raise NotApplicable(f"{name} is sparse, which torch.compile and torch.func take no argument to be")
 
 
-def transforms_give_the_same(trials: Sequence[Trial]) -> Iterator[Mismatch]:
+def transforms_give_the_same(trials: Sequence[Trial]) -> Iterator[Mismatch | Partly]:
     """`torch.func.grad` gives autograd's gradient, and `torch.func.vmap` over a batch of inputs the loop's values.
 
     grad(L)(x) = dL/dx        vmap(L)(x_1, ..., x_k) = (L(x_1), ..., L(x_k))
@@ -55,7 +56,9 @@ def transforms_give_the_same(trials: Sequence[Trial]) -> Iterator[Mismatch]:
         refuse_sparse(trial)
         if not trial.base.finite:
             raise NotApplicable("not finite; see G08")
-        found = _functional_gradient(trial) or _batched(trial)
+        if trial.spec.once:  # torch.func.grad keeps the graph for a further derivative
+            yield Partly(f"torch.func.grad is not asked: {ONE_BACKWARD}")
+        found = (None if trial.spec.once else _functional_gradient(trial)) or _batched(trial)
         if found is not None:
             yield found
 

@@ -165,6 +165,13 @@ def test_what_a_condition_leaves_out_is_harmless_for_a_function_that_is_steep_at
         torch.testing.assert_close(gradient, torch.tensor([0.0, -(0.75**-0.5)], dtype=torch.float64))
 
 
+@pytest.mark.parametrize("how", [Loops, Vectors])
+def test_a_sum_of_nothing_has_a_gradient_of_zero(how):
+    x = torch.tensor([1.0, torch.inf], requires_grad=True)
+    value = Formula("sum(x[i] for i in N if x[i] < 0)", {"x": "N"}).evaluated({"x": x}, how)
+    assert (value.item(), torch.autograd.grad(value, x)[0].tolist()) == (0, [0, 0])
+
+
 def test_a_tensor_of_a_structure_is_named_as_it_is_declared():
     def detection(outputs, labels):
         return (outputs["boxes"] - labels).square().mean()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from harness.proposing.knowledge import Confidence
 
-Place = Literal["input", "context", "option"]
+Place = Literal["input", "context", "option", "formula"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Decision:
     Args:
         name: of the parameter.
         place: where a declaration has it.
-        text: of a tensor dims and domain, of an option its value as Python writes it.
+        text: of a tensor dims and domain, of an option its value as Python writes it, of a formula the formula.
         dims: of a tensor.
         domain: of a tensor, in the grammar of `harness.declare.inline` or the name of one of `harness.proposing.samplers`.
         several: of a list of such tensors: its length, a number or the symbol of a drawn one.
@@ -57,7 +57,8 @@ class Proposal:
         differentiable: predictions.
         output: dims, ``None`` where the trial calls could not tell.
         select: how the loss is picked out of what is returned; empty where it is all that is returned.
-        laws: those that held on all cases, in the grammar of `harness.declare.inline`.
+        laws: those that held on all cases, in the grammar of `harness.declare.inline`, each with the number of cases in which
+            it could have failed.
         notes: what trial calls have shown beside.
         trials: how many readings were tried.
         reference: the name of another implementation in the same module, to which this one is held.
@@ -70,7 +71,7 @@ class Proposal:
     differentiable: tuple[str, ...] = ()
     output: str | None = None
     select: str = ""
-    laws: tuple[str, ...] = ()
+    laws: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     trials: int = 0
     reference: str = ""
@@ -78,6 +79,11 @@ class Proposal:
     def of(self, place: Place) -> tuple[Decision, ...]:
         """The decisions of one place."""
         return tuple(decision for decision in self.decisions if decision.place == place)
+
+    @property
+    def formula(self) -> str:
+        """The formula of the docstring, where the loss equals it; empty where none is, or where the two differ."""
+        return next((d.text for d in self.of("formula") if d.confidence == "tried"), "")
 
     def to_json(self) -> dict[str, Any]:
         """The proposal as JSON types."""
@@ -104,6 +110,8 @@ class Proposal:
             parts += [option, tensors] if tensors else []
         for decision in self.of("option"):
             parts += ["--set", f"{decision.name}={decision.text.strip(chr(39))}"]
+        if self.formula:
+            parts += ["--formula", self.formula]
         if self.select:
             parts += ["--pick", self.select.strip("[]'")]
         return " ".join(_quoted(part) for part in parts)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from ast import literal_eval
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 from harness.checking.verify import laws_that_hold, open_session, verify
+from harness.declare import annotations as signatures
 from harness.declare import inline, laws
 from harness.declare.laws import Law
 from harness.declare.spec import LossSpec, TensorSpec
 from harness.errors import DeclarationError
-from harness.proposing import knowledge
+from harness.proposing import docs, formulas, knowledge
 from harness.proposing.calls import SIZES, falls_below_zero, selector, sizes_of
 from harness.proposing.knowledge import Guess
 from harness.proposing.parameters import Parameter, parameters_of, tensor_spec
@@ -26,6 +28,7 @@ RUNS = ("B01",)
 OF_WEIGHTS = ("C03", "C04", "C05")  # what checks a law of a weight in the context
 ERRORS_SHOWN = 3
 TRIED_SHOWN = 5
+SAID_SHOWN = 100
 
 Loss = Callable[..., Any]
 
@@ -60,15 +63,16 @@ def propose(
     more = {"output": None if output is None else TensorSpec(output), "select": best.seen.select}
     spec = spec_of(name, loss, needed, best.reading, differentiable=differentiable, **more)
     options = [p for p in everything if p.optional and p.is_tensor and p.name not in best.reading]
+    decisions = [_decision(parameter, best.reading[parameter.name], outcome) for parameter in needed]
     return Proposal(
         name=name,
-        decisions=tuple(_decision(parameter, best.reading[parameter.name], outcome) for parameter in needed),
+        decisions=(*decisions, *_formula(spec, loss)),
         left_out=tuple(found for p in options for found in _optional(name, loss, needed, best.reading, p)),
         fixed_sizes=dict(spec.fixed_sizes),
         differentiable=differentiable,
         output=output,
         select=best.seen.select,
-        laws=tuple(_laws(spec)) if with_laws else (),
+        laws=_laws(spec) if with_laws else {},
         notes=notes,
         trials=outcome.trials,
     )
@@ -103,6 +107,7 @@ def specified(loss: Loss, proposal: Proposal) -> LossSpec:
         fixed_sizes=proposal.fixed_sizes or {},
         differentiable=proposal.differentiable,
         laws=[inline.law(law) for law in proposal.laws],
+        formula=proposal.formula or None,
         select=selector(proposal.select),
     )
 
@@ -179,24 +184,62 @@ def _output(spec: LossSpec, shape: tuple[int, ...]) -> str | None:
     return None if None in axes else " ".join(str(axis) for axis in axes)
 
 
-def _laws(spec: LossSpec) -> list[str]:
-    """Laws that hold on all drawn cases, special points among them."""
+def _formula(spec: LossSpec, loss: Loss) -> Iterator[Decision]:
+    """The formula that a docstring holds, with the constants that it names: one that the loss equals, else the first that it
+    states in the loss's own names.
+    """
+    tensors = {name.replace(".", "_"): tensor.dims for name, tensor in spec.tensors.items()}
+    defaults = {
+        name: parameter.default
+        for call in (signatures.construct_parameters(loss), signatures.parameters(signatures.call_function(loss)))
+        for name, parameter in call.items()
+        if type(parameter.default) in (int, float)
+    }
+    constants = {**defaults, **spec.options}
+    differing: list[Decision] = []
+    for said, texts, exact in formulas.formulas_in(docs.text_of(loss), tensors, list(constants)):
+        for text in texts:
+            named = {n: v for n, v in constants.items() if n in spec.options or re.search(rf"\b{n}\b", text)}
+            found = verify(spec.replace(options=named, formula=text), profile="quick", rules=["E"])
+            errors = [finding for finding in found.findings if finding.severity == "error"]
+            cases = sum(o.examples for o in found.outcomes if o.rule == "E01")
+            if cases and not errors:
+                given = [Decision(n, "option", repr(v), "declared", "its default") for n, v in named.items()]
+                why = f"the loss equals its docstring on {cases} cases: {_quoted(said)}"
+                yield from (decision for decision in given if decision.name not in spec.options)
+                yield Decision("formula", "formula", text, "tried", why)
+                return
+            if exact and errors and errors[0].rule == "E01" and errors[0].evidence["kind"] == "value":
+                differs = " ".join(errors[0].message.splitlines()[1].split())
+                why = f"the docstring says otherwise, {differs}: {_quoted(said)}"
+                differing.append(Decision("formula", "formula", text, "guessed", why))
+    yield from differing[:1]
+
+
+def _quoted(said: str) -> str:
+    return f'"{said if len(said) <= SAID_SHOWN else said[: SAID_SHOWN - 3] + "..."}"'
+
+
+def _laws(spec: LossSpec) -> dict[str, int]:
+    """Laws that hold on all drawn cases, special points among them, and in how many they could have failed."""
     further = [laws.translation_invariant(n) for n in spec.differentiable]
     further += [laws.scale_invariant(n) for n in spec.differentiable if spec.inputs[n].domain.scalable]
     candidates = [*laws_that_hold(open_session(spec, profile="quick"), spec.reference), *further]
-    return [_text(law) for law in candidates if _holds(spec, law)]
+    return {_text(law): cases for law in candidates if (cases := _cases_of(spec, law))}
 
 
-def _holds(spec: LossSpec, law: Law) -> bool:
+def _cases_of(spec: LossSpec, law: Law) -> int:
+    """On how many cases a law held that could have failed there; none where it failed on any."""
     if law.code == laws.nonnegative().code and falls_below_zero(spec):
-        return False
+        return 0
     of_weight = any(name in spec.context for name in law.names)
     try:
         found = verify(spec.replace(laws=(law,)), profile="ci", rules=[law.code, *(OF_WEIGHTS if of_weight else ())])
     except DeclarationError:
-        return False
-    ran = sum(outcome.examples for outcome in found.outcomes)
-    return ran > 0 and not any(finding.severity == "error" for finding in found.findings)
+        return 0
+    if any(finding.severity == "error" for finding in found.findings):
+        return 0
+    return sum(outcome.examples for outcome in found.outcomes if outcome.rule == law.code)
 
 
 def _text(law: Law) -> str:

@@ -101,13 +101,18 @@ def _spec(proposal: Proposal) -> str:
     if proposal.differentiable:
         names = [f'"{name}"' for name in proposal.differentiable]
         lines.append(f"differentiable={_listed(names, 19, '()')},")
+    for decision in proposal.of("formula"):
+        lines += [f"# {_shortened(decision)}"]
+        if decision.confidence != "tried":
+            lines += ["# if this is what the loss should be, take the comment sign away and it is held to it"]
+        lines += [f"{'' if decision.confidence == 'tried' else '# '}formula={decision.text!r},".replace("'", '"')]
     if proposal.laws:
         laws = [f"laws.{inline.law(text).text}".replace("'", '"') for text in proposal.laws]
         lines += ["# each held on all cases that were drawn; keep those that are meant to hold", "laws=("]
         lines += [f"{_INDENT}{law}," for law in laws] + ["),"]
     if proposal.select:
         lines.append(f"select=lambda returned: returned{proposal.select.replace(chr(39), chr(34))},")
-    if not proposal.reference:
+    if not (proposal.reference or proposal.formula):
         lines.append("# a second implementation, first in `implementations`, is what this one is held to")
     return "LossSpec(\n" + "".join(f"{_INDENT}{line}\n" for line in lines) + ")"
 

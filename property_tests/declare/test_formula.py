@@ -136,6 +136,14 @@ K = torch.tensor([2, 0, 1])
         ("mean(x[i] for i in N if x[i] > 100)", torch.nan),
         ("1 / 0 - 1 / 0", torch.nan),
         ("10.0 ** 400", torch.inf),
+        ("prod(x[i] for i in N if i != 1)", 1.5),
+        ("prod(2 for i in N for j in N) + prod(x)", 512 - 3.0),
+        ("prod(x[i] for i in N if x[i] > 100)", 1.0),
+        ("sum(x[i] for i in N if any(k[j] == i and x[j] > 0 for j in N))", 3.0 - 2.0),
+        ("sum(x[i] for i in N if all(x[j] <= x[i] for j in N))", 3.0),
+        ("sum(1 for i in N if any(x[j] > 0 for j in range(i, i)) or not all(0 for j in range(i, i)))", 0.0),
+        ("any(x[i] > 2 for i in N) + all(x) + any(x < -2)", 2.0),
+        ("floor(x[0]) + ceil(x[0]) + round(x[2]) + erf(0) + acos(1) + atan(0) + tan(0) + cosh(0) + lgamma(1)", 5.0),
     ],
 )
 def test_a_formula_means_what_python_says(text, expected):
@@ -147,6 +155,34 @@ def test_a_formula_means_what_python_says(text, expected):
 def test_a_value_without_a_sum_is_one_number_for_each_index():
     for value in values("(x[i] * k[j] for i in N for j in N)", x=X, k=K):
         assert torch.equal(value, X[:, None] * K)
+
+
+def test_what_a_condition_leaves_out_is_harmless_for_a_function_that_is_steep_at_one():
+    x = torch.tensor([1.0, 0.5], dtype=torch.float64, requires_grad=True)
+    formula = Formula("sum(acos(x[i]) for i in N if x[i] < 1)", {"x": "N"})
+    for how in (Loops, Vectors):
+        (gradient,) = torch.autograd.grad(formula.evaluated({"x": x}, how), x)
+        torch.testing.assert_close(gradient, torch.tensor([0.0, -(0.75**-0.5)], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("how", [Loops, Vectors])
+def test_a_sum_of_nothing_has_a_gradient_of_zero(how):
+    x = torch.tensor([1.0, torch.inf], requires_grad=True)
+    value = Formula("sum(x[i] for i in N if x[i] < 0)", {"x": "N"}).evaluated({"x": x}, how)
+    assert (value.item(), torch.autograd.grad(value, x)[0].tolist()) == (0, [0, 0])
+
+
+def test_a_tensor_of_a_structure_is_named_as_it_is_declared():
+    def detection(outputs, labels):
+        return (outputs["boxes"] - labels).square().mean()
+
+    boxes = {"outputs": {"boxes": TensorSpec("B 4")}, "labels": TensorSpec("B 4")}
+    text = "mean((outputs.boxes[b, i] - labels[b, i])**2 for b in B for i in range(4))"
+    assert wrong(LossSpec("dotted", {"detection": detection}, inputs=boxes, formula=text)) == []
+    with pytest.raises(
+        DeclarationError, match=r"column 6: nothing declares 'outputs.bxes'; did you mean 'outputs_boxes'"
+    ):
+        LossSpec("dotted", {"detection": detection}, inputs=boxes, formula="mean(outputs.bxes)")
 
 
 @pytest.mark.parametrize("text", ["x[N]", "sum(x[i + 1] for i in N)", "x[k[0] - 3]"])

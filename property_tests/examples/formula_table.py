@@ -203,6 +203,44 @@ TORCH = {
         "mean(max(norm(anchor[b] - positive[b] + eps) - norm(anchor[b] - negative[b] + eps) + margin, 0) for b in B)",
         options={"margin": 0.8, "eps": 1e-6},
     ),
+    "triplet with p = 1 and a swap": Written(
+        F.triplet_margin_loss,
+        "anchor: B D; positive: B D; negative: B D",
+        "mean(max(0, sum(abs(anchor[b, d] - positive[b, d] + eps) for d in D) - min(sum(abs(anchor[b, d] - negative[b, d] + eps) "
+        "for d in D), sum(abs(positive[b, d] - negative[b, d] + eps) for d in D)) + margin) for b in B)",
+        options={"margin": 0.8, "eps": 1e-6, "p": 1, "swap": True},
+    ),
+    "kl": Written(
+        F.kl_div,
+        "input: B C; target: B C simplex(-1)",
+        "mean(t * (log(t) - input[b, c]) if t > 0 else 0 for b in B for c in C for t in [target[b, c]])",
+    ),
+    "poisson of rates": Written(
+        F.poisson_nll_loss,
+        "input: B C positive; target: B C nonnegative",
+        "sum(input[b, c] - target[b, c] * log(input[b, c] + eps) for b in B for c in C)",
+        options={"log_input": False, "eps": 1e-8, "reduction": "sum"},
+    ),
+    "multi margin squared": Written(
+        F.multi_margin_loss,
+        CLASSES,
+        "sum(max(0, margin - input[b, target[b]] + input[b, c])**2 for b in B for c in C if c != target[b]) / (B * C)",
+        options={"p": 2, "margin": 0.4},
+    ),
+    "cosine similarity": Written(
+        F.cosine_similarity,
+        "x1: B D; x2: B D",
+        "(dot(x1[b], x2[b]) / (max(norm(x1[b]), 1e-8) * max(norm(x2[b]), 1e-8)) for b in B)",
+    ),
+    "pairwise distance": Written(
+        F.pairwise_distance, "x1: B D; x2: B D", "(norm(x1[b] - x2[b] + eps) for b in B)", options={"eps": 1e-6}
+    ),
+    "nll over positions": Written(
+        F.nll_loss,
+        "input: B C T; target: B T index(C)",
+        "(-input[b, target[b, t], t] for b in B for t in T)",
+        options={"reduction": "none"},
+    ),
     "dice": Written(
         _dice,
         "input: B C; target: B C binary",

@@ -130,6 +130,24 @@ class DerivedAtUse(nn.Module):
         return weighted(self.weights.cumsum(0), predictions, labels)
 
 
+class ExpandedBuffer(nn.Module):
+    """Nothing can be loaded into a buffer whose elements share their memory."""
+
+    copied = False
+
+    def __init__(self, weights):
+        super().__init__()
+        table = weights[:, None].expand(-1, 2)
+        self.register_buffer("table", table.clone() if self.copied else table)
+
+    def forward(self, predictions, labels):
+        return weighted(self.table[:, 0], predictions, labels)
+
+
+class CopiedBuffer(ExpandedBuffer):
+    copied = True
+
+
 class ScaleOfTheFirstCall(Registered):
     """A checkpoint that is written after a call has a key that no fresh module has."""
 
@@ -420,6 +438,15 @@ PAIRS = (
     ),
     pair("C01", "NumPy attribute keeps its dtype", NumpyAttribute, RegisteredProduct, WEIGHTED, aspect="moved"),
     pair("C01", "derived numbers are not loaded", DerivedNumbers, DerivedAtUse, WEIGHTED, aspect="load"),
+    pair(
+        "C01",
+        "buffer of an expanded tensor",
+        ExpandedBuffer,
+        CopiedBuffer,
+        WEIGHTED,
+        aspect="load",
+        says="register it after .clone()",
+    ),
     pair("C01", "buffer of the first call", ScaleOfTheFirstCall, ScaleAtUse, WEIGHTED, aspect="load"),
     pair("C01", "scale kept aside", ScaleKeptAside, NeitherIsSaved, WEIGHTED, aspect="load"),
     pair("C01", "scale of the constructor", ScaleOfTheConstructor, ScaleAtUse, WEIGHTED, aspect="load"),

@@ -164,3 +164,15 @@ def test_a_difference_that_is_rounding_on_either_side_is_none(coarse, dtype):
     spec = LossSpec("rounded", losses, inputs=PAIR, output=TensorSpec(""))
     found = verify(spec, profile="ci", rules=["E01", "E02", "E04"], implementations=["candidate"])
     assert [f.message for f in found.findings] == []
+
+
+def normalised(p, w):
+    return (w * p**2).sum() / w.sum()
+
+
+@pytest.mark.parametrize("seed", [5, 6, 11])
+def test_a_weight_that_is_divided_by_itself_is_not_called_narrowed(seed):
+    """With one sample the loss depends on the weight by rounding alone."""
+    weighted = {"inputs": {"p": TensorSpec("B")}, "context": {"w": TensorSpec("B", domains.positive())}}
+    spec = LossSpec("normalised", {"normalised": normalised}, fixed_sizes={"B": 1}, **weighted)
+    assert verify(spec, profile="quick", rules=["D05"], seed=seed).findings == ()

@@ -120,10 +120,13 @@ def _decisions(proposal: Proposal) -> str:
         rows.append(
             ("differentiable", ", ".join(proposal.differentiable), "tried", "each has a gradient that is not zero")
         )
-    rows += [("law", law, "tried", "it held on all cases that were drawn") for law in proposal.laws]
+    rows += [
+        ("law", law, "tried", f"it held on all cases that were drawn, {cases} in which it could have failed")
+        for law, cases in proposal.laws.items()
+    ]
     if proposal.reference:
         rows.append(("reference", proposal.reference, "guessed", "it takes the same tensors, and its name says so"))
-    wide = [max(len(row[column]) for row in rows) for column in range(3)]
+    wide = [max(len(row[column]) for row in rows if row[0] != "formula" or column != 1) for column in range(3)]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, wide, strict=False)) + f"  {row[3]}" for row in rows
     ]
@@ -136,7 +139,7 @@ def _note(note: str) -> str:
 
 
 def _label(decision: Decision) -> str:
-    return f"{decision.place} {decision.name}"
+    return decision.place if decision.place == decision.name else f"{decision.place} {decision.name}"
 
 
 def _nothing(target: str, answer: Proposals) -> str:

@@ -32,37 +32,67 @@ COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 }
 ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "abs": torch.abs,
+    "acos": torch.acos,
+    "atan": torch.atan,
+    "ceil": torch.ceil,
     "clamp": torch.clamp,
     "cos": torch.cos,
+    "cosh": torch.cosh,
     "detach": torch.detach,
+    "erf": torch.erf,
     "exp": torch.exp,
     "expm1": torch.expm1,
+    "floor": torch.floor,
+    "lgamma": torch.lgamma,
     "log": torch.log,
     "log1p": torch.log1p,
     "logsigmoid": F.logsigmoid,
     "max": torch.maximum,
     "min": torch.minimum,
     "relu": torch.relu,
+    "round": torch.round,
     "sigmoid": torch.sigmoid,
     "sign": torch.sign,
     "sin": torch.sin,
     "softplus": F.softplus,
     "sqrt": torch.sqrt,
+    "tan": torch.tan,
     "tanh": torch.tanh,
     "where": torch.where,
 }
+
+
+def _product(array: Tensor, axes: int | tuple[int, ...]) -> Tensor:
+    for axis in sorted((axes,) if isinstance(axes, int) else axes, reverse=True):
+        array = array.prod(axis)
+    return array
+
+
 # Of an array over some of its axes, and what each gives where there is nothing.
 REDUCED: dict[str, Callable[..., Tensor]] = {
+    "all": torch.all,
+    "any": torch.any,
     "sum": torch.sum,
+    "prod": _product,
     "mean": torch.mean,
     "max": torch.amax,
     "min": torch.amin,
     "logsumexp": torch.logsumexp,
 }
-EMPTY = {"sum": 0.0, "mean": math.nan, "max": -math.inf, "min": math.inf, "logsumexp": -math.inf}
+EMPTY: dict[str, Any] = {
+    "all": True,
+    "any": False,
+    "sum": 0.0,
+    "prod": 1.0,
+    "mean": math.nan,
+    "max": -math.inf,
+    "min": math.inf,
+    "logsumexp": -math.inf,
+}
+OF_CONDITIONS = ("all", "any")
 # Where a condition leaves a value out, it is computed all the same in a vectorized form; these have no derivative
-# everywhere, and 0 * inf would reach the gradient.  What they are given there is 1.
-SINGULAR = frozenset({"log", "log1p", "sqrt", "norm"})
+# everywhere, and 0 * inf would reach the gradient.  What they are given there is 0.5.
+SINGULAR = frozenset({"acos", "lgamma", "log", "log1p", "sqrt", "norm"})
 
 
 class Evaluator(ABC):

@@ -83,7 +83,9 @@ class Formula:
         dtype = functools.reduce(torch.promote_types, floating, floating[0]) if floating else torch.get_default_dtype()
         device = tensors[0].device if tensors else torch.device("cpu")
         options = {name: value for name, value in given.items() if name not in self.tensors}
-        return how({**options, **_counts(sizes)}, flat, dtype, device).result(self._tree)
+        found = how({**options, **_counts(sizes)}, flat, dtype, device).result(self._tree)
+        # A sum of nothing has a gradient of zero, as torch's has: zero times a tensor would be NaN where that is infinite.
+        return sum((flat[n].reshape(-1)[:0].sum() for n in self.used if flat[n].requires_grad), start=found)
 
     def _sizes(self, given: Mapping[str, Any]) -> dict[str, Size]:
         shapes = {name: tuple(given[name].shape) for name in self.tensors}

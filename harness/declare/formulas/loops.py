@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.declare.formulas.evaluating import EMPTY, REDUCED, Evaluator
+from harness.declare.formulas.evaluating import EMPTY, OF_CONDITIONS, REDUCED, Evaluator
 from harness.declare.formulas.reading import running
 
 
@@ -67,6 +67,8 @@ class Loops(Evaluator):
 
     def over_generator(self, name: str, node: ast.GeneratorExp) -> Any:
         """The sum, mean, maximum ... of what is generated."""
+        if name in OF_CONDITIONS:
+            return self._decided(name, node)
         terms = list(self._generated(node, 0))
         if not terms:
             return EMPTY[name]
@@ -74,6 +76,13 @@ class Loops(Evaluator):
             return sum(terms)
         stacked = torch.stack([self.floating(_counted(term)) for term in terms])
         return REDUCED[name](stacked, 0)
+
+    def _decided(self, name: str, node: ast.GeneratorExp) -> bool:
+        """`all` or `any`, which asks no further than it has to."""
+        before = dict(self.bound)
+        found = (any if name == "any" else all)(bool(term) for term in self._generated(node, 0))
+        self.bound = before  # what has decided leaves the loops as they are
+        return found
 
     def _generated(self, node: ast.GeneratorExp | ast.ListComp, position: int) -> Iterator[Any]:
         if position == len(node.generators):
@@ -98,6 +107,8 @@ class Loops(Evaluator):
 
     def over_array(self, name: str, *values: Any) -> Any:
         """The sum, norm, softmax ... of all elements of an array."""
+        if name in OF_CONDITIONS:
+            return bool(REDUCED[name](values[0] != 0))
         first, *others = [self.floating(_counted(value)) for value in values]
         if name == "dot":
             return (first * others[0]).sum()

@@ -18,13 +18,24 @@ from harness.errors import DeclarationError, nearest
 
 LONGEST = 2000  # characters
 
-OVER_ANY = ("sum", "mean", "max", "min", "logsumexp")  # of a generator, or of all elements of an array
+OVER_ANY = (
+    "all",
+    "any",
+    "sum",
+    "prod",
+    "mean",
+    "max",
+    "min",
+    "logsumexp",
+)  # of a generator, or of all elements of an array
 OVER_ARRAYS = {"softmax": 1, "log_softmax": 1, "norm": 1, "dot": 2}
 OF_NUMBERS = {
     **dict.fromkeys(
-        ("abs", "cos", "detach", "exp", "expm1", "log", "log1p", "logsigmoid", "relu", "sigmoid", "sign"), 1
+        ("abs", "acos", "atan", "ceil", "cos", "cosh", "detach", "erf", "exp", "expm1", "floor", "lgamma", "log"), 1
     ),
-    **dict.fromkeys(("sin", "softplus", "sqrt", "tanh"), 1),
+    **dict.fromkeys(
+        ("log1p", "logsigmoid", "relu", "round", "sigmoid", "sign", "sin", "softplus", "sqrt", "tan", "tanh"), 1
+    ),
     "clamp": 3,
     "where": 3,
 }
@@ -57,7 +68,7 @@ def read(text: str, names: Names) -> ast.expr:
         raise DeclarationError(f"got a formula of {len(text)} characters, expected at most {LONGEST}")
     line = " ".join(text.split())
     try:
-        tree = _parsed(line)
+        tree: ast.expr = _Flat(names).visit(_parsed(line))
     except SyntaxError as error:
         raise refused(line, (error.offset or 1) - 1, f"it is no Python expression ({error.msg})") from error
     except (ValueError, RecursionError, MemoryError) as error:
@@ -79,6 +90,17 @@ def _parsed(line: str) -> ast.expr:
             raise error from None
 
 
+class _Flat(ast.NodeTransformer):
+    """Names a tensor of a structure, such as `targets.boxes`, as the call of a formula does: `targets_boxes`."""
+
+    def __init__(self, names: Names) -> None:
+        self.names = names
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        flat = ast.unparse(node).replace(".", "_")
+        return ast.copy_location(ast.Name(flat, ast.Load()), node) if flat in self.names.axes else node
+
+
 def refused(text: str, column: int, why: str) -> DeclarationError:
     """An error that shows where the text is at fault."""
     before = text[max(0, column - 60) : column]
@@ -94,6 +116,7 @@ class _Reader:
         self._of: dict[type[ast.expr], Callable[..., int]] = {
             ast.Constant: self._constant,
             ast.Name: self._name,
+            ast.Attribute: self._attribute,
             ast.Subscript: self._subscript,
             ast.BinOp: self._operation,
             ast.UnaryOp: self._sign,
@@ -133,10 +156,16 @@ class _Reader:
             return 0
         if node.id in FUNCTIONS:
             raise self._refused(node, f"{node.id!r} is a function; write {node.id}(...)")
+        raise self._undeclared(node, node.id, bound)
+
+    def _attribute(self, node: ast.Attribute, bound: Mapping[str, int]) -> int:
+        raise self._undeclared(node, ast.unparse(node), bound)
+
+    def _undeclared(self, node: ast.expr, name: str, bound: Mapping[str, int]) -> DeclarationError:
         known = (*self.names.axes, *self.names.sizes, *self.names.options, *bound)
-        raise self._refused(
+        return self._refused(
             node,
-            f"nothing declares {node.id!r}{nearest(node.id, known)}; there are the tensors {', '.join(self.names.axes)}"
+            f"nothing declares {name!r}{nearest(name, known)}; there are the tensors {', '.join(self.names.axes)}"
             + (f" and the sizes {', '.join(sorted(self.names.sizes))}" if self.names.sizes else ""),
         )
 

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.declare.formulas.evaluating import EMPTY, REDUCED, Evaluator
+from harness.declare.formulas.evaluating import EMPTY, OF_CONDITIONS, REDUCED, Evaluator
 
-_EXTREME = ("max", "min", "logsumexp")  # an infinity among their terms changes nothing, and is what there is of none
+# What there is of nothing changes nothing among their terms, either.
+_NEUTRAL = ("all", "any", "prod", "max", "min", "logsumexp")
 
 
 @dataclass(frozen=True)
@@ -115,12 +116,12 @@ class Vectors(Evaluator):
         return Named(value.tensor.to(torch.int64), value.names) if value.tensor.dtype == torch.bool else value
 
     def _harmless(self, value: Named) -> Named:
-        """A value, and 1 where a condition leaves it out."""
+        """A value, and 0.5 where a condition leaves it out."""
         assert self.active is not None
         if not value.tensor.is_floating_point():
             return value
         (active, tensor), names = self._aligned([self.active, value])
-        return Named(torch.where(active, tensor, 1.0), names)
+        return Named(torch.where(active, tensor, 0.5), names)
 
     @contextmanager
     def _where(self, condition: Named | None) -> Iterator[None]:
@@ -243,7 +244,8 @@ class Vectors(Evaluator):
     def over_generator(self, name: str, node: ast.GeneratorExp) -> Any:
         """The sum, mean, maximum ... of what is generated."""
         with self._bound(node) as (names, holds):
-            terms = self._counted(self.value(node.elt))
+            value = self.value(node.elt)
+            terms = self._condition(value) if name in OF_CONDITIONS else self._counted(value)
         if holds is None:
             times = math.prod(self.extents[axis] for axis in names if axis not in terms.names)
             count: Any = math.prod(self.extents[axis] for axis in names)
@@ -255,15 +257,15 @@ class Vectors(Evaluator):
             whole = torch.broadcast_tensors(*aligned[1:])
             mask = Named(_all(whole), all_names)
             (tensor, held), all_names = self._aligned([terms, mask])
-            terms = Named(torch.where(held, tensor, EMPTY[name] if name in _EXTREME else 0.0), all_names)
+            terms = Named(torch.where(held, tensor, EMPTY[name] if name in _NEUTRAL else 0.0), all_names)
             times, count = (
                 1,
                 self._reduced(Named(held.to(self.dtype).expand(terms.tensor.shape), all_names), names, torch.sum),
             )
-        if name in _EXTREME:
+        if name in _NEUTRAL:
             if any(self.extents[axis] == 0 for axis in names):
                 return self._filled(terms, names, EMPTY[name])
-            return self._extreme(name, terms, names, times)
+            return self._neutral(name, terms, names, times)
         total = self._reduced(terms, names, torch.sum)
         total = total if times == 1 else self.apply(torch.mul, total, times)
         return total if name == "sum" else self._mean(total, count)
@@ -273,13 +275,15 @@ class Vectors(Evaluator):
             return super().arithmetic(ast.Div(), total, count)
         return self.apply(torch.div, total, float(count)) if count else self.apply(torch.mul, total, math.nan)
 
-    def _extreme(self, name: str, terms: Named, names: Sequence[str], times: int) -> Any:
+    def _neutral(self, name: str, terms: Named, names: Sequence[str], times: int) -> Any:
         found = self._reduced(terms, names, REDUCED[name])
-        return self.apply(torch.add, found, math.log(times)) if name == "logsumexp" and times > 1 else found
+        if times > 1 and name == "logsumexp":
+            return self.apply(torch.add, found, math.log(times))
+        return self.apply(torch.pow, found, times) if times > 1 and name == "prod" else found
 
     def _filled(self, terms: Named, names: Sequence[str], value: float) -> Named:
         found = self._reduced(terms, names, torch.sum)
-        return Named(torch.full_like(found.tensor, value), found.names)
+        return Named(torch.full_like(found.tensor, value, dtype=terms.tensor.dtype), found.names)
 
     @staticmethod
     def _reduced(value: Named, names: Sequence[str], function: Callable[..., Tensor]) -> Named:
@@ -289,7 +293,7 @@ class Vectors(Evaluator):
 
     def over_array(self, name: str, *values: Any) -> Any:
         """The sum, norm, softmax ... of all elements of an array."""
-        named = [self._counted(value) for value in values]
+        named = [self._condition(value) if name in OF_CONDITIONS else self._counted(value) for value in values]
         if name == "dot":
             return self._contracted(*named)
         (value,) = named
@@ -300,9 +304,9 @@ class Vectors(Evaluator):
             harmless = value if self.active is None else self._harmless(value)
             axes = tuple(range(len(harmless.names), harmless.tensor.ndim))
             return Named(torch.linalg.vector_norm(harmless.tensor, dim=axes), harmless.names)
-        if name in _EXTREME and not all(value.tensor.shape[axis] for axis in axes):
+        if name in _NEUTRAL and not all(value.tensor.shape[axis] for axis in axes):
             return Named(
-                torch.full(value.tensor.shape[: len(value.names)], EMPTY[name], dtype=self.dtype, device=self.device),
+                value.tensor.new_full(value.tensor.shape[: len(value.names)], EMPTY[name]),
                 value.names,
             )
         return Named(REDUCED[name](value.tensor, axes), value.names)

@@ -305,7 +305,16 @@ def _saves(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
         try:
             other.load_state_dict(state)
         except RuntimeError as error:
-            yield _of_module("module.load_state_dict(...)", error, "loaded", "load", tensors)
+            found = _of_module("module.load_state_dict(...)", error, "loaded", "load", tensors)
+            repeated = [
+                key
+                for key, buffer in other.named_buffers()
+                if any(n > 1 and not step for n, step in zip(buffer.shape, buffer.stride(), strict=True))
+            ]
+            if repeated:
+                hint = f"{repeated[0]} repeats elements with stride 0, and nothing can be written into it: register it after .clone()"
+                found = replace(found, hint=hint)
+            yield found
             return
         came, should = _value(trial, other, tensors), _value(trial, module, tensors)
         if isinstance(came, str) or isinstance(should, str):

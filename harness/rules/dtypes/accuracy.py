@@ -20,7 +20,7 @@ from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.shapes.broadcasting import first_line
 from harness.rules.tools.compare import differing
 from harness.rules.tools.detach import placed
-from harness.rules.tools.made import directions
+from harness.rules.tools.made import directions, signs
 from harness.rules.tools.special import far_cases, near_cases, special_cases
 from harness.rules.trial import Run, Scale, Trial, contract
 
@@ -460,10 +460,11 @@ def _narrowed_input(trials: Sequence[Trial], name: str) -> Trial | None:
         rounded = tensors[name].float().double()
         if bool((rounded == tensors[name]).all()) or not bool(trial.base.output.isfinite().all()):
             continue
-        nudged = {**tensors, name: tensors[name] * (1 + 1e-3)}
+        nudged = {**tensors, name: tensors[name] * (1 + 1e-3 * signs(tensors[name]))}
         try:
-            if torch.equal(trial.run(nudged, wrt=()).output, trial.base.output):
-                continue  # the value does not depend on it here
+            change = (trial.run(nudged, wrt=()).output - trial.base.output).abs()
+            if not bool((change > 1e-9 * trial.base.output.abs()).any()):
+                continue  # the value does not depend on it here: a weight that is divided by itself leaves the rounding of both
             same = torch.equal(trial.run({**tensors, name: rounded}, wrt=()).output, trial.base.output)
         except LossRaised:
             continue

@@ -100,8 +100,8 @@ def _over(trial: Trial, law: Law, *, mean: bool) -> Iterator[Mismatch]:
     scalar(trial)
     tensors, symbol = trial.tensors(), law.symbols[0]
     count = len(sliced(trial, tensors, symbol))
-    if not count:
-        raise NotApplicable(f"{symbol} is empty")
+    if count < 2:
+        raise NotApplicable(f"{symbol} has fewer than two positions")
 
     def other(leaves: Mapping[str, Tensor]) -> Tensor:
         parts = [trial.output(part) for part in sliced(trial, leaves, symbol)]
@@ -124,6 +124,8 @@ def _permutation(trial: Trial, law: Law) -> Iterator[Mismatch]:
     """
     symbol = law.symbols[0]
     scalar(trial)
+    if trial.case.sizes.get(symbol) in (0, 1):
+        raise NotApplicable(f"{symbol} has fewer than two positions")
     yield from relation(
         trial,
         lambda leaves: trial.output(permuted(trial, leaves, symbol)),
@@ -190,6 +192,8 @@ def _symmetric(trial: Trial, law: Law) -> Iterator[Mismatch]:
     tensors = trial.tensors()
     if tensors[first].shape != tensors[second].shape:
         raise NotApplicable(f"{first} and {second} have different shapes")
+    if torch.equal(tensors[first], tensors[second]):
+        raise NotApplicable(f"{first} and {second} are equal")
     swapped = {first: second, second: first}
 
     def other(leaves: Mapping[str, Tensor]) -> Tensor:

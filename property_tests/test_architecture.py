@@ -40,7 +40,9 @@ DOORS: dict[str, tuple[str, ...]] = {
         *("errors", "strict_json", "isolation", "results", "declare", "calls", "timing", "judging", "report", "runs"),
         *("proposing",),
     ),
-    "pytest_plugin": (*("errors", "results", "declare", "calls", "timing", "checking", "judging", "report", "runs"),),
+    "pytest_plugin": (
+        *("errors", "strict_json", "results", "declare", "calls", "timing", "checking", "judging", "report", "runs"),
+    ),
     "__main__": ("cli",),
     "catalogs": (),  # only what users can import
 }

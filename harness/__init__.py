@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from harness.drawing.case import Case
     from harness.drawing.strategies import cases
     from harness.errors import DeclarationError, HarnessError, TargetError
-    from harness.pytest_plugin import parametrize_with_checks
+    from harness.pytest_plugin import Check, parametrize_with_checks
     from harness.pytest_plugin.speed import parametrize_with_benchmarks
     from harness.rules.findings import Finding, Outcome, Verification
     from harness.timing.benchmark import Benchmark, benchmark
@@ -24,6 +24,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Benchmark": "harness.timing.benchmark",
     "Case": "harness.drawing.case",
+    "Check": "harness.pytest_plugin",
     "Context": "harness.declare.annotations",
     "DeclarationError": "harness.errors",
     "ErrorInput": "harness.declare.spec",
@@ -48,6 +49,7 @@ _HOMES = {
 __all__ = [
     "Benchmark",
     "Case",
+    "Check",
     "Context",
     "DeclarationError",
     "ErrorInput",

@@ -40,12 +40,22 @@ DOORS: dict[str, tuple[str, ...]] = {
         *("errors", "strict_json", "isolation", "results", "declare", "calls", "timing", "judging", "report", "runs"),
         *("proposing",),
     ),
-    "pytest_plugin": (*("errors", "results", "declare", "calls", "timing", "checking", "judging", "report", "runs"),),
+    "pytest_plugin": (
+        *("errors", "strict_json", "results", "declare", "calls", "timing", "checking", "judging", "report", "runs"),
+    ),
     "__main__": ("cli",),
     "catalogs": (),  # only what users can import
 }
 # One file's own doors, with the reason.
-MORE = {("report/rule_texts.py", "rules"): "run as a program, it writes the words of the rules anew"}
+_NOTEBOOK = "imported when a notebook asks what is shown, which is made of everything below"
+MORE = {
+    ("report/rule_texts.py", "rules"): "run as a program, it writes the words of the rules anew",
+    ("rules/findings.py", "runs"): _NOTEBOOK,
+    ("timing/measurement.py", "runs"): _NOTEBOOK,
+    ("timing/benchmark.py", "runs"): _NOTEBOOK,
+    ("declare/spec.py", "runs"): _NOTEBOOK,
+    ("checking/verify.py", "runs"): _NOTEBOOK,
+}
 
 OUTSIDE = {"losses", "property_tests", "asv_benchmarks"}
 
@@ -305,6 +315,7 @@ LIGHT = {
     "judging": "import harness.judging.verdict, harness.judging.diff, harness.judging.baseline",
     "a run whose losses are elsewhere": "import harness.runs.journal, harness.declare.on_command_line, harness.cli.apart",
     "report": "import harness.report.formats, harness.report.summary, harness.report.junit, harness.report.index_html",
+    "notebook": "import harness.report.notebook; harness.report.notebook.declaration_html('loss', [], {})",
 }
 
 

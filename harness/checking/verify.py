@@ -80,6 +80,8 @@ def verify(
 ) -> Verification:
     """Check every rule on every implementation of a loss.
 
+    In a notebook a bar shows how far it is.
+
     Args:
         spec: the declaration.
         profile: ``quick``, ``ci`` or ``thorough``: how many cases, how long a failure is shrunk.
@@ -93,8 +95,12 @@ def verify(
     Raises:
         HarnessError: an unknown profile, rule, implementation or device; or a waiver without such a rule.
     """
+    from harness.runs.progress import progress
+
     session = open_session(spec, profile=profile, device=device, seed=seed)
-    return checked(session, rules=rules, ignore=ignore, implementations=implementations)
+    total = len(plan(spec, rules=rules, ignore=ignore, implementations=implementations))
+    with progress(total) as begin:
+        return checked(session, rules=rules, ignore=ignore, implementations=implementations, begin=begin)
 
 
 def open_session(spec: LossSpec, *, profile: str = "ci", device: str = "cpu", seed: int = 0) -> Session:
@@ -125,8 +131,9 @@ def checked(
     rules: Collection[str] | None = None,
     ignore: Collection[str] = (),
     implementations: Collection[str] | None = None,
+    begin: Callable[[str], None] = lambda step: None,
 ) -> Verification:
-    """See `verify`."""
+    """See `verify`; ``begin`` is told of each check as it begins."""
     spec = session.spec
     planned = plan(spec, rules=rules, ignore=ignore, implementations=implementations)
     session.suggests = rules is None
@@ -143,6 +150,7 @@ def checked(
         warnings.simplefilter("ignore")
         for implementation, code in planned:
             rule = next(r for r in BATTERY if r.code == code)
+            begin(f"{spec.name} / {implementation} / {code} {rule.title}")
             start = time.perf_counter()
             outcome, found = session.check(implementation, rule)
             seconds[code] = seconds.get(code, 0.0) + time.perf_counter() - start
@@ -160,6 +168,7 @@ def checked(
         findings=attributed(findings),
         suggestions=suggestions,
         seconds=seconds,
+        notes=(spec.unchecked,) if spec.unchecked else (),
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ from harness.declare.laws import Law
 from harness.declare.structures import Node, several
 from harness.declare.validate import check_arguments, check_spec, check_tensor
 from harness.errors import DeclarationError, nearest, shown
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "ErrorInput",
@@ -230,6 +233,32 @@ class LossSpec:
     def __repr__(self) -> str:
         return f"LossSpec({self.name!r}, implementations={list(self.implementations)})"
 
+    def frame(self) -> pd.DataFrame:
+        """One row a tensor: its name, whether it is an input or context, dims, domain, role, dtype, and what it may be."""
+        import pandas as pd
+
+        return pd.DataFrame(self._rows())
+
+    def _rows(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "tensor": name,
+                "kind": "input" if name in self.inputs else "context",
+                "dims": tensor.dims,
+                "domain": repr(tensor.domain),
+                "role": self.roles[name],
+                "dtype": None if tensor.dtype is None else str(tensor.dtype).removeprefix("torch."),
+                "differentiable": name in self.differentiable,
+                "optional": tensor.optional,
+            }
+            for name, tensor in self.tensors.items()
+        ]
+
+    def _repr_html_(self) -> str:
+        from harness.runs.notebook import declaration_html
+
+        return declaration_html(self, self._rows())
+
     def _with_formula(self, text: str) -> dict[str, Implementation]:
         from harness.declare.formulas import Formula
 
@@ -241,6 +270,11 @@ class LossSpec:
         if len(self.implementations) == 1:
             return {"formula": formula, **self.implementations}
         return {**self.implementations, "formula": formula}
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        """The arguments that it was made of, by name."""
+        return self._declared
 
     @property
     def reference(self) -> str:

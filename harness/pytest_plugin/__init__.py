@@ -1,7 +1,7 @@
 """pytest plugin: `@harness.parametrize_with_checks(SPECS)`, one test per spec x implementation x rule.
 
     @harness.parametrize_with_checks(SPECS)
-    def test_losses(check):
+    def test_losses(check: harness.Check) -> None:
         check()
 
 and the fixture ``paired_benchmark`` of `harness.pytest_plugin.paired`: this must not be slower than that.
@@ -11,7 +11,9 @@ Loading this imports no torch, so that projects that do not use it pay nothing.
 
 from __future__ import annotations
 
+import functools
 import json
+import platform
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 
 from harness.errors import HarnessError
-from harness.pytest_plugin import paired
+from harness.pytest_plugin import changed, paired
 from harness.runs import configuration
 from harness.runs.configuration import PROFILES
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 FAILURES = ".loss-harness/failures"
+MOST_LINES = 12  # of a failure; the rest is shown by -v, and by `loss-harness replay`
 _SPECS = "_loss_harness_specs"
 _PAYLOAD = "_loss_harness"
 _SESSION: pytest.StashKey[Session] = pytest.StashKey()
@@ -93,7 +96,7 @@ class Check:
 
         verification = checked(self._session(), rules=[self.code], implementations=[self.implementation])
         self.record, self.failures = from_verification(self.spec, verification)
-        write_failures(self.config.rootpath / FAILURES, self.failures)
+        write_failures(self.config.rootpath, self.failures)
         self._end(self.record)
 
     def _session(self) -> Session:
@@ -107,14 +110,13 @@ class Check:
         return latest
 
     def _end(self, record: LossRecord) -> None:
-        fatal = ("error", "warning") if self.config.getoption("harness_strict") else ("error",)
-        found = [finding for finding in record.findings if finding.severity in fatal]
+        found = self.fatal(record)
         statuses = {outcome.status: outcome.reason for outcome in record.outcomes}
         waived = statuses.get("waived")
         if waived is not None and "failed" not in statuses:
             pytest.xfail(waived or "waived")
         if found:
-            pytest.fail(self.text(found), pytrace=False)
+            pytest.fail(self.failure(found), pytrace=False)
         for status in ("crashed", "timed out"):
             if status in statuses:
                 pytest.fail(
@@ -124,6 +126,29 @@ class Check:
         for status in ("skipped", "inapplicable"):
             if status in statuses:
                 pytest.skip(statuses[status] or status)
+
+    def fatal(self, record: LossRecord) -> list[FindingRecord]:
+        """The findings that fail the test."""
+        severities = ("error", "warning") if self.config.getoption("harness_warnings") == "error" else ("error",)
+        return [finding for finding in record.findings if finding.severity in severities]
+
+    def failure(self, findings: Sequence[FindingRecord]) -> str:
+        """The first finding and a line for each other one, in `MOST_LINES` lines; with ``-v`` all of them."""
+        from harness.report.text import head_text
+        from harness.results.words import plural
+
+        if self.config.get_verbosity() > 0:
+            return self.text(findings)
+        assert self.record is not None
+        lines = self.text(findings[:1]).splitlines()
+        others = [head_text(self.record, finding) for finding in findings[1:]]
+        if len(others) > 3:
+            others = [*others[:2], f"and {plural(len(others) - 2, 'finding')} more; -v shows them"]
+        room = MOST_LINES - len(others)
+        if len(lines) > room:  # the last line says how to repeat it
+            left_out = plural(len(lines) - room + 1, "line")
+            lines = [*lines[: room - 2], f"  … {left_out} more; -v shows them", lines[-1]]
+        return "\n".join([*lines, *others])
 
     def text(self, findings: Iterable[FindingRecord]) -> str:
         """The findings as they stand on the command line."""
@@ -139,7 +164,28 @@ class Check:
         from harness.results.schema import loss_dumps
 
         assert self.record is not None
-        return json.dumps({"loss": loss_dumps(self.record), "planned": self.planned, "failures": self.failures})
+        told = {"planned": self.planned, "failures": self.failures, "ran": [self.spec.name, self.name, self.digest]}
+        return json.dumps({"loss": loss_dumps(self.record), **told})
+
+    @property
+    def name(self) -> str:
+        """In the id of its test."""
+        return f"{self.spec.name}-{self.implementation}-{self.code}"
+
+    @property
+    def digest(self) -> str:
+        """What the outcome depends on."""
+        options = {"profile": self.config.getoption("harness_profile"), "warnings": "default"}
+        options |= {"warnings": "error"} if self.config.getoption("harness_warnings") == "error" else {}
+        return f"{_digest(self.spec)} {json.dumps(options)}"
+
+
+@functools.lru_cache(maxsize=64)
+def _digest(spec: LossSpec) -> str:
+    from harness.runs.arrival import versions
+    from harness.runs.sources import declaration_digest
+
+    return json.dumps({"loss": declaration_digest(spec), "python": platform.python_version(), **versions()})
 
 
 def _seen_from_here(path: Path) -> str:
@@ -147,7 +193,7 @@ def _seen_from_here(path: Path) -> str:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--harness-profile``, ``--harness-report`` and ``--harness-strict``."""
+    """Add ``--harness-profile``, ``--harness-report``, ``--harness-warnings`` and ``--harness-changed``."""
     group = parser.getgroup("loss-harness", "loss-harness: verification of custom losses")
     group.addoption(
         "--harness-profile",
@@ -164,10 +210,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="write report.json and report.md on the checks that ran to this folder",
     )
     group.addoption(
+        "--harness-warnings",
+        dest="harness_warnings",
+        choices=("error", "default", "ignore"),
+        default="default",
+        help="what becomes of warnings: they fail the test, are listed at the end (default), or are counted only",
+    )
+    group.addoption(
         "--harness-strict",
-        dest="harness_strict",
+        dest="harness_warnings",
+        action="store_const",
+        const="error",
+        help="the same as --harness-warnings=error",
+    )
+    group.addoption(
+        "--harness-changed",
+        dest="harness_changed",
         action="store_true",
-        help="warnings fail the test too",
+        help="skip checks that passed before, where code, declaration, profile and versions are the same as then",
     )
 
 
@@ -210,7 +270,30 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             checks += [Check(spec, name, code, len(pairs), metafunc.config) for name, code in pairs]
     except HarnessError as error:
         pytest.fail(str(error), pytrace=False)
-    metafunc.parametrize("check", checks, ids=[f"{c.spec.name}-{c.implementation}-{c.code}" for c in checks])
+    metafunc.parametrize("check", checks, ids=[check.name for check in checks])
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With ``--harness-changed``, skip what has passed and depends on nothing that has changed."""
+    if not config.getoption("harness_changed"):
+        return
+    passed = changed.read(config.rootpath)
+    for item in items:
+        check = _check_of(item)
+        if check is not None and changed.has_passed(
+            passed, _place(item.nodeid, check.spec.name), check.name, check.digest
+        ):
+            item.add_marker(pytest.mark.skip(reason=changed.REASON))
+
+
+def _check_of(item: pytest.Item) -> Check | None:
+    callspec = getattr(item, "callspec", None)
+    check = None if callspec is None else callspec.params.get("check")
+    return check if isinstance(check, Check) else None
+
+
+def _place(nodeid: str, loss: str) -> str:
+    return f"{nodeid.partition('[')[0]}[{loss}]"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -219,8 +302,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Attach what a check found to the test's report; a test that never called its check fails."""
     report = yield
-    check = getattr(item, "callspec", None) and item.callspec.params.get("check")  # type: ignore[attr-defined]
-    if not isinstance(check, Check) or call.when != "call":
+    check = _check_of(item)
+    if check is None or call.when != "call":
         return report
     if check.record is None:
         if report.passed:
@@ -228,8 +311,12 @@ def pytest_runtest_makereport(
             report.longrepr = f"{item.name} did not call check(), so nothing was verified"
         return report
     setattr(report, _PAYLOAD, check.payload)
-    shown = [finding for finding in check.record.findings if finding.severity != "error"]
-    if shown:
+    found, crash = check.fatal(check.record), getattr(report.longrepr, "reprcrash", None)
+    if report.failed and found and crash is not None:
+        crash.message = found[0].fact  # in the short summary, where the id of the test says the rest
+    kept = ("note",) if _ignores_warnings(item.config) else ("warning", "note")
+    shown = [f for f in check.record.findings if f.severity in kept and f not in found]
+    if shown and (not report.failed or item.config.get_verbosity() > 0):
         report.sections.append(("loss-harness", check.text(shown)))
     return report
 
@@ -240,13 +327,19 @@ class _Results:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.payloads: list[dict[str, Any]] = []
+        self.outcomes: list[tuple[str, str, str, bool]] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         payload = getattr(report, _PAYLOAD, None)
         if payload is not None:
-            self.payloads.append(json.loads(payload))
+            told = json.loads(payload)
+            self.payloads.append(told)
+            loss, check, digest = told["ran"]
+            self.outcomes.append((_place(report.nodeid, loss), check, digest, not report.failed))
 
     def pytest_sessionfinish(self) -> None:
+        if self.outcomes:
+            changed.write(self.config.rootpath, self.outcomes)
         folder = self.config.getoption("harness_report")
         if folder is None or not self.payloads:
             return
@@ -276,21 +369,28 @@ class _Results:
         from harness.results.words import plural
 
         losses = _losses(self.payloads)
-        shown = ("warning", "note") if self.config.get_verbosity() > 0 else ("warning",)
+        shown = ["note"] if self.config.get_verbosity() > 0 else []
+        shown += [] if _ignores_warnings(self.config) else ["warning"]
         lines = [
             f"{finding.severity}: {head_text(loss, finding)}"
             for loss in losses
             for finding in loss.findings
             if finding.severity in shown
         ]
-        notes = sum(finding.severity == "note" for loss in losses for finding in loss.findings)
-        if not lines and not notes:
+        severities = [finding.severity for loss in losses for finding in loss.findings]
+        counts = {word: severities.count(word) for word in ("warning", "note") if word in severities}
+        if not counts:
             return
-        terminalreporter.section("loss-harness")
+        terminalreporter.section(f"loss-harness: {', '.join(plural(count, word) for word, count in counts.items())}")
         for line in lines:
             terminalreporter.line(line)
-        if "note" not in shown and notes:
-            terminalreporter.line(f"{plural(notes, 'note')} not shown; -v shows them, -rP everything")
+        if "note" not in shown and "note" in counts:
+            terminalreporter.line(f"{plural(counts['note'], 'note')} not shown; -v shows them, -rP everything")
+
+
+def _ignores_warnings(config: pytest.Config) -> bool:
+    """Whether warnings are not to be shown."""
+    return bool(config.getoption("harness_warnings") == "ignore")
 
 
 def _losses(payloads: Sequence[dict[str, Any]]) -> list[LossRecord]:

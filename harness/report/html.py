@@ -113,22 +113,35 @@ def _page(report: Report, folder: str, detail: Detail) -> str:
         choices=[_choice(loss) for loss in report.losses if loss.verdicts],
         rows=view.rows(report),
         rules=view.rules_found(report),
-        losses=[_loss(loss, folder) for loss in report.losses],
+        losses=[loss_values(loss, folder) for loss in report.losses],
         environment=[["setting", "value"], *view.flat(plain(settings))],
         seconds=[[name, f"{seconds:.1f} s"] for name, seconds in report.seconds.items()],
         self_check=self_check_sentence(report.environment.get("calibration")),
-        detail=detail,
-        severities=SEVERITIES,
-        sentence=view.sentence,
-        anchor=anchor,
-        plots=plots,
-        place=lambda comparison: ", ".join(reversed(place_of(comparison))),
-        size=lambda comparison: place_of(comparison)[1],
-        speedup=speedup_text,
-        interval=_interval,
-        short=partial(clipped, most=LONGEST_NAME),
-        text=clipped,
+        **parts(detail),
     )
+
+
+def parts(detail: Detail, *, linked: bool = True) -> dict[str, Any]:
+    """What the templates of a loss need besides the loss.
+
+    Args:
+        detail: how much is shown.
+        linked: whether findings have an address; they have one in a page, and none in a notebook.
+    """
+    return {
+        "detail": detail,
+        "linked": linked,
+        "severities": SEVERITIES,
+        "sentence": view.sentence,
+        "anchor": anchor,
+        "plots": plots,
+        "place": lambda comparison: ", ".join(reversed(place_of(comparison))),
+        "size": lambda comparison: place_of(comparison)[1],
+        "speedup": speedup_text,
+        "interval": _interval,
+        "short": partial(clipped, most=LONGEST_NAME),
+        "text": clipped,
+    }
 
 
 def _choice(loss: LossRecord) -> dict[str, Any]:
@@ -158,7 +171,7 @@ def clipped(text: str, most: int = LONGEST_TEXT) -> str:
     return f"{text[:most]}… ({len(text) - most:,} more characters in report.json)"
 
 
-def _loss(loss: LossRecord, folder: str) -> dict[str, Any]:
+def loss_values(loss: LossRecord, folder: str) -> dict[str, Any]:
     """What the template of one loss shows."""
     costs, notes = timing_table([loss])
     drawn = plots.panels(loss)

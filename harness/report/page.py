@@ -50,12 +50,17 @@ def page(
         environment()
         .get_template(template)
         .render(
-            style=Markup("\n".join(_asset(name) for name in ("page.css", *styles))),
+            style=Markup(stylesheet("page.css", *styles)),
             scripts=[Markup(code) for code in codes],
             policy=policy(codes),
             **values,
         )
     )
+
+
+def stylesheet(*names: str) -> str:
+    """Style sheets of the folder `templates`, one after the other."""
+    return "\n".join(_asset(name) for name in names)
 
 
 def policy(scripts: Sequence[str]) -> str:

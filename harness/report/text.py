@@ -22,7 +22,7 @@ from harness.results.schema import (
 from harness.results.words import Style, causes, plural, printable, table, unstyled, who
 
 _GIVEN = (ADOPT, CAVEATS, INCONCLUSIVE, DO_NOT_ADOPT)
-_STYLES = {"wrong": DO_NOT_ADOPT, "not decided": INCONCLUSIVE, "no error found": ADOPT}  # of what `correctness` says
+LOOKS = {"wrong": DO_NOT_ADOPT, "not decided": INCONCLUSIVE, "no error found": ADOPT}  # of what `correctness` says
 
 _OF_A_REFERENCE = ("B03", "C03")
 
@@ -284,7 +284,7 @@ def correctness_text(report: Report, style: Style = unstyled) -> str:
     ]
     widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
     return "\n".join(
-        f"{name.ljust(widths[0])}  {style(said.ljust(widths[1]), _STYLES[said])}  {printable(why)}"
+        f"{name.ljust(widths[0])}  {style(said.ljust(widths[1]), LOOKS[said])}  {printable(why)}"
         for name, said, why in rows
     )
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.results.schema import Report, ReportError, dumps, loads
+from harness.results.schema import FAILURE_NAME, Report, ReportError, dumps, loads
 
 FAILURES = "failures"
+
+# What the tool keeps for itself in a project; failure files there beyond these, the oldest first, are removed.
+OWN = ".loss-harness"
+MOST_FAILURES = 200
 
 
 class FolderError(HarnessError, OSError):
@@ -95,19 +100,51 @@ def write_report(
     return [folder / name for name in texts]
 
 
-def write_failures(folder: Path, failures: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write failure files that `loss-harness replay` takes.
+def write_failures(project: Path, failures: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write failure files that `loss-harness replay` takes to ``.loss-harness/failures`` of a project.
+
+    Of those that are there already the `MOST_FAILURES` written last are kept.
 
     Raises:
         FolderError: the folder cannot be written.
     """
     if not failures:
         return
+    folder = project / OWN / FAILURES
+    _write_own(project, folder, {name: _json(failure) for name, failure in failures.items()})
+    for old in _oldest(folder, failures)[:-MOST_FAILURES]:
+        old.unlink(missing_ok=True)
+
+
+def _oldest(folder: Path, newest: Collection[str]) -> list[Path]:
+    """Failure files that earlier runs wrote, the oldest first."""
+    there = [path for path in folder.glob("*.json") if FAILURE_NAME.fullmatch(path.name) and path.name not in newest]
+    ages = {}
+    for path in there:
+        with contextlib.suppress(OSError):  # another run may prune at the same time
+            ages[path] = path.stat().st_mtime_ns
+    return sorted(ages, key=lambda path: (ages[path], path.name))
+
+
+def write_own(project: Path, name: str, text: str) -> None:
+    """Write one file of ``.loss-harness``.
+
+    Raises:
+        FolderError: the folder cannot be written.
+    """
+    _write_own(project, project / OWN, {name: text})
+
+
+def _write_own(project: Path, folder: Path, texts: Mapping[str, str]) -> None:
+    """Write files; where the folder is new it says to git that nothing of it belongs into a repository, as `.pytest_cache` does."""
+    is_new = not (project / OWN).exists()
     check_folder(folder)
     try:
-        _replace_all(folder, {name: _json(failure) for name, failure in failures.items()})
+        if is_new:
+            _replace_all(project / OWN, {".gitignore": "# Written by loss-harness.\n*\n"})
+        _replace_all(folder, texts)
     except OSError as error:
-        raise FolderError(f"cannot write failures to {folder}: {error.strerror or error}") from error
+        raise FolderError(f"cannot write to {folder}: {error.strerror or error}") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.drawing.case import Case
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Severity = Literal["error", "warning", "note"]
 
@@ -60,12 +63,24 @@ class Finding:
     hint: str = ""
     follows: str = ""
 
+    def frame(self) -> pd.DataFrame:
+        """One row: rule, title, severity, implementation, what came and should have come, hint, cause, and ``size_<symbol>``."""
+        import pandas as pd
+
+        return pd.DataFrame([_finding_row(self)])
+
+    def _repr_html_(self) -> str:
+        from harness.runs.notebook import finding_html
+
+        return finding_html(self)
+
 
 @dataclass(frozen=True)
 class Verification:
     """Outcome of every planned rule, and the findings.
 
-    ``planned`` is always the sum of `counts`; ``suggestions`` name laws that could be declared.
+    ``planned`` is always the sum of `counts`; ``suggestions`` name laws that could be declared, ``notes`` say what the
+    declaration leaves unchecked.  In a notebook it shows itself as in the report.
     """
 
     loss: str
@@ -78,6 +93,12 @@ class Verification:
     findings: tuple[Finding, ...]
     suggestions: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict, compare=False)
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        found = Counter(finding.severity for finding in self.findings)
+        counts = ", ".join(f"{word}s={found[word]}" for word in ("error", "warning", "note"))
+        return f"Verification({self.loss!r}, profile={self.profile!r}, planned={self.planned}, {counts})"
 
     @property
     def planned(self) -> int:
@@ -103,3 +124,68 @@ class Verification:
         order = {"error": 0, "warning": 1, "note": 2}
         mine = [f for f in self.findings if f.implementation == implementation]
         return tuple(sorted(mine, key=lambda f: (order[f.severity], f.rule)))
+
+    def frame(self) -> pd.DataFrame:
+        """One row a planned implementation x rule: what became of it, on how many examples, and its gravest finding.
+
+        ``severity`` and ``finding`` are missing where the rule found nothing.
+        """
+        import pandas as pd
+
+        from harness.rules import find
+
+        rows = []
+        for outcome in self.outcomes:
+            gravest = next((f for f in self.of(outcome.implementation) if f.rule == outcome.rule), None)
+            rows.append(
+                {
+                    "loss": self.loss,
+                    "implementation": outcome.implementation,
+                    "rule": outcome.rule,
+                    "title": find(outcome.rule).title,
+                    "device": self.device,
+                    "status": outcome.status.value,
+                    "examples": outcome.examples,
+                    "reason": outcome.reason,
+                    "severity": None if gravest is None else gravest.severity,
+                    "finding": None if gravest is None else _fact(gravest),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def findings_frame(self) -> pd.DataFrame:
+        """One row a finding, as `Finding.frame` has it."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [_finding_row(finding) for finding in self.findings], columns=None if self.findings else _COLUMNS
+        )
+
+    def _repr_html_(self) -> str:
+        from harness.runs.notebook import verification_html
+
+        return verification_html(self)
+
+
+_COLUMNS = ["rule", "title", "severity", "implementation", "finding", "hint", "follows"]
+
+
+def _finding_row(finding: Finding) -> dict[str, Any]:
+    from harness.rules import find
+
+    values = (
+        *(finding.rule, find(finding.rule).title, finding.severity, finding.implementation),
+        *(_fact(finding), finding.hint, finding.follows),
+    )
+    sizes = {} if finding.case is None else {f"size_{name}": _plain(size) for name, size in finding.case.sizes.items()}
+    return {**dict(zip(_COLUMNS, values, strict=True)), **sizes}
+
+
+def _plain(size: int | tuple[int, ...]) -> int | str:
+    return size if isinstance(size, int) else "x".join(map(str, size))
+
+
+def _fact(finding: Finding) -> str:
+    """What came and should have come: the line below that of the place."""
+    _, _, body = finding.message.partition("\n")
+    return body.strip().partition("\n")[0]

@@ -78,21 +78,39 @@ def from_verification(spec: LossSpec, verification: Verification) -> tuple[LossR
         failure = plain(failure_record(spec, verification, finding))
         name = file_name(spec.name, finding.rule, digest(failure))
         failures[name] = failure
-        findings.append(_finding(finding, verification.device, name))
-    outcomes = tuple(
-        OutcomeRecord(o.implementation, o.rule, verification.device, o.status.value, o.examples, o.reason, o.unmeasured)
-        for o in verification.outcomes
-    )
+        findings.append(of_finding(finding, verification.device, name))
     record = replace(
         empty(spec, verification.implementations),
-        outcomes=outcomes,
+        outcomes=_outcomes(verification),
         findings=in_order(findings),
         suggestions=tuple(verification.suggestions),
     )
     return record, failures
 
 
-def _finding(finding: Finding, device: str, failure: str) -> FindingRecord:
+def of_verification(verification: Verification) -> LossRecord:
+    """The record of a verification alone, where its declaration is not at hand; nothing is stored to be replayed."""
+    return LossRecord(
+        verification.loss,
+        "",
+        verification.reference,
+        verification.implementations,
+        outcomes=_outcomes(verification),
+        findings=in_order([of_finding(finding, verification.device) for finding in verification.findings]),
+        suggestions=tuple(verification.suggestions),
+        notes=verification.notes,
+    )
+
+
+def _outcomes(verification: Verification) -> tuple[OutcomeRecord, ...]:
+    return tuple(
+        OutcomeRecord(o.implementation, o.rule, verification.device, o.status.value, o.examples, o.reason, o.unmeasured)
+        for o in verification.outcomes
+    )
+
+
+def of_finding(finding: Finding, device: str, failure: str = "") -> FindingRecord:
+    """The record of one finding; ``failure`` names the file with which it can be replayed."""
     return FindingRecord(
         implementation=finding.implementation,
         rule=finding.rule,
@@ -111,6 +129,19 @@ def _finding(finding: Finding, device: str, failure: str) -> FindingRecord:
 
 def from_benchmark(spec: LossSpec, benchmark: Benchmark) -> LossRecord:
     """The record of one benchmark of one loss."""
+    known = empty(spec)
+    return replace(
+        of_benchmark(benchmark),
+        target=known.target,
+        reference=known.reference,
+        implementations=known.implementations,
+        description=known.description,
+        sources=known.sources,
+    )
+
+
+def of_benchmark(benchmark: Benchmark) -> LossRecord:
+    """The record of a benchmark alone, where its declaration is not at hand; the reference is measured first."""
     from harness.timing.growth import crossovers, growths
 
     measurements = tuple(
@@ -157,9 +188,13 @@ def from_benchmark(spec: LossSpec, benchmark: Benchmark) -> LossRecord:
         )
         for c in benchmark.comparisons
     )
-    return replace(
-        empty(spec),
-        findings=in_order([_finding(finding, finding.evidence["device"], "") for finding in benchmark.findings]),
+    names = tuple(dict.fromkeys(m.implementation for m in benchmark.measurements))
+    return LossRecord(
+        benchmark.loss,
+        "",
+        names[0] if len(names) > 1 else "",
+        names,
+        findings=in_order([of_finding(finding, finding.evidence["device"]) for finding in benchmark.findings]),
         measurements=measurements,
         comparisons=comparisons,
         growths=tuple(_growth(growth) for growth in growths(benchmark)),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import re
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,14 +41,49 @@ def described(spec: LossSpec) -> str:
 
 
 def code_digest(specs: Iterable[LossSpec]) -> str:
-    """Names the text of all files in which these losses are declared and defined: another one where any has changed."""
-    places = {spec.source.file for spec in specs}
-    places |= {place[0] for spec in specs for i in spec.implementations.values() if (place := _place(i)) is not None}
+    """Names the text of all files in which these losses are declared and defined: another one where any has changed.
+
+    Files of the working directory whose modules, functions or classes those use by their global names count too.
+    """
+    places, modules = set(), set()
+    for spec in specs:
+        defined = [_defined(implementation) for implementation in spec.implementations.values()]
+        places |= {spec.source.file, *(place[0] for each in defined if (place := _defined_at(each)) is not None)}
+        modules |= {spec.source.module, *(getattr(each, "__module__", None) or "" for each in defined)}
     found = hashlib.sha256()
-    for file in sorted(places):
+    for file in sorted(places | _used_by(modules)):
         path = Path(file)
         found.update(path.read_bytes() if path.is_file() else file.encode())
     return found.hexdigest()[:16]
+
+
+def declaration_digest(spec: LossSpec) -> str:
+    """Names a declaration and the text of its files: another one where either has changed."""
+    declared = [repr(spec.tensors), *(f"{name}={value!r}" for name, value in sorted(spec.declared.items()))]
+    text = re.sub(r" at 0x[0-9a-f]+", "", "\n".join([code_digest([spec]), spec.name, *declared]))
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:16]
+
+
+def _used_by(modules: Collection[str]) -> set[str]:
+    """Files in the working directory that these modules use, themselves included."""
+    files: set[str] = set()
+    left, seen = list(modules), set(modules)
+    while left:
+        module = sys.modules.get(left.pop())
+        file = getattr(module, "__file__", None)
+        if module is None or not file or not _is_local(Path(file)):
+            continue
+        files.add(file)
+        values = list(vars(module).values())
+        names = {value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None) for value in values}
+        new = {name for name in names if isinstance(name, str)} - seen
+        left += new
+        seen |= new
+    return files
+
+
+def _is_local(path: Path) -> bool:
+    return path.is_relative_to(Path.cwd()) and not any(path.is_relative_to(folder) for folder in _installed())
 
 
 def _defined(implementation: Callable[..., Any]) -> Any:
@@ -82,9 +118,9 @@ def _defined_at(defined: Any) -> tuple[str, int, int] | None:
 
 
 def _record(implementation: str, file: str, line: int, column: int) -> SourceRecord:
-    path, here = Path(file), Path.cwd()
-    if not any(path.is_relative_to(folder) for folder in _installed()) and path.is_relative_to(here):
-        return SourceRecord(implementation, path.relative_to(here).as_posix(), line, True, column)
+    path = Path(file)
+    if _is_local(path):
+        return SourceRecord(implementation, path.relative_to(Path.cwd()).as_posix(), line, True, column)
     roots = [folder for folder in (*_installed(), *map(Path, sys.path)) if path.is_relative_to(folder)]
     deepest = max(roots, key=lambda folder: len(folder.parts), default=path.parent)
     return SourceRecord(implementation, path.relative_to(deepest).as_posix(), line, False, column)

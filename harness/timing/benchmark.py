@@ -55,7 +55,7 @@ def benchmark(
     2 ms, in random order within each round, in three fresh processes with one thread and a quiet allocator.  Whoever is
     far from the reference by six rounds in two processes (its interval is beyond 2, or below 1 / 2) is timed no longer.
 
-    Where there may be several of an argument, a single one needs no list around it.
+    Where there may be several of an argument, a single one needs no list around it.  In a notebook a bar shows how far it is.
 
     Args:
         spec: the declaration.
@@ -107,9 +107,11 @@ def benchmark(
         raise DeclarationError(f"rounds={rounds!r} came, but an interval needs at least 2")
     if compiled:
         names += compiled_names(names)
+    from harness.runs.progress import progress
+
     session = Session(spec, names, cells, budget_s=budget_s, seed=seed, rounds=rounds, is_timed=timed)
     untimed = f"no time was left of the budget of {budget_s:g} s" if timed else "only exact costs were asked for"
-    with own_cache() if compiled else nullcontext():
+    with own_cache() if compiled else nullcontext(), progress(session.steps) as session.begin:
         session.admit_all()
         if timed:
             session.time_all()

@@ -124,6 +124,9 @@ class Benchmark:
     notes: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"Benchmark({self.loss!r}, measurements={len(self.measurements)}, comparisons={len(self.comparisons)})"
+
     def frame(self) -> pd.DataFrame:
         """One row per measurement; times in seconds per call, costs in bytes and calls, sizes also as ``size_<symbol>``."""
         return _frame([_measurement_row(m) for m in self.measurements])
@@ -131,6 +134,11 @@ class Benchmark:
     def comparisons_frame(self) -> pd.DataFrame:
         """One row per comparison; ``speedup`` is reference time / implementation time."""
         return _frame([_comparison_row(c) for c in self.comparisons])
+
+    def _repr_html_(self) -> str:
+        from harness.runs.notebook import benchmark_html
+
+        return benchmark_html(self)
 
 
 def rounds_in_common(base: Measurement, measurement: Measurement) -> tuple[list[float], list[float], list[int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -101,11 +101,18 @@ class Session:
         )
         self._calls_per_block: dict[Entry, int] = {}
         self._is_alone = False  # whether all rounds run in this process
+        self._is_timed = is_timed
+        self.begin: Callable[[str], None] = lambda step: None  # told of each step as it begins
 
     @property
     def left_s(self) -> float:
         """Seconds that the budget has left."""
         return self.budget_s - (time.perf_counter() - self._begin)
+
+    @property
+    def steps(self) -> int:
+        """Number of steps of which `begin` is told: trials, and processes that time."""
+        return len(self._groups()) * len(self.names) + (PROCESSES if self._is_timed else 0)
 
     # ---- trials ------------------------------------------------------------------------------------------------------
 
@@ -132,6 +139,7 @@ class Session:
         """Try names in every cell but on devices of which is known why nothing can run there."""
         for group in self._groups():
             for name in names:
+                self.begin(f"{self.spec.name} / {name}: one call beside the reference")
                 device = self.cells[group[0]].device
                 absent = missing[device]
                 known = {
@@ -370,6 +378,7 @@ class Session:
                         f"{max(self.left_s, 0):.1f} s were left of the budget of {self.budget_s:g} s"
                     )
                 return ""
+            self.begin(f"{self.spec.name}: timing process {process + 1}")
             answer = time_in_fresh_process(
                 self.spec,
                 target,
@@ -394,6 +403,7 @@ class Session:
 
     def _here(self, device: str) -> None:
         self._is_alone = True
+        self.begin(f"{self.spec.name}: timing in this process")
         positions, heats = self._heats(0, processes=1)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)

@@ -189,6 +189,39 @@ def test_a_mended_loss_replays_as_fixed(place):
     assert done.stdout.startswith("FIXED")
 
 
+def test_failures_are_named_by_their_ids_or_by_a_glob(place):
+    verify("mine.py:BAD")
+    failure = next(Path(FAILURES).glob("bad-E01-*.json"))
+    for name in (failure.stem, failure.name, failure.stem.rpartition("-")[2], "bad-E01-*"):
+        done = run("replay", name)
+        assert (done.exit_code, done.stdout.partition(" ")[0]) == (1, "FAILED"), done.output
+    stored = len(list(Path(FAILURES).glob("bad-*.json")))
+    (Path(FAILURES) / "bad-G01-0.json").write_text('{"schema": 1}')
+    done = run("replay", "bad-*")
+    assert done.exit_code == 2
+    assert "ERROR .loss-harness/failures/bad-G01-0.json: not a failure file: " in done.stdout
+    assert done.stdout.splitlines()[-1].endswith("1 ERROR")
+    assert sum(line.startswith("FAILED ") for line in done.stdout.splitlines()) == stored
+
+
+def test_several_failures_that_are_mended_are_fixed(place):
+    verify("mine.py:BAD")
+    files = [str(path) for path in sorted(Path(FAILURES).glob("bad-E0*.json"))]
+    (place / "mine.py").write_text(LOSS.replace(" * 1.5", ""))
+    done = run("replay", *files, files[0])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.count("FIXED bad / wrong") == len(files)
+    assert len(files) == 1 or done.stdout.splitlines()[-1] == f"{len(files)} FIXED"
+
+
+def test_an_id_that_no_failure_has_says_the_nearest(place):
+    verify("mine.py:BAD")
+    failure = next(Path(FAILURES).glob("bad-E01-*.json"))
+    done = run("replay", failure.stem.replace("bad", "bed"))
+    assert done.exit_code == 2
+    assert f"did you mean '{failure.stem}'?" in done.stderr
+
+
 def test_verbose_adds_code_that_runs_without_the_harness(place):
     shown = verify("mine.py:BAD", "-v").stdout
     assert "    import torch" in shown

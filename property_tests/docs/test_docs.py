@@ -23,7 +23,14 @@ ELSEWHERE = {"ci.md": "test_docs_ci.py", "survey.md": "test_docs_survey.py"}
 FOLLOWED = [page for page in PAGES if page.name not in ELSEWHERE and any(block.language for block in blocks(page))]
 # Options of pytest, of its plugins, and of programs in the recipes for CI.
 OF_OTHERS = {"--benchmark-autosave", "--benchmark-compare", "--benchmark-json", "--benchmark-disable"}
-OF_OTHERS |= {"--harness-profile", "--harness-report", "--harness-strict"}
+OF_OTHERS |= {
+    "--harness-profile",
+    "--harness-report",
+    "--harness-strict",
+    "--harness-warnings",
+    "--harness-changed",
+    "--system",
+}
 
 
 def options_of_all_commands() -> set[str]:

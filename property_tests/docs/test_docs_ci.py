@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ import warm_command
 import yaml
 from junitparser import JUnitXml
 
+import harness
 from harness.results import schema
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +61,7 @@ class Project:
         (folder / "pyproject.toml").write_text(FEW)
         tools = folder / ".tools"
         tools.mkdir()
-        for name in ("pip", "gh"):
+        for name in ("pip", "uv", "gh"):
             (tools / name).write_text(STUB)
             (tools / name).chmod(0o755)
         self.environment = {
@@ -202,7 +205,7 @@ def test_the_workflow_stops_costs_that_grow(tmp_path, command):
     ended = [run_step(project, step, known) for step in gate]
     assert [step.returncode for step in ended] == [0, 0, 1], [step.stderr for step in ended]
     assert "Exact costs that grew" in project.file("summary.txt")
-    assert project.file("calls.txt").startswith("pip install loss-harness -e .")
+    assert project.file("calls.txt").startswith("pip install wheels/loss_harness-")
 
 
 def test_gitlab_and_jenkins_find_the_files_that_they_are_told_of(tmp_path, command):
@@ -217,20 +220,67 @@ def test_gitlab_and_jenkins_find_the_files_that_they_are_told_of(tmp_path, comma
     assert commands == job["script"]
     (file,) = re.findall(r"junit '(.*)'", jenkins)
     assert file == job["artifacts"]["reports"]["junit"]
+    plain = (DOCS / "ci" / "losses.sh").read_text(encoding="utf-8").splitlines()
+    assert plain[-len(commands) :] == commands
+    shutil.rmtree(project.folder / "loss-report")
+    ran = project.run(f"sh {DOCS / 'ci' / 'losses.sh'}")
+    assert (ran.returncode, (project.folder / file).is_file()) == (1, True), ran.stderr
+
+
+def test_nothing_is_installed_by_a_name_that_may_be_somebody_elses(tmp_path):
+    pages = [ROOT / "README.md", DOCS / "ci.md", *RECIPES]
+    installed = [line for page in pages for line in re.findall(r"\bpip install (.*)", page.read_text(encoding="utf-8"))]
+    own = [word.strip("`';.") for line in installed for word in line.split() if "loss" in word and "_harness" in word]
+    assert len(own) >= 8
+    assert [word for line in installed for word in line.split() if word.startswith("loss-harness")] == []
+    wheel = f"wheels/loss_harness-{harness.__version__}-py3-none-any.whl"
+    assert all(fnmatch.fnmatch(wheel, word) or wheel.endswith(word) for word in own)
+
+
+def hook(name: str) -> dict:
+    (found,) = (
+        hook for repo in parsed("pre-commit-config.yaml")["repos"] for hook in repo["hooks"] if hook["id"] == name
+    )
+    return found
 
 
 @pytest.mark.parametrize(("mistake", "code"), [("", 0), (" * 1.5", 1)])
-def test_the_hook_of_pre_commit_verifies_the_files_that_it_is_given(tmp_path, mistake, code, command):
-    ((hook,),) = (repo["hooks"] for repo in parsed("pre-commit-config.yaml")["repos"])
-    given = ["losses/__init__.py", "losses/squares.py", "tests/test_squares.py"]
-    files = [file for file in given if re.search(hook["files"], file) and not re.search(hook["exclude"], file)]
+def test_the_hook_of_annotated_losses_verifies_the_files_that_it_is_given(tmp_path, mistake, code, command):
+    chosen = hook("loss-harness-annotated")
+    given = ["losses/__init__.py", "losses/_helpers.py", "losses/squares.py", "tests/test_squares.py"]
+    files = [file for file in given if re.search(chosen["files"], file) and not re.search(chosen["exclude"], file)]
     assert files == ["losses/squares.py"]
-    ended = Project(tmp_path, command, mistake).run(f"{hook['entry']} {' '.join(files)}")
+    ended = Project(tmp_path, command, mistake).run(f"{chosen['entry']} {' '.join(files)}")
     assert ended.returncode == code, ended.stderr
 
 
+def test_the_hook_of_declarations_finds_them_in_any_folder_and_passes_where_there_are_none(tmp_path, command):
+    chosen, project = hook("loss-harness"), Project(tmp_path, command)
+    assert not chosen["pass_filenames"]
+
+    def commit() -> subprocess.CompletedProcess[str]:
+        staged = project.run("git add --all")
+        assert staged.returncode == 0, staged.stderr
+        return project.run(shlex.join(shlex.split(chosen["entry"])))  # as pre-commit splits it
+
+    assert project.run("git init -q .").returncode == 0
+    (project.folder / "helpers.py").write_text("def helper(x):\n    return x\n")
+    passed = commit()
+    assert (passed.returncode, passed.stdout) == (0, ""), passed.stderr
+    folder = project.folder / "src" / "a folder"
+    folder.mkdir(parents=True)
+    for file in (project.folder / "specs_one.py", folder / "specs_two.py"):
+        file.write_text(LOSS.format(mistake="").replace('"squares"', f'"{file.stem}"'))
+    assert commit().returncode == 0
+    (folder / "specs_two.py").write_text(LOSS.format(mistake=" * 1.5").replace('"squares"', '"specs_two"'))
+    failed = commit()
+    assert failed.returncode not in (0, 2), failed.stderr
+    assert "E01 specs_two / vectorized" in failed.stdout
+
+
 def shell_blocks() -> list[str]:
-    return re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
+    blocks = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
+    return [block for block in blocks if not block.startswith("#!")]  # a recipe, which has its own test
 
 
 @pytest.mark.parametrize("block", shell_blocks(), ids=[block.split("\n")[0][:50] for block in shell_blocks()])

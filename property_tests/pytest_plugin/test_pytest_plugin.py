@@ -4,11 +4,15 @@
 """
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-import harness.checking.verify  # noqa: F401
+import harness.checking.verify
 from harness.errors import HarnessError
 from harness.pytest_plugin import parametrize_with_checks
 from harness.results import schema
@@ -138,7 +142,9 @@ def test_every_status_ends_a_test_in_its_own_way(project, status, severity, stri
 def test_warnings_are_listed_at_the_end_and_notes_are_counted(project):
     project.makeconftest(PATCHED.replace("{status}", "failed").replace("{severity}", "warning"))
     done = project.runpytest_inprocess("-k", "good-naive-B01")
-    done.stdout.fnmatch_lines(["*= loss-harness =*", "warning: my_losses.py:*: B01 good / naive: x = 1, expected 2"])
+    done.stdout.fnmatch_lines(
+        ["*= loss-harness: 1 warning =*", "warning: my_losses.py:*: B01 good / naive: x = 1, expected 2"]
+    )
     project.makeconftest(PATCHED.replace("{status}", "failed").replace("{severity}", "note"))
     project.runpytest_inprocess("-k", "good-naive-B01").stdout.fnmatch_lines(["1 note not shown; -v shows them*"])
 
@@ -216,3 +222,129 @@ def test_two_specs_of_one_name_are_refused(tmp_path):
     (good,) = load_specs([f"{Path(tmp_path, 'twice.py')}:GOOD"])
     with pytest.raises(HarnessError, match="two specs have the name 'good'"):
         parametrize_with_checks([good, good])
+
+
+# --- what a failure shows
+
+
+LONG = PATCHED.replace("\\n  x = 1, expected 2", "\\n  x = 1, expected 2" + "\\n  more" * 40)
+
+
+@pytest.mark.parametrize("findings", [1, 2, 9])
+def test_a_failure_takes_twelve_lines_and_says_how_to_repeat_it(project, findings):
+    patched = LONG.replace("] if", f"] * {findings} if")
+    project.makeconftest(patched.replace("{status}", "failed").replace("{severity}", "error"))
+    shown = project.runpytest_inprocess("-k", "good-naive-B01").stdout.str()
+    failure = shown.partition("B01] _")[2].partition("\n")[2].partition("\n====")[0].splitlines()
+    assert len(failure) <= 12
+    assert failure[0].startswith("my_losses.py:")
+    assert sum("repeat: loss-harness replay" in line for line in failure) == 1
+    assert any("more; -v shows them" in line for line in failure)
+    assert project.runpytest_inprocess("-v", "-k", "good-naive-B01").stdout.str().count("  more") == 40 * findings
+
+
+def test_the_short_summary_says_the_reason(project):
+    project.makeconftest(PATCHED.replace("{status}", "failed").replace("{severity}", "error"))
+    done = project.runpytest_inprocess("-k", "good-naive-B01")
+    done.stdout.fnmatch_lines(["FAILED test_project.py::test_project?good-naive-B01? - x = 1, expected 2"])
+
+
+# --- what becomes of warnings
+
+
+@pytest.mark.parametrize(
+    ("given", "outcome", "is_listed"),
+    [
+        ([], {"passed": 1}, True),
+        (["--harness-warnings=default"], {"passed": 1}, True),
+        (["--harness-warnings=ignore"], {"passed": 1}, False),
+        (["--harness-warnings=error"], {"failed": 1}, True),
+        (["--harness-strict"], {"failed": 1}, True),
+    ],
+)
+def test_warnings_fail_are_listed_or_are_counted(project, given, outcome, is_listed):
+    project.makeconftest(PATCHED.replace("{status}", "failed").replace("{severity}", "warning"))
+    done = project.runpytest_inprocess(*given, "-k", "good-naive-B01")
+    done.assert_outcomes(**outcome)
+    done.stdout.fnmatch_lines(["*= loss-harness: 1 warning =*"])
+    assert ("warning: my_losses.py" in done.stdout.str()) is is_listed
+
+
+# --- only what has changed
+
+
+SPLIT = LOSSES.replace("def vectorized", "from formulas import squares\n\n\ndef vectorized").replace(
+    "    return ((predictions - labels) ** 2).mean()\n\n\ndef wrong",
+    "    return squares(predictions, labels)\n\n\ndef wrong",
+)
+FORMULA = "def squares(predictions, labels):\n    return ((predictions - labels) ** 2).mean()\n"
+
+
+@pytest.fixture
+def run(project):
+    """Runs a few checks of a project whose loss has its formula from another file."""
+    project.makepyfile(my_losses=SPLIT, formulas=FORMULA)
+    return lambda *given: project.runpytest_inprocess("-rs", "-k", "E01 or B01 and vectorized", *given)
+
+
+def test_what_passed_is_skipped_and_what_failed_is_checked_again(project, run):
+    run().assert_outcomes(passed=2, failed=1, skipped=3, xfailed=1)
+    done = run("--harness-changed")
+    done.assert_outcomes(failed=1, skipped=6)
+    done.stdout.fnmatch_lines(["SKIPPED*unchanged since it passed: code, declaration, profile and versions"])
+    run().assert_outcomes(passed=2, failed=1, skipped=3, xfailed=1)
+    assert (project.path / ".loss-harness" / ".gitignore").read_text().endswith("\n*\n")
+
+
+@pytest.mark.parametrize("what", ["code", "helper", "declaration", "profile"])
+def test_a_change_of_anything_that_it_depends_on_checks_a_loss_again(project, run, what):
+    run()
+    given = ["--harness-changed"]
+    if what == "code":
+        project.makepyfile(my_losses=SPLIT.replace("* 1.5", "* 1.25"))
+    elif what == "helper":
+        project.makepyfile(formulas=FORMULA.replace("mean()", "mean() * 1.0"))
+    elif what == "declaration":
+        project.makepyfile(my_losses=SPLIT + "GOOD = GOOD.replace(requires=['G01'])\n")
+    else:
+        given += ["--harness-profile=ci"]
+    run(*given).assert_outcomes(passed=2, failed=1, skipped=3, xfailed=1)
+    run(*given).assert_outcomes(failed=1, skipped=6)
+
+
+def test_of_two_losses_only_the_one_that_changed_is_checked(project, run):
+    project.makepyfile(
+        other=SPLIT,
+        test_other="import harness\nfrom other import GOOD\n\n\n@harness.parametrize_with_checks(GOOD)\ndef test_other(check):\n    check()\n",
+    )
+    run()
+    project.makepyfile(other=SPLIT + "# more\n")
+    run("--harness-changed").assert_outcomes(passed=2, failed=1, skipped=7)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"test_project.py::test_project[good]": 3}', "\0"])
+def test_a_broken_record_of_what_passed_checks_everything(project, run, text):
+    run()
+    (project.path / ".loss-harness" / "passed.json").write_text(text)
+    run("--harness-changed").assert_outcomes(passed=2, failed=1, skipped=3, xfailed=1)
+
+
+# --- types
+
+
+def test_a_strict_type_checker_accepts_a_test_and_refuses_a_wrong_one(tmp_path):
+    pytest.importorskip("mypy")
+    for file in ("__init__.py", "py.typed", "errors.py", "pytest_plugin/__init__.py"):  # torch takes half a minute
+        (tmp_path / "harness" / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Path(harness.__file__).parent / file, tmp_path / "harness" / file)
+    (tmp_path / "mine.py").write_text(
+        "import harness\n\n\n@harness.parametrize_with_checks(harness.LossSpec('mine'))\n"
+        "def test_losses(check: harness.Check) -> None:\n    check()\n    reveal_type(check)\n    check(1)\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--strict", "--no-site-packages", "mine.py"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    mine = [line for line in done.stdout.splitlines() if line.startswith("mine.py")]
+    assert len(mine) == 2, done.stdout + done.stderr
+    assert 'Revealed type is "harness.pytest_plugin.Check"' in mine[0]
+    assert "mine.py:8: error: Too many arguments" in mine[1]

@@ -1,4 +1,6 @@
 import json
+import os
+import subprocess
 
 import pytest
 import report_examples as examples
@@ -83,3 +85,36 @@ def test_the_same_results_give_the_same_bytes(tmp_path):
 def test_one_file_is_written_whole(tmp_path):
     writer.write_text(tmp_path / "new" / "out.json", "text")
     assert names(tmp_path) == ["new", "new/out.json"]
+
+
+# --- what the tool keeps for itself in a project
+
+
+def test_the_own_folder_keeps_itself_out_of_a_repository(tmp_path):
+    writer.write_failures(tmp_path, {})
+    assert names(tmp_path) == []
+    writer.write_failures(tmp_path, {NAME: {"schema": 1}})
+    own = tmp_path / ".loss-harness"
+    assert names(own) == [".gitignore", "failures", f"failures/{NAME}"]
+    assert "*" in (own / ".gitignore").read_text().splitlines()
+    (own / ".gitignore").unlink()  # whoever wants failures in the repository may say so
+    writer.write_failures(tmp_path, {NAME: {"schema": 1}})
+    assert names(own) == ["failures", f"failures/{NAME}"]
+
+
+def test_git_sees_nothing_of_the_own_folder(tmp_path):
+    git = ["git", "-C", str(tmp_path)]
+    subprocess.run([*git, "init", "-q"], check=True)
+    writer.write_own(tmp_path, "passed.json", "{}")
+    assert subprocess.run([*git, "status", "--porcelain"], capture_output=True, check=True).stdout == b""
+
+
+def test_the_oldest_failures_go_and_no_other_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "MOST_FAILURES", 3)
+    folder = tmp_path / ".loss-harness" / "failures"
+    for number in range(6):
+        writer.write_failures(tmp_path, {f"loss-B01-{number}.json": {}})
+        os.utime(folder / f"loss-B01-{number}.json", (number, number))
+    (folder / "notes.txt").write_text("mine")
+    writer.write_failures(tmp_path, {"loss-B01-0.json": {}, "loss-B01-9.json": {}})
+    assert names(folder) == [*(f"loss-B01-{number}.json" for number in (0, 3, 4, 5, 9)), "notes.txt"]

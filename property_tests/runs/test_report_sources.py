@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import sys
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 import losses
 from harness import LossSpec, TensorSpec
+from harness.runs import sources
 from harness.runs.records import empty
 from harness.runs.sources import described, located
 
@@ -75,3 +77,22 @@ def test_a_builtin_has_no_line_and_the_declaration_stands_in():
 def test_the_description_is_the_first_paragraph_of_a_docstring():
     assert described(spec_of(plain=squares, documented=Squares)) == "mean of (p - y)^2"
     assert described(spec_of(plain=squares)) == ""
+
+
+def test_a_helper_that_a_loss_uses_counts_as_its_code(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "far_away.py").write_text("SCALE = 1\n")
+    (tmp_path / "nearby.py").write_text("import far_away\n\n\ndef square(x):\n    return far_away.SCALE * x * x\n")
+    (tmp_path / "unrelated.py").write_text("")
+    text = "from nearby import square\n\n\ndef helped(x):\n    return square(x).mean()\n"
+    (tmp_path / "helped_loss.py").write_text(text)
+    helped = importlib.import_module("helped_loss").helped
+    spec = LossSpec("helped", {"helped": helped}, inputs={"x": TensorSpec("B")})
+    digests = [sources.declaration_digest(spec)]
+    for file in ("unrelated.py", "far_away.py", "nearby.py", "helped_loss.py"):
+        (tmp_path / file).write_text((tmp_path / file).read_text() + "# changed\n")
+        digests.append(sources.declaration_digest(spec))
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 4
+    assert sources.declaration_digest(spec.replace(waivers={"B03": "known"})) not in digests

@@ -1,7 +1,8 @@
-"""`loss-harness replay`: run a stored failure again."""
+"""`loss-harness replay`: run stored failures again."""
 
 from __future__ import annotations
 
+import fnmatch
 import shlex
 import sys
 from pathlib import Path
@@ -12,9 +13,11 @@ import click
 from harness import strict_json
 from harness.cli import apart, exits, options
 
+FAILURES = Path(".loss-harness/failures")
+
 
 @click.command()
-@click.argument("failure", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("failures", metavar="FAILURE...", nargs=-1, required=True, type=click.Path(path_type=str))
 @options.triton_interpret
 @click.option("--target", metavar="TARGET", help="The loss to run; needed for a failure that was not written here.")
 @click.option(
@@ -23,15 +26,50 @@ from harness.cli import apart, exits, options
     default=300.0,
     show_default=True,
     metavar="SECONDS",
-    help="What it may take before it is ended, and FAILED.",
+    help="What each may take before it is ended, and FAILED.",
 )
-def replay(failure: Path, target: str | None, timeout: float, **_: Any) -> None:
-    """Run a stored failure again: FIXED, FAILED or ERROR.
+def replay(failures: tuple[str, ...], target: str | None, timeout: float, **_: Any) -> None:
+    """Run stored failures again: FIXED, FAILED or ERROR.
 
-    Without --target, FAILURE and the loss that it names must lie in the working directory: replaying imports that loss.
+    FAILURE is a file, or the id of one in .loss-harness/failures, such as squares-E01-3f2a or 3f2a alone; a glob such as
+    'squares-*' names several. Without --target, a file and the loss that it names must lie in the working directory: replaying
+    imports that loss.
     """
+    files = list(dict.fromkeys(file for failure in failures for file in _named(failure)))
+    read = [(file, _read(file, target)) for file in files]
+    losses = [str(target or data.get("target")) for _, data in read]
+    apart.interpret_kernels(losses, [str(data.get("device", "cpu")) for _, data in read])
+    statuses = [_show(file, data, target, timeout, is_alone=len(read) == 1) for file, data in read]
+    if len(read) > 1:
+        click.echo(", ".join(f"{statuses.count(status)} {status}" for status in _COLORS if status in statuses))
+    if "ERROR" in statuses:
+        sys.exit(exits.USAGE)
+    sys.exit(exits.FINDINGS if "FAILED" in statuses else exits.CLEAN)
+
+
+_COLORS = {"FIXED": "green", "FAILED": "red", "ERROR": "red"}
+
+
+def _named(failure: str) -> list[Path]:
+    """The files that an argument names: a path, else ids of stored failures."""
+    from harness.errors import nearest
+
+    if Path(failure).exists():
+        return [Path(failure)]
+    pattern = failure.removesuffix(".json")
+    stored = sorted(FAILURES.glob("*.json"))
+    found = [file for file in stored if fnmatch.fnmatchcase(file.stem, pattern)]
+    found = found or [file for file in stored if fnmatch.fnmatchcase(file.stem.rpartition("-")[2], pattern)]
+    if not found:
+        near = nearest(pattern, [file.stem for file in stored])
+        raise exits.Refused(
+            f"no file {failure}, and none of the {len(stored)} failures in {FAILURES} has this id{near}; `loss-harness verify` writes them"
+        )
+    return found
+
+
+def _read(failure: Path, target: str | None) -> dict[str, Any]:
     from harness.declare import trust
-    from harness.results import words
 
     try:
         data = strict_json.parse(failure.read_text(encoding="utf-8"))
@@ -44,14 +82,21 @@ def replay(failure: Path, target: str | None, timeout: float, **_: Any) -> None:
             f"{failure} lies outside the working directory {Path.cwd()} and says which code to run; if you trust it, name the "
             f"loss yourself: loss-harness replay {shlex.quote(str(failure))} --target {shlex.quote(str(data.get('target', 'TARGET')))}"
         )
-    apart.interpret_kernels([str(target or data.get("target"))], [str(data.get("device", "cpu"))])
+    return data
+
+
+def _show(failure: Path, data: dict[str, Any], target: str | None, timeout: float, *, is_alone: bool) -> str:
+    """Run one failure, say what became of it, and return that as FIXED, FAILED or ERROR."""
+    from harness.results import words
+
     status, message = _again(data, target, timeout)
     message = words.printable(message)
     if status == "ERROR":
-        raise exits.Refused(f"cannot replay {failure}: {message}")
-    is_fixed = status == "FIXED"
-    click.echo(f"{click.style(status, fg='green' if is_fixed else 'red', bold=True)} {message}")
-    sys.exit(exits.CLEAN if is_fixed else exits.FINDINGS)
+        if is_alone:
+            raise exits.Refused(f"cannot replay {failure}: {message}")
+        message = f"{failure}: {message}"
+    click.echo(f"{click.style(status, fg=_COLORS[status], bold=True)} {message}")
+    return status
 
 
 def _again(failure: dict[str, Any], target: str | None, timeout: float) -> tuple[str, str]:

@@ -56,7 +56,7 @@ def verify(
 
     def show(made: Report) -> str | None:
         try:
-            writer.write_failures(Path(FAILURES), run.failures)
+            writer.write_failures(Path(), run.failures)
         except writer.FolderError as error:  # what was found is worth more than the files to replay it
             click.echo(f"warning: no failure can be replayed: {error}", err=True)
         how = Presentation(failures=FAILURES, verbose=verbose, quiet=quiet, style=colors.styled)

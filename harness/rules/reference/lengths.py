@@ -140,8 +140,8 @@ def _compared(trial: Trial, known: dict[Any, Any]) -> tuple[Mismatch | None, _Ef
             raise NotApplicable(f"a forward has more than {OPERATIONS} operations") from raised
         if is_out_of_memory(raised.error):
             raise NotApplicable("memory ran out; see P03") from raised
-        mismatch = Mismatch("loss", first_line(raised.error), "a value, as the reference has", error=raised.error)
-        return mismatch, (of_reference, effort)
+        refused = Mismatch("loss", first_line(raised.error), "a value, as the reference has", error=raised.error)
+        return refused, (of_reference, effort)
     mismatch = _difference(trial, came, should) if bool(should.output.isfinite().all()) else None
     return mismatch, (of_reference, effort)
 

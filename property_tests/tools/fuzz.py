@@ -137,7 +137,7 @@ class Fuzzer:
             try:
                 report = self._unit(target, request)
             except HarnessError as error:  # a catalog whose package is not installed
-                self.absent[target] = str(error).splitlines()[0]
+                self.absent[target] = " ".join(str(error).split())
                 continue
             self._try_again(target, seed, self.book.add(target, seed, report))
             self.book.data["done"].append([target, seed])

@@ -72,7 +72,7 @@ def test_every_target_has_a_seed_before_any_has_the_next_and_the_next_run_has_ne
         asked.append((target, seed))
         return {}
 
-    assert played(tell).absent == {"absent": "not installed"}
+    assert played(tell).absent == {"absent": "not installed write pip install"}
     assert asked == [("losses", 1), ("others", 1), ("losses", 2), ("others", 2)]
     asked.clear()
     last[0] = 3

@@ -26,14 +26,14 @@ DOORS: dict[str, tuple[str, ...]] = {
     "declare": ("errors", "strict_json"),
     "drawing": ("errors", "declare"),
     "calls": ("errors", "declare"),
-    "rules": ("errors", "isolation", "declare", "drawing", "calls"),
+    "rules": ("errors", "isolation", "results", "declare", "drawing", "calls"),
     "timing": ("errors", "results", "declare", "drawing", "calls", "rules"),
     "checking": ("errors", "isolation", "results", "declare", "drawing", "calls", "rules"),
     "judging": ("errors", "strict_json", "results"),
     "report": ("errors", "results", "judging"),
     "runs": (
-        *("errors", "isolation", "results", "declare", "drawing", "calls", "rules", "timing", "checking"),
-        *("judging", "report"),
+        *("errors", "isolation", "results", "declare", "drawing", "calls", "timing", "checking", "judging"),
+        *("report",),
     ),
     "proposing": ("errors", "isolation", "declare", "calls", "rules", "checking"),
     "cli": (

@@ -19,8 +19,8 @@ from harness.declare.targets import load_specs
 from harness.declare.trust import stranger
 from harness.drawing.case import Case
 from harness.errors import DeclarationError, HarnessError, NotApplicable, TargetError, shown, told
+from harness.results.findings import Finding, Verification
 from harness.rules import X01, find
-from harness.rules.findings import Finding, Verification
 from harness.rules.rule import mismatches
 from harness.rules.trial import isolated
 
@@ -47,7 +47,7 @@ def failure_record(spec: LossSpec, verification: Verification, finding: Finding)
         "profile": verification.profile,
         "seed": verification.seed,
         "device": verification.device,
-        "case": None if finding.case is None else finding.case.to_json(),
+        "case": finding.case,
         "message": finding.message,
     }
 

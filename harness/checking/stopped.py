@@ -8,8 +8,9 @@ from typing import Any
 from harness.declare.spec import LossSpec
 from harness.drawing.case import Case
 from harness.errors import HarnessError
+from harness.results.findings import Finding, Outcome, Status, Verification
+from harness.results.schema import plain
 from harness.rules import X01, find
-from harness.rules.findings import Finding, Outcome, Status, Verification
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.tools.reproduce import script, shown
 
@@ -56,7 +57,7 @@ def unfinished(
     output: str = "",
 ) -> tuple[Outcome, Finding]:
     """The outcome and the finding of a rule that was not checked to its end, with the last case that ran."""
-    outcome = Outcome(implementation, rule.code, status, 0, reason)
+    outcome = Outcome(implementation, rule.code, device, status, 0, reason)
     mismatch = Mismatch(
         where=f"{rule.code} {rule.title}",
         came=reason,
@@ -77,9 +78,11 @@ def unfinished(
         implementation=implementation,
         message="\n".join(lines),
         evidence={"aspect": rule.code, "came": reason, "output": output},
-        case=case,
+        case=None if case is None else plain(case.to_json()),
         reproduction=script(spec, implementation, mismatch) if mismatch.tensors else "",
         hint="fix: run the last call by itself; -v and the report show it as plain PyTorch",
+        title=X01.title,
+        device=device,
     )
     return outcome, finding
 

@@ -20,8 +20,8 @@ from harness.declare.laws import Law
 from harness.declare.spec import LossSpec
 from harness.errors import HarnessError, nearest, told_in_a_line
 from harness.results.causes import attributed
+from harness.results.findings import Finding, Outcome, Verification
 from harness.rules import BATTERY, find, select
-from harness.rules.findings import Finding, Outcome, Verification
 from harness.rules.transforms.compiler import unloaded_compiler
 from harness.rules.trial import Trial, isolated
 

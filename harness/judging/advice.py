@@ -9,16 +9,8 @@ from statistics import median
 
 from harness.judging import reasons, speed
 from harness.judging.speed import listed
-from harness.results.schema import (
-    ADOPT,
-    CAVEATS,
-    CRASHED,
-    DO_NOT_ADOPT,
-    REFERENCE,
-    ComparisonRecord,
-    FindingRecord,
-    LossRecord,
-)
+from harness.results.findings import Finding
+from harness.results.schema import ADOPT, CAVEATS, CRASHED, DO_NOT_ADOPT, REFERENCE, ComparisonRecord, LossRecord
 from harness.results.words import plural
 
 _LONGER_S = 120
@@ -79,7 +71,7 @@ def settle(loss: LossRecord, implementation: str, verdict: str) -> tuple[str, ..
     return tuple(dict.fromkeys(steps))
 
 
-def _found(loss: LossRecord, implementation: str, severity: str) -> list[FindingRecord]:
+def _found(loss: LossRecord, implementation: str, severity: str) -> list[Finding]:
     """Causes alone; what follows from one is mended with it."""
     return [
         finding
@@ -88,12 +80,12 @@ def _found(loss: LossRecord, implementation: str, severity: str) -> list[Finding
     ]
 
 
-def _rules(findings: Iterable[FindingRecord]) -> list[FindingRecord]:
+def _rules(findings: Iterable[Finding]) -> list[Finding]:
     """The first finding of each rule."""
     return list({finding.rule: finding for finding in reversed(list(findings))}.values())[::-1]
 
 
-def _failing(errors: Sequence[FindingRecord]) -> str:
+def _failing(errors: Sequence[Finding]) -> str:
     rules = _rules(errors)
     if not rules:
         return "a rule found an error"

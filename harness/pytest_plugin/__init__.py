@@ -26,7 +26,8 @@ from harness.runs.configuration import PROFILES
 if TYPE_CHECKING:
     from harness.checking.session import Session
     from harness.declare.spec import LossSpec
-    from harness.results.schema import FindingRecord, LossRecord
+    from harness.results.findings import Finding
+    from harness.results.schema import LossRecord
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -109,7 +110,7 @@ class Check:
     def _end(self, record: LossRecord) -> None:
         fatal = ("error", "warning") if self.config.getoption("harness_strict") else ("error",)
         found = [finding for finding in record.findings if finding.severity in fatal]
-        statuses = {outcome.status: outcome.reason for outcome in record.outcomes}
+        statuses: dict[str, str] = {outcome.status: outcome.reason for outcome in record.outcomes}
         waived = statuses.get("waived")
         if waived is not None and "failed" not in statuses:
             pytest.xfail(waived or "waived")
@@ -125,7 +126,7 @@ class Check:
             if status in statuses:
                 pytest.skip(statuses[status] or status)
 
-    def text(self, findings: Iterable[FindingRecord]) -> str:
+    def text(self, findings: Iterable[Finding]) -> str:
         """The findings as they stand on the command line."""
         from harness.report.text import finding_text
 

@@ -31,16 +31,16 @@ import hashlib
 import json
 import math
 import re
-import textwrap
 import types
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from enum import EnumType
 from functools import lru_cache
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from harness import strict_json
 from harness.errors import HarnessError, shown, told
+from harness.results.findings import Finding, Outcome, are_finished, counted, in_order
 from harness.results.measured import ComparisonRecord as ComparisonRecord
 from harness.results.measured import CrossoverRecord as CrossoverRecord
 from harness.results.measured import GrowthRecord as GrowthRecord
@@ -48,14 +48,12 @@ from harness.results.measured import MeasurementRecord as MeasurementRecord
 
 SCHEMA_VERSION = 5
 READ_AS = "read as: "  # begins the note that says what each tensor is for
-STATUSES = ("passed", "failed", "waived", "skipped", "inapplicable", "crashed", "timed out")
-SEVERITIES = ("error", "warning", "note")
-ADOPT = "adopt"
-CAVEATS = "adopt with caveats"
-DO_NOT_ADOPT = "do not adopt"
-INCONCLUSIVE = "inconclusive"
-REFERENCE = "reference"
-VERDICTS = (ADOPT, CAVEATS, DO_NOT_ADOPT, INCONCLUSIVE, REFERENCE)
+Verdict = Literal["adopt", "adopt with caveats", "do not adopt", "inconclusive", "reference"]
+ADOPT: Final = "adopt"
+CAVEATS: Final = "adopt with caveats"
+DO_NOT_ADOPT: Final = "do not adopt"
+INCONCLUSIVE: Final = "inconclusive"
+REFERENCE: Final = "reference"
 FAILURE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}\.json")  # one component of a path, wherever it is put
 CRASHED = "X01"  # code of the finding that a rule could not be checked; it says nothing on whether the loss is right
 
@@ -64,73 +62,6 @@ R = TypeVar("R")
 
 class ReportError(HarnessError, ValueError):
     """A file is not a report, or one of another schema version."""
-
-
-def _check_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ReportError(f"got {name} {shown(value)}, expected one of {list(allowed)}")
-
-
-@dataclass(frozen=True)
-class OutcomeRecord:
-    """What became of one planned implementation x rule on one device.
-
-    ``unmeasured``: an inapplicable rule that is about the loss, and could be asked on none of its cases.
-    """
-
-    implementation: str
-    rule: str
-    device: str
-    status: str
-    examples: int
-    reason: str
-    unmeasured: bool = False
-
-    def __post_init__(self) -> None:
-        _check_one_of("status", self.status, STATUSES)
-
-
-@dataclass(frozen=True)
-class FindingRecord:
-    """One thing that is wrong.
-
-    The first line of ``message`` says where (loss / implementation / code and title / dtype / device), the others what came,
-    what should have come and on which input.  ``failure`` names the file that `loss-harness replay` takes.  ``follows`` is the
-    code of the rule that found the cause in the same implementation, empty where this is the cause.  ``accepted`` says that
-    the finding stands in the baseline: it is shown and fails nothing.
-    """
-
-    implementation: str
-    rule: str
-    title: str
-    severity: str
-    device: str
-    message: str
-    reproduction: str
-    hint: str
-    evidence: dict[str, Any]
-    case: dict[str, Any] | None
-    failure: str
-    follows: str = ""
-    accepted: bool = False
-
-    def __post_init__(self) -> None:
-        _check_one_of("severity", self.severity, SEVERITIES)
-
-    @property
-    def header(self) -> str:
-        """Where it is."""
-        return self.message.strip("\n").partition("\n")[0]
-
-    @property
-    def body(self) -> str:
-        """What came and should have come, without indentation."""
-        return textwrap.dedent(self.message.strip("\n").partition("\n")[2])
-
-    @property
-    def fact(self) -> str:
-        """The first line of the body: what came and should have come; empty where there is no body."""
-        return next(iter(self.body.strip().splitlines()), "").strip()
 
 
 @dataclass(frozen=True)
@@ -161,14 +92,11 @@ class VerdictRecord:
     """
 
     implementation: str
-    verdict: str
+    verdict: Verdict
     reasons: tuple[str, ...]
     sentence: str = ""
     scope: tuple[str, ...] = ()
     settle: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        _check_one_of("verdict", self.verdict, VERDICTS)
 
 
 @dataclass(frozen=True)
@@ -194,8 +122,8 @@ class LossRecord:
     target: str
     reference: str
     implementations: tuple[str, ...]
-    outcomes: tuple[OutcomeRecord, ...] = ()
-    findings: tuple[FindingRecord, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
+    findings: tuple[Finding, ...] = ()
     suggestions: tuple[str, ...] = ()
     check_times: tuple[CheckTimeRecord, ...] = ()
     measurements: tuple[MeasurementRecord, ...] = ()
@@ -222,24 +150,23 @@ class LossRecord:
     def counts(self, implementation: str, device: str) -> dict[str, int]:
         """Number of outcomes of each status; their sum is what was planned."""
         mine = [o for o in self.outcomes if o.implementation == implementation and o.device == device]
-        found = Counter(outcome.status for outcome in mine)
-        return {status: found.get(status, 0) for status in STATUSES}
+        return counted(mine)
 
     def is_wrong(self, implementation: str) -> bool:
         """Whether a rule found an error in it; a crash says nothing."""
         return any(finding.rule != CRASHED for finding in self.of(implementation, "error"))
 
-    def of(self, implementation: str, severity: str | None = None) -> tuple[FindingRecord, ...]:
+    def of(self, implementation: str, severity: str | None = None) -> tuple[Finding, ...]:
         """Findings about one implementation, errors first."""
         mine = [f for f in self.findings if f.implementation == implementation]
-        return in_order([f for f in mine if severity in (None, f.severity)])
+        return in_order(f for f in mine if severity in (None, f.severity))
 
     @property
     def ok(self) -> bool:
         """False if any rule found an error, crashed or timed out, or the loss failed when it was timed."""
-        broken = any(outcome.status in ("crashed", "timed out") for outcome in self.outcomes)
         failed = any(measurement.status == "failed" for measurement in self.measurements)
-        return not broken and not failed and all(f.severity != "error" or f.accepted for f in self.findings)
+        accepted = all(f.severity != "error" or f.accepted for f in self.findings)
+        return are_finished(self.outcomes) and not failed and accepted
 
 
 @dataclass(frozen=True)
@@ -278,7 +205,7 @@ def merged(parts: Sequence[LossRecord]) -> LossRecord:
         first,
         implementations=tuple(dict.fromkeys(name for part in parts for name in part.implementations)),
         outcomes=tuple(outcome for part in parts for outcome in part.outcomes),
-        findings=in_order([finding for part in parts for finding in part.findings]),
+        findings=in_order(finding for part in parts for finding in part.findings),
         suggestions=tuple(dict.fromkeys(text for part in parts for text in part.suggestions)),
         check_times=tuple(time for part in parts for time in part.check_times),
         measurements=tuple(measurement for part in parts for measurement in part.measurements),
@@ -287,11 +214,6 @@ def merged(parts: Sequence[LossRecord]) -> LossRecord:
         crossovers=tuple(crossover for part in parts for crossover in part.crossovers),
         notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
     )
-
-
-def in_order(findings: list[FindingRecord]) -> tuple[FindingRecord, ...]:
-    """Errors first, then by implementation and rule; the order of equal ones is kept."""
-    return tuple(sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), f.implementation, f.rule, f.device)))
 
 
 def digest(data: Mapping[str, Any]) -> str:
@@ -448,6 +370,11 @@ def _value(kind: Any, data: Any, where: str) -> Any:
         return tuple(_value(item, entry, f"{where}[{position}]") for position, entry in enumerate(data))
     if hasattr(kind, "__dataclass_fields__"):
         return _record(kind, data, where)
+    allowed = get_args(kind) if origin is Literal else tuple(kind) if isinstance(kind, EnumType) else ()
+    if allowed:
+        if data not in allowed:
+            raise ReportError(f"{where} is {shown(data)}, expected one of {list(map(str, allowed))}")
+        return data if origin is Literal else kind(data)
     expected = origin or kind
     if expected is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)

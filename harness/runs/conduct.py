@@ -11,7 +11,8 @@ from harness.isolation.events import Ended
 from harness.isolation.limits import Limits
 from harness.isolation.sandbox import Isolation
 from harness.report.rule_texts import rule_text
-from harness.results.schema import CRASHED, FindingRecord, LossRecord, OutcomeRecord, loss_dumps
+from harness.results.findings import Finding, Outcome, Status
+from harness.results.schema import CRASHED, LossRecord, loss_dumps
 from harness.runs.job import LOADING, VERIFY, Job
 
 Keep = Callable[[dict[str, Any]], None]  # a result, as JSON types
@@ -133,7 +134,7 @@ def _give_up(job: Job, ended: Ended, reason: str, keep: Keep) -> Conducted:
 def _leave(job: Job, codes: Sequence[str], reason: str, keep: Keep) -> Conducted:
     """Rules that are not tried any more, and what would come after them."""
     for code in codes:
-        outcome = OutcomeRecord(job.implementation, code, job.device, "skipped", 0, reason)
+        outcome = Outcome(job.implementation, code, job.device, Status.SKIPPED, 0, reason)
         record = LossRecord(job.loss, "", "", (job.implementation,), outcomes=(outcome,))
         keep({"step": code, "record": loss_dumps(record), "failures": {}, "is_outcome": True})
     return Conducted("looking for laws to declare did not run" if job.suggests else "")
@@ -143,25 +144,14 @@ def came_to_nothing(job: Job, code: str, reason: str, output: str = "") -> dict[
     """A rule that came to nothing, told without the loss: it cannot even be loaded, or not often enough."""
     crashed = rule_text(CRASHED)
     message = f"{job.loss} / {job.implementation} / {crashed.code} {crashed.title} / {job.device}\n  {code} = {reason}, expected a check that ends"
-    finding = FindingRecord(
-        implementation=job.implementation,
-        rule=crashed.code,
-        title=crashed.title,
-        severity=crashed.severity,
-        device=job.device,
-        message=message,
-        reproduction="",
-        hint="",
-        evidence={"aspect": code, "came": reason, "output": output},
-        case=None,
-        failure="",
-    )
+    what = (job.implementation, crashed.code, crashed.title, crashed.severity, job.device, message)
+    finding = Finding(*what, {"aspect": code, "came": reason, "output": output})
     record = LossRecord(
         job.loss,
         "",
         "",
         (job.implementation,),
-        outcomes=(OutcomeRecord(job.implementation, code, job.device, "crashed", 0, reason),),
+        outcomes=(Outcome(job.implementation, code, job.device, Status.CRASHED, 0, reason),),
         findings=(finding,),
     )
     return {"step": code, "record": loss_dumps(record), "failures": {}, "is_outcome": True}

@@ -14,7 +14,8 @@ from typing import Any
 
 from harness.errors import DeclarationError, HarnessError, TargetError
 from harness.judging.baseline import marked
-from harness.results.schema import FindingRecord, LossRecord, loss_dumps, loss_loads
+from harness.results.findings import Finding
+from harness.results.schema import LossRecord, loss_dumps, loss_loads
 from harness.runs import records
 from harness.runs.conduct import came_to_nothing
 from harness.runs.executors import Carried, Workshop
@@ -74,7 +75,7 @@ class Driver(Ledger):
         self._lock = threading.Lock()
         self._asked = request.to_json()
         self._planned_for = {plan.name: plan for plan in self.plans}
-        self._news: queue.SimpleQueue[Step | tuple[str, list[FindingRecord]]] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[Step | tuple[str, list[Finding]]] = queue.SimpleQueue()
         self._results: dict[tuple[str, str, str, str], list[LossRecord]] = {}
         self._measured: dict[str, list[LossRecord]] = {}
         self._refused: dict[str, str] = {}

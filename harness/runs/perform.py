@@ -11,7 +11,8 @@ from harness.calls.environment import describe
 from harness.declare.spec import LossSpec
 from harness.declare.targets import load_specs
 from harness.errors import HarnessError, TargetError, shown
-from harness.results.schema import FindingRecord, LossRecord, loss_dumps, loss_loads, plain
+from harness.results.findings import Finding
+from harness.results.schema import LossRecord, loss_dumps, loss_loads, plain
 from harness.runs.job import LOADING, SUGGESTIONS
 from harness.runs.ledger import Request
 from harness.runs.observer import Observer, Step
@@ -83,7 +84,7 @@ class _Steps(Observer):
         """See `Observer`."""
         self.run.begin_on_a_device(step.kind)
 
-    def found(self, loss: str, findings: Sequence[FindingRecord]) -> None:
+    def found(self, loss: str, findings: Sequence[Finding]) -> None:
         """Told with the results."""
 
 

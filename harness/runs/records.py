@@ -9,25 +9,22 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.report.rule_texts import rule_text
+from harness.results.findings import Finding, Outcome, Status, in_order
 from harness.results.schema import (
     READ_AS,
     ComparisonRecord,
     CrossoverRecord,
-    FindingRecord,
     GrowthRecord,
     LossRecord,
     MeasurementRecord,
-    OutcomeRecord,
     digest,
-    in_order,
     plain,
 )
 from harness.runs.sources import described, located
 
 if TYPE_CHECKING:
     from harness.declare.spec import LossSpec
-    from harness.rules.findings import Finding, Verification
+    from harness.results.findings import Verification
     from harness.timing.benchmark import Benchmark
     from harness.timing.growth import Crossover, Growth
 
@@ -64,7 +61,7 @@ def _of_declaration(spec: LossSpec) -> tuple[str, ...]:
 
 def skipped(planned: LossRecord, implementation: str, code: str, device: str, reason: str) -> LossRecord:
     """The record of a check that cannot run here."""
-    outcome = OutcomeRecord(implementation, code, device, "skipped", 0, reason)
+    outcome = Outcome(implementation, code, device, Status.SKIPPED, 0, reason)
     return replace(planned, implementations=(implementation,), outcomes=(outcome,))
 
 
@@ -72,41 +69,20 @@ def from_verification(spec: LossSpec, verification: Verification) -> tuple[LossR
     """The record of one verification, and the failures to replay by file name."""
     from harness.checking.replay import failure_record
 
-    findings: list[FindingRecord] = []
+    findings: list[Finding] = []
     failures: dict[str, dict[str, Any]] = {}
     for finding in verification.findings:
         failure = plain(failure_record(spec, verification, finding))
         name = file_name(spec.name, finding.rule, digest(failure))
         failures[name] = failure
-        findings.append(_finding(finding, verification.device, name))
-    outcomes = tuple(
-        OutcomeRecord(o.implementation, o.rule, verification.device, o.status.value, o.examples, o.reason, o.unmeasured)
-        for o in verification.outcomes
-    )
+        findings.append(replace(finding, failure=name))
     record = replace(
         empty(spec, verification.implementations),
-        outcomes=outcomes,
+        outcomes=verification.outcomes,
         findings=in_order(findings),
-        suggestions=tuple(verification.suggestions),
+        suggestions=verification.suggestions,
     )
     return record, failures
-
-
-def _finding(finding: Finding, device: str, failure: str) -> FindingRecord:
-    return FindingRecord(
-        implementation=finding.implementation,
-        rule=finding.rule,
-        title=rule_text(finding.rule).title,
-        severity=finding.severity,
-        device=device,
-        message=finding.message,
-        reproduction=finding.reproduction,
-        hint=finding.hint,
-        evidence=plain(finding.evidence),
-        case=None if finding.case is None else plain(finding.case.to_json()),
-        failure=failure,
-        follows=finding.follows,
-    )
 
 
 def from_benchmark(spec: LossSpec, benchmark: Benchmark) -> LossRecord:
@@ -159,7 +135,7 @@ def from_benchmark(spec: LossSpec, benchmark: Benchmark) -> LossRecord:
     )
     return replace(
         empty(spec),
-        findings=in_order([_finding(finding, finding.evidence["device"], "") for finding in benchmark.findings]),
+        findings=in_order(benchmark.findings),
         measurements=measurements,
         comparisons=comparisons,
         growths=tuple(_growth(growth) for growth in growths(benchmark)),

@@ -15,8 +15,8 @@ from harness import rules
 from harness.declare.dims import Size
 from harness.declare.spec import LossSpec
 from harness.errors import DeclarationError, HarnessError
+from harness.results.findings import Finding
 from harness.results.variants import compiled_names, eager_name
-from harness.rules.findings import Finding
 from harness.timing import arguments
 from harness.timing.compiled import own_cache
 from harness.timing.constants import GUARD, PROCESSES, ROUNDS
@@ -133,7 +133,8 @@ def _findings(session: Session) -> tuple[Finding, ...]:
         message = f"{session.spec.name} / {name} / {code} {rule.title} / {cell.dtype} / {cell.device}\n  {text}"
         where, _, more = text.partition(" = ")
         evidence = {"where": where, "came": more, "aspect": cell.pass_name, "device": cell.device}
-        found[name, code] = Finding(code, rule.severity, name, message, evidence, hint=f"fix: {rule.mend}")
+        what = (name, code, rule.title, rule.severity, cell.device, message)
+        found[name, code] = Finding(*what, evidence, hint=f"fix: {rule.mend}")
     return tuple(found.values())
 
 

@@ -9,7 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from harness.declare.dims import Size
-from harness.rules.findings import Finding
+from harness.results.findings import Finding
 from harness.timing.admission import Status
 from harness.timing.costs.counting import Costs
 from harness.timing.statistics import Verdict

@@ -13,8 +13,8 @@ from harness import LossSpec, TensorSpec, verify
 from harness.calls import devices
 from harness.checking.session import place
 from harness.isolation.sandbox import Sandbox
+from harness.results.findings import Status
 from harness.rules import find
-from harness.rules.findings import Status
 from harness.rules.trial import isolated
 from harness.runs.driver import Driver
 from harness.runs.executors import Local

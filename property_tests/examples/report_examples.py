@@ -6,15 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 from harness.judging.verdict import assemble
-from harness.results.schema import ComparisonRecord, FindingRecord, LossRecord, MeasurementRecord, OutcomeRecord, Report
+from harness.results.findings import Finding, Outcome
+from harness.results.schema import ComparisonRecord, LossRecord, MeasurementRecord, Report
 
 COSTS = {"aten_calls": 7, "read_bytes": 1024, "written_bytes": 512, "saved_bytes": 4096, "peak_bytes": 8192}
 
 
-def outcome(
-    implementation: str = "vectorized", rule: str = "G01", status: str = "passed", **changes: Any
-) -> OutcomeRecord:
-    return OutcomeRecord(
+def outcome(implementation: str = "vectorized", rule: str = "G01", status: str = "passed", **changes: Any) -> Outcome:
+    return Outcome(
         **{
             "implementation": implementation,
             "rule": rule,
@@ -27,7 +26,7 @@ def outcome(
     )
 
 
-def finding(severity: str = "error", **changes: Any) -> FindingRecord:
+def finding(severity: str = "error", **changes: Any) -> Finding:
     made: dict[str, Any] = {
         "implementation": "vectorized",
         "rule": "G01",
@@ -43,7 +42,7 @@ def finding(severity: str = "error", **changes: Any) -> FindingRecord:
         "case": {"sizes": {"N": 2}},
         "failure": "graph_distance-G01-3f2a.json",
     }
-    return FindingRecord(**made | changes)
+    return Finding(**made | changes)
 
 
 def comparison(

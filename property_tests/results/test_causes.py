@@ -11,13 +11,13 @@ from harness.judging.verdict import judged
 from harness.report import markdown, text
 from harness.results import causes
 from harness.results.causes import attributed, grouped
-from harness.rules.findings import Finding
+from harness.results.findings import Finding
 
 CODES = [rule.code for rule in rules.DOCUMENTED]
 
 
 def found(rule, severity="error", implementation="candidate", **evidence):
-    return Finding(rule, severity, implementation, f"loss / {implementation} / {rule}", evidence)
+    return Finding(implementation, rule, "", severity, "cpu", f"loss / {implementation} / {rule}", evidence)
 
 
 def follows(*findings):

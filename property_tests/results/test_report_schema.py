@@ -4,6 +4,7 @@ import pytest
 import report_examples as examples
 
 from harness.results import schema
+from harness.results.findings import STATUSES
 
 
 def test_a_report_reads_back_as_it_was_written():
@@ -87,8 +88,11 @@ def _broken(change):
         (lambda data: data["losses"][0].pop("findings"), r"report.losses\[0\] lacks \['findings'\]"),
         (lambda data: data.update(seed="0"), "report.seed is '0', expected int"),
         (lambda data: data.update(losses={}), "report.losses is dict, expected an array"),
-        (lambda data: data["losses"][0]["outcomes"][0].update(status="fine"), "status 'fine', expected one"),
-        (lambda data: data["losses"][0]["findings"][0].update(severity="fatal"), "severity 'fatal', expected"),
+        (lambda data: data["losses"][0]["outcomes"][0].update(status="fine"), "status is 'fine', expected one of"),
+        (
+            lambda data: data["losses"][0]["findings"][0].update(severity="fatal"),
+            "severity is 'fatal', expected one of",
+        ),
         (lambda data: data["losses"][0]["findings"][0].update(case=3), "case is 3, expected dict"),
     ],
 )
@@ -98,7 +102,7 @@ def test_a_field_that_is_missing_or_wrong_is_named(change, message):
 
 
 def test_planned_is_the_sum_of_the_counts():
-    statuses = [*schema.STATUSES, "passed"]
+    statuses = [*STATUSES, "passed"]
     record = examples.loss(outcomes=tuple(examples.outcome(status=status) for status in statuses))
     assert sum(record.counts("vectorized", "cpu").values()) == len(statuses)
     assert record.counts("vectorized", "cpu")["passed"] == 2

@@ -19,7 +19,8 @@ from fake_time import FakeTime
 from test_jobs import findings
 
 from harness.isolation.limits import descendants
-from harness.results.schema import LossRecord, OutcomeRecord, loss_dumps
+from harness.results.findings import Outcome
+from harness.results.schema import LossRecord, loss_dumps
 from harness.runs import arrival
 from harness.runs.arrival import WorkerError
 from harness.runs.cluster import ClusterError, cluster
@@ -280,7 +281,7 @@ class Canned(Executor):
         return done
 
     def carried(self, loss):
-        outcome = OutcomeRecord("good", "B01", "cpu", "passed", 10**6, "")
+        outcome = Outcome("good", "B01", "cpu", "passed", 10**6, "")
         record = LossRecord(loss, "", "good", ("good",), outcomes=(outcome,))
         result = {"step": "B01", "record": loss_dumps(record), "failures": {}, "is_outcome": True}
         return {"results": [result | {"passed on": "x" * 40_000}], "lost": ""}

@@ -1,0 +1,143 @@
+"""What a verification found, as frozen data of JSON types; readable without torch."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, get_args
+
+Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+
+
+class Status(StrEnum):
+    """What became of one planned implementation x rule."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    WAIVED = "waived"
+    SKIPPED = "skipped"
+    INAPPLICABLE = "inapplicable"
+    CRASHED = "crashed"
+    TIMED_OUT = "timed out"
+
+
+STATUSES = tuple(status.value for status in Status)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one planned implementation x rule on one device, and on how many examples it rests.
+
+    ``status`` is ``failed`` where the rule has any finding, of whatever severity; ``reason`` says why a rule was skipped,
+    waived or does not apply, or what of its subject a pass has left out.  ``unmeasured`` tells an inapplicable rule that is
+    about the loss and could be asked on none of its cases from one that the declaration leaves nothing to ask of.
+    """
+
+    implementation: str
+    rule: str
+    device: str
+    status: Status
+    examples: int
+    reason: str = ""
+    unmeasured: bool = False
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, with the smallest input that shows it.
+
+    ``message`` is a complete text for a person: its first line says where (loss / implementation / code and title / dtype /
+    device), the others what came, what should have come, by how much and on which input.  ``evidence`` holds the same as
+    data.  ``case`` is the input as JSON; ``Case.from_json`` makes its tensors.  ``reproduction`` is plain-PyTorch code that
+    runs as printed, without the harness.  ``follows`` is the code of the rule that found the cause in the same
+    implementation, empty where this is the cause (`harness.results.causes`).  ``failure`` names the file that
+    `loss-harness replay` takes, once it is written.  ``accepted`` says that the finding stands in the baseline: it is shown
+    and fails nothing.
+    """
+
+    implementation: str
+    rule: str
+    title: str
+    severity: Severity
+    device: str
+    message: str
+    evidence: dict[str, Any] = field(default_factory=dict)
+    case: dict[str, Any] | None = None
+    reproduction: str = ""
+    hint: str = ""
+    failure: str = ""
+    follows: str = ""
+    accepted: bool = False
+
+    @property
+    def header(self) -> str:
+        """Where it is."""
+        return self.message.strip("\n").partition("\n")[0]
+
+    @property
+    def body(self) -> str:
+        """What came and should have come, without indentation."""
+        return textwrap.dedent(self.message.strip("\n").partition("\n")[2])
+
+    @property
+    def fact(self) -> str:
+        """The first line of the body: what came and should have come; empty where there is no body."""
+        return next(iter(self.body.strip().splitlines()), "").strip()
+
+
+def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Errors first, then by implementation and rule; the order of equal ones is kept."""
+    return tuple(sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), f.implementation, f.rule, f.device)))
+
+
+def counted(outcomes: Iterable[Outcome]) -> dict[str, int]:
+    """Number of outcomes of each status; their sum is what was planned."""
+    found = Counter(outcome.status for outcome in outcomes)
+    return {status.value: found.get(status, 0) for status in Status}
+
+
+def are_finished(outcomes: Iterable[Outcome]) -> bool:
+    """Whether no check crashed or timed out."""
+    return not any(outcome.status in (Status.CRASHED, Status.TIMED_OUT) for outcome in outcomes)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Outcome of every planned rule, and the findings.
+
+    ``planned`` is always the sum of `counts`; ``suggestions`` name laws that could be declared.
+    """
+
+    loss: str
+    profile: str
+    seed: int
+    device: str
+    reference: str
+    implementations: tuple[str, ...]
+    outcomes: tuple[Outcome, ...]
+    findings: tuple[Finding, ...]
+    suggestions: tuple[str, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict, compare=False)
+
+    @property
+    def planned(self) -> int:
+        """Number of implementation x rule pairs that were planned."""
+        return len(self.outcomes)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of outcomes of each status; sums to `planned`."""
+        return counted(self.outcomes)
+
+    @property
+    def ok(self) -> bool:
+        """False if any rule found an error, crashed or timed out."""
+        return are_finished(self.outcomes) and all(f.severity != "error" for f in self.findings)
+
+    def of(self, implementation: str) -> tuple[Finding, ...]:
+        """Findings about one implementation, errors first."""
+        return in_order(f for f in self.findings if f.implementation == implementation)

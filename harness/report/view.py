@@ -11,13 +11,13 @@ from harness.judging.speed import main_comparisons, place_of
 from harness.report.page import anchor
 from harness.report.text import reasons
 from harness.results.findings import SEVERITIES, STATUSES, Finding, Outcome
+from harness.results.measured import Comparison
 from harness.results.schema import (
     ADOPT,
     CAVEATS,
     DO_NOT_ADOPT,
     INCONCLUSIVE,
     REFERENCE,
-    ComparisonRecord,
     LossRecord,
     Report,
     VerdictRecord,
@@ -54,8 +54,8 @@ class Row:
     verdict: VerdictRecord
     counts: Mapping[str, int]
     rules: tuple[str, ...]
-    worst: ComparisonRecord | None
-    best: ComparisonRecord | None
+    worst: Comparison | None
+    best: Comparison | None
     memory: float | None
     memory_at: str
 
@@ -97,9 +97,7 @@ def _row(loss: LossRecord, verdict: VerdictRecord) -> Row:
 
 def _memory(loss: LossRecord, implementation: str) -> tuple[float | None, str]:
     """Peak memory over the reference's where the reference takes most, and where that is."""
-    peaks = {
-        (m.implementation, place_of(m)): m.costs["peak_bytes"] for m in loss.measurements if m.costs.get("peak_bytes")
-    }
+    peaks = {(m.implementation, place_of(m)): peak for m in loss.measurements if (peak := m.costs.get("peak_bytes"))}
     mine = {place: peak for (name, place), peak in peaks.items() if name == implementation}
     shared = {place: peaks[loss.reference, place] for place in mine if (loss.reference, place) in peaks}
     if implementation == loss.reference or not shared:

@@ -41,12 +41,9 @@ from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, ge
 from harness import strict_json
 from harness.errors import HarnessError, shown, told
 from harness.results.findings import Finding, Outcome, are_finished, counted, in_order
-from harness.results.measured import ComparisonRecord as ComparisonRecord
-from harness.results.measured import CrossoverRecord as CrossoverRecord
-from harness.results.measured import GrowthRecord as GrowthRecord
-from harness.results.measured import MeasurementRecord as MeasurementRecord
+from harness.results.measured import Comparison, Crossover, Growth, Measurement
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 READ_AS = "read as: "  # begins the note that says what each tensor is for
 Verdict = Literal["adopt", "adopt with caveats", "do not adopt", "inconclusive", "reference"]
 ADOPT: Final = "adopt"
@@ -126,10 +123,10 @@ class LossRecord:
     findings: tuple[Finding, ...] = ()
     suggestions: tuple[str, ...] = ()
     check_times: tuple[CheckTimeRecord, ...] = ()
-    measurements: tuple[MeasurementRecord, ...] = ()
-    comparisons: tuple[ComparisonRecord, ...] = ()
-    growths: tuple[GrowthRecord, ...] = ()
-    crossovers: tuple[CrossoverRecord, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    growths: tuple[Growth, ...] = ()
+    crossovers: tuple[Crossover, ...] = ()
     verdicts: tuple[VerdictRecord, ...] = ()
     notes: tuple[str, ...] = ()
     missing: str = ""
@@ -252,7 +249,7 @@ def loss_loads(text: str) -> LossRecord:
     Raises:
         ReportError: a field that is missing or of another type.
     """
-    return _record(LossRecord, json.loads(text), "loss")
+    return record(LossRecord, json.loads(text), "loss")
 
 
 def loads(text: str) -> Report:
@@ -268,20 +265,15 @@ def loads(text: str) -> Report:
     if not isinstance(data, Mapping):
         raise ReportError(f"not a report: a JSON {type(data).__name__} came, but a report is an object")
     version = data.get("schema")
-    if version in (3, 4):
+    if version in (3, 4, 5):
         data = _upgraded(data, int(version))
     elif version != SCHEMA_VERSION:
         raise ReportError(
             f"a report of schema {shown(version)} came, but this version of loss-harness reads schema 3 to {SCHEMA_VERSION}; "
             f"make the report anew, or read it with the version that wrote it ({shown(data.get('tool', 'unknown'))})"
         )
-    report = _record(Report, data, "report")
+    report = record(Report, data, "report")
     for loss in report.losses:
-        for measurement in loss.measurements:
-            _check_counts(measurement.costs, f"costs of {shown(measurement.implementation)}")
-            _check_sizes(measurement.sizes, f"sizes of {shown(measurement.implementation)}")
-        for comparison in loss.comparisons:
-            _check_sizes(comparison.sizes, f"sizes of {shown(comparison.implementation)}")
         for finding in loss.findings:
             if finding.failure and not FAILURE_NAME.fullmatch(finding.failure):
                 raise ReportError(
@@ -290,26 +282,12 @@ def loads(text: str) -> Report:
     return report
 
 
-def _check_counts(costs: Mapping[str, Any], where: str) -> None:
-    for name, count in costs.items():
-        if count is not None and type(count) not in (int, float, bool):
-            raise ReportError(f"{where}: {shown(name)} is {shown(count)}, expected a number or null")
-
-
-def _check_sizes(sizes: Mapping[str, Any], where: str) -> None:
-    for symbol, size in sizes.items():
-        extents = size if isinstance(size, list) else [size]
-        if not all(type(extent) is int for extent in extents):
-            raise ReportError(
-                f"{where}: {shown(symbol)} is {shown(size)}, expected a whole number, or an array of them"
-            )
-
-
 def _upgraded(data: Mapping[str, Any], version: int) -> dict[str, Any]:
-    """A report of schema 3 or 4.
+    """A report of schema 3, 4 or 5.
 
-    Schema 3 knew neither when it was made nor where the losses are, and schema 4 neither columns, nor what could not be
-    measured, nor what constructors and first calls take; that stays unknown.
+    Schema 3 knew neither when it was made nor where the losses are, schema 4 neither columns, nor what could not be
+    measured, nor what constructors and first calls take, and schema 5 not the number of elements; that stays unknown.
+    What stays the same along a sweep stood in one field before schema 6.
     """
     unknown = (
         {"description": "", "sources": []},
@@ -317,7 +295,7 @@ def _upgraded(data: Mapping[str, Any], version: int) -> dict[str, Any]:
         {"made": "", "command": ""},
     )
     of_loss, of_verdict, of_report = unknown if version == 3 else ({}, {}, {})
-    unbuilt = {"build_seconds": None, "first_seconds": None}
+    unbuilt = {"build_seconds": None, "first_seconds": None, "elements": None}
     try:
         losses = [
             of_loss
@@ -326,14 +304,29 @@ def _upgraded(data: Mapping[str, Any], version: int) -> dict[str, Any]:
             | {"outcomes": [{"unmeasured": False} | outcome for outcome in loss["outcomes"]]}
             | {"sources": [{"column": 1} | source for source in (of_loss | loss)["sources"]]}
             | {"measurements": [unbuilt | measurement for measurement in loss["measurements"]]}
+            | {"growths": [_in_a_cell(growth) | {"at": growth["sizes"]} for growth in loss["growths"]]}
+            | {"crossovers": [_in_a_cell(crossover) for crossover in loss["crossovers"]]}
             for loss in data["losses"]
         ]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ReportError(f"not a report of schema {version}: {told(error)} in its losses") from error
     return of_report | dict(data) | {"schema": SCHEMA_VERSION, "losses": losses}
 
 
-def _record(cls: type[R], data: Any, where: str) -> R:
+def _in_a_cell(old: Mapping[str, Any]) -> dict[str, Any]:
+    """A growth or crossover of schema 5, whose fixed densities stood beside the sizes as ``density(NAME)``."""
+    densities = {name: value for name, value in old["fixed"].items() if name.startswith("density(")}
+    sizes = {name: int(value) for name, value in old["fixed"].items() if name not in densities}
+    named = {name.removeprefix("density(").removesuffix(")"): value for name, value in densities.items()}
+    return dict(old) | {"sizes": sizes, "densities": named}
+
+
+def record(cls: type[R], data: Any, where: str) -> R:
+    """A dataclass from its fields as JSON types.
+
+    Raises:
+        ReportError: a field that is missing or of another type; ``where`` it stands.
+    """
     if not isinstance(data, Mapping):
         raise ReportError(f"{where} is {type(data).__name__}, expected an object")
     kinds = _kinds(cls)  # type: ignore[arg-type]
@@ -358,9 +351,11 @@ def _kinds(cls: type[Any]) -> Mapping[str, Any]:
 def _value(kind: Any, data: Any, where: str) -> Any:
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
-        if data is None:
+        if data is None and type(None) in get_args(kind):
             return None
-        return _value(next(option for option in get_args(kind) if option is not type(None)), data, where)
+        options = [option for option in get_args(kind) if option is not type(None)]
+        several = [option for option in options if isinstance(data, list) and get_origin(option) is tuple]
+        return _value((several or options)[0], data, where)
     if origin is tuple:
         if not isinstance(data, list):
             raise ReportError(f"{where} is {type(data).__name__}, expected an array")
@@ -369,7 +364,7 @@ def _value(kind: Any, data: Any, where: str) -> Any:
             return tuple(data)
         return tuple(_value(item, entry, f"{where}[{position}]") for position, entry in enumerate(data))
     if hasattr(kind, "__dataclass_fields__"):
-        return _record(kind, data, where)
+        return record(kind, data, where)
     allowed = get_args(kind) if origin is Literal else tuple(kind) if isinstance(kind, EnumType) else ()
     if allowed:
         if data not in allowed:
@@ -380,7 +375,7 @@ def _value(kind: Any, data: Any, where: str) -> Any:
         return float(data)
     if not isinstance(data, expected) or (expected is int and isinstance(data, bool)):
         raise ReportError(f"{where} is {shown(data)}, expected {expected.__name__}")
-    if expected is not dict:
+    if expected not in (dict, Mapping):
         return data
     inner = get_args(kind)[1]
     return (

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.results.findings import Finding, Outcome, Status, in_order
-from harness.results.schema import (
-    READ_AS,
-    ComparisonRecord,
-    CrossoverRecord,
-    GrowthRecord,
-    LossRecord,
-    MeasurementRecord,
-    digest,
-    plain,
-)
+from harness.results.measured import Measurement
+from harness.results.schema import READ_AS, LossRecord, digest, plain
 from harness.runs.sources import described, located
 
 if TYPE_CHECKING:
     from harness.declare.spec import LossSpec
     from harness.results.findings import Verification
     from harness.timing.benchmark import Benchmark
-    from harness.timing.growth import Crossover, Growth
 
 Failures = Mapping[str, Mapping[str, Any]]
 
@@ -89,97 +79,14 @@ def from_benchmark(spec: LossSpec, benchmark: Benchmark) -> LossRecord:
     """The record of one benchmark of one loss."""
     from harness.timing.growth import crossovers, growths
 
-    measurements = tuple(
-        MeasurementRecord(
-            implementation=m.implementation,
-            device=m.device,
-            dtype=_dtype(m.dtype),
-            sizes=plain(m.sizes),
-            pass_name=m.pass_name,
-            status=m.status,
-            reason=m.reason,
-            seconds_per_call=tuple(float(seconds) for seconds in m.seconds_per_call),
-            process=tuple(m.process),
-            calls_per_block=m.calls_per_block,
-            costs={} if m.costs is None else plain(asdict(m.costs)),
-            cache=m.cache,
-            clock=m.clock,
-            densities=plain(m.densities),
-            compile_seconds=_finite(m.compile_seconds),
-            build_seconds=_finite(m.build_seconds),
-            first_seconds=_finite(m.first_seconds),
-            estimated_seconds=_finite(m.estimated_seconds),
-            bound_bytes=m.bound_bytes,
-        )
-        for m in benchmark.measurements
-    )
-    comparisons = tuple(
-        ComparisonRecord(
-            implementation=c.implementation,
-            reference=c.reference,
-            device=c.device,
-            dtype=_dtype(c.dtype),
-            sizes=plain(c.sizes),
-            pass_name=c.pass_name,
-            speedup=_finite(c.speedup),
-            low=_finite(c.low),
-            high=_finite(c.high),
-            verdict=c.verdict,
-            rounds=c.rounds,
-            reason=c.reason,
-            cache=c.cache,
-            clock=c.clock,
-            densities=plain(c.densities),
-        )
-        for c in benchmark.comparisons
-    )
     return replace(
         empty(spec),
         findings=in_order(benchmark.findings),
-        measurements=measurements,
-        comparisons=comparisons,
-        growths=tuple(_growth(growth) for growth in growths(benchmark)),
-        crossovers=tuple(_crossover(crossover) for crossover in crossovers(benchmark)),
+        measurements=benchmark.measurements,
+        comparisons=benchmark.comparisons,
+        growths=growths(benchmark),
+        crossovers=crossovers(benchmark),
         notes=tuple(benchmark.notes),
-    )
-
-
-def _growth(growth: Growth) -> GrowthRecord:
-    law = growth.law
-    return GrowthRecord(
-        implementation=growth.implementation,
-        device=growth.device,
-        dtype=growth.dtype,
-        pass_name=growth.pass_name,
-        cache=growth.cache,
-        clock=growth.clock,
-        cost=growth.cost,
-        along=growth.along,
-        fixed=plain(growth.fixed),
-        sizes=growth.sizes,
-        costs=growth.costs,
-        exponent=law.exponent,
-        low=law.low,
-        high=law.high,
-        last_exponent=law.last_exponent,
-    )
-
-
-def _crossover(found: Crossover) -> CrossoverRecord:
-    """The one that becomes faster as the size grows stands first."""
-    names = (found.implementation, found.other) if found.crossing.is_overtaking else (found.other, found.implementation)
-    return CrossoverRecord(
-        *names,
-        device=found.device,
-        dtype=found.dtype,
-        pass_name=found.pass_name,
-        cache=found.cache,
-        clock=found.clock,
-        along=found.along,
-        fixed=plain(found.fixed),
-        below=found.crossing.below,
-        above=found.crossing.above,
-        estimate=found.crossing.estimate,
     )
 
 
@@ -188,17 +95,10 @@ def untimed(
 ) -> LossRecord:
     """The record of an implementation that is left out of the timing, or whose timing failed as a whole."""
     measurements = tuple(
-        MeasurementRecord(implementation, device, "", {}, "", status, reason, (), (), 0) for device in devices
+        Measurement({}, device, "", "", implementation=implementation, status=status, reason=reason)
+        for device in devices
     )
     return replace(planned, measurements=measurements)
-
-
-def _dtype(dtype: Any) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _finite(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def file_name(loss: str, rule: str, digits: str) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from statistics import median
 
 import torch
@@ -16,17 +17,18 @@ from harness.declare.dims import Size
 from harness.declare.spec import LossSpec
 from harness.errors import DeclarationError, HarnessError
 from harness.results.findings import Finding
+from harness.results.measured import Cell, Comparison, Measurement
 from harness.results.variants import compiled_names, eager_name
 from harness.timing import arguments
 from harness.timing.compiled import own_cache
 from harness.timing.constants import GUARD, PROCESSES, ROUNDS
 from harness.timing.costs.counting import Costs
-from harness.timing.measurement import Benchmark, Comparison, Measurement, rounds_in_common
+from harness.timing.measurement import Benchmark, rounds_in_common
 from harness.timing.scaling import extrapolated
 from harness.timing.session import Session
 from harness.timing.statistics import paired_ratio
 from harness.timing.worker import MARK
-from harness.timing.workload import Cache, Cell, ClockName, Pass, elements
+from harness.timing.workload import Cache, ClockName, Pass, elements
 
 __all__ = ["Benchmark", "Comparison", "Costs", "Measurement", "benchmark"]
 
@@ -149,21 +151,14 @@ def _measurement(session: Session, at: int, name: str, untimed: str) -> Measurem
     elif times and len(times) < session.rounds:
         reason = "; ".join(filter(None, [reason, _fewer_rounds(session, at, name, times)]))
     return Measurement(
-        session.spec.name,
-        name,
-        cell.device,
-        cell.dtype,
-        cell.sizes,
-        cell.pass_name,
-        status,
-        reason,
+        **vars(cell),
+        implementation=name,
+        status=status,
+        reason=reason,
         seconds_per_call=times,
         process=tuple(process for process, samples in timed for _ in samples.seconds_per_call),
         calls_per_block=timed[0][1].calls_per_block if timed else 0,
-        costs=trial.costs,
-        cache=cell.cache,
-        clock=cell.clock,
-        densities=cell.densities,
+        costs={} if trial.costs is None else asdict(trial.costs),
         compile_seconds=trial.compile_seconds,
         build_seconds=min((samples.build_seconds for _, samples in timed), default=None),
         first_seconds=min((s.first_seconds for _, s in timed if s.first_seconds is not None), default=None),
@@ -178,15 +173,16 @@ def _estimated(session: Session, measurements: Sequence[Measurement], position: 
     cell, trial = session.cells[position // width], session.trials[position // width, wanted.implementation]
     if wanted.status != "skipped" or not trial.seconds or not trial.fits:
         return wanted
+    elements_at = [measurement.elements or 0 for measurement in measurements]
     smaller = {
-        measurement.elements: measurement
+        elements_at[at]: measurement
         for at, measurement in enumerate(measurements)
         if measurement.implementation == wanted.implementation
-        and measurement.elements < wanted.elements
+        and elements_at[at] < elements_at[position]
         and replace(session.cells[at // width], sizes=cell.sizes) == cell
     }
     seconds = {size: m.median_seconds for size, m in smaller.items() if m.median_seconds is not None}
-    estimate = extrapolated(seconds, wanted.elements)
+    estimate = extrapolated(seconds, elements_at[position])
     if estimate is None:
         return wanted
     far = max(seconds)
@@ -201,18 +197,15 @@ def _not_below_its_parts(wanted: Measurement, measurements: Sequence[Measurement
     """The same measurement; where a full pass is estimated, no less than the forward or backward pass within it takes."""
     if wanted.pass_name != "full" or wanted.estimated_seconds is None:
         return wanted
-    parts = [m.estimated_seconds or m.median_seconds or 0.0 for m in measurements if _input_of(m) == _input_of(wanted)]
+    input_of = replace(wanted.cell, pass_name="")
+    mine = [m for m in measurements if m.implementation == wanted.implementation]
+    parts = [m.estimated_seconds or m.median_seconds or 0.0 for m in mine if replace(m.cell, pass_name="") == input_of]
     least = max(parts)
     if least <= wanted.estimated_seconds:
         return wanted
     reason = wanted.reason.rpartition("; estimated from")[0]
     reason += f"; estimated by the pass within it: about {least:.2g} s"
     return replace(wanted, estimated_seconds=least, reason=reason)
-
-
-def _input_of(m: Measurement) -> tuple[object, ...]:
-    """What a pass is one of: implementation, input and the way to time it."""
-    return (m.implementation, m.device, m.dtype, m.sizes, m.cache, m.clock, m.densities)
 
 
 def _bound_bytes(spec: LossSpec, cell: Cell) -> int | None:
@@ -264,20 +257,17 @@ def _compare(session: Session, measurement: Measurement, base: Measurement, is_s
     elif len(process) < session.rounds or len(set(process)) < PROCESSES:
         reason += f", fewer than the {session.rounds} in {PROCESSES} that were planned"
     return Comparison(
-        measurement.loss,
-        measurement.implementation,
-        base.implementation,
-        measurement.device,
-        measurement.dtype,
-        measurement.sizes,
-        measurement.pass_name,
-        ratio.speedup,
-        ratio.low,
-        ratio.high,
-        ratio.verdict,
-        len(process),
-        reason,
-        measurement.cache,
-        measurement.clock,
-        measurement.densities,
+        **vars(measurement.cell),
+        implementation=measurement.implementation,
+        reference=base.implementation,
+        speedup=_finite(ratio.speedup),
+        low=_finite(ratio.low),
+        high=_finite(ratio.high),
+        verdict=ratio.verdict,
+        rounds=len(process),
+        reason=reason,
     )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

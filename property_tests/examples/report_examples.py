@@ -7,7 +7,8 @@ from typing import Any
 
 from harness.judging.verdict import assemble
 from harness.results.findings import Finding, Outcome
-from harness.results.schema import ComparisonRecord, LossRecord, MeasurementRecord, Report
+from harness.results.measured import Comparison, Measurement
+from harness.results.schema import LossRecord, Report
 
 COSTS = {"aten_calls": 7, "read_bytes": 1024, "written_bytes": 512, "saved_bytes": 4096, "peak_bytes": 8192}
 
@@ -45,9 +46,7 @@ def finding(severity: str = "error", **changes: Any) -> Finding:
     return Finding(**made | changes)
 
 
-def comparison(
-    verdict: str = "faster", size: int = 128, speedup: float | None = 5.0, **changes: Any
-) -> ComparisonRecord:
+def comparison(verdict: str = "faster", size: int = 128, speedup: float | None = 5.0, **changes: Any) -> Comparison:
     made: dict[str, Any] = {
         "implementation": "vectorized",
         "reference": "naive",
@@ -62,10 +61,10 @@ def comparison(
         "rounds": 30,
         "reason": "",
     }
-    return ComparisonRecord(**made | changes)
+    return Comparison(**made | changes)
 
 
-def measurement(implementation: str = "vectorized", status: str = "measured", **changes: Any) -> MeasurementRecord:
+def measurement(implementation: str = "vectorized", status: str = "measured", **changes: Any) -> Measurement:
     is_measured = status == "measured"
     made: dict[str, Any] = {
         "implementation": implementation,
@@ -81,7 +80,7 @@ def measurement(implementation: str = "vectorized", status: str = "measured", **
         "costs": dict(COSTS) if is_measured else {},
         "bound_bytes": 1024,
     }
-    return MeasurementRecord(**made | changes)
+    return Measurement(**made | changes)
 
 
 def loss(**changes: Any) -> LossRecord:

@@ -1,5 +1,7 @@
 import json
+from dataclasses import replace
 
+import html_examples
 import pytest
 import report_examples as examples
 
@@ -62,7 +64,28 @@ def test_a_report_of_schema_4_is_read_without_what_could_not_be_measured():
     assert schema.loads(json.dumps(older)) == report
 
 
-@pytest.mark.parametrize("version", [3, 4])
+def test_a_report_of_schema_5_is_read_with_what_stays_the_same_along_a_sweep():
+    found = html_examples.good()
+    thinned = replace(found.growths[0], densities={"mask": 0.1})
+    report = examples.report(replace(found, growths=(thinned,), measurements=()))
+    older = json.loads(schema.dumps(report)) | {"schema": 5}
+    for record in (*older["losses"][0]["growths"], *older["losses"][0]["crossovers"]):
+        sizes, densities = record.pop("sizes"), record.pop("densities")
+        record["fixed"] = {**sizes, **{f"density({name})": value for name, value in densities.items()}}
+        if "at" in record:
+            record["sizes"] = record.pop("at")
+    assert schema.loads(json.dumps(older)) == report
+
+
+@pytest.mark.parametrize("sizes", [{"N": "4"}, {"N": 1.5}, {"N": [2, "3"]}, {"N": None}])
+def test_sizes_that_are_no_whole_numbers_are_refused(sizes):
+    data = json.loads(schema.dumps(examples.report()))
+    data["losses"][0]["measurements"][0]["sizes"] = sizes
+    with pytest.raises(schema.ReportError, match=r"measurements\[0\].sizes\['N'\].* is .*, expected int"):
+        schema.loads(json.dumps(data))
+
+
+@pytest.mark.parametrize("version", [3, 4, 5])
 @pytest.mark.parametrize("losses", [None, 3, [3], [{}]])
 def test_a_broken_report_of_a_version_before_is_refused(losses, version):
     with pytest.raises(schema.ReportError, match=f"not a report of schema {version}"):

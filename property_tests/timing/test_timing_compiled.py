@@ -9,6 +9,7 @@ from fake_time import AMPLE_S, FakeTime
 from timed_losses import SPECS, Module, naive, raises, spec_of, vectorized, wrong_axis
 from torch._dynamo.backends.debugging import aot_eager, boxed_nop
 
+from harness.results.measured import Cell
 from harness.results.variants import compiled_names, eager_name, variants_of
 from harness.timing import session as sessions
 from harness.timing.admission import admit
@@ -17,7 +18,6 @@ from harness.timing.compiled import compiling, freshly_compiled, own_cache, unav
 from harness.timing.design import Contestant, Heat
 from harness.timing.processes import target_of, time_in_fresh_process
 from harness.timing.session import Session
-from harness.timing.workload import Cell
 
 CELL = Cell({"B": 5, "C": 4}, "cpu", "float32", "full")
 PASSES = ("forward", "backward", "full")

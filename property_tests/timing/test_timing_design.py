@@ -5,10 +5,10 @@ import pytest
 from fake_time import AMPLE_S
 from timed_losses import SPECS, naive, raises, spec_of, vectorized
 
+from harness.results.measured import Cell
 from harness.timing import design
 from harness.timing.constants import BLOCK_S, TIMED_BATCHES
 from harness.timing.design import Contestant, Heat, affordable, calibrate, measure, order
-from harness.timing.workload import Cell
 
 CELL = Cell({"B": 3, "C": 3}, "cpu", "float32", "full")
 

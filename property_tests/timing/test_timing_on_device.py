@@ -5,6 +5,7 @@ import torch
 from fake_cuda import MIB, play
 from timed_losses import spec_of, vectorized
 
+from harness.results.measured import Cell
 from harness.timing import session
 from harness.timing.admission import Trial, admit
 from harness.timing.costs.allocator import cuda_peak_bytes
@@ -12,7 +13,6 @@ from harness.timing.costs.launches import kernel_launches
 from harness.timing.design import Contestant, Heat, measure
 from harness.timing.devices import unusable
 from harness.timing.session import Session
-from harness.timing.workload import Cell
 
 DEVICE = "cuda:1"
 

@@ -6,11 +6,11 @@ from fake_time import AMPLE_S
 from timed_losses import SPECS, raises, spec_of, vectorized
 
 from harness.calls import environment
+from harness.results.measured import Cell
 from harness.timing import session as sessions
 from harness.timing.admission import Trial
 from harness.timing.constants import ROUNDS
 from harness.timing.session import Session
-from harness.timing.workload import Cell
 
 ROWS = (2, 3, 5)
 

@@ -195,7 +195,7 @@ def compare(old: Report, new: Report, *, allowed: Mapping[str, float] | None = N
 def _measurements(report: Report) -> Iterator[tuple[Place, Measurement]]:
     for loss in report.losses:
         for measurement in loss.measurements:
-            if measurement.sizes or measurement.costs:  # else it stands for a loss that was not measured at all
+            if measurement.is_planned:
                 yield (loss.name, measurement.implementation, *place_of(measurement)), measurement
 
 

@@ -108,6 +108,11 @@ class Measurement(Cell):
     bound_bytes: int | None = None
 
     @property
+    def is_planned(self) -> bool:
+        """Whether it is about one input; else it stands for a loss that was not measured at all."""
+        return bool(self.dtype)
+
+    @property
     def moved_bytes(self) -> int | None:
         """Bytes read and written; ``None`` where either is unknown."""
         read, written = self.costs.get("read_bytes"), self.costs.get("written_bytes")

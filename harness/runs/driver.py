@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import queue
 import threading
 import time
@@ -242,13 +241,10 @@ class Driver(Ledger):
                 self._news.put((job.loss, found))
 
     def _keep_measured(self, job: Job, result: Mapping[str, Any]) -> None:
-        import pandas as pd
-
         with self._lock:
             if "refused" in result:
                 self._refused[job.loss] = result["refused"]
                 return
-            self.frames += [pd.read_json(io.StringIO(frame), orient="split", dtype=False) for frame in result["frames"]]
             self.environment |= {name: value for name, value in result["environment"].items() if name == "timing"}
 
     def _lost(self, job: Job, reason: str) -> None:

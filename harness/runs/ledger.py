@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import HarnessError, selected_codes
 from harness.judging.baseline import Baseline, dumps, marked, unseen, updated
 from harness.judging.verdict import assemble
-from harness.report.cells import csv_text
 from harness.report.rule_texts import rule_texts
 from harness.report.writer import now, write_text
 from harness.results.schema import CRASHED, LossRecord, Report, loss_dumps, loss_loads, merged, plain
@@ -185,7 +184,6 @@ class Ledger(ABC):
         self.request = request
         self.plans = tuple(plans)
         self.failures: dict[str, dict[str, Any]] = {}
-        self.frames: list[Any] = []
         self.environment: dict[str, Any] = {}
         self.seconds: dict[str, float] = {}
         self.is_verified = False
@@ -302,13 +300,5 @@ class Ledger(ABC):
     @property
     def has_results(self) -> bool:
         """Whether anything was checked or timed yet."""
-        return bool(self.frames) or any(part.outcomes for plan in self.plans for part in self.parts(plan))
-
-    @property
-    def timings(self) -> str | None:
-        """All measurements as CSV, units in the column names; ``None`` where nothing was timed."""
-        if not self.frames:
-            return None
-        import pandas as pd
-
-        return csv_text(pd.concat(self.frames, ignore_index=True))
+        known = [part for plan in self.plans for part in self.parts(plan)]
+        return any(part.outcomes or any(m.is_planned for m in part.measurements) for part in known)

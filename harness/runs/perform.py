@@ -112,8 +112,7 @@ def measure(payload: Mapping[str, Any], tell: Tell) -> None:
         run.benchmark(_Steps(run))
     except HarnessError as error:
         tell("result", {"step": run.current, "refused": str(error)})
-    frames = [frame.to_json(orient="split", double_precision=15) for frame in run.frames]
-    tell("result", {"step": run.current, "frames": frames, "environment": run.environment})
+    tell("result", {"step": run.current, "environment": run.environment})
 
 
 def stopped(payload: Mapping[str, Any], tell: Tell) -> None:

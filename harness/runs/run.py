@@ -151,7 +151,6 @@ class Run(Ledger):
         except HarnessError as error:
             self.refused[spec.name] = error
             return [*left_out, *(records.untimed(plan.record, name, devices, f"not timed: {error}") for name in right)]
-        self.frames.append(timed.frame())
         if timed.environment:
             self.environment["timing"] = plain(timed.environment)
         return [*left_out, records.from_benchmark(spec, timed)]

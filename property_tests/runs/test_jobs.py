@@ -19,6 +19,7 @@ from fake_time import AMPLE_S, FakeTime
 from harness.declare.targets import load_specs
 from harness.errors import DeclarationError, HarnessError, TargetError
 from harness.isolation.sandbox import Sandbox, unheard
+from harness.report import csv
 from harness.results import schema
 from harness.runs.driver import Allowed, Driver
 from harness.runs.executors import Local, Remote
@@ -283,7 +284,7 @@ def test_timing_runs_elsewhere_too(shop):
     driver.benchmark()
     (loss,) = driver.report().losses
     assert all(m.costs["aten_calls"] > 0 for m in loss.measurements if m.implementation == "vectorized")
-    assert driver.timings.startswith("loss,")
+    assert csv.render(driver.report()).startswith("loss,")
     in_process = Run(load_specs(["losses.focal:SPEC"]), asked)
     in_process.benchmark()
     assert costs(loss) == costs(in_process.report().losses[0])

@@ -74,7 +74,7 @@ def report(
 
     def show(made: Report) -> str:
         folder = writer.folder_for(out, made)
-        writer.write_report(folder, made, run.failures, timings=run.timings)
+        writer.write_report(folder, made, run.failures)
         if not any(loss.missing for loss in made.losses):
             journal.finish()
         how = Presentation(

@@ -354,10 +354,10 @@ def _value(kind: Any, data: Any, where: str) -> Any:
         if data is None and type(None) in get_args(kind):
             return None
         options = [option for option in get_args(kind) if option is not type(None)]
-        several = [option for option in options if isinstance(data, list) and get_origin(option) is tuple]
+        several = [option for option in options if isinstance(data, (list, tuple)) and get_origin(option) is tuple]
         return _value((several or options)[0], data, where)
     if origin is tuple:
-        if not isinstance(data, list):
+        if not isinstance(data, (list, tuple)):
             raise ReportError(f"{where} is {type(data).__name__}, expected an array")
         item = get_args(kind)[0]
         if all(type(entry) is item for entry in data):  # raw times are most of a report

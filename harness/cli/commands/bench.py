@@ -60,7 +60,7 @@ def bench(
         return None if place is None else place.as_posix()
 
     with apart.driving(ctx, targets) as run:
-        running.complete(run, [run.benchmark], show, quiet=quiet)
+        running.complete(run, ("benchmark",), show, quiet=quiet)
 
 
 def _place(save: Path, made: Report) -> Path:

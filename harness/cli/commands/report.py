@@ -97,7 +97,7 @@ def report(
         Journal(out, run.targets, run.request, code=run.code, resume=resume) as journal,
     ):
         run.journal = journal
-        running.complete(run, [run.verify, run.calibrate, run.benchmark], show, quiet=quiet)
+        running.complete(run, ("verify", "calibrate", "benchmark"), show, quiet=quiet)
 
 
 def _own() -> tuple[str, ...]:

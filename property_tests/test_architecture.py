@@ -35,7 +35,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         *("errors", "isolation", "results", "declare", "drawing", "calls", "timing", "checking", "judging"),
         *("report",),
     ),
-    "proposing": ("errors", "isolation", "declare", "calls", "rules", "checking"),
+    "proposing": ("errors", "isolation", "declare", "calls", "checking"),
     "cli": (
         *("errors", "strict_json", "isolation", "results", "declare", "calls", "timing", "judging", "report", "runs"),
         *("proposing",),

@@ -22,7 +22,6 @@ from harness.errors import DeclarationError, HarnessError, NotApplicable, Target
 from harness.results.findings import Finding, Verification
 from harness.rules import X01, find
 from harness.rules.rule import mismatches
-from harness.rules.trial import isolated
 
 SCHEMA_VERSION = 1
 
@@ -98,7 +97,7 @@ def _replay(failure: Mapping[str, Any], named: str | None) -> Replay:
     session = Session(spec, PROFILES["ci"], failure.get("seed", 0), device)
     session.find_precision(implementation)
     trial = session.trial(implementation, Case.from_json(failure["case"]), rule)
-    with process_state.kept(), warnings.catch_warnings(), isolated(), full_float32(device):
+    with process_state.preserve(), warnings.catch_warnings(), full_float32(device):
         warnings.simplefilter("ignore")
         found = [m for m in mismatches(rule.check(trial)) if m.aspect == aspect]
     if not found:

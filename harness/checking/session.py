@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.calls import devices, process_state, triton_interpreter
 from harness.calls.evaluation import LossRaised
+from harness.calls.process_state import settled
 from harness.checking.stopped import unfinished
 from harness.declare.spec import LossSpec
 from harness.drawing import hypothesis_runs, strategies
@@ -25,7 +26,7 @@ from harness.rules.state import caches
 from harness.rules.tools import roundoff
 from harness.rules.tools.remarks import remarked
 from harness.rules.tools.reproduce import script, shown
-from harness.rules.trial import Trial, isolated, settled
+from harness.rules.trial import Trial
 
 CASES_OF_PRECISION = 3
 CASES_OF_SUGGESTIONS = 8
@@ -96,7 +97,7 @@ class Session:
     def _checked(self, implementation: str, rule: Rule, elsewhere: str) -> tuple[Outcome, list[Finding]]:
         try:
             self.find_precision(implementation)
-            with process_state.kept():
+            with process_state.preserve():
                 examples, found, reasons, left_out = self._examples(implementation, rule)
                 findings = self._findings(implementation, rule, found)
         except NotApplicable as reason:  # nothing runs here, whatever is asked
@@ -112,7 +113,7 @@ class Session:
             if ("precision", name) not in self.cache:
                 cases = self.pool("distinct", "smooth", CASES_OF_PRECISION, complete=True)
                 trials = [self.trial(name, case) for case in cases]
-                with process_state.kept(), isolated(), caches.restored(trials[0]):
+                with process_state.preserve(), caches.restored(trials[0]):
                     self.cache["precision", name] = roundoff.precision(self.spec, trials)
 
     def _device_lost(self, implementation: str, rule: Rule, device: str, reason: str) -> tuple[Outcome, list[Finding]]:

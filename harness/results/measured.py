@@ -6,9 +6,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from statistics import median
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Speed = Literal["faster", "slower", "equivalent", "inconclusive"]
+Pass = Literal["forward", "backward", "full"]
+Cache = Literal["warm", "cold"]
+ClockName = Literal["wall", "events", "graph"]
+PASSES: tuple[Pass, ...] = get_args(Pass)
+CACHES: tuple[Cache, ...] = get_args(Cache)
+CLOCKS: tuple[ClockName, ...] = get_args(ClockName)
+DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from harness.results.words import plural
 from harness.runs.observer import Observer, Step
 
 if TYPE_CHECKING:
-    from harness.timing.workload import Cache, ClockName, Pass
+    from harness.results.measured import Cache, ClockName, Pass
 
 UNSEEN = Observer()
 Phase = Literal["verify", "calibrate", "benchmark"]

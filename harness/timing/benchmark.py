@@ -17,7 +17,7 @@ from harness.declare.dims import Size
 from harness.declare.spec import LossSpec
 from harness.errors import DeclarationError, HarnessError
 from harness.results.findings import Finding
-from harness.results.measured import Cell, Comparison, Measurement
+from harness.results.measured import Cache, Cell, ClockName, Comparison, Measurement, Pass
 from harness.results.variants import compiled_names, eager_name
 from harness.timing import arguments
 from harness.timing.compiled import own_cache
@@ -28,7 +28,7 @@ from harness.timing.scaling import extrapolated
 from harness.timing.session import Session
 from harness.timing.statistics import paired_ratio
 from harness.timing.worker import MARK
-from harness.timing.workload import Cache, ClockName, Pass, elements
+from harness.timing.workload import elements
 
 __all__ = ["Benchmark", "Comparison", "Costs", "Measurement", "benchmark"]
 

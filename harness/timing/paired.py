@@ -13,7 +13,7 @@ from functools import cached_property
 from harness.declare.dims import Size
 from harness.declare.spec import LossSpec
 from harness.errors import HarnessError, nearest
-from harness.results.measured import Cell
+from harness.results.measured import Cell, Pass
 from harness.timing.admission import admit
 from harness.timing.clock import Call, Clock
 from harness.timing.clocks import clock_for
@@ -21,7 +21,7 @@ from harness.timing.constants import BOOTSTRAP_ROUNDS, MARGIN, ROUNDS
 from harness.timing.design import calibrate, order
 from harness.timing.devices import current, unavailable
 from harness.timing.statistics import Ratio, paired_ratio
-from harness.timing.workload import Pass, Workload, checked_sizes, inputs
+from harness.timing.workload import Workload, checked_sizes, inputs
 
 # Thirty rounds of two blocks take 0.2 s; this is for calls that fill a block many times over.
 BUDGET_S = 30.0

@@ -8,7 +8,7 @@ import inspect
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,14 +27,6 @@ from harness.timing.compiled import freshly_compiled
 from harness.timing.constants import LADDER, MAX_ELEMENTS
 from harness.timing.costs.counting import TookTooLong
 from harness.timing.density import thinned
-
-Pass = Literal["forward", "backward", "full"]
-Cache = Literal["warm", "cold"]
-ClockName = Literal["wall", "events", "graph"]
-PASSES: tuple[Pass, ...] = ("forward", "backward", "full")
-CACHES: tuple[Cache, ...] = ("warm", "cold")
-CLOCKS: tuple[ClockName, ...] = ("wall", "events", "graph")
-DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 
 def elements(spec: LossSpec, sizes: Mapping[str, Size]) -> int:

@@ -119,10 +119,8 @@ class Session:
     def _device_lost(self, implementation: str, rule: Rule, device: str, reason: str) -> tuple[Outcome, list[Finding]]:
         last = worker.noted()
         case = None if last is None else Case.from_json(last)
-        outcome, finding = unfinished(
-            self.spec, implementation, rule, device=device, status=Status.CRASHED, reason=reason, case=case
-        )
-        return outcome, [finding]
+        outcome = Outcome(implementation, rule.code, device, Status.CRASHED, 0, reason)
+        return outcome, [unfinished(self.spec, rule, outcome, case)]
 
     def trial(self, implementation: str, case: Case, rule: Rule | None = None, *, exhaustive: bool = True) -> Trial:
         """A case given to an implementation, where ``rule`` is asked, or on this session's device."""

@@ -110,33 +110,25 @@ class Driver(Ledger):
             for implementation in plan.record.implementations if device not in self.absent else ():
                 codes = tuple(code for name, code in plan.checks if name == implementation)
                 is_latest = (implementation, device) == (plan.record.implementations[-1], self.present)
-                yield self._job(
-                    VERIFY, plan, implementation, device, codes, suggests=is_latest and self.request.codes is None
+                yield replace(
+                    self._job(VERIFY, plan, device),
+                    implementation=implementation,
+                    codes=codes,
+                    suggests=is_latest and self.request.codes is None,
                 )
 
-    def _job(
-        self,
-        kind: str,
-        plan: Planned,
-        implementation: str,
-        device: str,
-        codes: tuple[str, ...],
-        *,
-        suggests: bool = False,
-        verified: str = "",
-        step_s: float | None = None,
-    ) -> Job:
+    def _job(self, kind: str, plan: Planned, device: str) -> Job:
+        """A job that checks and times nothing yet."""
         return Job(
             kind=kind,
             targets=self.targets,
             loss=plan.name,
-            implementation=implementation,
+            implementation="",
             device=device,
-            codes=codes,
-            suggests=suggests,
+            codes=(),
+            suggests=False,
             request=self._asked,
-            verified=verified,
-            step_s=step_s or self.allowed.step_s,
+            step_s=self.allowed.step_s,
             memory_bytes=self.allowed.memory_bytes if device == "cpu" else None,
         )
 
@@ -266,10 +258,8 @@ class Driver(Ledger):
         self.untimed = {plan.name for plan in self.plans}
         for plan in self.plans:
             observer.begin(timing_step(plan, self.request))
-            device = self.present
-            job = self._job(
-                MEASURE, plan, "", device, (), verified=loss_dumps(self.known(plan)), step_s=self._longest()
-            )
+            job = self._job(MEASURE, plan, self.present)
+            job = replace(job, verified=loss_dumps(self.known(plan)), step_s=self._longest())
             self._carry_out([job], observer)
             self.untimed.discard(plan.name)
         if self._refused and len(self._refused) == len(self.plans):

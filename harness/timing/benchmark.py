@@ -25,7 +25,7 @@ from harness.timing.constants import GUARD, PROCESSES, ROUNDS
 from harness.timing.costs.counting import Costs
 from harness.timing.measurement import Benchmark, rounds_in_common
 from harness.timing.scaling import extrapolated
-from harness.timing.session import Session
+from harness.timing.session import Course
 from harness.timing.statistics import paired_ratio
 from harness.timing.worker import MARK
 from harness.timing.workload import elements
@@ -109,7 +109,7 @@ def benchmark(
         raise DeclarationError(f"rounds={rounds!r} came, but an interval needs at least 2")
     if compiled:
         names += compiled_names(names)
-    session = Session(spec, names, cells, budget_s=budget_s, seed=seed, rounds=rounds, is_timed=timed)
+    session = Course(spec, names, cells, budget_s=budget_s, seed=seed, rounds=rounds, is_timed=timed)
     untimed = f"no time was left of the budget of {budget_s:g} s" if timed else "only exact costs were asked for"
     with own_cache() if compiled else nullcontext():
         session.admit_all()
@@ -125,7 +125,7 @@ def benchmark(
     )
 
 
-def _findings(session: Session) -> tuple[Finding, ...]:
+def _findings(session: Course) -> tuple[Finding, ...]:
     """One of each rule and implementation; a compiled variant is only not ranked."""
     found: dict[tuple[str, str], Finding] = {}
     for (at, name), (code, text) in sorted(session.violations.items()):
@@ -140,7 +140,7 @@ def _findings(session: Session) -> tuple[Finding, ...]:
     return tuple(found.values())
 
 
-def _measurement(session: Session, at: int, name: str, untimed: str) -> Measurement:
+def _measurement(session: Course, at: int, name: str, untimed: str) -> Measurement:
     cell, trial = session.cells[at], session.trials[at, name]
     taken = session.samples.get((at, name), []) if trial.status == "measured" else []
     timed = [(process, samples) for process, samples in taken if samples.status == "measured"]
@@ -167,7 +167,7 @@ def _measurement(session: Session, at: int, name: str, untimed: str) -> Measurem
     )
 
 
-def _estimated(session: Session, measurements: Sequence[Measurement], position: int) -> Measurement:
+def _estimated(session: Course, measurements: Sequence[Measurement], position: int) -> Measurement:
     """The same measurement; with an estimate where it was skipped because it is slow, and smaller sizes were measured."""
     wanted, width = measurements[position], len(session.names)
     cell, trial = session.cells[position // width], session.trials[position // width, wanted.implementation]
@@ -212,7 +212,7 @@ def _bound_bytes(spec: LossSpec, cell: Cell) -> int | None:
     return None if spec.bytes_bound is None else int(spec.bytes_bound(cell.sizes, getattr(torch, cell.dtype)))
 
 
-def _fewer_rounds(session: Session, at: int, name: str, times: Sequence[float]) -> str:
+def _fewer_rounds(session: Course, at: int, name: str, times: Sequence[float]) -> str:
     done = f"{len(times)} of {session.rounds} rounds"
     if name not in session.unsettled(at):
         return f"{done}: they settled {'every comparison with it' if name == session.names[0] else 'its comparison'}"
@@ -221,7 +221,7 @@ def _fewer_rounds(session: Session, at: int, name: str, times: Sequence[float]) 
     return f"{done}: {each}, and the budget of {session.budget_s:g} s has no time for more"
 
 
-def _comparisons(session: Session, measurements: Sequence[Measurement]) -> tuple[Comparison, ...]:
+def _comparisons(session: Course, measurements: Sequence[Measurement]) -> tuple[Comparison, ...]:
     found = []
     width = len(session.names)
     for at in range(len(session.cells)):
@@ -246,7 +246,7 @@ def _bases(spec: LossSpec, measurement: Measurement, row: Sequence[Measurement])
     return list({m.implementation: m for m in chosen}.values())
 
 
-def _compare(session: Session, measurement: Measurement, base: Measurement, is_settled: bool) -> Comparison | None:
+def _compare(session: Course, measurement: Measurement, base: Measurement, is_settled: bool) -> Comparison | None:
     theirs, ours, process = rounds_in_common(base, measurement)
     if len(process) < 2:
         return None

@@ -28,7 +28,7 @@ BUDGET_S = 30.0
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedComparison:
     """Two calls, timed in turn.
 
     Args:
@@ -153,7 +153,7 @@ class PairedBenchmark:
     """
 
     def __init__(
-        self, *, disabled: bool = False, report: Callable[[Comparison], None] | None = None, repeat: str = ""
+        self, *, disabled: bool = False, report: Callable[[PairedComparison], None] | None = None, repeat: str = ""
     ) -> None:
         self.disabled, self.report, self.repeat = disabled, report, repeat
 
@@ -166,7 +166,7 @@ class PairedBenchmark:
         budget_s: float = BUDGET_S,
         device: str = "cpu",
         seed: int = 0,
-    ) -> Comparison:
+    ) -> PairedComparison:
         """Time two callables without arguments against each other.
 
         Args:
@@ -200,7 +200,7 @@ class PairedBenchmark:
         budget_s: float = BUDGET_S,
         device: str = "cpu",
         seed: int = 0,
-    ) -> Comparison:
+    ) -> PairedComparison:
         """Time two implementations of a spec on one input, after both gave the same loss and gradients.
 
         Args:
@@ -241,18 +241,18 @@ class PairedBenchmark:
         rounds: int,
         budget_s: float,
         seed: int,
-    ) -> Comparison:
+    ) -> PairedComparison:
         if rounds < BOOTSTRAP_ROUNDS:
             raise HarnessError(f"rounds={rounds} came, but an interval needs {BOOTSTRAP_ROUNDS} or more")
         _check_device(cell.device)
         if self.disabled:
             for call in calls:
                 call()
-            made = Comparison(*names, where)
+            made = PairedComparison(*names, where)
         else:
             with current(cell.device):
                 times, calls_per_block = _rounds(calls, clock_for(cell), rounds, budget_s, seed)
-            made = Comparison(*names, where, *times, calls_per_block, seed, self.repeat)
+            made = PairedComparison(*names, where, *times, calls_per_block, seed, self.repeat)
         if self.report is not None:
             self.report(made)
         return made

@@ -64,7 +64,7 @@ def clocks_apart(samples: Samples, cell: Cell) -> list[tuple[str, str]]:
     return [("M01", f"{seen.blocks} blocks at {cell} = {text}")]
 
 
-class Session:
+class Course:
     """Trials and samples of one spec.
 
     Args:

@@ -26,7 +26,7 @@ from harness.runs.executors import Local, Remote
 from harness.runs.job import Job
 from harness.runs.ledger import Request
 from harness.runs.preload import PRELOAD
-from harness.runs.run import Run
+from harness.runs.run import LocalRun
 from property_tests.tools.test_leaks import Canned
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="jobs are forked, which this system cannot")
@@ -114,7 +114,7 @@ def test_a_loss_that_takes_too_much_memory_is_told_so_and_the_rest_goes_on(hosti
 @pytest.mark.parametrize(("fixture", "targets", "codes"), [("hostile", HOSTILE, CODES), ("endless", ENDLESS, FEW)])
 def test_nothing_else_is_lost_or_changed(request, fixture, targets, codes):
     report = request.getfixturevalue(fixture).report()
-    alone = Run(load_specs(targets), Request(profile="quick", codes=codes, implementations=("good",)))
+    alone = LocalRun(load_specs(targets), Request(profile="quick", codes=codes, implementations=("good",)))
     alone.verify()
     for loss in alone.report().losses:
         mine = of(report, loss.name)
@@ -134,7 +134,7 @@ def test_jobs_find_what_a_run_in_this_process_finds(shop):
     request = Request(profile="quick", codes=("B", "C", "G05", "L"))
     driver = Driver(["losses.dynamic_weighted"], request, shop)
     driver.verify()
-    run = Run(load_specs(["losses.dynamic_weighted"]), request)
+    run = LocalRun(load_specs(["losses.dynamic_weighted"]), request)
     run.verify()
     assert findings(driver.report()) == findings(run.report())
     assert driver.failures.keys() == run.failures.keys()
@@ -285,7 +285,7 @@ def test_timing_runs_elsewhere_too(shop):
     (loss,) = driver.report().losses
     assert all(m.costs["aten_calls"] > 0 for m in loss.measurements if m.implementation == "vectorized")
     assert csv.render(driver.report()).startswith("loss,")
-    in_process = Run(load_specs(["losses.focal:SPEC"]), asked)
+    in_process = LocalRun(load_specs(["losses.focal:SPEC"]), asked)
     in_process.benchmark()
     assert costs(loss) == costs(in_process.report().losses[0])
 

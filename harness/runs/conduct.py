@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from harness.isolation import events
@@ -25,14 +25,7 @@ class ProcessLost(Exception):
     """What watches a process is gone, so that nothing is known of the loss: the job is to be handed out again."""
 
 
-@dataclass(frozen=True)
-class Conducted:
-    """How a job went beyond its results: why steps that belong to no rule came to nothing; empty where none did."""
-
-    lost: str = ""
-
-
-def conduct(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], None]) -> Conducted:
+def conduct(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], None]) -> str:
     """Run a job, keep its results as they come, and report what its process does not survive.
 
     A rule whose check ends the process is reported as crashed or timed out, with the last input; the rules after it run in
@@ -44,6 +37,9 @@ def conduct(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], Non
         job: what to do.
         keep: takes each result.
         begin: is told each step.
+
+    Returns:
+        Why steps that belong to no rule came to nothing; empty where none did.
     """
     if job.kind != VERIFY:
         return _measure(sandbox, job, keep, begin)
@@ -53,9 +49,9 @@ def conduct(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], Non
             job = left
             continue
         if ended.ok:
-            return Conducted()
+            return ""
         if not left.codes:
-            return Conducted(f"looking for laws to declare ended: {_reason(ended)}" if job.suggests else "")
+            return f"looking for laws to declare ended: {_reason(ended)}" if job.suggests else ""
         if ended.step == LOADING:
             return _give_up(left, ended, f"loading the loss ended: {_reason(ended)}", keep)
         if ended.step not in left.codes:  # between two checks
@@ -63,7 +59,7 @@ def conduct(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], Non
         _report(sandbox, left, ended, keep)
         job = left.without({ended.step})
         if not job.codes and not job.suggests:
-            return Conducted()
+            return ""
     return _leave(job, job.codes, f"not run, after {DEATHS} processes had ended", keep)
 
 
@@ -124,20 +120,20 @@ def _report(sandbox: Isolation, job: Job, ended: Ended, keep: Keep) -> None:
     keep(came_to_nothing(job, ended.step, _reason(ended), ended.output))
 
 
-def _give_up(job: Job, ended: Ended, reason: str, keep: Keep) -> Conducted:
+def _give_up(job: Job, ended: Ended, reason: str, keep: Keep) -> str:
     """The first rule that is left is reported, the others were never tried."""
     first, *others = job.codes
     keep(came_to_nothing(job, first, reason, ended.output))
     return _leave(job, others, f"not run: {reason}", keep)
 
 
-def _leave(job: Job, codes: Sequence[str], reason: str, keep: Keep) -> Conducted:
+def _leave(job: Job, codes: Sequence[str], reason: str, keep: Keep) -> str:
     """Rules that are not tried any more, and what would come after them."""
     for code in codes:
         outcome = Outcome(job.implementation, code, job.device, Status.SKIPPED, 0, reason)
         record = LossRecord(job.loss, "", "", (job.implementation,), outcomes=(outcome,))
         keep({"step": code, "record": loss_dumps(record), "failures": {}, "is_outcome": True})
-    return Conducted("looking for laws to declare did not run" if job.suggests else "")
+    return "looking for laws to declare did not run" if job.suggests else ""
 
 
 def came_to_nothing(job: Job, code: str, reason: str, output: str = "") -> dict[str, Any]:
@@ -157,9 +153,9 @@ def came_to_nothing(job: Job, code: str, reason: str, output: str = "") -> dict[
     return {"step": code, "record": loss_dumps(record), "failures": {}, "is_outcome": True}
 
 
-def _measure(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], None]) -> Conducted:
+def _measure(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], None]) -> str:
     ended = _process(sandbox, "measure", job, keep, begin)
-    return Conducted("" if ended.ok else f"timing it ended: {_reason(ended)}")
+    return "" if ended.ok else f"timing it ended: {_reason(ended)}"
 
 
 def _reason(ended: Ended) -> str:

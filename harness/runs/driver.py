@@ -8,10 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from harness.errors import DeclarationError, HarnessError, TargetError
+from harness.isolation.limits import Limits
 from harness.judging.baseline import marked
 from harness.results.findings import Finding
 from harness.results.schema import LossRecord, loss_dumps, loss_loads
@@ -26,19 +27,6 @@ _STARTING_S, _COMPILING_S = 120.0, 900.0
 TRIES = 5  # how often a job is handed out whose worker is lost
 _LOOK_S = 0.2  # how often an interrupt is looked for
 _KINDS = {kind.__name__: kind for kind in (HarnessError, DeclarationError, TargetError)}
-
-
-@dataclass(frozen=True)
-class Allowed:
-    """What a job may take.
-
-    Args:
-        step_s: seconds for one check.
-        memory_bytes: for a job.
-    """
-
-    step_s: float | None = None
-    memory_bytes: int | None = None
 
 
 class Driver(Ledger):
@@ -60,11 +48,11 @@ class Driver(Ledger):
         request: Request,
         workshop: Workshop,
         *,
-        allowed: Allowed | None = None,
+        allowed: Limits | None = None,
     ) -> None:
         self.targets = tuple(targets)
         self.workshop = workshop
-        self.allowed = allowed or Allowed()
+        self.allowed = allowed or Limits()
         self.journal = Memory()  # a `harness.runs.journal.Journal` remembers
         told = _plan(workshop, self.targets, request, self.allowed.step_s)
         self.warnings: tuple[str, ...] = tuple(told["warnings"])

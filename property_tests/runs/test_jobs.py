@@ -18,10 +18,11 @@ from fake_time import AMPLE_S, FakeTime
 
 from harness.declare.targets import load_specs
 from harness.errors import DeclarationError, HarnessError, TargetError
+from harness.isolation.limits import Limits
 from harness.isolation.sandbox import Sandbox, unheard
 from harness.report import csv
 from harness.results import schema
-from harness.runs.driver import Allowed, Driver
+from harness.runs.driver import Driver
 from harness.runs.executors import Local, Remote
 from harness.runs.job import Job
 from harness.runs.ledger import Request
@@ -54,14 +55,14 @@ def shop(box):
 
 @pytest.fixture(scope="module")
 def hostile(shop):
-    driver = Driver(HOSTILE, QUICK, shop, allowed=Allowed(step_s=AMPLE_S, memory_bytes=MEMORY))
+    driver = Driver(HOSTILE, QUICK, shop, allowed=Limits(step_s=AMPLE_S, memory_bytes=MEMORY))
     driver.verify()
     return driver
 
 
 @pytest.fixture(scope="module")
 def endless(shop):
-    driver = Driver(ENDLESS, Request(profile="quick", codes=FEW), shop, allowed=Allowed(LIMIT_S, MEMORY))
+    driver = Driver(ENDLESS, Request(profile="quick", codes=FEW), shop, allowed=Limits(LIMIT_S, MEMORY))
     driver.verify()
     return driver
 
@@ -318,7 +319,7 @@ def test_a_loss_that_was_stopped_when_it_was_checked_is_not_timed(shop, tmp_path
         "SPECS = [LossSpec('stopped', {'good': good, 'endless': endless}, bench_sizes=({'B': 1, 'C': 4},))]\n"
     )
     driver = Driver(
-        [str(file)], Request(profile="quick", codes=("B05",), is_timed=False), shop, allowed=Allowed(LIMIT_S)
+        [str(file)], Request(profile="quick", codes=("B05",), is_timed=False), shop, allowed=Limits(LIMIT_S)
     )
     driver.verify()
     driver.benchmark()
@@ -365,4 +366,4 @@ def test_a_target_that_never_loads_ends_at_the_limit_of_a_check_and_is_named(sho
     (tmp_path / "hangs.py").write_text("while True:\n    pass\n")
     targets = ["losses.focal", str(tmp_path / "hangs.py")]
     with pytest.raises(TargetError, match=r"not done after 5 s, at target '.*hangs\.py'"):
-        Driver(targets, Request(), shop, allowed=Allowed(step_s=LIMIT_S))
+        Driver(targets, Request(), shop, allowed=Limits(step_s=LIMIT_S))

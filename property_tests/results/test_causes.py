@@ -228,3 +228,8 @@ def test_the_verdict_counts_causes():
     (_, verdict) = _two().losses[0].verdicts
     assert len(verdict.reasons) == 1
     assert verdict.reasons[0].endswith("; E02 and G02 follow")
+
+
+@pytest.mark.parametrize(("difference", "size"), [("inf", 1.0), ("nan", 1.0), (0.5, "nan")])
+def test_numbers_of_the_evidence_that_are_not_finite_explain_nothing(difference, size):
+    assert follows(NARROW, found("G01", kind="gradient", difference=difference, size=size))["G01"] == ""

@@ -13,8 +13,9 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from enum import EnumType
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Literal, Union
 
 FOLDER = Path(__file__).parent
 _PART = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end of (?P=name) -->)", re.DOTALL)
@@ -152,6 +153,8 @@ def _kind(kind: Any) -> str:
         return f"array of {_kind(arguments[0])}"
     if origin is dict or kind is dict:
         return "object"
+    if origin is Literal or isinstance(kind, EnumType):
+        return " or ".join(f'"{value}"' for value in (arguments or kind))
     names = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
     return names.get(kind, getattr(kind, "__name__", str(kind)))
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from harness.errors import DeclarationError, HarnessError, TargetError
     from harness.pytest_plugin import Check, parametrize_with_checks
     from harness.pytest_plugin.speed import parametrize_with_benchmarks
-    from harness.rules.findings import Finding, Outcome, Verification
+    from harness.results.findings import Finding, Outcome, Verification
     from harness.timing.benchmark import Benchmark, benchmark
 
 __version__ = "0.1.0"
@@ -28,13 +28,13 @@ _HOMES = {
     "Context": "harness.declare.annotations",
     "DeclarationError": "harness.errors",
     "ErrorInput": "harness.declare.spec",
-    "Finding": "harness.rules.findings",
+    "Finding": "harness.results.findings",
     "HarnessError": "harness.errors",
     "LossSpec": "harness.declare.spec",
-    "Outcome": "harness.rules.findings",
+    "Outcome": "harness.results.findings",
     "TargetError": "harness.errors",
     "TensorSpec": "harness.declare.spec",
-    "Verification": "harness.rules.findings",
+    "Verification": "harness.results.findings",
     "benchmark": "harness.timing.benchmark",
     "cases": "harness.drawing.strategies",
     "domains": "harness.declare.domains",

@@ -26,16 +26,16 @@ DOORS: dict[str, tuple[str, ...]] = {
     "declare": ("errors", "strict_json"),
     "drawing": ("errors", "declare"),
     "calls": ("errors", "declare"),
-    "rules": ("errors", "isolation", "declare", "drawing", "calls"),
+    "rules": ("errors", "isolation", "results", "declare", "drawing", "calls"),
     "timing": ("errors", "results", "declare", "drawing", "calls", "rules"),
     "checking": ("errors", "isolation", "results", "declare", "drawing", "calls", "rules"),
     "judging": ("errors", "strict_json", "results"),
     "report": ("errors", "results", "judging"),
     "runs": (
-        *("errors", "isolation", "results", "declare", "drawing", "calls", "rules", "timing", "checking"),
-        *("judging", "report"),
+        *("errors", "isolation", "results", "declare", "drawing", "calls", "timing", "checking", "judging"),
+        *("report",),
     ),
-    "proposing": ("errors", "isolation", "declare", "calls", "rules", "checking"),
+    "proposing": ("errors", "isolation", "declare", "calls", "checking"),
     "cli": (
         *("errors", "strict_json", "isolation", "results", "declare", "calls", "timing", "judging", "report", "runs"),
         *("proposing",),
@@ -50,7 +50,8 @@ DOORS: dict[str, tuple[str, ...]] = {
 _NOTEBOOK = "imported when a notebook asks what is shown, which is made of everything below"
 MORE = {
     ("report/rule_texts.py", "rules"): "run as a program, it writes the words of the rules anew",
-    ("rules/findings.py", "runs"): _NOTEBOOK,
+    ("results/findings.py", "report"): _NOTEBOOK,
+    ("results/findings.py", "runs"): _NOTEBOOK,
     ("timing/measurement.py", "runs"): _NOTEBOOK,
     ("timing/benchmark.py", "runs"): _NOTEBOOK,
     ("declare/spec.py", "runs"): _NOTEBOOK,

@@ -19,7 +19,8 @@ import torch
 from harness import LossSpec
 from harness.declare.dims import Size
 from harness.declare.targets import load_specs
-from harness.timing.workload import Cell, Workload, checked_sizes, elements, inputs
+from harness.results.measured import Cell
+from harness.timing.workload import Workload, checked_sizes, elements, inputs
 
 from . import profiles
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
+from harness.calls import backends, devices
 from harness.errors import shown
 
 _PATCHED = {"torch": torch, "torch.nn.functional": torch.nn.functional, "torch.Tensor": torch.Tensor}
@@ -102,10 +105,56 @@ def restore(before: Surroundings) -> None:
 
 
 @contextmanager
-def kept() -> Iterator[None]:
-    """Put everything back at the end of the block."""
-    before = read()
+def preserve() -> Iterator[None]:
+    """Put back at the end of the block what a loss may touch: all of `Surroundings`, the generators, and what `settled` does."""
+    before, python_state, numpy_state = read(), random.getstate(), np.random.get_state()
+    torch_states = {name: generator.get_state() for name, generator in devices.generators().items()}
+    try:
+        with settled():
+            yield
+    finally:
+        for name, generator in devices.generators().items():  # one that the block has started was at no state before
+            if name in torch_states:
+                generator.set_state(torch_states[name])
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        restore(before)
+
+
+@contextmanager
+def settled() -> Iterator[None]:
+    """Restore grad mode, default dtype and device, threads, determinism, what float32 is computed in, the working directory
+    and how deep calls may go.  Generators need no more between calls of a loss, as each begins by seeding them.
+    """
+    device, directory, depth = torch.get_default_device(), _directory(), sys.getrecursionlimit()
+    settings = backends.read()
+    grad, dtype, threads = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    anomaly = torch.is_anomaly_enabled()
     try:
         yield
     finally:
-        restore(before)
+        if sys.getrecursionlimit() != depth:
+            sys.setrecursionlimit(depth)
+        if torch.get_default_device() != device:  # first: nothing else works on another one
+            torch.set_default_device(None if device.type == "cpu" else device)
+        if directory is not None and _directory() != directory:
+            os.chdir(directory)
+        torch.set_grad_enabled(grad)
+        if torch.get_default_dtype() != dtype:
+            torch.set_default_dtype(dtype)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        if torch.are_deterministic_algorithms_enabled() != deterministic:
+            torch.use_deterministic_algorithms(deterministic)
+        if torch.is_anomaly_enabled() != anomaly:
+            torch.autograd.set_detect_anomaly(anomaly)
+        backends.restore(settings)
+
+
+def _directory() -> str | None:
+    """The working directory; ``None`` where it has been removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return None

@@ -19,10 +19,9 @@ from harness.declare.targets import load_specs
 from harness.declare.trust import stranger
 from harness.drawing.case import Case
 from harness.errors import DeclarationError, HarnessError, NotApplicable, TargetError, shown, told
+from harness.results.findings import Finding, Verification
 from harness.rules import X01, find
-from harness.rules.findings import Finding, Verification
 from harness.rules.rule import mismatches
-from harness.rules.trial import isolated
 
 SCHEMA_VERSION = 1
 
@@ -47,7 +46,7 @@ def failure_record(spec: LossSpec, verification: Verification, finding: Finding)
         "profile": verification.profile,
         "seed": verification.seed,
         "device": verification.device,
-        "case": None if finding.case is None else finding.case.to_json(),
+        "case": finding.case,
         "message": finding.message,
     }
 
@@ -98,7 +97,7 @@ def _replay(failure: Mapping[str, Any], named: str | None) -> Replay:
     session = Session(spec, PROFILES["ci"], failure.get("seed", 0), device)
     session.find_precision(implementation)
     trial = session.trial(implementation, Case.from_json(failure["case"]), rule)
-    with process_state.kept(), warnings.catch_warnings(), isolated(), full_float32(device):
+    with process_state.preserve(), warnings.catch_warnings(), full_float32(device):
         warnings.simplefilter("ignore")
         found = [m for m in mismatches(rule.check(trial)) if m.aspect == aspect]
     if not found:

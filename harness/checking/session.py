@@ -11,20 +11,22 @@ from typing import Any
 
 from harness.calls import devices, process_state, triton_interpreter
 from harness.calls.evaluation import LossRaised
+from harness.calls.process_state import settled
 from harness.checking.stopped import unfinished
 from harness.declare.spec import LossSpec
 from harness.drawing import hypothesis_runs, strategies
 from harness.drawing.case import Case
 from harness.errors import NotApplicable, told_in_a_line
 from harness.isolation import worker
+from harness.results.findings import Finding, Outcome, Severity, Status
+from harness.results.schema import plain
 from harness.rules import BATTERY, X01
-from harness.rules.findings import Finding, Outcome, Severity, Status
 from harness.rules.rule import Found, Mismatch, Rule, mismatches
 from harness.rules.state import caches
 from harness.rules.tools import roundoff
 from harness.rules.tools.remarks import remarked
 from harness.rules.tools.reproduce import script, shown
-from harness.rules.trial import Trial, isolated, settled
+from harness.rules.trial import Trial
 
 CASES_OF_PRECISION = 3
 CASES_OF_SUGGESTIONS = 8
@@ -81,12 +83,12 @@ class Session:
         """What became of one rule on one implementation."""
         reason = triton_interpreter.unsaid(rule.code) or rule.applies(self.spec, implementation)
         if reason is not None:
-            return Outcome(implementation, rule.code, Status.INAPPLICABLE, 0, reason), []
+            return self._outcome(implementation, rule, Status.INAPPLICABLE, reason=reason), []
         if rule.compiles and not self.profile.compiles:
-            return Outcome(implementation, rule.code, Status.SKIPPED, 0, LEFT_OUT), []
+            return self._outcome(implementation, rule, Status.SKIPPED, reason=LEFT_OUT), []
         device, elsewhere = place(self.spec, implementation, rule, self.device)
         if (gone := devices.lost(device)) is not None:
-            return Outcome(implementation, rule.code, Status.SKIPPED, 0, f"not run: {gone}"), []
+            return self._outcome(implementation, rule, Status.SKIPPED, reason=f"not run: {gone}"), []
         outcome, findings = self._checked(implementation, rule, elsewhere)
         if (gone := devices.lost(device)) is not None:  # whatever was found, found it on a device that fails
             return self._device_lost(implementation, rule, device, gone)
@@ -95,7 +97,7 @@ class Session:
     def _checked(self, implementation: str, rule: Rule, elsewhere: str) -> tuple[Outcome, list[Finding]]:
         try:
             self.find_precision(implementation)
-            with process_state.kept():
+            with process_state.preserve():
                 examples, found, reasons, left_out = self._examples(implementation, rule)
                 findings = self._findings(implementation, rule, found)
         except NotApplicable as reason:  # nothing runs here, whatever is asked
@@ -111,16 +113,14 @@ class Session:
             if ("precision", name) not in self.cache:
                 cases = self.pool("distinct", "smooth", CASES_OF_PRECISION, complete=True)
                 trials = [self.trial(name, case) for case in cases]
-                with process_state.kept(), isolated(), caches.restored(trials[0]):
+                with process_state.preserve(), caches.restored(trials[0]):
                     self.cache["precision", name] = roundoff.precision(self.spec, trials)
 
     def _device_lost(self, implementation: str, rule: Rule, device: str, reason: str) -> tuple[Outcome, list[Finding]]:
         last = worker.noted()
         case = None if last is None else Case.from_json(last)
-        outcome, finding = unfinished(
-            self.spec, implementation, rule, device=device, status=Status.CRASHED, reason=reason, case=case
-        )
-        return outcome, [finding]
+        outcome = Outcome(implementation, rule.code, device, Status.CRASHED, 0, reason)
+        return outcome, [unfinished(self.spec, rule, outcome, case)]
 
     def trial(self, implementation: str, case: Case, rule: Rule | None = None, *, exhaustive: bool = True) -> Trial:
         """A case given to an implementation, where ``rule`` is asked, or on this session's device."""
@@ -298,10 +298,12 @@ class Session:
             severity=severity,
             implementation=trial.implementation,
             message=_message(rule, trial, mismatch),
-            evidence=mismatch.evidence,
-            case=trial.case,
+            evidence=plain(mismatch.evidence),
+            case=plain(trial.case.to_json()),
             reproduction=script(self.spec, trial.implementation, mismatch),
             hint=mismatch.hint,
+            title=rule.title,
+            device=self.device,
         )
 
     def _conclude(
@@ -317,27 +319,31 @@ class Session:
         serious = [f for f in findings if f.severity != "note"]
         if waiver is not None and serious:
             waived = [dataclasses.replace(f, severity="note", hint=f"waived: {waiver}") for f in findings]
-            return Outcome(implementation, rule.code, Status.WAIVED, examples, waiver), waived
+            return self._outcome(implementation, rule, Status.WAIVED, examples, waiver), waived
         if waiver is not None and self.spec.role(implementation) == "candidate" and examples:
             message = (
                 f"{self.spec.name} / {implementation} / {rule.code} {rule.title}\n  the waiver {waiver!r} is not needed: the rule "
                 f"passes on {examples} cases; take {rule.code!r} out of LossSpec(waivers=...)"
             )
-            findings = [*findings, Finding(rule.code, "error", implementation, message, {"aspect": "stale waiver"})]
+            what = (implementation, rule.code, rule.title)
+            findings = [*findings, Finding(*what, "error", self.device, message, {"aspect": "stale waiver"})]
         if findings:
-            return Outcome(implementation, rule.code, Status.FAILED, examples), findings
+            return self._outcome(implementation, rule, Status.FAILED, examples), findings
         if not examples:
             why = "; ".join(dict.fromkeys(reasons)) or "no case fits"
-            return Outcome(implementation, rule.code, Status.INAPPLICABLE, 0, why, unmeasured=True), []
-        return Outcome(implementation, rule.code, Status.PASSED, examples, "; ".join(dict.fromkeys(left_out))), []
+            outcome = self._outcome(implementation, rule, Status.INAPPLICABLE, reason=why)
+            return dataclasses.replace(outcome, unmeasured=True), []
+        return self._outcome(implementation, rule, Status.PASSED, examples, "; ".join(dict.fromkeys(left_out))), []
+
+    def _outcome(self, implementation: str, rule: Rule, status: Status, examples: int = 0, reason: str = "") -> Outcome:
+        return Outcome(implementation, rule.code, self.device, status, examples, reason)
 
     def _crashed(self, implementation: str, rule: Rule, error: Exception) -> tuple[Outcome, list[Finding]]:
         reason = told_in_a_line(error)
         message = f"{self.spec.name} / {implementation} / {X01.code} {X01.title}\n  {rule.code} {rule.title} could not be checked: {reason}"
-        crashed = Outcome(implementation, rule.code, Status.CRASHED, 0, reason)
-        return crashed, [
-            Finding(X01.code, X01.severity, implementation, message, {"aspect": rule.code, "came": reason})
-        ]
+        what = (implementation, X01.code, X01.title, X01.severity, self.device, message)
+        crashed = self._outcome(implementation, rule, Status.CRASHED, reason=reason)
+        return crashed, [Finding(*what, {"aspect": rule.code, "came": reason})]
 
 
 def _present_first(cases: Sequence[Case], spec: LossSpec) -> list[Case]:

@@ -8,8 +8,9 @@ from typing import Any
 from harness.declare.spec import LossSpec
 from harness.drawing.case import Case
 from harness.errors import HarnessError
+from harness.results.findings import Finding, Outcome, Status, Verification
+from harness.results.schema import plain
 from harness.rules import X01, find
-from harness.rules.findings import Finding, Outcome, Status, Verification
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.tools.reproduce import script, shown
 
@@ -22,16 +23,9 @@ def verification(spec: LossSpec, told: Mapping[str, Any]) -> Verification:
         told: ``implementation``, ``code``, ``device``, ``profile``, ``seed``, ``status``, ``reason``, ``case`` (JSON of the last
             one that ran, or ``None``) and ``output``, the end of what was printed.
     """
-    outcome, finding = unfinished(
-        spec,
-        told["implementation"],
-        find(told["code"]),
-        device=told["device"],
-        status=Status(told["status"]),
-        reason=told["reason"],
-        case=None if told["case"] is None else Case.from_json(told["case"]),
-        output=told["output"],
-    )
+    rule, case = find(told["code"]), None if told["case"] is None else Case.from_json(told["case"])
+    place = (told["implementation"], rule.code, told["device"])
+    outcome = Outcome(*place, Status(told["status"]), 0, told["reason"])
     return Verification(
         loss=spec.name,
         profile=told["profile"],
@@ -40,48 +34,38 @@ def verification(spec: LossSpec, told: Mapping[str, Any]) -> Verification:
         reference=spec.reference,
         implementations=(told["implementation"],),
         outcomes=(outcome,),
-        findings=(finding,),
+        findings=(unfinished(spec, rule, outcome, case, told["output"]),),
     )
 
 
-def unfinished(
-    spec: LossSpec,
-    implementation: str,
-    rule: Rule,
-    *,
-    device: str,
-    status: Status,
-    reason: str,
-    case: Case | None,
-    output: str = "",
-) -> tuple[Outcome, Finding]:
-    """The outcome and the finding of a rule that was not checked to its end, with the last case that ran."""
-    outcome = Outcome(implementation, rule.code, status, 0, reason)
+def unfinished(spec: LossSpec, rule: Rule, outcome: Outcome, case: Case | None, output: str = "") -> Finding:
+    """The finding of a rule that was not checked to its end, with the last case that ran."""
     mismatch = Mismatch(
         where=f"{rule.code} {rule.title}",
-        came=reason,
+        came=outcome.reason,
         should="checked to its end",
         aspect=rule.code,
         tensors=None if case is None else _tensors(spec, case),
         code="print(loss(**tensors))  # the last call that was made" if case is not None else "",
     )
     lines = [
-        f"{spec.name} / {implementation} / {X01.code} {X01.title} / {device}",
+        f"{spec.name} / {outcome.implementation} / {X01.code} {X01.title} / {outcome.device}",
         f"  {mismatch.sentence}",
     ]
     if case is not None:
         lines.append(f"  the last input: {shown(case.sizes, mismatch.tensors or {}) or 'a scalar'}")
-    finding = Finding(
+    return Finding(
         rule=X01.code,
         severity=X01.severity,
-        implementation=implementation,
+        implementation=outcome.implementation,
         message="\n".join(lines),
-        evidence={"aspect": rule.code, "came": reason, "output": output},
-        case=case,
-        reproduction=script(spec, implementation, mismatch) if mismatch.tensors else "",
+        evidence={"aspect": rule.code, "came": outcome.reason, "output": output},
+        case=None if case is None else plain(case.to_json()),
+        reproduction=script(spec, outcome.implementation, mismatch) if mismatch.tensors else "",
         hint="fix: run the last call by itself; -v and the report show it as plain PyTorch",
+        title=X01.title,
+        device=outcome.device,
     )
-    return outcome, finding
 
 
 def _tensors(spec: LossSpec, case: Case) -> Mapping[str, Any] | None:

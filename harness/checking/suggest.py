@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from harness.calls.evaluation import LossRaised
+from harness.calls.process_state import settled
 from harness.declare import dims, laws
 from harness.declare.laws import Law
 from harness.declare.spec import LossSpec
@@ -14,7 +15,7 @@ from harness.rules.context.weights import matters, seen_to_weigh
 from harness.rules.laws.declared import CHECKS
 from harness.rules.tools.masking import as_label, removable
 from harness.rules.tools.special import pairs, special_cases
-from harness.rules.trial import Trial, settled
+from harness.rules.trial import Trial
 
 CASES = 3  # a law that holds by chance on three generic cases is rare, and is only suggested
 MOST = 8

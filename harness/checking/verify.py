@@ -20,10 +20,10 @@ from harness.declare.laws import Law
 from harness.declare.spec import LossSpec
 from harness.errors import HarnessError, nearest, told_in_a_line
 from harness.results.causes import attributed
+from harness.results.findings import Finding, Outcome, Verification
 from harness.rules import BATTERY, find, select
-from harness.rules.findings import Finding, Outcome, Verification
 from harness.rules.transforms.compiler import unloaded_compiler
-from harness.rules.trial import Trial, isolated
+from harness.rules.trial import Trial
 
 __all__ = ["PROFILES", "Profile", "Session", "checked", "laws_that_hold", "open_session", "plan", "suggested", "verify"]
 
@@ -141,8 +141,8 @@ def checked(
     findings: list[Finding] = []
     seconds: dict[str, float] = {}
     with (
+        process_state.preserve(),
         warnings.catch_warnings(),
-        isolated(),
         contextlib.nullcontext() if session.profile.compiles else unloaded_compiler(),
         full_float32(session.device),
         contextlib.redirect_stdout(io.StringIO()),
@@ -194,9 +194,8 @@ def laws_that_hold(session: Session, implementation: str) -> tuple[Law, ...]:
 
 def _of_smooth_cases(ask: Callable[[Sequence[Trial]], T], session: Session, implementation: str) -> T:
     with (
-        process_state.kept(),
+        process_state.preserve(),
         warnings.catch_warnings(),
-        isolated(),
         full_float32(session.device),
         contextlib.redirect_stdout(io.StringIO()),
     ):

@@ -16,8 +16,9 @@ from harness.cli import loading, running
 from harness.runs.configuration import PROFILES
 
 if TYPE_CHECKING:
+    from harness.isolation.limits import Limits
     from harness.isolation.sandbox import Sandbox
-    from harness.runs.driver import Allowed, Driver
+    from harness.runs.driver import Driver
     from harness.runs.executors import Workshop
 
 QUICK = PROFILES[0]  # it compiles nothing
@@ -118,15 +119,15 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _allowed(given: dict[str, Any]) -> Allowed:
-    from harness.runs.driver import Allowed
+def _allowed(given: dict[str, Any]) -> Limits:
+    from harness.isolation.limits import Limits
 
     memory: float | None = given.get("memory")
     if memory is not None:
-        return Allowed(given["timeout"], int(memory * 2**30))
+        return Limits(given["timeout"], int(memory * 2**30))
     free = _free_bytes() if given.get("cluster") is None else None  # what other machines have is not known here
     share = None if free is None else max(_LEAST_BYTES, int(_SHARE * free / workers(given)))
-    return Allowed(given["timeout"], share)
+    return Limits(given["timeout"], share)
 
 
 def _free_bytes() -> int | None:

@@ -49,7 +49,7 @@ _FORMAT = click.option(
     type=click.Choice(list(FORMATS)),
     default="full",
     show_default=True,
-    help="full, concise and grouped are text; junit, sarif and github are for CI, markdown for a pull request.",
+    help="full, concise and grouped are text; junit, sarif and github are for CI, markdown for a pull request, csv is the times.",
 )
 _OUTPUT = click.option(
     "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write there instead of to the terminal."

@@ -18,8 +18,7 @@ from harness.cli.terminal.colors import styled as styled
 
 if TYPE_CHECKING:
     from harness.results.schema import Report
-    from harness.runs.ledger import Ledger, Request
-    from harness.runs.observer import Observer
+    from harness.runs.ledger import Ledger, Phase, Request
 
 
 def request(ctx: click.Context) -> Request:
@@ -64,24 +63,27 @@ def emit(text: str, output: Path | None) -> None:
 
 def complete(
     run: Ledger,
-    steps: Sequence[Callable[[Observer], None]],
+    phases: Sequence[Phase],
     show: Callable[[Report], str | None],
     *,
+    finish: Callable[[], None] = lambda: None,
     quiet: bool = False,
 ) -> None:
-    """Run the steps, show the results and exit; what is done is shown after an interrupt or an error too.
+    """Run the phases, show the results and exit; what is done is shown after an interrupt or an error too.
 
     Args:
         run: the run.
-        steps: of it, in their order.
+        phases: of it, in their order.
         show: shows or writes a report, and may return where it lies.
+        finish: is called when all of them have ended.
         quiet: no progress.
     """
     try:
         with progress.observing(quiet=quiet) as observer:
-            observer.expect(run.expect(steps))
-            for phase in steps:
-                phase(observer)
+            observer.expect(run.expect(phases))
+            for phase in phases:
+                run.perform(phase, observer)
+            finish()
     except KeyboardInterrupt:
         _show_what_is_done(run, show)
         sys.exit(exits.INTERRUPTED)

@@ -9,16 +9,9 @@ from statistics import median
 
 from harness.judging import reasons, speed
 from harness.judging.speed import listed
-from harness.results.schema import (
-    ADOPT,
-    CAVEATS,
-    CRASHED,
-    DO_NOT_ADOPT,
-    REFERENCE,
-    ComparisonRecord,
-    FindingRecord,
-    LossRecord,
-)
+from harness.results.findings import Finding
+from harness.results.measured import Comparison
+from harness.results.schema import ADOPT, CAVEATS, CRASHED, DO_NOT_ADOPT, REFERENCE, LossRecord
 from harness.results.words import plural
 
 _LONGER_S = 120
@@ -79,7 +72,7 @@ def settle(loss: LossRecord, implementation: str, verdict: str) -> tuple[str, ..
     return tuple(dict.fromkeys(steps))
 
 
-def _found(loss: LossRecord, implementation: str, severity: str) -> list[FindingRecord]:
+def _found(loss: LossRecord, implementation: str, severity: str) -> list[Finding]:
     """Causes alone; what follows from one is mended with it."""
     return [
         finding
@@ -88,12 +81,12 @@ def _found(loss: LossRecord, implementation: str, severity: str) -> list[Finding
     ]
 
 
-def _rules(findings: Iterable[FindingRecord]) -> list[FindingRecord]:
+def _rules(findings: Iterable[Finding]) -> list[Finding]:
     """The first finding of each rule."""
     return list({finding.rule: finding for finding in reversed(list(findings))}.values())[::-1]
 
 
-def _failing(errors: Sequence[FindingRecord]) -> str:
+def _failing(errors: Sequence[Finding]) -> str:
     rules = _rules(errors)
     if not rules:
         return "a rule found an error"
@@ -135,7 +128,7 @@ def _gain(loss: LossRecord, implementation: str) -> str:
     return f", and it is {' and '.join(parts)}" if parts else ""
 
 
-def _slower(loss: LossRecord, implementation: str) -> list[ComparisonRecord]:
+def _slower(loss: LossRecord, implementation: str) -> list[Comparison]:
     mine = [c for c in loss.comparisons if (c.implementation, c.reference) == (implementation, loss.reference)]
     return [c for c in mine if c.verdict == "slower"]
 
@@ -243,7 +236,7 @@ def _budget(loss: LossRecord, implementation: str) -> int:
     return max(_LONGER_S, 10 * ceil(_CALLS * min(both, default=0.0) / 10))
 
 
-def _sweep(comparisons: Sequence[ComparisonRecord]) -> str:
+def _sweep(comparisons: Sequence[Comparison]) -> str:
     """Four sizes from the smallest to the largest that was timed, of the symbol that grows most; empty where none does."""
     sizes: dict[str, list[int]] = {}
     for comparison in comparisons:

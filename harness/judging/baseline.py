@@ -20,7 +20,8 @@ from typing import Any
 
 from harness import strict_json
 from harness.errors import HarnessError, shown
-from harness.results.schema import CRASHED, FindingRecord, LossRecord, Report
+from harness.results.findings import Finding
+from harness.results.schema import CRASHED, LossRecord, Report
 
 SCHEMA_VERSION = 1
 
@@ -49,7 +50,7 @@ class Entry:
 Baseline = frozenset[Entry]
 
 
-def entry(loss: str, finding: FindingRecord) -> Entry:
+def entry(loss: str, finding: Finding) -> Entry:
     """What a baseline keeps of a finding."""
     return Entry(loss, finding.implementation, finding.rule, str(finding.evidence.get("aspect", "")))
 

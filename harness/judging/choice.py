@@ -12,17 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.judging import reasons, speed
-from harness.results.schema import (
-    ADOPT,
-    CAVEATS,
-    DO_NOT_ADOPT,
-    REFERENCE,
-    ComparisonRecord,
-    LossRecord,
-    MeasurementRecord,
-    Report,
-    VerdictRecord,
-)
+from harness.results.measured import Comparison, Measurement
+from harness.results.schema import ADOPT, CAVEATS, DO_NOT_ADOPT, REFERENCE, LossRecord, Report, VerdictRecord
 from harness.results.words import causes, plural
 
 _BEST_FIRST = (ADOPT, CAVEATS, REFERENCE)
@@ -108,8 +99,8 @@ def sentences(report: Report) -> dict[str, str]:
     return {loss.name: choose(loss).sentence for loss in report.losses if len(loss.verdicts) > 1}
 
 
-def _baseline(loss: LossRecord) -> Sequence[ComparisonRecord]:
-    groups: dict[tuple[str, tuple[str, str]], list[ComparisonRecord]] = {}
+def _baseline(loss: LossRecord) -> Sequence[Comparison]:
+    groups: dict[tuple[str, tuple[str, str]], list[Comparison]] = {}
     for c in loss.comparisons:
         if c.speedup is not None and c.implementation in loss.implementations:
             groups.setdefault((c.reference, speed.place_of(c)), []).append(c)
@@ -120,7 +111,7 @@ def _baseline(loss: LossRecord) -> Sequence[ComparisonRecord]:
     )
 
 
-def _option(loss: LossRecord, verdict: VerdictRecord, group: Sequence[ComparisonRecord]) -> Option:
+def _option(loss: LossRecord, verdict: VerdictRecord, group: Sequence[Comparison]) -> Option:
     name = verdict.implementation
     found = next((c for c in group if c.implementation == name), None)
     is_baseline = bool(group) and group[0].reference == name
@@ -134,7 +125,7 @@ def _option(loss: LossRecord, verdict: VerdictRecord, group: Sequence[Comparison
     return Option(name, verdict.verdict, fact, *bounds, peak, len(facts["warning"]))
 
 
-def _is_at(measurement: MeasurementRecord, name: str, group: Sequence[ComparisonRecord]) -> bool:
+def _is_at(measurement: Measurement, name: str, group: Sequence[Comparison]) -> bool:
     return (
         bool(group) and measurement.implementation == name and speed.place_of(measurement) == speed.place_of(group[0])
     )
@@ -158,7 +149,7 @@ def _first(facts: Sequence[str], severity: str) -> str:
     return facts[0] + (f" (and {plural(len(facts) - 1, severity)} more)" if facts[1:] else "")
 
 
-def _speed(found: ComparisonRecord | None, *, is_baseline: bool) -> str:
+def _speed(found: Comparison | None, *, is_baseline: bool) -> str:
     if found is None:
         return "the baseline of the speeds" if is_baseline else "its speed was not compared"
     if found.verdict == "equivalent":

@@ -15,7 +15,8 @@ from typing import Any
 
 from harness.errors import HarnessError, nearest
 from harness.judging.speed import main_comparisons, place_of
-from harness.results.schema import ComparisonRecord, LossRecord, MeasurementRecord, Report, ReportError, loads, plain
+from harness.results.measured import Comparison, Measurement
+from harness.results.schema import LossRecord, Report, ReportError, loads, plain
 
 # What must be equal for exact costs to be comparable: torch chooses the calls, the machine and the device its kernels.
 _COSTS_REST_ON = ("torch", "machine", "default_dtype")
@@ -57,8 +58,8 @@ class TimeChange:
     place: Place
     old_seconds: float
     new_seconds: float
-    old_speedup: ComparisonRecord | None = None
-    new_speedup: ComparisonRecord | None = None
+    old_speedup: Comparison | None = None
+    new_speedup: Comparison | None = None
 
     @property
     def is_shifted(self) -> bool:
@@ -165,19 +166,18 @@ def compare(old: Report, new: Report, *, allowed: Mapping[str, float] | None = N
         raise NotComparableError(f"exact costs are not comparable: {'; '.join(reasons)}; make both reports alike")
     before, after = dict(_measurements(old)), dict(_measurements(new))
     common = [place for place in after if place in before]
-    known = [(place, metric) for place in common for metric in _known(before[place]) & _known(after[place])]
-    known.sort()
+    counts = {place: (_known(before[place]), _known(after[place])) for place in common}
+    known = sorted((place, metric) for place, (was, now) in counts.items() for metric in was.keys() & now.keys())
     checked = _checks(old).keys() & _checks(new).keys()
     if not known and not checked:
         raise NotComparableError(
             f"the reports have nothing in common: the old one is about {_contents(old)}, the new one about {_contents(new)}"
         )
     costs = [
-        CostChange(
-            place, metric, before[place].costs[metric], after[place].costs[metric], (allowed or {}).get(metric, 0.0)
-        )
+        CostChange(place, metric, was[metric], now[metric], (allowed or {}).get(metric, 0.0))
         for place, metric in known
-        if before[place].costs[metric] != after[place].costs[metric]
+        for was, now in (counts[place],)
+        if was[metric] != now[metric]
     ]
     times_apart = _times_apart(old, new)
     return Difference(
@@ -192,18 +192,17 @@ def compare(old: Report, new: Report, *, allowed: Mapping[str, float] | None = N
     )
 
 
-def _measurements(report: Report) -> Iterator[tuple[Place, MeasurementRecord]]:
+def _measurements(report: Report) -> Iterator[tuple[Place, Measurement]]:
     for loss in report.losses:
         for measurement in loss.measurements:
-            if measurement.sizes or measurement.costs:  # else it stands for a loss that was not measured at all
+            if measurement.is_planned:
                 yield (loss.name, measurement.implementation, *place_of(measurement)), measurement
 
 
-def _known(measurement: MeasurementRecord) -> set[str]:
+def _known(measurement: Measurement) -> dict[str, int]:
     """Costs that are known as a number; unknown is not zero, and FLOPs are unknown where calls are left out of them."""
-    costs = measurement.costs
-    counted = {name for name, value in costs.items() if isinstance(value, int) and not isinstance(value, bool)}
-    return counted - {_LEFT_OUT} - ({"flops"} if costs.get(_LEFT_OUT) else set())
+    left_out = {_LEFT_OUT, "flops"} if measurement.costs.get(_LEFT_OUT) else {_LEFT_OUT}
+    return {name: value for name, value in measurement.costs.items() if value is not None and name not in left_out}
 
 
 def _uncounted(old: Report, new: Report) -> Iterator[str]:
@@ -216,7 +215,7 @@ def _uncounted(old: Report, new: Report) -> Iterator[str]:
     for place, measurement in _measurements(new):
         if place not in before or place[:2] in references or measurement.status == "failed":
             continue
-        lost = _known(before[place]) - _known(measurement) - {"flops", *_OF_FURTHER_CALLS}
+        lost = _known(before[place]).keys() - _known(measurement) - {"flops", *_OF_FURTHER_CALLS}
         if lost:
             why = f": {measurement.reason}" if measurement.reason else ""
             yield f"{' / '.join(place)}: {len(lost)} exact costs that were known are not any more{why}"
@@ -256,7 +255,7 @@ def _unequal(name: str, old: _Environment, new: _Environment) -> str:
 
 
 def _times(
-    old: Report, new: Report, before: Mapping[Place, MeasurementRecord], after: Mapping[Place, MeasurementRecord]
+    old: Report, new: Report, before: Mapping[Place, Measurement], after: Mapping[Place, Measurement]
 ) -> Iterator[TimeChange]:
     old_speedups, new_speedups = dict(_comparisons(old)), dict(_comparisons(new))
     for place, measurement in after.items():
@@ -268,7 +267,7 @@ def _times(
             yield TimeChange(place, earlier, measurement.median_seconds, *speedups)
 
 
-def _comparisons(report: Report) -> Iterator[tuple[Place, ComparisonRecord]]:
+def _comparisons(report: Report) -> Iterator[tuple[Place, Comparison]]:
     for loss in report.losses:
         for comparison in main_comparisons(loss):
             yield (loss.name, comparison.implementation, *place_of(comparison)), comparison

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from harness.judging.speed import listed, setting_text, size_text
 from harness.results.causes import grouped
-from harness.results.schema import CRASHED, LossRecord, OutcomeRecord
+from harness.results.findings import Outcome
+from harness.results.schema import CRASHED, LossRecord
 
 DIFFERS = "differs from the reference"  # how `harness.timing.agreement` begins to say so
 COSTS_ONLY = "only exact costs were asked for"  # how `harness.benchmark` says so
@@ -40,7 +41,7 @@ def accepted(loss: LossRecord, implementation: str) -> list[str]:
     return list(dict.fromkeys(f"{f.rule} {f.title} fails and is accepted by the baseline" for f in found))
 
 
-def outcomes(loss: LossRecord, implementation: str, *statuses: str) -> list[OutcomeRecord]:
+def outcomes(loss: LossRecord, implementation: str, *statuses: str) -> list[Outcome]:
     """Outcomes of one implementation that ended with one of the statuses."""
     return [o for o in loss.outcomes if o.implementation == implementation and o.status in statuses]
 
@@ -78,7 +79,7 @@ def idle_devices(loss: LossRecord, implementation: str) -> list[str]:
     ]
 
 
-def _why_not(outcomes: Sequence[OutcomeRecord]) -> str:
+def _why_not(outcomes: Sequence[Outcome]) -> str:
     reasons = list(dict.fromkeys(outcome.reason for outcome in outcomes if outcome.reason))
     return f": {reasons[0]}" if len(reasons) == 1 else ""
 

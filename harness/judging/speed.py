@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
-from harness.results.schema import ComparisonRecord, CrossoverRecord, GrowthRecord, LossRecord, MeasurementRecord
+from harness.results.measured import Cell, Comparison
+from harness.results.schema import LossRecord
 from harness.results.variants import SUFFIX
 from harness.results.words import seconds_text
 
@@ -19,7 +20,7 @@ def open_everywhere(loss: LossRecord, implementation: str) -> bool:
 
 def speed_sentences(loss: LossRecord, implementation: str) -> tuple[list[str], list[str]]:
     """Sentences on speed, one a setting and rival: those with a size at which it is slower than the reference, and the others."""
-    groups: dict[tuple[str, str], list[ComparisonRecord]] = {}
+    groups: dict[tuple[str, str], list[Comparison]] = {}
     for comparison in loss.comparisons:
         if comparison.implementation == implementation:
             groups.setdefault((comparison.reference, setting_text(comparison)), []).append(comparison)
@@ -38,7 +39,7 @@ def compiled_sentences(loss: LossRecord, implementation: str) -> list[str]:
     mine = [m for m in loss.measurements if m.implementation == variant]
     failed = [m for m in mine if m.status == "failed"]
     reasons = [f"compiled, it failed on {setting_text(m)} at {input_text(m)}: {m.reason}" for m in failed]
-    groups: dict[str, list[ComparisonRecord]] = {}
+    groups: dict[str, list[Comparison]] = {}
     for comparison in loss.comparisons:
         if (comparison.implementation, comparison.reference) == (variant, implementation):
             groups.setdefault(setting_text(comparison), []).append(comparison)
@@ -63,7 +64,7 @@ def _uncompared(loss: LossRecord, implementation: str) -> list[str]:
     return [f"not compared with {loss.reference} on {setting}: {listed(found)}" for setting, found in sizes.items()]
 
 
-def main_comparisons(loss: LossRecord) -> list[ComparisonRecord]:
+def main_comparisons(loss: LossRecord) -> list[Comparison]:
     """Comparisons with the reference, or with what stands in for it where it is too slow.
 
     Those of compiled variants with their eager forms stand apart.
@@ -71,7 +72,7 @@ def main_comparisons(loss: LossRecord) -> list[ComparisonRecord]:
     return [c for c in loss.comparisons if c.reference == loss.reference or c.implementation != c.reference + SUFFIX]
 
 
-def place_of(record: ComparisonRecord | MeasurementRecord) -> tuple[str, str]:
+def place_of(record: Cell) -> tuple[str, str]:
     """Setting and input: what is compared is compared at one place."""
     return (setting_text(record), size_text(record.sizes, record.densities))
 
@@ -80,7 +81,7 @@ _OWN_CLOCK = {"cpu": "wall", "cuda": "events"}
 _CLOCK_TEXT = {"wall": "wall clock of the host", "events": "events on the stream", "graph": "replay of a CUDA graph"}
 
 
-def setting_text(record: ComparisonRecord | MeasurementRecord | GrowthRecord | CrossoverRecord) -> str:
+def setting_text(record: Cell) -> str:
     """How something was timed, such as ``cpu, float32, full pass``; cache and clock where they are not the usual ones."""
     parts = [record.device, record.dtype, f"{record.pass_name} pass"]
     if record.cache != "warm":
@@ -90,12 +91,12 @@ def setting_text(record: ComparisonRecord | MeasurementRecord | GrowthRecord | C
     return ", ".join(parts)
 
 
-def _sentence(ordered: Sequence[ComparisonRecord]) -> str:
+def _sentence(ordered: Sequence[Comparison]) -> str:
     first = ordered[0]
     return f"against {first.reference} on {setting_text(first)}: {_places(ordered)}"
 
 
-def _places(ordered: Sequence[ComparisonRecord]) -> str:
+def _places(ordered: Sequence[Comparison]) -> str:
     """Where it is faster, slower and equally fast, in order of size."""
     by_verdict = {
         verdict: [c for c in ordered if c.verdict == verdict]
@@ -110,7 +111,7 @@ def _places(ordered: Sequence[ComparisonRecord]) -> str:
     return f"{'; '.join(parts)}{_crossover(by_verdict)}"
 
 
-def _crossover(by_verdict: Mapping[str, Sequence[ComparisonRecord]]) -> str:
+def _crossover(by_verdict: Mapping[str, Sequence[Comparison]]) -> str:
     """Where one overtakes the other; both sequences are in order of size."""
     faster, slower = by_verdict["faster"], by_verdict["slower"]
     if not slower:
@@ -124,12 +125,12 @@ def _crossover(by_verdict: Mapping[str, Sequence[ComparisonRecord]]) -> str:
     return "; no single crossover"
 
 
-def _at(comparison: ComparisonRecord) -> str:
+def _at(comparison: Comparison) -> str:
     speedup = f" ({speedup_text(comparison.speedup)})" if comparison.speedup is not None else ""
     return f"{input_text(comparison)}{speedup}"
 
 
-def input_text(record: ComparisonRecord | MeasurementRecord) -> str:
+def input_text(record: Cell) -> str:
     """Sizes and densities of what was timed."""
     return size_text(record.sizes, record.densities)
 
@@ -170,10 +171,10 @@ def order_changes(loss: LossRecord, implementation: str) -> list[str]:
         verb, other = (
             ("overtakes", c.overtaken) if c.overtaking == implementation else ("is overtaken by", c.overtaking)
         )
-        fixed = f" at {size_text(c.fixed)}" if c.fixed else ""
+        fixed = f" at {input_text(c)}" if c.fixed_text else ""
         found.append(f"{verb} {other} at about {c.along}={c.estimate:.3g}{fixed}, on {setting_text(c)}")
     settled = {(c.overtaking, c.overtaken) for c in loss.crossovers}
-    groups: dict[tuple[str, str], list[ComparisonRecord]] = {}
+    groups: dict[tuple[str, str], list[Comparison]] = {}
     for comparison in loss.comparisons:
         pair = (comparison.implementation, comparison.reference)
         if pair[0] == implementation and pair not in settled and pair[::-1] not in settled:

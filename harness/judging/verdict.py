@@ -17,6 +17,7 @@ import harness
 from harness.judging import advice, reasons, speed
 from harness.judging.speed import listed
 from harness.results.causes import attributed
+from harness.results.findings import SEVERITIES
 from harness.results.schema import (
     ADOPT,
     CAVEATS,
@@ -25,9 +26,9 @@ from harness.results.schema import (
     INCONCLUSIVE,
     REFERENCE,
     SCHEMA_VERSION,
-    SEVERITIES,
     LossRecord,
     Report,
+    Verdict,
     VerdictRecord,
 )
 from harness.results.words import causes, plural
@@ -96,7 +97,7 @@ def correctness(loss: LossRecord, implementation: str) -> tuple[str, str]:
     return "no error found", f"{plural(len(passed), 'rule')} passed{warned}"
 
 
-def _verdict(loss: LossRecord, name: str) -> tuple[str, tuple[str, ...]]:
+def _verdict(loss: LossRecord, name: str) -> tuple[Verdict, tuple[str, ...]]:
     wrong = [*reasons.about(loss, name, "error", "fails"), *reasons.differing(loss, name)]
     broken, blind = reasons.broken(loss, name), reasons.blind(loss, name)
     caveats = [

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from harness.calls.evaluation import Candidate, LossRaised
+from harness.calls.process_state import preserve
 from harness.declare import dims
 from harness.declare.spec import LossSpec
-from harness.rules.trial import isolated
 
 CALL_S = 2.0  # a call on a few dozen numbers that takes longer is of no use to a check that makes thousands
 MOST_ELEMENTS = 1_000_000  # of what a call returns
@@ -107,7 +107,7 @@ def falls_below_zero(spec: LossSpec) -> bool:
 
 def _is_negative(spec: LossSpec, given: dict[str, Tensor]) -> bool:
     candidate = Candidate(spec, spec.reference)
-    with isolated(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+    with preserve(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             with limited(CALL_S), torch.no_grad():
@@ -141,7 +141,7 @@ def _call(spec: LossSpec, which: Mapping[str, int], seed: int) -> Seen:
     floating = {name: given[name].requires_grad_() for name in spec.differentiable}
     candidate = Candidate(spec, spec.reference)
     caught: list[warnings.WarningMessage]
-    with isolated(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(record=True) as caught:
+    with preserve(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             with limited(CALL_S):

@@ -28,7 +28,8 @@ from harness.runs.configuration import PROFILES
 if TYPE_CHECKING:
     from harness.checking.session import Session
     from harness.declare.spec import LossSpec
-    from harness.results.schema import FindingRecord, LossRecord
+    from harness.results.findings import Finding
+    from harness.results.schema import LossRecord
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -111,7 +112,7 @@ class Check:
 
     def _end(self, record: LossRecord) -> None:
         found = self.fatal(record)
-        statuses = {outcome.status: outcome.reason for outcome in record.outcomes}
+        statuses: dict[str, str] = {outcome.status: outcome.reason for outcome in record.outcomes}
         waived = statuses.get("waived")
         if waived is not None and "failed" not in statuses:
             pytest.xfail(waived or "waived")
@@ -127,12 +128,12 @@ class Check:
             if status in statuses:
                 pytest.skip(statuses[status] or status)
 
-    def fatal(self, record: LossRecord) -> list[FindingRecord]:
+    def fatal(self, record: LossRecord) -> list[Finding]:
         """The findings that fail the test."""
         severities = ("error", "warning") if self.config.getoption("harness_warnings") == "error" else ("error",)
         return [finding for finding in record.findings if finding.severity in severities]
 
-    def failure(self, findings: Sequence[FindingRecord]) -> str:
+    def failure(self, findings: Sequence[Finding]) -> str:
         """The first finding and a line for each other one, in `MOST_LINES` lines; with ``-v`` all of them."""
         from harness.report.text import head_text
         from harness.results.words import plural
@@ -150,7 +151,7 @@ class Check:
             lines = [*lines[: room - 2], f"  … {left_out} more; -v shows them", lines[-1]]
         return "\n".join([*lines, *others])
 
-    def text(self, findings: Iterable[FindingRecord]) -> str:
+    def text(self, findings: Iterable[Finding]) -> str:
         """The findings as they stand on the command line."""
         from harness.report.text import finding_text
 

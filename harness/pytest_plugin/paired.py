@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from harness.timing.paired import Comparison, PairedBenchmark
+    from harness.timing.paired import PairedBenchmark, PairedComparison
 
 _PROPERTY = "paired_benchmark"
 
@@ -28,7 +28,7 @@ def paired_benchmark(request: pytest.FixtureRequest) -> PairedBenchmark:
     if config.getoption("benchmark_skip", False):
         pytest.skip("--benchmark-skip: this test times")
 
-    def report(comparison: Comparison) -> None:
+    def report(comparison: PairedComparison) -> None:
         # the fixture record_property would do no more, and warn under pytest's own default, junit_family = xunit2
         request.node.user_properties.append((_PROPERTY, str(comparison)))
 

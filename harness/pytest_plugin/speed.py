@@ -21,11 +21,12 @@ from torch import Tensor
 
 from harness.declare.spec import LossSpec
 from harness.errors import HarnessError
+from harness.results.measured import Cell, Pass
 from harness.timing.admission import admit
 from harness.timing.clocks import waiting_for
 from harness.timing.costs.counting import completed, count
 from harness.timing.devices import unavailable
-from harness.timing.workload import Cell, Pass, Workload, checked_sizes, elements, inputs
+from harness.timing.workload import Workload, checked_sizes, elements, inputs
 
 F = TypeVar("F", bound=Callable[..., Any])
 

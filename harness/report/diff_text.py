@@ -8,7 +8,7 @@ from harness.judging.diff import CostChange, Difference, TimeChange
 from harness.judging.speed import speedup_text
 from harness.report.markdown import escaped
 from harness.report.markdown import table as markdown_table
-from harness.results.schema import ComparisonRecord
+from harness.results.measured import Comparison
 from harness.results.words import plural, printable, seconds_text, table
 
 # What a median of an unpaired run moves by on a machine that does other things too; below it a line says nothing.
@@ -128,7 +128,7 @@ def _time_row(change: TimeChange) -> list[str]:
     ]
 
 
-def _speedup(comparison: ComparisonRecord | None) -> str:
+def _speedup(comparison: Comparison | None) -> str:
     if comparison is None:
         return ""
     return f"{speedup_text(comparison.speedup)} ({speedup_text(comparison.low)} to {speedup_text(comparison.high)})"

@@ -127,6 +127,12 @@ def _markdown(report: Report, how: Presentation) -> str:
     return summary.render(report, against=how.against, whole=how.whole)
 
 
+def _csv(report: Report, how: Presentation) -> str:
+    from harness.report import csv
+
+    return csv.render(report)
+
+
 def _html(report: Report, how: Presentation) -> str:
     from pathlib import PurePosixPath
 
@@ -145,4 +151,5 @@ FORMATS: Mapping[str, Renderer] = {
     "github": _github,
     "markdown": _markdown,
     "html": _html,
+    "csv": _csv,
 }

@@ -7,13 +7,14 @@ Source: GitHub Docs, Workflow commands for GitHub Actions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.judging.speed import setting_text, size_text
 from harness.report.places import place
 from harness.report.rule_texts import heading
-from harness.results.schema import SEVERITIES, FindingRecord, LossRecord, Report, SourceRecord
+from harness.results.findings import SEVERITIES, Finding, Severity
+from harness.results.schema import LossRecord, Report, SourceRecord
 from harness.results.words import causes, plural, printable
 
 # How many annotations of each kind GitHub shows of a step; further ones it drops without a word.
@@ -57,7 +58,7 @@ def render(report: Report, *, notes: bool = False, whole: str = "") -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _last(left: dict[str, int], whole: str) -> str:
+def _last(left: Mapping[Severity, int], whole: str) -> str:
     counted = [plural(count, f"more {severity}") for severity, count in left.items() if count > 0]
     where = f"see {whole}" if whole else "`loss-harness show` lists all of a report"
     told = f"{' and '.join(counted)} not shown here, since GitHub shows {SHOWN} of a kind; {where}"
@@ -83,7 +84,7 @@ def _unfinished(loss: LossRecord) -> Iterator[_Annotation]:
         yield _Annotation("error", f"not complete: {loss.name}", loss.missing, None)
 
 
-def _message(finding: FindingRecord, followers: Sequence[FindingRecord]) -> str:
+def _message(finding: Finding, followers: Sequence[Finding]) -> str:
     lines = [finding.body.strip() or finding.header]
     lines += [finding.hint] if finding.hint and finding.hint not in finding.message else []
     codes = list(dict.fromkeys(follower.rule for follower in followers))

@@ -14,7 +14,9 @@ from harness.report.page import anchor, page
 from harness.report.self_check import self_check_sentence
 from harness.report.text import totals_text
 from harness.report.timings import bytes_text, crossover_text, growth_table, timing_table
-from harness.results.schema import SEVERITIES, ComparisonRecord, LossRecord, Report, plain
+from harness.results.findings import SEVERITIES
+from harness.results.measured import Comparison
+from harness.results.schema import LossRecord, Report, plain
 
 # What fits in an attachment and opens at once on a phone.
 MOST_BYTES = 1_500_000
@@ -160,7 +162,7 @@ def _choice(loss: LossRecord) -> dict[str, Any]:
     }
 
 
-def _interval(comparison: ComparisonRecord) -> str:
+def _interval(comparison: Comparison) -> str:
     return f"{speedup_text(comparison.low).removesuffix('×')} to {speedup_text(comparison.high)}"
 
 

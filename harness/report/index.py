@@ -16,10 +16,11 @@ from harness.judging import diff
 from harness.judging.speed import elements, main_comparisons, place_of
 from harness.report.diff_text import cost_change_text
 from harness.report.view import verdict_counts
-from harness.results.schema import ComparisonRecord, LossRecord, MeasurementRecord, Report, VerdictRecord, loads
+from harness.results.measured import Comparison, Measurement
+from harness.results.schema import LossRecord, Report, VerdictRecord, loads
 from harness.results.words import causes
 
-T = TypeVar("T", ComparisonRecord, MeasurementRecord)
+T = TypeVar("T", Comparison, Measurement)
 
 # Exact costs of one call that a history shows.
 COSTS = ("aten_calls", "saved_bytes", "peak_bytes")
@@ -90,7 +91,7 @@ class State:
     verdict: VerdictRecord
     errors: int
     warnings: int
-    comparison: ComparisonRecord | None
+    comparison: Comparison | None
     costs: Mapping[str, int]
     costs_pass: str
     place: str
@@ -187,7 +188,8 @@ def _state(entry: Entry, loss: LossRecord, verdict: VerdictRecord) -> State:
     if comparison is not None:
         call = next((m for m in measured if place_of(m) == place_of(comparison)), call)
     errors, warnings = (sum(f.implementation == name for f, _ in causes(loss, s)) for s in ("error", "warning"))
-    known = {cost: call.costs[cost] for cost in COSTS if call is not None and isinstance(call.costs.get(cost), int)}
+    counted = {} if call is None else call.costs
+    known = {cost: count for cost in COSTS if (count := counted.get(cost)) is not None}
     return State(
         entry=entry,
         verdict=verdict,
@@ -201,7 +203,7 @@ def _state(entry: Entry, loss: LossRecord, verdict: VerdictRecord) -> State:
     )
 
 
-def _place(record: ComparisonRecord | MeasurementRecord | None) -> str:
+def _place(record: Comparison | Measurement | None) -> str:
     return ", ".join(reversed(place_of(record))) if record is not None else ""
 
 

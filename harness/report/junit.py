@@ -17,7 +17,8 @@ from xml.etree import ElementTree
 from harness.judging.speed import setting_text, size_text
 from harness.report.rule_texts import heading
 from harness.report.text import finding_text
-from harness.results.schema import CRASHED, CheckTimeRecord, FindingRecord, LossRecord, OutcomeRecord, Report
+from harness.results.findings import Finding, Outcome
+from harness.results.schema import CRASHED, CheckTimeRecord, LossRecord, Report
 from harness.results.words import printable
 
 Element = ElementTree.Element
@@ -85,7 +86,7 @@ def _named(loss: LossRecord, implementation: str, name: str) -> Element:
     return Element("testcase", classname=_legal(classname), name=_legal(name))
 
 
-def _case(loss: LossRecord, outcome: OutcomeRecord) -> Element:
+def _case(loss: LossRecord, outcome: Outcome) -> Element:
     case = _named(loss, outcome.implementation, heading(outcome.rule))
     spent = [t.seconds for t in loss.check_times if _key(t) == _key(outcome)]
     if spent:
@@ -106,11 +107,11 @@ def _case(loss: LossRecord, outcome: OutcomeRecord) -> Element:
     return case
 
 
-def _key(record: OutcomeRecord | CheckTimeRecord) -> tuple[str, str, str]:
+def _key(record: Outcome | CheckTimeRecord) -> tuple[str, str, str]:
     return record.implementation, record.rule, record.device
 
 
-def _about(finding: FindingRecord) -> tuple[str, str, str]:
+def _about(finding: Finding) -> tuple[str, str, str]:
     """The outcome that a finding belongs to: that a rule crashed is a finding of its own code."""
     rule = str(finding.evidence.get("aspect", "")) if finding.rule == CRASHED else finding.rule
     return finding.implementation, rule, finding.device
@@ -124,11 +125,11 @@ def _note(case: Element, tag: str, message: str, kind: str = "", text: str = "")
         noted.text = _legal(text)
 
 
-def _sentence(findings: Sequence[FindingRecord]) -> str:
+def _sentence(findings: Sequence[Finding]) -> str:
     return (findings[0].fact or findings[0].header) + (f" (and {len(findings) - 1} more)" if len(findings) > 1 else "")
 
 
-def _texts(loss: LossRecord, findings: Sequence[FindingRecord]) -> str:
+def _texts(loss: LossRecord, findings: Sequence[Finding]) -> str:
     """Findings with the place of the implementation and the code that reproduces them."""
     return "\n\n".join(f"{finding.severity}\n{finding_text(loss, finding, verbose=True)}" for finding in findings)
 

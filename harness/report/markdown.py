@@ -13,7 +13,8 @@ from harness.judging.choice import sentences
 from harness.report.self_check import self_check_sentence
 from harness.report.text import counts_row, place_text, reasons
 from harness.report.timings import crossover_text, growth_table, timing_table
-from harness.results.schema import SEVERITIES, STATUSES, LossRecord, Report, plain
+from harness.results.findings import SEVERITIES, STATUSES
+from harness.results.schema import LossRecord, Report, plain
 from harness.results.words import causes, plural, printable
 
 

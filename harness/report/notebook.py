@@ -17,7 +17,8 @@ from harness.judging.verdict import correctness
 from harness.report import html, view
 from harness.report.page import environment, stylesheet
 from harness.report.text import LOOKS
-from harness.results.schema import FindingRecord, LossRecord, digest
+from harness.results.findings import Finding
+from harness.results.schema import LossRecord, digest
 
 
 def verification_html(loss: LossRecord, asked: str) -> str:
@@ -41,7 +42,7 @@ def benchmark_html(loss: LossRecord, asked: str) -> str:
     return _rendered("Benchmark", loss.name, asked, loss)
 
 
-def finding_html(finding: FindingRecord) -> str:
+def finding_html(finding: Finding) -> str:
     """One finding, opened."""
     loss = LossRecord("", "", "", (finding.implementation,), findings=(replace(finding, follows=""),))
     (shown,) = view.findings(loss, finding.severity, "")

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.judging.speed import main_comparisons, setting_text
 from harness.report.timings import bytes_text
-from harness.results.schema import ComparisonRecord, GrowthRecord, LossRecord
+from harness.results.measured import Comparison, Growth
+from harness.results.schema import LossRecord
 from harness.results.words import seconds_text
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def log_axis(values: Sequence[float], start: float, end: float) -> LogAxis:
 class Interval:
     """One row of a forest plot: the estimate with its interval, in pixels; ``None`` where there is none."""
 
-    comparison: ComparisonRecord
+    comparison: Comparison
     series: int
     low: float | None
     middle: float | None
@@ -191,7 +192,7 @@ class Panel:
 
 def panels(loss: LossRecord) -> list[Panel]:
     """Time and peak memory against what was varied, one panel a setting."""
-    groups: dict[tuple[str, str, str], list[GrowthRecord]] = {}
+    groups: dict[tuple[str, str, str], list[Growth]] = {}
     for growth in loss.growths:
         if growth.cost in _PLOTTED:
             key = (f"{_PLOTTED[growth.cost]}, {setting_text(growth)}", _along(growth), growth.cost)
@@ -201,9 +202,7 @@ def panels(loss: LossRecord) -> list[Panel]:
     return [panel for panel in made if panel is not None]
 
 
-def _panel(
-    title: str, along: str, cost: str, growths: Sequence[GrowthRecord], numbers: Mapping[str, int]
-) -> Panel | None:
+def _panel(title: str, along: str, cost: str, growths: Sequence[Growth], numbers: Mapping[str, int]) -> Panel | None:
     points = {growth.implementation: list(_positive(growth)) for growth in growths}
     every = [point for found in points.values() for point in found]
     if not every:
@@ -234,9 +233,9 @@ def _bytes_text(value: float) -> str:
     return bytes_text(round(value))
 
 
-def _positive(growth: GrowthRecord) -> Iterator[tuple[float, float]]:
+def _positive(growth: Growth) -> Iterator[tuple[float, float]]:
     """The points that a logarithmic axis can hold; no memory at all is in the table alone."""
-    for size, value in zip(growth.sizes, growth.costs, strict=True):
+    for size, value in zip(growth.at, growth.costs, strict=True):
         if 0 < size < math.inf and 0 < value < math.inf:
             yield size, value
 
@@ -253,9 +252,9 @@ def legend(drawn: Sequence[Panel]) -> dict[str, int]:
     return {curve.name: curve.series for panel in drawn for curve in panel.curves}
 
 
-def _along(growth: GrowthRecord) -> str:
+def _along(growth: Growth) -> str:
     what = "elements of all tensors" if growth.along == "elements" else growth.along
-    fixed = ", ".join(f"{name}={value:g}" for name, value in growth.fixed.items())
+    fixed = growth.fixed_text
     return f"{what} ({fixed})" if fixed else what
 
 

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from harness.results.findings import Severity
+
 FILE = Path(__file__).with_suffix(".json")
 
 
@@ -22,7 +24,7 @@ class RuleText:
     code: str
     title: str
     group: str
-    severity: str
+    severity: Severity
     statement: str
     explanation: str
 

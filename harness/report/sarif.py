@@ -17,7 +17,8 @@ from typing import Any
 
 from harness.report.places import place, uri
 from harness.report.rule_texts import rule_text
-from harness.results.schema import FindingRecord, LossRecord, Report, plain
+from harness.results.findings import Finding
+from harness.results.schema import LossRecord, Report, plain
 from harness.results.words import printable
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
@@ -90,7 +91,7 @@ def _invocation(report: Report) -> dict[str, Any]:
     return made
 
 
-def _results(found: Sequence[tuple[LossRecord, FindingRecord]], codes: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _results(found: Sequence[tuple[LossRecord, Finding]], codes: Sequence[str]) -> Iterator[dict[str, Any]]:
     waivers = {
         (loss.name, o.implementation, o.rule, o.device): o.reason
         for loss, _ in found
@@ -126,7 +127,7 @@ def _results(found: Sequence[tuple[LossRecord, FindingRecord]], codes: Sequence[
         yield result
 
 
-def _text(loss: LossRecord, finding: FindingRecord) -> str:
+def _text(loss: LossRecord, finding: Finding) -> str:
     body = finding.body.strip() or finding.header
     parts = [f"{loss.name} / {finding.implementation} on {finding.device}: {body}"]
     parts += [finding.hint] if finding.hint and finding.hint not in finding.message else []
@@ -139,7 +140,7 @@ def _message(text: str) -> str:
     return printable(text).replace("](", "] (")
 
 
-def _location(loss: LossRecord, finding: FindingRecord) -> dict[str, Any]:
+def _location(loss: LossRecord, finding: Finding) -> dict[str, Any]:
     name = f"{loss.name}.{finding.implementation}"
     located: dict[str, Any] = {
         "logicalLocations": [{"name": finding.implementation, "fullyQualifiedName": name, "kind": "function"}]
@@ -153,7 +154,7 @@ def _location(loss: LossRecord, finding: FindingRecord) -> dict[str, Any]:
     return located
 
 
-def _fingerprint(loss: LossRecord, finding: FindingRecord) -> str:
+def _fingerprint(loss: LossRecord, finding: Finding) -> str:
     """What the finding is about, without the element that happened to show it."""
     where = re.sub(r"\[[^\]]*\]", "", str(finding.evidence.get("where") or ""))
     quantity = str(finding.evidence.get("aspect") or where)

@@ -13,13 +13,13 @@ from harness.judging import diff
 from harness.report import diff_text
 from harness.report.markdown import escaped, fenced
 from harness.report.text import place_text, totals_text
+from harness.results.findings import Finding
 from harness.results.schema import (
     ADOPT,
     CAVEATS,
     DO_NOT_ADOPT,
     INCONCLUSIVE,
     REFERENCE,
-    FindingRecord,
     LossRecord,
     Report,
     VerdictRecord,
@@ -105,12 +105,12 @@ def _row(loss: LossRecord, verdict: VerdictRecord) -> tuple[str, ...]:
     return loss.name, verdict.implementation, verdict.verdict, _clipped(why)
 
 
-def _found(report: Report, severity: str) -> Iterator[tuple[FindingRecord, tuple[FindingRecord, ...]]]:
+def _found(report: Report, severity: str) -> Iterator[tuple[Finding, tuple[Finding, ...]]]:
     for loss in report.losses:
         yield from causes(loss, severity)
 
 
-def _detail(finding: FindingRecord, followers: Sequence[FindingRecord]) -> str:
+def _detail(finding: Finding, followers: Sequence[Finding]) -> str:
     """One finding, closed: its smallest input, the code that shows it, what follows from it."""
     parts = [fenced(_short(finding.body or finding.header), "text")]
     if finding.hint and finding.hint not in finding.message:
@@ -122,7 +122,7 @@ def _detail(finding: FindingRecord, followers: Sequence[FindingRecord]) -> str:
     return "\n\n".join([f"<details><summary>{title}</summary>", *parts, "</details>"])
 
 
-def _brief(found: Sequence[tuple[FindingRecord, tuple[FindingRecord, ...]]]) -> str:
+def _brief(found: Sequence[tuple[Finding, tuple[Finding, ...]]]) -> str:
     """Warnings in a closed list, a line each; how to repeat them stands in the report."""
     lines = []
     for finding, _ in found[:WARNINGS]:

@@ -7,18 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from harness.judging.verdict import correctness
 from harness.report.places import place
-from harness.results.schema import (
-    ADOPT,
-    CAVEATS,
-    DO_NOT_ADOPT,
-    INCONCLUSIVE,
-    READ_AS,
-    SEVERITIES,
-    STATUSES,
-    FindingRecord,
-    LossRecord,
-    Report,
-)
+from harness.results.findings import SEVERITIES, STATUSES, Finding
+from harness.results.schema import ADOPT, CAVEATS, DO_NOT_ADOPT, INCONCLUSIVE, READ_AS, LossRecord, Report
 from harness.results.words import Style, causes, plural, printable, table, unstyled, who
 
 _GIVEN = (ADOPT, CAVEATS, INCONCLUSIVE, DO_NOT_ADOPT)
@@ -27,7 +17,7 @@ LOOKS = {"wrong": DO_NOT_ADOPT, "not decided": INCONCLUSIVE, "no error found": A
 _OF_A_REFERENCE = ("B03", "C03")
 
 
-def head_text(loss: LossRecord, finding: FindingRecord) -> str:
+def head_text(loss: LossRecord, finding: Finding) -> str:
     """``file:line:column: CODE loss / implementation: what was got and expected``, which editors and greps read.
 
     Where the report knows no line, the target stands for it.
@@ -36,7 +26,7 @@ def head_text(loss: LossRecord, finding: FindingRecord) -> str:
     return f"{file}:{position}: {said}" if position else f"{file}: {said}"
 
 
-def _head(loss: LossRecord, finding: FindingRecord) -> tuple[str, str, str]:
+def _head(loss: LossRecord, finding: Finding) -> tuple[str, str, str]:
     """(file, line:column, what is said)."""
     where = place(loss, finding.implementation)
     fact = next(iter(printable(finding.body).splitlines()), "") or finding.title or finding.header
@@ -48,8 +38,8 @@ def _head(loss: LossRecord, finding: FindingRecord) -> tuple[str, str, str]:
 
 def finding_text(
     loss: LossRecord,
-    finding: FindingRecord,
-    followers: Sequence[FindingRecord] = (),
+    finding: Finding,
+    followers: Sequence[Finding] = (),
     *,
     folder: str = "",
     verbose: bool = False,
@@ -80,7 +70,7 @@ def finding_text(
     return "\n".join(lines)
 
 
-def place_text(finding: FindingRecord) -> str:
+def place_text(finding: Finding) -> str:
     """The rule and the quantity of a finding, in one line."""
     where = printable(str(finding.evidence.get("where") or ""))
     return f"{finding.rule} {finding.title}" + (f", at {where}" if where else "")
@@ -130,12 +120,12 @@ def grouped_text(report: Report, *, notes: bool = False) -> str:
     return "\n\n".join("\n".join([f"{file}:", *lines]) for file, lines in files.items())
 
 
-def _causes(report: Report, *, notes: bool) -> list[tuple[LossRecord, FindingRecord]]:
+def _causes(report: Report, *, notes: bool) -> list[tuple[LossRecord, Finding]]:
     shown = SEVERITIES if notes else SEVERITIES[:2]
     return [(loss, finding) for s in shown for loss in report.losses for finding, _ in causes(loss, s)]
 
 
-def _of_references(report: Report, severity: str) -> list[FindingRecord]:
+def _of_references(report: Report, severity: str) -> list[Finding]:
     """Warnings that say what a reference would take beyond its declaration, where a candidate is what is to be mended."""
     return [
         finding
@@ -145,7 +135,7 @@ def _of_references(report: Report, severity: str) -> list[FindingRecord]:
     ]
 
 
-def _folded_lines(report: Report, folded: Sequence[FindingRecord]) -> list[str]:
+def _folded_lines(report: Report, folded: Sequence[Finding]) -> list[str]:
     lines = []
     for loss in report.losses:
         codes = [finding.rule for finding in folded if finding in loss.findings]
@@ -211,7 +201,7 @@ def totals_text(report: Report) -> str:
         "accepted": sum(f.accepted for f in found),
     }
     severities += [f"{count} {what}" for what, count in more.items() if count]
-    statuses = [outcome.status for loss in report.losses for outcome in loss.outcomes]
+    statuses: list[str] = [outcome.status for loss in report.losses for outcome in loss.outcomes]
     counts = [f"{statuses.count(status)} {status}" for status in STATUSES if status in statuses]
     return f"{', '.join(severities)}; {len(statuses)} planned = {' + '.join(counts) or '0'}"
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from harness.judging.speed import main_comparisons, place_of, setting_text, size_text, speedup_text
-from harness.results.schema import CrossoverRecord, GrowthRecord, LossRecord, MeasurementRecord, Report
+from harness.results.measured import Crossover, Growth, Measurement
+from harness.results.schema import LossRecord, Report
 from harness.results.words import printable, seconds_text, table
 
 _COST_TEXT = {
@@ -94,33 +94,27 @@ def _rows(loss: LossRecord, untimed: _Status | None, numbers: dict[str, int]) ->
         yield [*where, _name(measurement), _median(measurement), *ratio, *_costs(measurement)]
 
 
-def _name(measurement: MeasurementRecord) -> str:
+def _name(measurement: Measurement) -> str:
     if measurement.compile_seconds is None:
         return measurement.implementation
     return f"{measurement.implementation.removesuffix(')')} in {seconds_text(measurement.compile_seconds)})"
 
 
-def _median(measurement: MeasurementRecord) -> str:
+def _median(measurement: Measurement) -> str:
     if measurement.median_seconds is None and measurement.estimated_seconds is not None:
         return f"~{seconds_text(measurement.estimated_seconds)} (estimate)"
     return seconds_text(measurement.median_seconds)
 
 
-def _costs(measurement: MeasurementRecord) -> list[str]:
-    costs, moved = measurement.costs, moved_bytes(measurement.costs)
+def _costs(measurement: Measurement) -> list[str]:
+    costs, over = measurement.costs, measurement.moved_over_bound
     calls = costs.get("aten_calls")
-    over = "" if moved is None or not measurement.bound_bytes else f"{moved / measurement.bound_bytes:.3g}×"
     sizes = [bytes_text(costs.get("saved_bytes")), bytes_text(costs.get("peak_bytes"))]
-    return ["" if calls is None else str(calls), bytes_text(moved), over, *sizes]
+    moved = [bytes_text(measurement.moved_bytes), "" if over is None else f"{over:.3g}×"]
+    return ["" if calls is None else str(calls), *moved, *sizes]
 
 
-def moved_bytes(costs: Mapping[str, Any]) -> int | None:
-    """Bytes read and written; ``None`` where either is unknown."""
-    read, written = costs.get("read_bytes"), costs.get("written_bytes")
-    return None if read is None or written is None else int(read) + int(written)
-
-
-def _status(loss: LossRecord, measurement: MeasurementRecord, untimed: _Status | None, numbers: dict[str, int]) -> str:
+def _status(loss: LossRecord, measurement: Measurement, untimed: _Status | None, numbers: dict[str, int]) -> str:
     status, reason = measurement.status, measurement.reason
     if (status, reason) == untimed:
         return ""
@@ -160,9 +154,9 @@ def growth_table(losses: Sequence[LossRecord]) -> list[list[str]]:
     return _filled([_GROWTH_HEADER, *rows])
 
 
-def _law(growth: GrowthRecord) -> tuple[str, str]:
+def _law(growth: Growth) -> tuple[str, str]:
     """The law and its interval; where the sizes do not tell an exponent, why not."""
-    number = len(growth.sizes)
+    number = len(growth.at)
     if growth.low is None or growth.high is None:
         return "too few sizes to tell", f"none from {number} sizes"
     half = (growth.high - growth.low) / 2
@@ -175,14 +169,13 @@ def _exponent(value: float | None) -> str:
     return "" if value is None else f"{round(value, 2) + 0.0:.2f}"  # + 0.0: no minus zero
 
 
-def _along(record: GrowthRecord | CrossoverRecord) -> str:
-    fixed = ", ".join(f"{name}={value:g}" for name, value in record.fixed.items())
-    return f"{record.along} ({fixed})" if fixed else record.along
+def _along(record: Growth | Crossover) -> str:
+    return f"{record.along} ({record.fixed_text})" if record.fixed_text else record.along
 
 
-def crossover_text(crossover: CrossoverRecord) -> str:
+def crossover_text(crossover: Crossover) -> str:
     """``sparse overtakes dense between N=128 and N=256, at about 190 (cpu, float32, full pass)``."""
-    along, fixed = crossover.along, ", ".join(f"{name}={value:g}" for name, value in crossover.fixed.items())
+    along, fixed = crossover.along, crossover.fixed_text
     return (
         f"{crossover.overtaking} overtakes {crossover.overtaken} between {along}={crossover.below:g} and "
         f"{along}={crossover.above:g}, at about {crossover.estimate:.3g} "

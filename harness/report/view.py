@@ -10,18 +10,15 @@ from dataclasses import dataclass
 from harness.judging.speed import main_comparisons, place_of
 from harness.report.page import anchor
 from harness.report.text import reasons
+from harness.results.findings import SEVERITIES, STATUSES, Finding, Outcome
+from harness.results.measured import Comparison
 from harness.results.schema import (
     ADOPT,
     CAVEATS,
     DO_NOT_ADOPT,
     INCONCLUSIVE,
     REFERENCE,
-    SEVERITIES,
-    STATUSES,
-    ComparisonRecord,
-    FindingRecord,
     LossRecord,
-    OutcomeRecord,
     Report,
     VerdictRecord,
 )
@@ -57,8 +54,8 @@ class Row:
     verdict: VerdictRecord
     counts: Mapping[str, int]
     rules: tuple[str, ...]
-    worst: ComparisonRecord | None
-    best: ComparisonRecord | None
+    worst: Comparison | None
+    best: Comparison | None
     memory: float | None
     memory_at: str
 
@@ -100,9 +97,7 @@ def _row(loss: LossRecord, verdict: VerdictRecord) -> Row:
 
 def _memory(loss: LossRecord, implementation: str) -> tuple[float | None, str]:
     """Peak memory over the reference's where the reference takes most, and where that is."""
-    peaks = {
-        (m.implementation, place_of(m)): m.costs["peak_bytes"] for m in loss.measurements if m.costs.get("peak_bytes")
-    }
+    peaks = {(m.implementation, place_of(m)): peak for m in loss.measurements if (peak := m.costs.get("peak_bytes"))}
     mine = {place: peak for (name, place), peak in peaks.items() if name == implementation}
     shared = {place: peaks[loss.reference, place] for place in mine if (loss.reference, place) in peaks}
     if implementation == loss.reference or not shared:
@@ -113,7 +108,7 @@ def _memory(loss: LossRecord, implementation: str) -> tuple[float | None, str]:
 
 def verdict_counts(report: Report) -> dict[str, int]:
     """How many implementations have each verdict, the worst first."""
-    found = Counter(verdict.verdict for loss in report.losses for verdict in loss.verdicts)
+    found = Counter[str](verdict.verdict for loss in report.losses for verdict in loss.verdicts)
     return {verdict: found.get(verdict, 0) for verdict in WORST_FIRST}
 
 
@@ -156,9 +151,9 @@ def _caveats(count: int, judged: int) -> str:
 class FindingView:
     """A finding in its parts: what came and should have come, the smallest input, what else is known, how to mend it."""
 
-    record: FindingRecord
+    record: Finding
     anchor: str
-    followers: tuple[FindingRecord, ...]
+    followers: tuple[Finding, ...]
     statement: str
     smallest_input: str
     note: str
@@ -184,12 +179,12 @@ def findings(loss: LossRecord, severity: str, folder: str) -> list[FindingView]:
     return views
 
 
-def replay(finding: FindingRecord, folder: str) -> str:
+def replay(finding: Finding, folder: str) -> str:
     """The command that runs a stored failure again; empty where none was stored."""
     return f"loss-harness replay {shlex.quote(f'{folder}/failures/{finding.failure}')}" if finding.failure else ""
 
 
-def _parts(finding: FindingRecord) -> tuple[str, str, str]:
+def _parts(finding: Finding) -> tuple[str, str, str]:
     """The message before the line of its input, that line, and what stands after it, without the way to mend it."""
     body = finding.body.replace(f"fix: {finding.hint}", "") if finding.hint else finding.body
     sizes = (finding.case or {}).get("sizes") or {}
@@ -236,7 +231,7 @@ def _in_order(counts: Mapping[str, int]) -> dict[str, int]:
     return {word: counts[word] for word in _BECAME if word in counts}
 
 
-def _became(loss: LossRecord, outcome: OutcomeRecord) -> str:
+def _became(loss: LossRecord, outcome: Outcome) -> str:
     if outcome.status != "failed":
         return outcome.status
     place = (outcome.implementation, outcome.rule, outcome.device)

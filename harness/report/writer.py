@@ -57,13 +57,7 @@ def folder_for(folder: Path, report: Report) -> Path:
     return folder / "interrupted" if interrupted and (folder / "report.json").exists() else folder
 
 
-def write_report(
-    folder: Path,
-    report: Report,
-    failures: Mapping[str, Mapping[str, Any]],
-    *,
-    timings: str | None = None,
-) -> list[Path]:
+def write_report(folder: Path, report: Report, failures: Mapping[str, Mapping[str, Any]]) -> list[Path]:
     """Write report.json, report.md, report.html, failures/*.json and, where something was timed, timings.csv.
 
     Nothing in the folder changes before everything is written beside its place.  What an earlier report left there and
@@ -75,7 +69,7 @@ def write_report(
     Raises:
         FolderError: the folder cannot be written.
     """
-    from harness.report import html, markdown
+    from harness.report import csv, html, markdown
 
     check_folder(folder)
     if (folder / FAILURES).is_symlink():
@@ -84,7 +78,7 @@ def write_report(
             f"folder of the report itself; remove the link, or choose another folder"
         )
     texts = {f"{FAILURES}/{name}": _json(failure) for name, failure in failures.items()}
-    if timings is not None:
+    if timings := csv.render(report):
         texts["timings.csv"] = timings
     texts["report.md"] = markdown.render(report, folder=folder.as_posix())
     texts["report.html"] = html.render(report, folder=folder.as_posix())

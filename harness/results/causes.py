@@ -7,159 +7,148 @@ that fits gives the cause, and a cause's own cause is followed to its root.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol, TypeVar
 
-_SEVERITIES = ("error", "warning", "note")
+from harness.results.findings import SEVERITIES, Finding
 
 # What rounding at float32 changes: `tolerance.value_rounding`, as a part of the size that the finding names.
 FLOAT32 = 20 * 2.0**-23
 
 
-class Found(Protocol):
-    """What both `harness.rules.findings.Finding` and the report's record of it have."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def rule(self) -> str: ...  # noqa: D102
-    @property
-    def severity(self) -> str: ...  # noqa: D102
-    @property
-    def implementation(self) -> str: ...  # noqa: D102
-    @property
-    def evidence(self) -> Mapping[str, Any]: ...  # noqa: D102
+When = Callable[[Finding, Finding], bool]
 
 
-F = TypeVar("F", bound=Found)
-When = Callable[[Found, Found], bool]
-
-
-def _kind(finding: Found) -> str:
+def _kind(finding: Finding) -> str:
     return str(finding.evidence.get("kind", ""))
 
 
-def _always(cause: Found, effect: Found) -> bool:
+def _always(cause: Finding, effect: Finding) -> bool:
     return True
 
 
-def _is_number(finding: Found) -> bool:
+def _is_number(finding: Finding) -> bool:
     return _kind(finding) in ("value", "gradient")
 
 
-def _reads_unset_memory(cause: Found, effect: Found) -> bool:
+def _reads_unset_memory(cause: Finding, effect: Finding) -> bool:
     return _kind(cause) == "reads unset memory" and _is_number(effect)
 
 
-def _is_another_number(cause: Found, effect: Found) -> bool:
+def _is_another_number(cause: Finding, effect: Finding) -> bool:
     return _is_number(effect) and not _not_finite(cause, effect)
 
 
-def _of_gradient(cause: Found, effect: Found) -> bool:
+def _of_gradient(cause: Finding, effect: Finding) -> bool:
     return _kind(effect) == "gradient"
 
 
-def _in_value(cause: Found, effect: Found) -> bool:
+def _in_value(cause: Finding, effect: Finding) -> bool:
     return _kind(cause) != "gradient"
 
 
-def _not_finite(cause: Found, effect: Found) -> bool:
+def _not_finite(cause: Finding, effect: Finding) -> bool:
     return effect.evidence.get("finite", True) is False
 
 
-def _both_not_finite(cause: Found, effect: Found) -> bool:
+def _both_not_finite(cause: Finding, effect: Finding) -> bool:
     return _not_finite(effect, cause) and _not_finite(cause, effect)
 
 
-def _at_legal_values(cause: Found, effect: Found) -> bool:
+def _at_legal_values(cause: Finding, effect: Finding) -> bool:
     return _kind(effect) != "leak"  # C03 puts NaN where the domain may have none
 
 
-def _raises_alike(cause: Found, effect: Found) -> bool:
+def _raises_alike(cause: Finding, effect: Finding) -> bool:
     exception = str(cause.evidence.get("exception", ""))
     return exception != "" and exception == effect.evidence.get("exception", "")
 
 
-def _is_number_or_refuses_in_place(cause: Found, effect: Found) -> bool:
+def _is_number_or_refuses_in_place(cause: Finding, effect: Finding) -> bool:
     return _kind(effect) != "raises"
 
 
-def _refuses_in_place(cause: Found, effect: Found) -> bool:
+def _refuses_in_place(cause: Finding, effect: Finding) -> bool:
     return _kind(effect) == "refuses in-place"
 
 
-def _of_the_tensor_cut_off(cause: Found, effect: Found) -> bool:
+def _of_the_tensor_cut_off(cause: Finding, effect: Finding) -> bool:
     return _is_cut_off(cause, effect) and _of_one_tensor(cause, effect)
 
 
-def _is_cut_off(cause: Found, effect: Found) -> bool:
+def _is_cut_off(cause: Finding, effect: Finding) -> bool:
     return _kind(cause) == "cut off"
 
 
-def _of_one_tensor(cause: Found, effect: Found) -> bool:
+def _of_one_tensor(cause: Finding, effect: Finding) -> bool:
     return bool(cause.evidence.get("tensor", "") == effect.evidence.get("tensor", ""))
 
 
-def _of_each_element(cause: Found, effect: Found) -> bool:
+def _of_each_element(cause: Finding, effect: Finding) -> bool:
     """The gradient by reduction='none', of the tensor whose gradient is wrong by the reduction that is declared."""
     of_each = effect.evidence.get("aspect") == "none gradient" and _kind(effect) == "gradient"
     return of_each and _kind(cause) == "gradient" and _of_one_tensor(cause, effect)
 
 
-def _of_shape(cause: Found, effect: Found) -> bool:
+def _of_shape(cause: Finding, effect: Finding) -> bool:
     return _kind(cause) == _kind(effect) == "shape"
 
 
-def _of_grad_mode(cause: Found, effect: Found) -> bool:
+def _of_grad_mode(cause: Finding, effect: Finding) -> bool:
     return cause.evidence.get("aspect") == "torch.is_grad_enabled()"
 
 
-def _of_default_dtype(cause: Found, effect: Found) -> bool:
+def _of_default_dtype(cause: Finding, effect: Finding) -> bool:
     return cause.evidence.get("aspect") == "torch.get_default_dtype()"
 
 
-def _of_all_instances(cause: Found, effect: Found) -> bool:
+def _of_all_instances(cause: Finding, effect: Finding) -> bool:
     return cause.evidence.get("aspect") == "history of all instances"
 
 
-def _draws(cause: Found, effect: Found) -> bool:
+def _draws(cause: Finding, effect: Finding) -> bool:
     return _kind(effect) == "draws"
 
 
-def _of_the_same_attribute(cause: Found, effect: Found) -> bool:
+def _of_the_same_attribute(cause: Finding, effect: Finding) -> bool:
     return _kind(cause) == "not moved" and (
         _kind(effect) == "moved" or (_kind(effect) == "not saved" and _of_one_tensor(cause, effect))
     )
 
 
-def _keeps_a_graph(cause: Found, effect: Found) -> bool:
+def _keeps_a_graph(cause: Finding, effect: Finding) -> bool:
     return _kind(cause) == _kind(effect) == "keeps a graph"
 
 
-def _ends_alike(cause: Found, effect: Found) -> bool:
+def _ends_alike(cause: Finding, effect: Finding) -> bool:
     return bool(cause.evidence.get("came") == effect.evidence.get("came"))
 
 
-def _of_a_custom_function(cause: Found, effect: Found) -> bool:
+def _of_a_custom_function(cause: Finding, effect: Finding) -> bool:
     return _of_one_aspect(cause, effect) and cause.evidence.get("aspect") == "custom Function"
 
 
-def _is_narrowing(cause: Found, effect: Found) -> bool:
+def _is_narrowing(cause: Finding, effect: Finding) -> bool:
     return _kind(cause) == "narrowed"
 
 
-def _in_rounding_at_float32(cause: Found, effect: Found) -> bool:
+def _in_rounding_at_float32(cause: Finding, effect: Finding) -> bool:
     """Off by no more than what float32 rounds: its eps times the condition number."""
-    difference, size = effect.evidence.get("difference"), effect.evidence.get("size")
+    difference, size = (_number(effect, name) for name in ("difference", "size"))
     return _is_narrowing(cause, effect) and difference is not None and difference <= FLOAT32 * (size or 0.0)
 
 
-def _of_one_aspect(cause: Found, effect: Found) -> bool:
+def _number(finding: Finding, name: str) -> float | None:
+    """A number of the evidence, where those that are not finite are text."""
+    value = finding.evidence.get(name)
+    return float(value) if isinstance(value, (int, float)) or value in ("inf", "-inf", "nan") else None
+
+
+def _of_one_aspect(cause: Finding, effect: Finding) -> bool:
     return bool(cause.evidence.get("aspect") == effect.evidence.get("aspect"))
 
 
-def _in_16_bits(cause: Found, effect: Found) -> bool:
+def _in_16_bits(cause: Finding, effect: Finding) -> bool:
     return cause.evidence.get("aspect") == "on the way, in 16 bits"
 
 
@@ -284,7 +273,7 @@ LINKS: tuple[Link, ...] = (
 )
 
 
-def attributed(findings: Sequence[F]) -> tuple[F, ...]:
+def attributed(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """The findings in their order, each with the code of the rule that found its cause in ``follows``.
 
     ``follows`` is empty for a finding that follows from no other.
@@ -295,7 +284,7 @@ def attributed(findings: Sequence[F]) -> tuple[F, ...]:
     )
 
 
-def grouped(findings: Sequence[F]) -> list[tuple[F, tuple[F, ...]]]:
+def grouped(findings: Sequence[Finding]) -> list[tuple[Finding, tuple[Finding, ...]]]:
     """(cause, what follows from it), causes in their order; a finding without either stands alone."""
     roots = _roots(findings)
     return [
@@ -305,7 +294,7 @@ def grouped(findings: Sequence[F]) -> list[tuple[F, tuple[F, ...]]]:
     ]
 
 
-def _roots(findings: Sequence[Found]) -> list[int | None]:
+def _roots(findings: Sequence[Finding]) -> list[int | None]:
     """The position of each finding's first cause, or ``None``."""
     parents = [_parent(findings, position) for position in range(len(findings))]
     roots: list[int | None] = []
@@ -316,7 +305,7 @@ def _roots(findings: Sequence[Found]) -> list[int | None]:
     return roots
 
 
-def _parent(findings: Sequence[Found], mine: int) -> int | None:
+def _parent(findings: Sequence[Finding], mine: int) -> int | None:
     effect = findings[mine]
     for link in LINKS:
         if not effect.rule.startswith(link.effects):
@@ -332,18 +321,18 @@ def _parent(findings: Sequence[Found], mine: int) -> int | None:
     return None
 
 
-def _is_cause(link: Link, cause: Found, effect: Found) -> bool:
+def _is_cause(link: Link, cause: Finding, effect: Finding) -> bool:
     return (
         cause is not effect
         and cause.rule.startswith(link.causes)
         and effect.rule.startswith(link.effects)
         and _place(cause) == _place(effect)
-        and _SEVERITIES.index(cause.severity) <= _SEVERITIES.index(effect.severity)
+        and SEVERITIES.index(cause.severity) <= SEVERITIES.index(effect.severity)
         and link.when(cause, effect)
     )
 
 
-def _is_shared(cause: Found, findings: Sequence[Found]) -> bool:
+def _is_shared(cause: Finding, findings: Sequence[Finding]) -> bool:
     return any(
         f.rule == cause.rule
         and f.implementation != cause.implementation
@@ -352,9 +341,6 @@ def _is_shared(cause: Found, findings: Sequence[Found]) -> bool:
     )
 
 
-def _place(finding: Found) -> tuple[str, str, bool]:
-    """Implementation and device, and whether a baseline accepts it: what is new does not hide below what is accepted.
-
-    A `Verification` is of one device and knows no baseline, so that its findings have neither.
-    """
-    return finding.implementation, getattr(finding, "device", ""), getattr(finding, "accepted", False)
+def _place(finding: Finding) -> tuple[str, str, bool]:
+    """Implementation and device, and whether a baseline accepts it: what is new does not hide below what is accepted."""
+    return finding.implementation, finding.device, finding.accepted

@@ -31,31 +31,26 @@ import hashlib
 import json
 import math
 import re
-import textwrap
 import types
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from enum import EnumType
 from functools import lru_cache
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from harness import strict_json
 from harness.errors import HarnessError, shown, told
-from harness.results.measured import ComparisonRecord as ComparisonRecord
-from harness.results.measured import CrossoverRecord as CrossoverRecord
-from harness.results.measured import GrowthRecord as GrowthRecord
-from harness.results.measured import MeasurementRecord as MeasurementRecord
+from harness.results.findings import Finding, Outcome, are_finished, counted, in_order
+from harness.results.measured import Comparison, Crossover, Growth, Measurement
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 READ_AS = "read as: "  # begins the note that says what each tensor is for
-STATUSES = ("passed", "failed", "waived", "skipped", "inapplicable", "crashed", "timed out")
-SEVERITIES = ("error", "warning", "note")
-ADOPT = "adopt"
-CAVEATS = "adopt with caveats"
-DO_NOT_ADOPT = "do not adopt"
-INCONCLUSIVE = "inconclusive"
-REFERENCE = "reference"
-VERDICTS = (ADOPT, CAVEATS, DO_NOT_ADOPT, INCONCLUSIVE, REFERENCE)
+Verdict = Literal["adopt", "adopt with caveats", "do not adopt", "inconclusive", "reference"]
+ADOPT: Final = "adopt"
+CAVEATS: Final = "adopt with caveats"
+DO_NOT_ADOPT: Final = "do not adopt"
+INCONCLUSIVE: Final = "inconclusive"
+REFERENCE: Final = "reference"
 FAILURE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}\.json")  # one component of a path, wherever it is put
 CRASHED = "X01"  # code of the finding that a rule could not be checked; it says nothing on whether the loss is right
 
@@ -64,73 +59,6 @@ R = TypeVar("R")
 
 class ReportError(HarnessError, ValueError):
     """A file is not a report, or one of another schema version."""
-
-
-def _check_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ReportError(f"got {name} {shown(value)}, expected one of {list(allowed)}")
-
-
-@dataclass(frozen=True)
-class OutcomeRecord:
-    """What became of one planned implementation x rule on one device.
-
-    ``unmeasured``: an inapplicable rule that is about the loss, and could be asked on none of its cases.
-    """
-
-    implementation: str
-    rule: str
-    device: str
-    status: str
-    examples: int
-    reason: str
-    unmeasured: bool = False
-
-    def __post_init__(self) -> None:
-        _check_one_of("status", self.status, STATUSES)
-
-
-@dataclass(frozen=True)
-class FindingRecord:
-    """One thing that is wrong.
-
-    The first line of ``message`` says where (loss / implementation / code and title / dtype / device), the others what came,
-    what should have come and on which input.  ``failure`` names the file that `loss-harness replay` takes.  ``follows`` is the
-    code of the rule that found the cause in the same implementation, empty where this is the cause.  ``accepted`` says that
-    the finding stands in the baseline: it is shown and fails nothing.
-    """
-
-    implementation: str
-    rule: str
-    title: str
-    severity: str
-    device: str
-    message: str
-    reproduction: str
-    hint: str
-    evidence: dict[str, Any]
-    case: dict[str, Any] | None
-    failure: str
-    follows: str = ""
-    accepted: bool = False
-
-    def __post_init__(self) -> None:
-        _check_one_of("severity", self.severity, SEVERITIES)
-
-    @property
-    def header(self) -> str:
-        """Where it is."""
-        return self.message.strip("\n").partition("\n")[0]
-
-    @property
-    def body(self) -> str:
-        """What came and should have come, without indentation."""
-        return textwrap.dedent(self.message.strip("\n").partition("\n")[2])
-
-    @property
-    def fact(self) -> str:
-        """The first line of the body: what came and should have come; empty where there is no body."""
-        return next(iter(self.body.strip().splitlines()), "").strip()
 
 
 @dataclass(frozen=True)
@@ -161,14 +89,11 @@ class VerdictRecord:
     """
 
     implementation: str
-    verdict: str
+    verdict: Verdict
     reasons: tuple[str, ...]
     sentence: str = ""
     scope: tuple[str, ...] = ()
     settle: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        _check_one_of("verdict", self.verdict, VERDICTS)
 
 
 @dataclass(frozen=True)
@@ -194,14 +119,14 @@ class LossRecord:
     target: str
     reference: str
     implementations: tuple[str, ...]
-    outcomes: tuple[OutcomeRecord, ...] = ()
-    findings: tuple[FindingRecord, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
+    findings: tuple[Finding, ...] = ()
     suggestions: tuple[str, ...] = ()
     check_times: tuple[CheckTimeRecord, ...] = ()
-    measurements: tuple[MeasurementRecord, ...] = ()
-    comparisons: tuple[ComparisonRecord, ...] = ()
-    growths: tuple[GrowthRecord, ...] = ()
-    crossovers: tuple[CrossoverRecord, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    growths: tuple[Growth, ...] = ()
+    crossovers: tuple[Crossover, ...] = ()
     verdicts: tuple[VerdictRecord, ...] = ()
     notes: tuple[str, ...] = ()
     missing: str = ""
@@ -222,24 +147,23 @@ class LossRecord:
     def counts(self, implementation: str, device: str) -> dict[str, int]:
         """Number of outcomes of each status; their sum is what was planned."""
         mine = [o for o in self.outcomes if o.implementation == implementation and o.device == device]
-        found = Counter(outcome.status for outcome in mine)
-        return {status: found.get(status, 0) for status in STATUSES}
+        return counted(mine)
 
     def is_wrong(self, implementation: str) -> bool:
         """Whether a rule found an error in it; a crash says nothing."""
         return any(finding.rule != CRASHED for finding in self.of(implementation, "error"))
 
-    def of(self, implementation: str, severity: str | None = None) -> tuple[FindingRecord, ...]:
+    def of(self, implementation: str, severity: str | None = None) -> tuple[Finding, ...]:
         """Findings about one implementation, errors first."""
         mine = [f for f in self.findings if f.implementation == implementation]
-        return in_order([f for f in mine if severity in (None, f.severity)])
+        return in_order(f for f in mine if severity in (None, f.severity))
 
     @property
     def ok(self) -> bool:
         """False if any rule found an error, crashed or timed out, or the loss failed when it was timed."""
-        broken = any(outcome.status in ("crashed", "timed out") for outcome in self.outcomes)
         failed = any(measurement.status == "failed" for measurement in self.measurements)
-        return not broken and not failed and all(f.severity != "error" or f.accepted for f in self.findings)
+        accepted = all(f.severity != "error" or f.accepted for f in self.findings)
+        return are_finished(self.outcomes) and not failed and accepted
 
 
 @dataclass(frozen=True)
@@ -278,7 +202,7 @@ def merged(parts: Sequence[LossRecord]) -> LossRecord:
         first,
         implementations=tuple(dict.fromkeys(name for part in parts for name in part.implementations)),
         outcomes=tuple(outcome for part in parts for outcome in part.outcomes),
-        findings=in_order([finding for part in parts for finding in part.findings]),
+        findings=in_order(finding for part in parts for finding in part.findings),
         suggestions=tuple(dict.fromkeys(text for part in parts for text in part.suggestions)),
         check_times=tuple(time for part in parts for time in part.check_times),
         measurements=tuple(measurement for part in parts for measurement in part.measurements),
@@ -287,11 +211,6 @@ def merged(parts: Sequence[LossRecord]) -> LossRecord:
         crossovers=tuple(crossover for part in parts for crossover in part.crossovers),
         notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
     )
-
-
-def in_order(findings: list[FindingRecord]) -> tuple[FindingRecord, ...]:
-    """Errors first, then by implementation and rule; the order of equal ones is kept."""
-    return tuple(sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), f.implementation, f.rule, f.device)))
 
 
 def digest(data: Mapping[str, Any]) -> str:
@@ -330,7 +249,7 @@ def loss_loads(text: str) -> LossRecord:
     Raises:
         ReportError: a field that is missing or of another type.
     """
-    return _record(LossRecord, json.loads(text), "loss")
+    return record(LossRecord, json.loads(text), "loss")
 
 
 def loads(text: str) -> Report:
@@ -346,20 +265,15 @@ def loads(text: str) -> Report:
     if not isinstance(data, Mapping):
         raise ReportError(f"not a report: a JSON {type(data).__name__} came, but a report is an object")
     version = data.get("schema")
-    if version in (3, 4):
+    if version in (3, 4, 5):
         data = _upgraded(data, int(version))
     elif version != SCHEMA_VERSION:
         raise ReportError(
             f"a report of schema {shown(version)} came, but this version of loss-harness reads schema 3 to {SCHEMA_VERSION}; "
             f"make the report anew, or read it with the version that wrote it ({shown(data.get('tool', 'unknown'))})"
         )
-    report = _record(Report, data, "report")
+    report = record(Report, data, "report")
     for loss in report.losses:
-        for measurement in loss.measurements:
-            _check_counts(measurement.costs, f"costs of {shown(measurement.implementation)}")
-            _check_sizes(measurement.sizes, f"sizes of {shown(measurement.implementation)}")
-        for comparison in loss.comparisons:
-            _check_sizes(comparison.sizes, f"sizes of {shown(comparison.implementation)}")
         for finding in loss.findings:
             if finding.failure and not FAILURE_NAME.fullmatch(finding.failure):
                 raise ReportError(
@@ -368,26 +282,12 @@ def loads(text: str) -> Report:
     return report
 
 
-def _check_counts(costs: Mapping[str, Any], where: str) -> None:
-    for name, count in costs.items():
-        if count is not None and type(count) not in (int, float, bool):
-            raise ReportError(f"{where}: {shown(name)} is {shown(count)}, expected a number or null")
-
-
-def _check_sizes(sizes: Mapping[str, Any], where: str) -> None:
-    for symbol, size in sizes.items():
-        extents = size if isinstance(size, list) else [size]
-        if not all(type(extent) is int for extent in extents):
-            raise ReportError(
-                f"{where}: {shown(symbol)} is {shown(size)}, expected a whole number, or an array of them"
-            )
-
-
 def _upgraded(data: Mapping[str, Any], version: int) -> dict[str, Any]:
-    """A report of schema 3 or 4.
+    """A report of schema 3, 4 or 5.
 
-    Schema 3 knew neither when it was made nor where the losses are, and schema 4 neither columns, nor what could not be
-    measured, nor what constructors and first calls take; that stays unknown.
+    Schema 3 knew neither when it was made nor where the losses are, schema 4 neither columns, nor what could not be
+    measured, nor what constructors and first calls take, and schema 5 not the number of elements; that stays unknown.
+    What stays the same along a sweep stood in one field before schema 6.
     """
     unknown = (
         {"description": "", "sources": []},
@@ -395,7 +295,7 @@ def _upgraded(data: Mapping[str, Any], version: int) -> dict[str, Any]:
         {"made": "", "command": ""},
     )
     of_loss, of_verdict, of_report = unknown if version == 3 else ({}, {}, {})
-    unbuilt = {"build_seconds": None, "first_seconds": None}
+    unbuilt = {"build_seconds": None, "first_seconds": None, "elements": None}
     try:
         losses = [
             of_loss
@@ -404,14 +304,29 @@ def _upgraded(data: Mapping[str, Any], version: int) -> dict[str, Any]:
             | {"outcomes": [{"unmeasured": False} | outcome for outcome in loss["outcomes"]]}
             | {"sources": [{"column": 1} | source for source in (of_loss | loss)["sources"]]}
             | {"measurements": [unbuilt | measurement for measurement in loss["measurements"]]}
+            | {"growths": [_in_a_cell(growth) | {"at": growth["sizes"]} for growth in loss["growths"]]}
+            | {"crossovers": [_in_a_cell(crossover) for crossover in loss["crossovers"]]}
             for loss in data["losses"]
         ]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ReportError(f"not a report of schema {version}: {told(error)} in its losses") from error
     return of_report | dict(data) | {"schema": SCHEMA_VERSION, "losses": losses}
 
 
-def _record(cls: type[R], data: Any, where: str) -> R:
+def _in_a_cell(old: Mapping[str, Any]) -> dict[str, Any]:
+    """A growth or crossover of schema 5, whose fixed densities stood beside the sizes as ``density(NAME)``."""
+    densities = {name: value for name, value in old["fixed"].items() if name.startswith("density(")}
+    sizes = {name: int(value) for name, value in old["fixed"].items() if name not in densities}
+    named = {name.removeprefix("density(").removesuffix(")"): value for name, value in densities.items()}
+    return dict(old) | {"sizes": sizes, "densities": named}
+
+
+def record(cls: type[R], data: Any, where: str) -> R:
+    """A dataclass from its fields as JSON types.
+
+    Raises:
+        ReportError: a field that is missing or of another type; ``where`` it stands.
+    """
     if not isinstance(data, Mapping):
         raise ReportError(f"{where} is {type(data).__name__}, expected an object")
     kinds = _kinds(cls)  # type: ignore[arg-type]
@@ -436,24 +351,31 @@ def _kinds(cls: type[Any]) -> Mapping[str, Any]:
 def _value(kind: Any, data: Any, where: str) -> Any:
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
-        if data is None:
+        if data is None and type(None) in get_args(kind):
             return None
-        return _value(next(option for option in get_args(kind) if option is not type(None)), data, where)
+        options = [option for option in get_args(kind) if option is not type(None)]
+        several = [option for option in options if isinstance(data, (list, tuple)) and get_origin(option) is tuple]
+        return _value((several or options)[0], data, where)
     if origin is tuple:
-        if not isinstance(data, list):
+        if not isinstance(data, (list, tuple)):
             raise ReportError(f"{where} is {type(data).__name__}, expected an array")
         item = get_args(kind)[0]
         if all(type(entry) is item for entry in data):  # raw times are most of a report
             return tuple(data)
         return tuple(_value(item, entry, f"{where}[{position}]") for position, entry in enumerate(data))
     if hasattr(kind, "__dataclass_fields__"):
-        return _record(kind, data, where)
+        return record(kind, data, where)
+    allowed = get_args(kind) if origin is Literal else tuple(kind) if isinstance(kind, EnumType) else ()
+    if allowed:
+        if data not in allowed:
+            raise ReportError(f"{where} is {shown(data)}, expected one of {list(map(str, allowed))}")
+        return data if origin is Literal else kind(data)
     expected = origin or kind
     if expected is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
     if not isinstance(data, expected) or (expected is int and isinstance(data, bool)):
         raise ReportError(f"{where} is {shown(data)}, expected {expected.__name__}")
-    if expected is not dict:
+    if expected not in (dict, Mapping):
         return data
     inner = get_args(kind)[1]
     return (

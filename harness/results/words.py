@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 
 from harness.results.causes import grouped
-from harness.results.schema import FindingRecord, LossRecord
+from harness.results.findings import Finding
+from harness.results.schema import LossRecord
 
 Style = Callable[[str, str], str]  # (text, what it is) -> the text in that style
 
@@ -28,7 +29,7 @@ def who(loss: LossRecord, implementation: str) -> str:
     return implementation if implementation == loss.name else f"{loss.name} / {implementation}"
 
 
-def causes(loss: LossRecord, severity: str) -> list[tuple[FindingRecord, tuple[FindingRecord, ...]]]:
+def causes(loss: LossRecord, severity: str) -> list[tuple[Finding, tuple[Finding, ...]]]:
     """(finding, what follows from it) for findings of a severity that follow from no other and are not accepted."""
     groups = grouped(loss.findings)
     return [group for group in groups if group[0].severity == severity and not group[0].accepted]

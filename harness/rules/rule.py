@@ -12,11 +12,11 @@ from torch import Tensor
 from harness.declare.dims import Size
 from harness.declare.spec import LossSpec
 from harness.errors import refuses_in_place
+from harness.results.findings import Severity
 
 if TYPE_CHECKING:
     from harness.rules.trial import Trial
 
-Severity = Literal["error", "warning", "note"]
 Kind = Literal[
     "",
     "value",

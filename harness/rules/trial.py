@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-import os
-import random
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from harness.calls import backends, devices, tolerance
+from harness.calls import devices, tolerance
 from harness.calls.evaluation import RNG_SEED, Candidate, LossRaised, Precision, begin_draws, differentiated
 from harness.calls.watch import Watch
 from harness.declare.spec import LossSpec
@@ -473,58 +469,3 @@ def describe(value: float) -> str:
     if math.isfinite(value) and value == int(value) and abs(value) < 1e6:
         return str(int(value))
     return f"{value:.4g}"
-
-
-def _directory() -> str | None:
-    """The working directory; ``None`` where it has been removed."""
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        return None
-
-
-@contextmanager
-def isolated() -> Iterator[None]:
-    """Restore the state that a loss may touch: generators, and the settings that `settled` restores."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    torch_states = {name: generator.get_state() for name, generator in devices.generators().items()}
-    try:
-        with settled():
-            yield
-    finally:
-        for name, generator in devices.generators().items():  # one that the block has started was at no state before
-            if name in torch_states:
-                generator.set_state(torch_states[name])
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-
-
-@contextmanager
-def settled() -> Iterator[None]:
-    """Restore grad mode, default dtype and device, threads, determinism, what float32 is computed in, the working directory
-    and how deep calls may go.  Generators need no more between calls of a loss, as each begins by seeding them.
-    """
-    device, directory, depth = torch.get_default_device(), _directory(), sys.getrecursionlimit()
-    settings = backends.read()
-    grad, dtype, threads = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    anomaly = torch.is_anomaly_enabled()
-    try:
-        yield
-    finally:
-        if sys.getrecursionlimit() != depth:
-            sys.setrecursionlimit(depth)
-        if torch.get_default_device() != device:  # first: nothing else works on another one
-            torch.set_default_device(None if device.type == "cpu" else device)
-        if directory is not None and _directory() != directory:
-            os.chdir(directory)
-        torch.set_grad_enabled(grad)
-        if torch.get_default_dtype() != dtype:
-            torch.set_default_dtype(dtype)
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
-        if torch.are_deterministic_algorithms_enabled() != deterministic:
-            torch.use_deterministic_algorithms(deterministic)
-        if torch.is_anomaly_enabled() != anomaly:
-            torch.autograd.set_detect_anomaly(anomaly)
-        backends.restore(settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from harness.isolation import events
@@ -11,7 +11,8 @@ from harness.isolation.events import Ended
 from harness.isolation.limits import Limits
 from harness.isolation.sandbox import Isolation
 from harness.report.rule_texts import rule_text
-from harness.results.schema import CRASHED, FindingRecord, LossRecord, OutcomeRecord, loss_dumps
+from harness.results.findings import Finding, Outcome, Status
+from harness.results.schema import CRASHED, LossRecord, loss_dumps
 from harness.runs.job import LOADING, VERIFY, Job
 
 Keep = Callable[[dict[str, Any]], None]  # a result, as JSON types
@@ -24,14 +25,7 @@ class ProcessLost(Exception):
     """What watches a process is gone, so that nothing is known of the loss: the job is to be handed out again."""
 
 
-@dataclass(frozen=True)
-class Conducted:
-    """How a job went beyond its results: why steps that belong to no rule came to nothing; empty where none did."""
-
-    lost: str = ""
-
-
-def conduct(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], None]) -> Conducted:
+def conduct(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], None]) -> str:
     """Run a job, keep its results as they come, and report what its process does not survive.
 
     A rule whose check ends the process is reported as crashed or timed out, with the last input; the rules after it run in
@@ -43,6 +37,9 @@ def conduct(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], Non
         job: what to do.
         keep: takes each result.
         begin: is told each step.
+
+    Returns:
+        Why steps that belong to no rule came to nothing; empty where none did.
     """
     if job.kind != VERIFY:
         return _measure(sandbox, job, keep, begin)
@@ -52,9 +49,9 @@ def conduct(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], Non
             job = left
             continue
         if ended.ok:
-            return Conducted()
+            return ""
         if not left.codes:
-            return Conducted(f"looking for laws to declare ended: {_reason(ended)}" if job.suggests else "")
+            return f"looking for laws to declare ended: {_reason(ended)}" if job.suggests else ""
         if ended.step == LOADING:
             return _give_up(left, ended, f"loading the loss ended: {_reason(ended)}", keep)
         if ended.step not in left.codes:  # between two checks
@@ -62,7 +59,7 @@ def conduct(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], Non
         _report(sandbox, left, ended, keep)
         job = left.without({ended.step})
         if not job.codes and not job.suggests:
-            return Conducted()
+            return ""
     return _leave(job, job.codes, f"not run, after {DEATHS} processes had ended", keep)
 
 
@@ -123,53 +120,42 @@ def _report(sandbox: Isolation, job: Job, ended: Ended, keep: Keep) -> None:
     keep(came_to_nothing(job, ended.step, _reason(ended), ended.output))
 
 
-def _give_up(job: Job, ended: Ended, reason: str, keep: Keep) -> Conducted:
+def _give_up(job: Job, ended: Ended, reason: str, keep: Keep) -> str:
     """The first rule that is left is reported, the others were never tried."""
     first, *others = job.codes
     keep(came_to_nothing(job, first, reason, ended.output))
     return _leave(job, others, f"not run: {reason}", keep)
 
 
-def _leave(job: Job, codes: Sequence[str], reason: str, keep: Keep) -> Conducted:
+def _leave(job: Job, codes: Sequence[str], reason: str, keep: Keep) -> str:
     """Rules that are not tried any more, and what would come after them."""
     for code in codes:
-        outcome = OutcomeRecord(job.implementation, code, job.device, "skipped", 0, reason)
+        outcome = Outcome(job.implementation, code, job.device, Status.SKIPPED, 0, reason)
         record = LossRecord(job.loss, "", "", (job.implementation,), outcomes=(outcome,))
         keep({"step": code, "record": loss_dumps(record), "failures": {}, "is_outcome": True})
-    return Conducted("looking for laws to declare did not run" if job.suggests else "")
+    return "looking for laws to declare did not run" if job.suggests else ""
 
 
 def came_to_nothing(job: Job, code: str, reason: str, output: str = "") -> dict[str, Any]:
     """A rule that came to nothing, told without the loss: it cannot even be loaded, or not often enough."""
     crashed = rule_text(CRASHED)
     message = f"{job.loss} / {job.implementation} / {crashed.code} {crashed.title} / {job.device}\n  {code} = {reason}, expected a check that ends"
-    finding = FindingRecord(
-        implementation=job.implementation,
-        rule=crashed.code,
-        title=crashed.title,
-        severity=crashed.severity,
-        device=job.device,
-        message=message,
-        reproduction="",
-        hint="",
-        evidence={"aspect": code, "came": reason, "output": output},
-        case=None,
-        failure="",
-    )
+    what = (job.implementation, crashed.code, crashed.title, crashed.severity, job.device, message)
+    finding = Finding(*what, {"aspect": code, "came": reason, "output": output})
     record = LossRecord(
         job.loss,
         "",
         "",
         (job.implementation,),
-        outcomes=(OutcomeRecord(job.implementation, code, job.device, "crashed", 0, reason),),
+        outcomes=(Outcome(job.implementation, code, job.device, Status.CRASHED, 0, reason),),
         findings=(finding,),
     )
     return {"step": code, "record": loss_dumps(record), "failures": {}, "is_outcome": True}
 
 
-def _measure(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], None]) -> Conducted:
+def _measure(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], None]) -> str:
     ended = _process(sandbox, "measure", job, keep, begin)
-    return Conducted("" if ended.ok else f"timing it ended: {_reason(ended)}")
+    return "" if ended.ok else f"timing it ended: {_reason(ended)}"
 
 
 def _reason(ended: Ended) -> str:

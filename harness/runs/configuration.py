@@ -39,19 +39,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError, nearest
+from harness.results.measured import CACHES, CLOCKS, DTYPES, PASSES
 
 FILE = "pyproject.toml"
 TABLE = "loss-harness"
 PROFILES = ("quick", "ci", "thorough")
-# What is timed, and how; equal to the names in `harness.timing.workload`, which imports torch.
-TIMED = {
-    "pass": ("forward", "backward", "full"),
-    "dtype": ("float64", "float32", "bfloat16", "float16"),
-    "cache": ("warm", "cold"),
-    "clock": ("wall", "events", "graph"),
-}
-
-
+TIMED: Mapping[str, tuple[str, ...]] = {"pass": PASSES, "dtype": DTYPES, "cache": CACHES, "clock": CLOCKS}
 _TIMING = ("device", "budget", "seed", "pass", "dtype", "cache", "clock", "compile")
 _CHECKING = ("profile", "seed", "device", "select", "ignore")
 _SAID = ("quiet", "verbose")

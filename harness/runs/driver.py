@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from harness.errors import DeclarationError, HarnessError, TargetError
+from harness.isolation.limits import Limits
 from harness.judging.baseline import marked
-from harness.results.schema import FindingRecord, LossRecord, loss_dumps, loss_loads
+from harness.results.findings import Finding
+from harness.results.schema import LossRecord, loss_dumps, loss_loads
 from harness.runs import records
 from harness.runs.conduct import came_to_nothing
 from harness.runs.executors import Carried, Workshop
@@ -26,19 +27,6 @@ _STARTING_S, _COMPILING_S = 120.0, 900.0
 TRIES = 5  # how often a job is handed out whose worker is lost
 _LOOK_S = 0.2  # how often an interrupt is looked for
 _KINDS = {kind.__name__: kind for kind in (HarnessError, DeclarationError, TargetError)}
-
-
-@dataclass(frozen=True)
-class Allowed:
-    """What a job may take.
-
-    Args:
-        step_s: seconds for one check.
-        memory_bytes: for a job.
-    """
-
-    step_s: float | None = None
-    memory_bytes: int | None = None
 
 
 class Driver(Ledger):
@@ -60,11 +48,11 @@ class Driver(Ledger):
         request: Request,
         workshop: Workshop,
         *,
-        allowed: Allowed | None = None,
+        allowed: Limits | None = None,
     ) -> None:
         self.targets = tuple(targets)
         self.workshop = workshop
-        self.allowed = allowed or Allowed()
+        self.allowed = allowed or Limits()
         self.journal = Memory()  # a `harness.runs.journal.Journal` remembers
         told = _plan(workshop, self.targets, request, self.allowed.step_s)
         self.warnings: tuple[str, ...] = tuple(told["warnings"])
@@ -74,7 +62,7 @@ class Driver(Ledger):
         self._lock = threading.Lock()
         self._asked = request.to_json()
         self._planned_for = {plan.name: plan for plan in self.plans}
-        self._news: queue.SimpleQueue[Step | tuple[str, list[FindingRecord]]] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[Step | tuple[str, list[Finding]]] = queue.SimpleQueue()
         self._results: dict[tuple[str, str, str, str], list[LossRecord]] = {}
         self._measured: dict[str, list[LossRecord]] = {}
         self._refused: dict[str, str] = {}
@@ -110,33 +98,25 @@ class Driver(Ledger):
             for implementation in plan.record.implementations if device not in self.absent else ():
                 codes = tuple(code for name, code in plan.checks if name == implementation)
                 is_latest = (implementation, device) == (plan.record.implementations[-1], self.present)
-                yield self._job(
-                    VERIFY, plan, implementation, device, codes, suggests=is_latest and self.request.codes is None
+                yield replace(
+                    self._job(VERIFY, plan, device),
+                    implementation=implementation,
+                    codes=codes,
+                    suggests=is_latest and self.request.codes is None,
                 )
 
-    def _job(
-        self,
-        kind: str,
-        plan: Planned,
-        implementation: str,
-        device: str,
-        codes: tuple[str, ...],
-        *,
-        suggests: bool = False,
-        verified: str = "",
-        step_s: float | None = None,
-    ) -> Job:
+    def _job(self, kind: str, plan: Planned, device: str) -> Job:
+        """A job that checks and times nothing yet."""
         return Job(
             kind=kind,
             targets=self.targets,
             loss=plan.name,
-            implementation=implementation,
+            implementation="",
             device=device,
-            codes=codes,
-            suggests=suggests,
+            codes=(),
+            suggests=False,
             request=self._asked,
-            verified=verified,
-            step_s=step_s or self.allowed.step_s,
+            step_s=self.allowed.step_s,
             memory_bytes=self.allowed.memory_bytes if device == "cpu" else None,
         )
 
@@ -241,13 +221,10 @@ class Driver(Ledger):
                 self._news.put((job.loss, found))
 
     def _keep_measured(self, job: Job, result: Mapping[str, Any]) -> None:
-        import pandas as pd
-
         with self._lock:
             if "refused" in result:
                 self._refused[job.loss] = result["refused"]
                 return
-            self.frames += [pd.read_json(io.StringIO(frame), orient="split", dtype=False) for frame in result["frames"]]
             self.environment |= {name: value for name, value in result["environment"].items() if name == "timing"}
 
     def _lost(self, job: Job, reason: str) -> None:
@@ -269,10 +246,8 @@ class Driver(Ledger):
         self.untimed = {plan.name for plan in self.plans}
         for plan in self.plans:
             observer.begin(timing_step(plan, self.request))
-            device = self.present
-            job = self._job(
-                MEASURE, plan, "", device, (), verified=loss_dumps(self.known(plan)), step_s=self._longest()
-            )
+            job = self._job(MEASURE, plan, self.present)
+            job = replace(job, verified=loss_dumps(self.known(plan)), step_s=self._longest())
             self._carry_out([job], observer)
             self.untimed.discard(plan.name)
         if self._refused and len(self._refused) == len(self.plans):

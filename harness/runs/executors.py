@@ -15,7 +15,7 @@ from harness.isolation.events import Ended
 from harness.isolation.limits import Limits
 from harness.isolation.sandbox import Hear, Here, Isolation, Sandbox, unheard
 from harness.runs import arrival
-from harness.runs.conduct import Conducted, Keep, ProcessLost, conduct
+from harness.runs.conduct import Keep, ProcessLost, conduct
 from harness.runs.job import LOADING, VERIFY, Job
 from harness.runs.preload import COMPILER, PRELOAD, TIMING
 
@@ -202,8 +202,8 @@ def _carried(isolation: Isolation, job: Job, keep: Keep, begin: Begin) -> Carrie
         results.append(result)
         keep(result)
 
-    conducted: Conducted = conduct(isolation, job, both, begin)
-    return Carried(tuple(results), conducted.lost)
+    lost = conduct(isolation, job, both, begin)
+    return Carried(tuple(results), lost)
 
 
 _SHORT_S = 300.0  # a target whose import never ends must end too

@@ -25,7 +25,7 @@ from harness.runs.job import Job
 from harness.runs.ledger import Request
 
 FILE, LOCK = "journal.jsonl", ".lock"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # The end of the process loses nothing that was written; that of the machine loses what no fsync has forced to the disk, which
 # takes milliseconds: more than many a job.
 _SAFE_S = 0.05

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import HarnessError, selected_codes
 from harness.judging.baseline import Baseline, dumps, marked, unseen, updated
 from harness.judging.verdict import assemble
-from harness.report.cells import csv_text
 from harness.report.rule_texts import rule_texts
 from harness.report.writer import now, write_text
 from harness.results.schema import CRASHED, LossRecord, Report, loss_dumps, loss_loads, merged, plain
@@ -20,9 +19,10 @@ from harness.results.words import plural
 from harness.runs.observer import Observer, Step
 
 if TYPE_CHECKING:
-    from harness.timing.workload import Cache, ClockName, Pass
+    from harness.results.measured import Cache, ClockName, Pass
 
 UNSEEN = Observer()
+Phase = Literal["verify", "calibrate", "benchmark"]
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,6 @@ class Ledger(ABC):
         self.request = request
         self.plans = tuple(plans)
         self.failures: dict[str, dict[str, Any]] = {}
-        self.frames: list[Any] = []
         self.environment: dict[str, Any] = {}
         self.seconds: dict[str, float] = {}
         self.is_verified = False
@@ -210,26 +209,30 @@ class Ledger(ABC):
         """The same as one record."""
         return merged(self.parts(plan))
 
-    def expect(self, phases: Sequence[Callable[[Observer], None]]) -> list[Step]:
-        """Say which of ``verify``, ``calibrate`` and ``benchmark`` are to run, and get their steps, in order.
+    def expect(self, phases: Sequence[Phase]) -> list[Step]:
+        """Say which phases are to run, and get their steps, in order.
 
         What does not come about of them is missing from the report, however early the run ends.
         """
-        self.is_verified = self.verify in phases
-        self.untimed = {plan.name for plan in self.plans} if self.benchmark in phases else set()
+        self.is_verified = "verify" in phases
+        self.untimed = {plan.name for plan in self.plans} if "benchmark" in phases else set()
         return [step for phase in phases for step in self._planned(phase)]
 
-    def _planned(self, phase: Callable[[Observer], None]) -> list[Step]:
-        if phase == self.verify:
+    def _planned(self, phase: Phase) -> list[Step]:
+        if phase == "verify":
             return [
                 check_step(plan.name, *pair)
                 for plan in self.plans
                 for _ in self.request.devices
                 for pair in plan.checks
             ]
-        if phase == self.benchmark:
+        if phase == "benchmark":
             return [timing_step(plan, self.request) for plan in self.plans]
-        return [_calibration_step(self.request)] if phase == self.calibrate and self.request.is_timed else []
+        return [_calibration_step(self.request)] if self.request.is_timed else []
+
+    def perform(self, phase: Phase, observer: Observer = UNSEEN) -> None:
+        """Run one phase to its end."""
+        {"verify": self.verify, "calibrate": self.calibrate, "benchmark": self.benchmark}[phase](observer)
 
     @abstractmethod
     def verify(self, observer: Observer = UNSEEN) -> None:
@@ -302,13 +305,5 @@ class Ledger(ABC):
     @property
     def has_results(self) -> bool:
         """Whether anything was checked or timed yet."""
-        return bool(self.frames) or any(part.outcomes for plan in self.plans for part in self.parts(plan))
-
-    @property
-    def timings(self) -> str | None:
-        """All measurements as CSV, units in the column names; ``None`` where nothing was timed."""
-        if not self.frames:
-            return None
-        import pandas as pd
-
-        return csv_text(pd.concat(self.frames, ignore_index=True))
+        known = [part for plan in self.plans for part in self.parts(plan)]
+        return any(part.outcomes or any(m.is_planned for m in part.measurements) for part in known)

@@ -9,12 +9,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from harness.report import notebook
+from harness.report.rule_texts import rule_text
 from harness.runs import records
 from harness.runs.sources import described
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from harness.declare.spec import LossSpec
-    from harness.rules.findings import Finding, Verification
+    from harness.results.findings import Finding, Verification
     from harness.timing.measurement import Benchmark
 
 
@@ -22,11 +25,6 @@ def verification_html(found: Verification) -> str:
     """Part of a page, in HTML."""
     asked = f"profile {found.profile}, seed {found.seed}, {found.device}"
     return notebook.verification_html(records.of_verification(found), asked)
-
-
-def finding_html(found: Finding) -> str:
-    """Part of a page, in HTML."""
-    return notebook.finding_html(records.of_finding(found, str(found.evidence.get("device", ""))))
 
 
 def benchmark_html(found: Benchmark) -> str:
@@ -56,6 +54,49 @@ def declaration_html(spec: LossSpec, tensors: Sequence[Mapping[str, object]]) ->
     }
     rows = [list(tensors[0])] + [[_cell(value) for value in row.values()] for row in tensors] if tensors else []
     return notebook.declaration_html(spec.name, rows, {what: fact for what, fact in facts.items() if fact})
+
+
+_COLUMNS = ["rule", "title", "severity", "implementation", "finding", "hint", "follows"]
+
+
+def findings_frame(found: Sequence[Finding]) -> pd.DataFrame:
+    """One row a finding, with ``size_<symbol>`` for each size of its case."""
+    import pandas as pd
+
+    rows = []
+    for finding in found:
+        values = (
+            *(finding.rule, finding.title, finding.severity, finding.implementation),
+            *(finding.fact, finding.hint, finding.follows),
+        )
+        sizes = {} if finding.case is None else finding.case["sizes"]
+        shown = {f"size_{name}": n if isinstance(n, int) else "x".join(map(str, n)) for name, n in sizes.items()}
+        rows.append({**dict(zip(_COLUMNS, values, strict=True)), **shown})
+    return pd.DataFrame(rows, columns=None if rows else _COLUMNS)
+
+
+def outcomes_frame(found: Verification) -> pd.DataFrame:
+    """One row a planned implementation x rule, with its gravest finding."""
+    import pandas as pd
+
+    rows = []
+    for outcome in found.outcomes:
+        gravest = next((f for f in found.of(outcome.implementation) if f.rule == outcome.rule), None)
+        rows.append(
+            {
+                "loss": found.loss,
+                "implementation": outcome.implementation,
+                "rule": outcome.rule,
+                "title": rule_text(outcome.rule).title,
+                "device": outcome.device,
+                "status": outcome.status.value,
+                "examples": outcome.examples,
+                "reason": outcome.reason,
+                "severity": None if gravest is None else gravest.severity,
+                "finding": None if gravest is None else gravest.fact,
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def _cell(value: object) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from harness.results.schema import FindingRecord
+    from harness.results.findings import Finding
 
 
 @dataclass(frozen=True)
@@ -34,5 +34,5 @@ class Observer:
     def begin(self, step: Step) -> None:
         """A step begins; the one before it has ended."""
 
-    def found(self, loss: str, findings: Sequence[FindingRecord]) -> None:
+    def found(self, loss: str, findings: Sequence[Finding]) -> None:
         """What a step found about a loss and no baseline accepts, errors first; never nothing."""

@@ -11,11 +11,12 @@ from harness.calls.environment import describe
 from harness.declare.spec import LossSpec
 from harness.declare.targets import load_specs
 from harness.errors import HarnessError, TargetError, shown
-from harness.results.schema import FindingRecord, LossRecord, loss_dumps, loss_loads, plain
+from harness.results.findings import Finding
+from harness.results.schema import LossRecord, loss_dumps, loss_loads, plain
 from harness.runs.job import LOADING, SUGGESTIONS
 from harness.runs.ledger import Request
 from harness.runs.observer import Observer, Step
-from harness.runs.run import Run
+from harness.runs.run import LocalRun
 from harness.runs.sources import code_digest
 
 Tell = Callable[[str, Any], None]
@@ -29,7 +30,7 @@ def plan(payload: Mapping[str, Any], tell: Tell) -> None:
         try:
             specs = load_specs(payload["targets"], lambda target: tell("step", f"target {shown(target)}"))
             tell("step", LOADING)
-            run = Run(specs, Request.from_json(payload["request"]))
+            run = LocalRun(specs, Request.from_json(payload["request"]))
         except HarnessError as error:
             tell("result", {"refused": str(error), "kind": type(error).__name__})
             return
@@ -45,7 +46,7 @@ def plan(payload: Mapping[str, Any], tell: Tell) -> None:
     tell("result", told)
 
 
-class _Telling(Run):
+class _Telling(LocalRun):
     """Tells what is found as soon as it is known; ``current`` is the step that it belongs to."""
 
     def __init__(self, specs: Sequence[LossSpec], request: Request, tell: Tell) -> None:
@@ -83,7 +84,7 @@ class _Steps(Observer):
         """See `Observer`."""
         self.run.begin_on_a_device(step.kind)
 
-    def found(self, loss: str, findings: Sequence[FindingRecord]) -> None:
+    def found(self, loss: str, findings: Sequence[Finding]) -> None:
         """Told with the results."""
 
 
@@ -106,13 +107,12 @@ def verify(payload: Mapping[str, Any], tell: Tell) -> None:
 def measure(payload: Mapping[str, Any], tell: Tell) -> None:
     """Time a loss, of which it is known what is right."""
     run = _loaded(payload, tell)
-    super(_Telling, run).add(loss_loads(payload["verified"]))
+    run.know(loss_loads(payload["verified"]))
     try:
         run.benchmark(_Steps(run))
     except HarnessError as error:
         tell("result", {"step": run.current, "refused": str(error)})
-    frames = [frame.to_json(orient="split", double_precision=15) for frame in run.frames]
-    tell("result", {"step": run.current, "frames": frames, "environment": run.environment})
+    tell("result", {"step": run.current, "environment": run.environment})
 
 
 def stopped(payload: Mapping[str, Any], tell: Tell) -> None:

@@ -11,4 +11,4 @@ PRELOAD = (
 )
 # What takes long and only some jobs need: those that compile, and those that time.
 COMPILER = ("torch._dynamo",)
-TIMING = ("pandas", "harness.timing.benchmark")
+TIMING = ("harness.timing.benchmark",)

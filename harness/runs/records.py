@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.report.rule_texts import rule_text
-from harness.results.schema import (
-    READ_AS,
-    ComparisonRecord,
-    CrossoverRecord,
-    FindingRecord,
-    GrowthRecord,
-    LossRecord,
-    MeasurementRecord,
-    OutcomeRecord,
-    digest,
-    in_order,
-    plain,
-)
+from harness.results.findings import Finding, Outcome, Status, in_order
+from harness.results.measured import Measurement
+from harness.results.schema import READ_AS, LossRecord, digest, plain
 from harness.runs.sources import described, located
 
 if TYPE_CHECKING:
     from harness.declare.spec import LossSpec
-    from harness.rules.findings import Finding, Verification
+    from harness.results.findings import Verification
     from harness.timing.benchmark import Benchmark
-    from harness.timing.growth import Crossover, Growth
 
 Failures = Mapping[str, Mapping[str, Any]]
 
@@ -64,7 +51,7 @@ def _of_declaration(spec: LossSpec) -> tuple[str, ...]:
 
 def skipped(planned: LossRecord, implementation: str, code: str, device: str, reason: str) -> LossRecord:
     """The record of a check that cannot run here."""
-    outcome = OutcomeRecord(implementation, code, device, "skipped", 0, reason)
+    outcome = Outcome(implementation, code, device, Status.SKIPPED, 0, reason)
     return replace(planned, implementations=(implementation,), outcomes=(outcome,))
 
 
@@ -72,18 +59,18 @@ def from_verification(spec: LossSpec, verification: Verification) -> tuple[LossR
     """The record of one verification, and the failures to replay by file name."""
     from harness.checking.replay import failure_record
 
-    findings: list[FindingRecord] = []
+    findings: list[Finding] = []
     failures: dict[str, dict[str, Any]] = {}
     for finding in verification.findings:
         failure = plain(failure_record(spec, verification, finding))
         name = file_name(spec.name, finding.rule, digest(failure))
         failures[name] = failure
-        findings.append(of_finding(finding, verification.device, name))
+        findings.append(replace(finding, failure=name))
     record = replace(
         empty(spec, verification.implementations),
-        outcomes=_outcomes(verification),
+        outcomes=verification.outcomes,
         findings=in_order(findings),
-        suggestions=tuple(verification.suggestions),
+        suggestions=verification.suggestions,
     )
     return record, failures
 
@@ -95,35 +82,10 @@ def of_verification(verification: Verification) -> LossRecord:
         "",
         verification.reference,
         verification.implementations,
-        outcomes=_outcomes(verification),
-        findings=in_order([of_finding(finding, verification.device) for finding in verification.findings]),
-        suggestions=tuple(verification.suggestions),
+        outcomes=verification.outcomes,
+        findings=in_order(verification.findings),
+        suggestions=verification.suggestions,
         notes=verification.notes,
-    )
-
-
-def _outcomes(verification: Verification) -> tuple[OutcomeRecord, ...]:
-    return tuple(
-        OutcomeRecord(o.implementation, o.rule, verification.device, o.status.value, o.examples, o.reason, o.unmeasured)
-        for o in verification.outcomes
-    )
-
-
-def of_finding(finding: Finding, device: str, failure: str = "") -> FindingRecord:
-    """The record of one finding; ``failure`` names the file with which it can be replayed."""
-    return FindingRecord(
-        implementation=finding.implementation,
-        rule=finding.rule,
-        title=rule_text(finding.rule).title,
-        severity=finding.severity,
-        device=device,
-        message=finding.message,
-        reproduction=finding.reproduction,
-        hint=finding.hint,
-        evidence=plain(finding.evidence),
-        case=None if finding.case is None else plain(finding.case.to_json()),
-        failure=failure,
-        follows=finding.follows,
     )
 
 
@@ -144,101 +106,18 @@ def of_benchmark(benchmark: Benchmark) -> LossRecord:
     """The record of a benchmark alone, where its declaration is not at hand; the reference is measured first."""
     from harness.timing.growth import crossovers, growths
 
-    measurements = tuple(
-        MeasurementRecord(
-            implementation=m.implementation,
-            device=m.device,
-            dtype=_dtype(m.dtype),
-            sizes=plain(m.sizes),
-            pass_name=m.pass_name,
-            status=m.status,
-            reason=m.reason,
-            seconds_per_call=tuple(float(seconds) for seconds in m.seconds_per_call),
-            process=tuple(m.process),
-            calls_per_block=m.calls_per_block,
-            costs={} if m.costs is None else plain(asdict(m.costs)),
-            cache=m.cache,
-            clock=m.clock,
-            densities=plain(m.densities),
-            compile_seconds=_finite(m.compile_seconds),
-            build_seconds=_finite(m.build_seconds),
-            first_seconds=_finite(m.first_seconds),
-            estimated_seconds=_finite(m.estimated_seconds),
-            bound_bytes=m.bound_bytes,
-        )
-        for m in benchmark.measurements
-    )
-    comparisons = tuple(
-        ComparisonRecord(
-            implementation=c.implementation,
-            reference=c.reference,
-            device=c.device,
-            dtype=_dtype(c.dtype),
-            sizes=plain(c.sizes),
-            pass_name=c.pass_name,
-            speedup=_finite(c.speedup),
-            low=_finite(c.low),
-            high=_finite(c.high),
-            verdict=c.verdict,
-            rounds=c.rounds,
-            reason=c.reason,
-            cache=c.cache,
-            clock=c.clock,
-            densities=plain(c.densities),
-        )
-        for c in benchmark.comparisons
-    )
     names = tuple(dict.fromkeys(m.implementation for m in benchmark.measurements))
     return LossRecord(
         benchmark.loss,
         "",
         names[0] if len(names) > 1 else "",
         names,
-        findings=in_order([of_finding(finding, finding.evidence["device"]) for finding in benchmark.findings]),
-        measurements=measurements,
-        comparisons=comparisons,
-        growths=tuple(_growth(growth) for growth in growths(benchmark)),
-        crossovers=tuple(_crossover(crossover) for crossover in crossovers(benchmark)),
+        findings=in_order(benchmark.findings),
+        measurements=benchmark.measurements,
+        comparisons=benchmark.comparisons,
+        growths=growths(benchmark),
+        crossovers=crossovers(benchmark),
         notes=tuple(benchmark.notes),
-    )
-
-
-def _growth(growth: Growth) -> GrowthRecord:
-    law = growth.law
-    return GrowthRecord(
-        implementation=growth.implementation,
-        device=growth.device,
-        dtype=growth.dtype,
-        pass_name=growth.pass_name,
-        cache=growth.cache,
-        clock=growth.clock,
-        cost=growth.cost,
-        along=growth.along,
-        fixed=plain(growth.fixed),
-        sizes=growth.sizes,
-        costs=growth.costs,
-        exponent=law.exponent,
-        low=law.low,
-        high=law.high,
-        last_exponent=law.last_exponent,
-    )
-
-
-def _crossover(found: Crossover) -> CrossoverRecord:
-    """The one that becomes faster as the size grows stands first."""
-    names = (found.implementation, found.other) if found.crossing.is_overtaking else (found.other, found.implementation)
-    return CrossoverRecord(
-        *names,
-        device=found.device,
-        dtype=found.dtype,
-        pass_name=found.pass_name,
-        cache=found.cache,
-        clock=found.clock,
-        along=found.along,
-        fixed=plain(found.fixed),
-        below=found.crossing.below,
-        above=found.crossing.above,
-        estimate=found.crossing.estimate,
     )
 
 
@@ -247,17 +126,10 @@ def untimed(
 ) -> LossRecord:
     """The record of an implementation that is left out of the timing, or whose timing failed as a whole."""
     measurements = tuple(
-        MeasurementRecord(implementation, device, "", {}, "", status, reason, (), (), 0) for device in devices
+        Measurement({}, device, "", "", implementation=implementation, status=status, reason=reason)
+        for device in devices
     )
     return replace(planned, measurements=measurements)
-
-
-def _dtype(dtype: Any) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _finite(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def file_name(loss: str, rule: str, digits: str) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from harness.declare.spec import LossSpec
 
 
-class Run(Ledger):
+class LocalRun(Ledger):
     """One run over some losses, in this process.
 
     Args:
@@ -44,8 +44,12 @@ class Run(Ledger):
 
     def add(self, record: LossRecord, failures: Mapping[str, dict[str, Any]] | None = None) -> None:
         """Keep what was found about a loss."""
-        self._parts[record.name].append(record)
+        self.know(record)
         self.failures |= failures or {}
+
+    def know(self, record: LossRecord) -> None:
+        """Begin with what another run has found about a loss."""
+        self._parts[record.name].append(record)
 
     def verify(self, observer: Observer = UNSEEN) -> None:
         """Run every planned implementation x rule on every device."""
@@ -151,7 +155,6 @@ class Run(Ledger):
         except HarnessError as error:
             self.refused[spec.name] = error
             return [*left_out, *(records.untimed(plan.record, name, devices, f"not timed: {error}") for name in right)]
-        self.frames.append(timed.frame())
         if timed.environment:
             self.environment["timing"] = plain(timed.environment)
         return [*left_out, records.from_benchmark(spec, timed)]

@@ -13,6 +13,7 @@ from harness.calls.aten.storages import Storages
 from harness.calls.evaluation import LossRaised, is_out_of_memory
 from harness.declare.spec import ONE_BACKWARD, LossSpec
 from harness.errors import DeclarationError, told_in_a_line
+from harness.results.measured import Cell
 from harness.results.variants import eager_name
 from harness.timing import timers as time
 from harness.timing.agreement import difference, not_finite
@@ -24,7 +25,7 @@ from harness.timing.costs import counting as costs
 from harness.timing.costs.counting import Costs, Counter, TookTooLong
 from harness.timing.devices import current, out_of_memory, release
 from harness.timing.user_code import RAISED, printing_to_stderr
-from harness.timing.workload import Cell, Pass, Workload, inputs
+from harness.timing.workload import Workload, inputs
 
 Status = Literal["measured", "skipped", "failed"]
 
@@ -59,7 +60,7 @@ class Trial:
     violation: tuple[str, str] = ("", "")
 
 
-Trials = dict[Pass, Trial]
+Trials = dict[str, Trial]
 
 
 class _WrongResult(Exception):
@@ -79,12 +80,12 @@ class _Run:
         """The same run on a loss that is built anew."""
         return _Run(self.workload.again(), self.cell, self.differentiable)
 
-    def run(self, passes: Sequence[Pass], counter: Counter) -> None:
+    def run(self, passes: Sequence[str], counter: Counter) -> None:
         """Fill `trials` with what was reached, also where the loss raises or is stopped."""
         self.workload.restore()
         self.workload.reset()
         loss: Tensor | None = None
-        reached: dict[Pass, tuple[float, Costs]] = {}
+        reached: dict[str, tuple[float, Costs]] = {}
         begin = self._now()
         try:
             with counter:
@@ -130,7 +131,7 @@ class _Run:
     def _graph(self) -> str:
         return f"has a graph, so that the gradient reaches {' and '.join(self.differentiable)}"
 
-    def values(self, loss: Tensor, pass_name: Pass) -> tuple[Tensor, ...]:
+    def values(self, loss: Tensor, pass_name: str) -> tuple[Tensor, ...]:
         """Loss and gradients of a pass, to hold others to."""
         leaves = [] if pass_name == "forward" else self.workload.leaves
         gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
@@ -142,8 +143,8 @@ def admit(
     spec: LossSpec,
     name: str,
     cell: Cell,
-    passes: Sequence[Pass],
-    reference: Mapping[Pass, Trial],
+    passes: Sequence[str],
+    reference: Mapping[str, Trial],
     *,
     seed: int,
     seconds: float,
@@ -176,8 +177,8 @@ def _admitted(
     spec: LossSpec,
     name: str,
     cell: Cell,
-    passes: Sequence[Pass],
-    reference: Mapping[Pass, Trial],
+    passes: Sequence[str],
+    reference: Mapping[str, Trial],
     seed: int,
     seconds: float,
 ) -> Trials:
@@ -220,7 +221,7 @@ def _admitted(
     return trials if is_compiled else _with_warm_costs(run, trials, until - time.perf_counter())
 
 
-def _compiled(run: _Run, passes: Sequence[Pass]) -> Trials:
+def _compiled(run: _Run, passes: Sequence[str]) -> Trials:
     """The trials of a compiled variant: it is called as it is, for the compiler steps back where calls are counted."""
     trials = {}
     together = [name for name in passes if name != "backward"]  # which is compiled in another way
@@ -229,7 +230,7 @@ def _compiled(run: _Run, passes: Sequence[Pass]) -> Trials:
     return {name: trials[name] for name in passes}
 
 
-def _compiled_together(run: _Run, passes: Sequence[Pass]) -> Trials:
+def _compiled_together(run: _Run, passes: Sequence[str]) -> Trials:
     try:
         with compiling(passes[-1]):
             found = first_calls(run.workload, passes[-1], waiting_for(torch.device(run.cell.device)))
@@ -249,7 +250,7 @@ def _compiled_together(run: _Run, passes: Sequence[Pass]) -> Trials:
         return dict.fromkeys(passes, _failed(error, run.cell))
 
 
-def _compiled_costs(run: _Run, pass_name: Pass, did: Compilation) -> Costs:
+def _compiled_costs(run: _Run, pass_name: str, did: Compilation) -> Costs:
     """What can be known of compiled code: what it keeps and allocates, and what the compiler did; ATen sees no more of it."""
     storages = Storages()
 
@@ -281,7 +282,7 @@ def _failed(error: BaseException, cell: Cell) -> Trial:
     return Trial("failed", told_in_a_line(cause))
 
 
-def _guarded(run: _Run, passes: Sequence[Pass], seconds: float) -> Trials:
+def _guarded(run: _Run, passes: Sequence[str], seconds: float) -> Trials:
     """The trials of one run; a pass that is not reached has the status that says why."""
     problem = _try(run, passes, Counter(seconds))
     unknown = ""
@@ -298,7 +299,7 @@ def _guarded(run: _Run, passes: Sequence[Pass], seconds: float) -> Trials:
     return {pass_name: run.trials[pass_name] for pass_name in passes}
 
 
-def _try(run: _Run, passes: Sequence[Pass], counter: Counter) -> Trial | None:
+def _try(run: _Run, passes: Sequence[str], counter: Counter) -> Trial | None:
     begin = time.perf_counter()
     try:
         run.run(passes, counter)
@@ -317,8 +318,8 @@ def _try(run: _Run, passes: Sequence[Pass], counter: Counter) -> Trial | None:
 def _judged(
     trial: Trial,
     values: tuple[Tensor, ...],
-    pass_name: Pass,
-    reference: Mapping[Pass, Trial],
+    pass_name: str,
+    reference: Mapping[str, Trial],
     tensors: Mapping[str, Tensor],
     differentiable: Sequence[str],
     cell: Cell,
@@ -377,7 +378,7 @@ def _with_warm_costs(run: _Run, trials: Trials, seconds: float) -> Trials:
     return result
 
 
-def _completed(run: _Run, name: Pass, trial: Trial) -> Trial:
+def _completed(run: _Run, name: str, trial: Trial) -> Trial:
     """The trial with the costs that take calls of their own, in which a loss may still raise."""
     if trial.costs is None:
         return trial

@@ -13,9 +13,10 @@ import torch
 from harness.declare.dims import Size
 from harness.declare.spec import LossSpec
 from harness.errors import DeclarationError, nearest, shown
+from harness.results.measured import CACHES, CLOCKS, DTYPES, PASSES, Cache, ClockName, Pass
 from harness.timing.density import check_densities
 from harness.timing.devices import unavailable
-from harness.timing.workload import CACHES, CLOCKS, DTYPES, PASSES, Cache, ClockName, Pass, checked_sizes
+from harness.timing.workload import checked_sizes
 
 _DEVICE = re.compile(r"cpu|cuda(:[0-9]+)?")
 

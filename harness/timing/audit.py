@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from harness.declare.spec import LossSpec
+from harness.results.measured import Cell
 from harness.timing import timers as time
 from harness.timing.agreement import Values, difference, not_finite
 from harness.timing.constants import (
@@ -25,7 +26,7 @@ from harness.timing.constants import (
     SETTLE_S,
     UNSEEN_ELEMENTS,
 )
-from harness.timing.workload import Cell, Workload, elements, inputs
+from harness.timing.workload import Workload, elements, inputs
 
 Batch = Mapping[str, Tensor]
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from statistics import median
 
 import torch
@@ -15,18 +16,19 @@ from harness import rules
 from harness.declare.dims import Size
 from harness.declare.spec import LossSpec
 from harness.errors import DeclarationError, HarnessError
+from harness.results.findings import Finding
+from harness.results.measured import Cache, Cell, ClockName, Comparison, Measurement, Pass
 from harness.results.variants import compiled_names, eager_name
-from harness.rules.findings import Finding
 from harness.timing import arguments
 from harness.timing.compiled import own_cache
 from harness.timing.constants import GUARD, PROCESSES, ROUNDS
 from harness.timing.costs.counting import Costs
-from harness.timing.measurement import Benchmark, Comparison, Measurement, rounds_in_common
+from harness.timing.measurement import Benchmark, rounds_in_common
 from harness.timing.scaling import extrapolated
-from harness.timing.session import Session
+from harness.timing.session import Course
 from harness.timing.statistics import paired_ratio
 from harness.timing.worker import MARK
-from harness.timing.workload import Cache, Cell, ClockName, Pass, elements
+from harness.timing.workload import elements
 
 __all__ = ["Benchmark", "Comparison", "Costs", "Measurement", "benchmark"]
 
@@ -109,7 +111,7 @@ def benchmark(
         names += compiled_names(names)
     from harness.runs.progress import progress
 
-    session = Session(spec, names, cells, budget_s=budget_s, seed=seed, rounds=rounds, is_timed=timed)
+    session = Course(spec, names, cells, budget_s=budget_s, seed=seed, rounds=rounds, is_timed=timed)
     untimed = f"no time was left of the budget of {budget_s:g} s" if timed else "only exact costs were asked for"
     with own_cache() if compiled else nullcontext(), progress(session.steps) as session.begin:
         session.admit_all()
@@ -125,7 +127,7 @@ def benchmark(
     )
 
 
-def _findings(session: Session) -> tuple[Finding, ...]:
+def _findings(session: Course) -> tuple[Finding, ...]:
     """One of each rule and implementation; a compiled variant is only not ranked."""
     found: dict[tuple[str, str], Finding] = {}
     for (at, name), (code, text) in sorted(session.violations.items()):
@@ -135,11 +137,12 @@ def _findings(session: Session) -> tuple[Finding, ...]:
         message = f"{session.spec.name} / {name} / {code} {rule.title} / {cell.dtype} / {cell.device}\n  {text}"
         where, _, more = text.partition(" = ")
         evidence = {"where": where, "came": more, "aspect": cell.pass_name, "device": cell.device}
-        found[name, code] = Finding(code, rule.severity, name, message, evidence, hint=f"fix: {rule.mend}")
+        what = (name, code, rule.title, rule.severity, cell.device, message)
+        found[name, code] = Finding(*what, evidence, hint=f"fix: {rule.mend}")
     return tuple(found.values())
 
 
-def _measurement(session: Session, at: int, name: str, untimed: str) -> Measurement:
+def _measurement(session: Course, at: int, name: str, untimed: str) -> Measurement:
     cell, trial = session.cells[at], session.trials[at, name]
     taken = session.samples.get((at, name), []) if trial.status == "measured" else []
     timed = [(process, samples) for process, samples in taken if samples.status == "measured"]
@@ -150,21 +153,14 @@ def _measurement(session: Session, at: int, name: str, untimed: str) -> Measurem
     elif times and len(times) < session.rounds:
         reason = "; ".join(filter(None, [reason, _fewer_rounds(session, at, name, times)]))
     return Measurement(
-        session.spec.name,
-        name,
-        cell.device,
-        cell.dtype,
-        cell.sizes,
-        cell.pass_name,
-        status,
-        reason,
+        **vars(cell),
+        implementation=name,
+        status=status,
+        reason=reason,
         seconds_per_call=times,
         process=tuple(process for process, samples in timed for _ in samples.seconds_per_call),
         calls_per_block=timed[0][1].calls_per_block if timed else 0,
-        costs=trial.costs,
-        cache=cell.cache,
-        clock=cell.clock,
-        densities=cell.densities,
+        costs={} if trial.costs is None else asdict(trial.costs),
         compile_seconds=trial.compile_seconds,
         build_seconds=min((samples.build_seconds for _, samples in timed), default=None),
         first_seconds=min((s.first_seconds for _, s in timed if s.first_seconds is not None), default=None),
@@ -173,21 +169,22 @@ def _measurement(session: Session, at: int, name: str, untimed: str) -> Measurem
     )
 
 
-def _estimated(session: Session, measurements: Sequence[Measurement], position: int) -> Measurement:
+def _estimated(session: Course, measurements: Sequence[Measurement], position: int) -> Measurement:
     """The same measurement; with an estimate where it was skipped because it is slow, and smaller sizes were measured."""
     wanted, width = measurements[position], len(session.names)
     cell, trial = session.cells[position // width], session.trials[position // width, wanted.implementation]
     if wanted.status != "skipped" or not trial.seconds or not trial.fits:
         return wanted
+    elements_at = [measurement.elements or 0 for measurement in measurements]
     smaller = {
-        measurement.elements: measurement
+        elements_at[at]: measurement
         for at, measurement in enumerate(measurements)
         if measurement.implementation == wanted.implementation
-        and measurement.elements < wanted.elements
+        and elements_at[at] < elements_at[position]
         and replace(session.cells[at // width], sizes=cell.sizes) == cell
     }
     seconds = {size: m.median_seconds for size, m in smaller.items() if m.median_seconds is not None}
-    estimate = extrapolated(seconds, wanted.elements)
+    estimate = extrapolated(seconds, elements_at[position])
     if estimate is None:
         return wanted
     far = max(seconds)
@@ -202,7 +199,9 @@ def _not_below_its_parts(wanted: Measurement, measurements: Sequence[Measurement
     """The same measurement; where a full pass is estimated, no less than the forward or backward pass within it takes."""
     if wanted.pass_name != "full" or wanted.estimated_seconds is None:
         return wanted
-    parts = [m.estimated_seconds or m.median_seconds or 0.0 for m in measurements if _input_of(m) == _input_of(wanted)]
+    input_of = replace(wanted.cell, pass_name="")
+    mine = [m for m in measurements if m.implementation == wanted.implementation]
+    parts = [m.estimated_seconds or m.median_seconds or 0.0 for m in mine if replace(m.cell, pass_name="") == input_of]
     least = max(parts)
     if least <= wanted.estimated_seconds:
         return wanted
@@ -211,16 +210,11 @@ def _not_below_its_parts(wanted: Measurement, measurements: Sequence[Measurement
     return replace(wanted, estimated_seconds=least, reason=reason)
 
 
-def _input_of(m: Measurement) -> tuple[object, ...]:
-    """What a pass is one of: implementation, input and the way to time it."""
-    return (m.implementation, m.device, m.dtype, m.sizes, m.cache, m.clock, m.densities)
-
-
 def _bound_bytes(spec: LossSpec, cell: Cell) -> int | None:
     return None if spec.bytes_bound is None else int(spec.bytes_bound(cell.sizes, getattr(torch, cell.dtype)))
 
 
-def _fewer_rounds(session: Session, at: int, name: str, times: Sequence[float]) -> str:
+def _fewer_rounds(session: Course, at: int, name: str, times: Sequence[float]) -> str:
     done = f"{len(times)} of {session.rounds} rounds"
     if name not in session.unsettled(at):
         return f"{done}: they settled {'every comparison with it' if name == session.names[0] else 'its comparison'}"
@@ -229,7 +223,7 @@ def _fewer_rounds(session: Session, at: int, name: str, times: Sequence[float]) 
     return f"{done}: {each}, and the budget of {session.budget_s:g} s has no time for more"
 
 
-def _comparisons(session: Session, measurements: Sequence[Measurement]) -> tuple[Comparison, ...]:
+def _comparisons(session: Course, measurements: Sequence[Measurement]) -> tuple[Comparison, ...]:
     found = []
     width = len(session.names)
     for at in range(len(session.cells)):
@@ -254,7 +248,7 @@ def _bases(spec: LossSpec, measurement: Measurement, row: Sequence[Measurement])
     return list({m.implementation: m for m in chosen}.values())
 
 
-def _compare(session: Session, measurement: Measurement, base: Measurement, is_settled: bool) -> Comparison | None:
+def _compare(session: Course, measurement: Measurement, base: Measurement, is_settled: bool) -> Comparison | None:
     theirs, ours, process = rounds_in_common(base, measurement)
     if len(process) < 2:
         return None
@@ -265,20 +259,17 @@ def _compare(session: Session, measurement: Measurement, base: Measurement, is_s
     elif len(process) < session.rounds or len(set(process)) < PROCESSES:
         reason += f", fewer than the {session.rounds} in {PROCESSES} that were planned"
     return Comparison(
-        measurement.loss,
-        measurement.implementation,
-        base.implementation,
-        measurement.device,
-        measurement.dtype,
-        measurement.sizes,
-        measurement.pass_name,
-        ratio.speedup,
-        ratio.low,
-        ratio.high,
-        ratio.verdict,
-        len(process),
-        reason,
-        measurement.cache,
-        measurement.clock,
-        measurement.densities,
+        **vars(measurement.cell),
+        implementation=measurement.implementation,
+        reference=base.implementation,
+        speedup=_finite(ratio.speedup),
+        low=_finite(ratio.low),
+        high=_finite(ratio.high),
+        verdict=ratio.verdict,
+        rounds=len(process),
+        reason=reason,
     )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -5,6 +5,7 @@ Everything runs through `benchmark`, as a user's losses do: processes, order, bl
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -84,15 +85,15 @@ class Level:
     @property
     def measured_percent(self) -> float:
         """Median of the measured slowdowns."""
-        return 100 * (statistics.median(1 / c.speedup for c in self.comparisons) - 1)
+        return 100 * (statistics.median(1 / c.speedup for c in self.comparisons if c.speedup) - 1)
 
     @property
     def half_width_percent(self) -> float:
         """Median half width of the intervals."""
-        return 50 * statistics.median(c.high / c.low - 1 for c in self.comparisons)
+        return 50 * statistics.median(c.high / c.low - 1 for c in self.comparisons if c.high and c.low)
 
     def _is_seen(self, made: Comparison) -> bool:
-        return made.high < 1 or (not self.percent and made.low > 1)
+        return (made.high or math.inf) < 1 or (not self.percent and (made.low or 0.0) > 1)
 
     def _rate(self, counts: Callable[[Comparison], bool]) -> Rate:
         return Rate(sum(counts(c) for c in self.comparisons), len(self.comparisons))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 
+from harness.results.measured import Cell
 from harness.timing import timers as time
 from harness.timing.clock import Call, Clock, Result, repeat_until
 from harness.timing.cold import Flush
@@ -14,7 +15,6 @@ from harness.timing.collection import no_collection
 from harness.timing.constants import COLD_CALLS, WARM_UP_S
 from harness.timing.cuda import EventClock, GraphClock
 from harness.timing.keeper import Witness
-from harness.timing.workload import Cell
 
 
 def clock_for(cell: Cell, witness: Witness | None = None) -> Clock:

@@ -16,6 +16,8 @@ import torch
 from harness.calls.evaluation import LossRaised, is_out_of_memory
 from harness.declare.spec import LossSpec
 from harness.errors import told
+from harness.results.measured import Cell
+from harness.results.schema import record
 from harness.results.variants import eager_name, variants_of
 from harness.timing import timers as time
 from harness.timing.agreement import Values
@@ -51,7 +53,7 @@ from harness.timing.keeper import Outside, Witness
 from harness.timing.quiet import Quiet
 from harness.timing.statistics import paired_ratio
 from harness.timing.user_code import RAISED
-from harness.timing.workload import Cell, Workload
+from harness.timing.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Heat:
     def to_json(self) -> dict[str, Any]:
         """The heat as JSON types."""
         return {
-            "cell": self.cell.to_json(),
+            "cell": asdict(self.cell),
             "contestants": {name: asdict(contestant) for name, contestant in self.contestants.items()},
             "rounds": self.rounds,
             "reference": self.reference,
@@ -98,7 +100,7 @@ class Heat:
     def from_json(data: Mapping[str, Any]) -> Heat:
         """The heat that `to_json` wrote."""
         contestants = {name: Contestant(**contestant) for name, contestant in data["contestants"].items()}
-        return Heat(Cell.from_json(data["cell"]), contestants, data["rounds"], data["reference"])
+        return Heat(record(Cell, data["cell"], "cell"), contestants, data["rounds"], data["reference"])
 
 
 @dataclass(frozen=True)

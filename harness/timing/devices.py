@@ -10,7 +10,7 @@ import torch
 
 from harness.calls.devices import lost as lost  # what is timed asks it too
 from harness.errors import told_in_a_line
-from harness.timing.workload import Cell
+from harness.results.measured import Cell
 
 
 def unavailable(device: str) -> str | None:

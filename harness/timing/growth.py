@@ -7,17 +7,17 @@ crossovers(measured)    `sparse` overtakes `dense` between N=128 and N=256, at a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from harness.declare.dims import Size
 from harness.declare.spec import LossSpec
 from harness.errors import DeclarationError, nearest
-from harness.timing.measurement import Benchmark, Measurement, rounds_in_common
-from harness.timing.scaling import Crossing, PowerLaw, crossings, fit_power_law
+from harness.results.measured import Cell, Crossover, Growth, Measurement
+from harness.timing.measurement import Benchmark, rounds_in_common
+from harness.timing.scaling import crossings, fit_power_law
 from harness.timing.statistics import paired_ratio
 from harness.timing.workload import checked_sizes
 
@@ -27,55 +27,6 @@ if TYPE_CHECKING:
 SECONDS = "seconds"
 EXACT = ("aten_calls", "moved_bytes", "saved_bytes", "peak_bytes", "flops")
 ELEMENTS = "elements"
-
-
-@dataclass(frozen=True)
-class Growth:
-    """One cost of one implementation along one symbol or density.
-
-    Args:
-        implementation: its name.
-        device: where it ran.
-        dtype: name of the floating dtype.
-        pass_name: ``forward``, ``backward`` or ``full``.
-        cache: ``warm`` or ``cold``.
-        clock: by which clock.
-        cost: ``seconds`` (medians), or the name of an exact cost.
-        along: the symbol; ``density(NAME)``; or ``elements`` of all tensors, where several sizes change together.
-        fixed: what stays the same.
-        sizes: values along the sweep, ascending.
-        costs: the cost at each.
-        law: the fitted power law.
-    """
-
-    implementation: str
-    device: str
-    dtype: str
-    pass_name: str
-    cache: str
-    clock: str
-    cost: str
-    along: str
-    fixed: Mapping[str, float]
-    sizes: tuple[float, ...]
-    costs: tuple[float, ...]
-    law: PowerLaw
-
-
-@dataclass(frozen=True)
-class Crossover:
-    """Where ``implementation`` and ``other`` change places along a sweep; the rest as in `Growth`."""
-
-    implementation: str
-    other: str
-    device: str
-    dtype: str
-    pass_name: str
-    cache: str
-    clock: str
-    along: str
-    fixed: Mapping[str, float]
-    crossing: Crossing
 
 
 def swept(
@@ -109,14 +60,26 @@ def growths(benchmark: Benchmark) -> tuple[Growth, ...]:
     computes has a formula for them.
     """
     found = []
-    for rows in _groups(benchmark).values():
-        for along, fixed, series in _series(rows):
+    for (name, _), rows in _groups(benchmark).items():
+        for along, cell, series in _series(rows):
             for cost in (SECONDS, *EXACT):
                 known = [(at, _cost(row, cost)) for at, row in series if _cost(row, cost) is not None]
                 law = fit_power_law([at for at, _ in known], [float(value or 0) for _, value in known])
                 if law is not None:
                     at, costs = zip(*known, strict=True)
-                    found.append(Growth(*_setting(rows[0]), cost, along, fixed, at, tuple(map(float, costs)), law))
+                    growth = Growth(
+                        **vars(cell),
+                        implementation=name,
+                        cost=cost,
+                        along=along,
+                        at=at,
+                        costs=tuple(map(float, costs)),
+                        exponent=law.exponent,
+                        low=law.low,
+                        high=law.high,
+                        last_exponent=law.last_exponent,
+                    )
+                    found.append(growth)
     return tuple(found)
 
 
@@ -131,69 +94,73 @@ def crossovers(benchmark: Benchmark) -> tuple[Crossover, ...]:
     for (one, setting), (other, other_setting) in combinations(groups, 2):
         if setting != other_setting:
             continue
-        theirs = {(along, _key(fixed)): series for along, fixed, series in _series(groups[other, setting])}
-        for along, fixed, series in _series(groups[one, setting]):
-            facing = dict(theirs.get((along, _key(fixed)), ()))
+        theirs = {(along, _key(cell.coordinates)): series for along, cell, series in _series(groups[other, setting])}
+        for along, cell, series in _series(groups[one, setting]):
+            facing = dict(theirs.get((along, _key(cell.coordinates)), ()))
             pairs = [(at, row, facing[at]) for at, row in series if at in facing]
             common = [(at, rounds_in_common(second, first)) for at, first, second in pairs]
             ratios = [(at, paired_ratio(*rounds, benchmark.seed)) for at, rounds in common if len(rounds[0]) > 1]
-            found += [
-                Crossover(one, other, *setting, along, fixed, crossing)
-                for crossing in crossings([at for at, _ in ratios], [ratio for _, ratio in ratios])
-            ]
+            for crossing in crossings([at for at, _ in ratios], [ratio for _, ratio in ratios]):
+                names = (one, other) if crossing.is_overtaking else (other, one)
+                crossover = Crossover(
+                    **vars(cell),
+                    overtaking=names[0],
+                    overtaken=names[1],
+                    along=along,
+                    below=crossing.below,
+                    above=crossing.above,
+                    estimate=crossing.estimate,
+                )
+                found.append(crossover)
     return tuple(found)
 
 
-_Setting = tuple[str, str, str, str, str]
 _Series = list[tuple[float, Measurement]]
 
 
-def _groups(benchmark: Benchmark) -> dict[tuple[str, _Setting], list[Measurement]]:
-    groups: dict[tuple[str, _Setting], list[Measurement]] = {}
+def _groups(benchmark: Benchmark) -> dict[tuple[str, tuple[str, ...]], list[Measurement]]:
+    groups: dict[tuple[str, tuple[str, ...]], list[Measurement]] = {}
     for row in benchmark.measurements:
-        name, *setting = _setting(row)
-        groups.setdefault((name, (setting[0], setting[1], setting[2], setting[3], setting[4])), []).append(row)
+        groups.setdefault((row.implementation, row.setting), []).append(row)
     return groups
-
-
-def _setting(row: Measurement) -> tuple[str, str, str, str, str, str]:
-    return (row.implementation, row.device, row.dtype, row.pass_name, row.cache, row.clock)
-
-
-def _coordinates(row: Measurement) -> dict[str, float]:
-    sizes = {symbol: math.prod(size) if isinstance(size, tuple) else size for symbol, size in row.sizes.items()}
-    return {**sizes, **{f"density({name})": density for name, density in row.densities.items()}}
 
 
 def _key(fixed: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
     return tuple(sorted(fixed.items()))
 
 
-def _series(rows: Sequence[Measurement]) -> Iterator[tuple[str, dict[str, float], _Series]]:
+def _series(rows: Sequence[Measurement]) -> Iterator[tuple[str, Cell, _Series]]:
     """(what changes, what stays, measurements in order) for every sweep; over the elements where nothing changes alone."""
     is_swept = False
-    for along in dict.fromkeys(name for row in rows for name in _coordinates(row)):
+    for along in dict.fromkeys(name for row in rows for name in row.coordinates):
         apart: dict[tuple[tuple[str, float], ...], dict[float, Measurement]] = {}
         for row in rows:
-            others = _coordinates(row)
+            others = row.coordinates
             if along in others:
                 at = others.pop(along)
                 apart.setdefault(_key(others), {})[at] = row
-        for fixed, series in apart.items():
+        for series in apart.values():
             if len(series) > 1:
                 is_swept = True
-                yield along, dict(fixed), sorted(series.items())
+                yield along, _without(next(iter(series.values())).cell, along), sorted(series.items())
     if not is_swept and len({row.elements for row in rows}) > 1:
-        yield ELEMENTS, {}, sorted({float(row.elements): row for row in rows}.items())
+        series = {float(row.elements or 0): row for row in rows}
+        yield ELEMENTS, replace(rows[0].cell, sizes={}, densities={}), sorted(series.items())
+
+
+def _without(cell: Cell, along: str) -> Cell:
+    """What stays the same of a cell: all but one size or density."""
+    sizes = {symbol: size for symbol, size in cell.sizes.items() if symbol != along}
+    densities = {name: density for name, density in cell.densities.items() if f"density({name})" != along}
+    return replace(cell, sizes=sizes, densities=densities)
 
 
 def _cost(row: Measurement, cost: str) -> float | None:
     if cost == SECONDS:
         return row.median_seconds
-    if row.costs is None or (cost == "flops" and row.costs.flops_left_out_calls):
+    if cost == "flops" and row.costs.get("flops_left_out_calls"):
         return None  # FLOPs without those of some calls are no number that grows
-    found: float | None = getattr(row.costs, cost)
-    return found
+    return row.costs.get(cost)
 
 
 def frame(found: Sequence[Growth]) -> pd.DataFrame:
@@ -204,23 +171,17 @@ def frame(found: Sequence[Growth]) -> pd.DataFrame:
 
 
 def _rows(growth: Growth) -> Iterator[dict[str, Any]]:
-    law = growth.law
-    for at, cost in zip(growth.sizes, growth.costs, strict=True):
+    cell = {name: getattr(growth, name) for name in ("device", "dtype", "pass_name", "cache", "clock", "cost", "along")}
+    for at, cost in zip(growth.at, growth.costs, strict=True):
         yield {
             "implementation": growth.implementation,
-            "device": growth.device,
-            "dtype": growth.dtype,
-            "pass_name": growth.pass_name,
-            "cache": growth.cache,
-            "clock": growth.clock,
-            "cost": growth.cost,
-            "along": growth.along,
-            "fixed": ", ".join(f"{name}={value:g}" for name, value in growth.fixed.items()),
+            **cell,
+            "fixed": growth.fixed_text,
             "at": at,
             "value": cost,
-            "fitted": law.at(at),
-            "exponent": law.exponent,
-            "exponent_low": law.low,
-            "exponent_high": law.high,
-            "last_exponent": law.last_exponent,
+            "fitted": growth.fitted(at),
+            "exponent": growth.exponent,
+            "exponent_low": growth.low,
+            "exponent_high": growth.high,
+            "last_exponent": growth.last_exponent,
         }

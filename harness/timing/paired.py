@@ -13,6 +13,7 @@ from functools import cached_property
 from harness.declare.dims import Size
 from harness.declare.spec import LossSpec
 from harness.errors import HarnessError, nearest
+from harness.results.measured import Cell, Pass
 from harness.timing.admission import admit
 from harness.timing.clock import Call, Clock
 from harness.timing.clocks import clock_for
@@ -20,14 +21,14 @@ from harness.timing.constants import BOOTSTRAP_ROUNDS, MARGIN, ROUNDS
 from harness.timing.design import calibrate, order
 from harness.timing.devices import current, unavailable
 from harness.timing.statistics import Ratio, paired_ratio
-from harness.timing.workload import Cell, Pass, Workload, checked_sizes, inputs
+from harness.timing.workload import Workload, checked_sizes, inputs
 
 # Thirty rounds of two blocks take 0.2 s; this is for calls that fill a block many times over.
 BUDGET_S = 30.0
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedComparison:
     """Two calls, timed in turn.
 
     Args:
@@ -152,7 +153,7 @@ class PairedBenchmark:
     """
 
     def __init__(
-        self, *, disabled: bool = False, report: Callable[[Comparison], None] | None = None, repeat: str = ""
+        self, *, disabled: bool = False, report: Callable[[PairedComparison], None] | None = None, repeat: str = ""
     ) -> None:
         self.disabled, self.report, self.repeat = disabled, report, repeat
 
@@ -165,7 +166,7 @@ class PairedBenchmark:
         budget_s: float = BUDGET_S,
         device: str = "cpu",
         seed: int = 0,
-    ) -> Comparison:
+    ) -> PairedComparison:
         """Time two callables without arguments against each other.
 
         Args:
@@ -199,7 +200,7 @@ class PairedBenchmark:
         budget_s: float = BUDGET_S,
         device: str = "cpu",
         seed: int = 0,
-    ) -> Comparison:
+    ) -> PairedComparison:
         """Time two implementations of a spec on one input, after both gave the same loss and gradients.
 
         Args:
@@ -247,18 +248,18 @@ class PairedBenchmark:
         budget_s: float,
         seed: int,
         restore: Callable[[], None] = lambda: None,
-    ) -> Comparison:
+    ) -> PairedComparison:
         if rounds < BOOTSTRAP_ROUNDS:
             raise HarnessError(f"rounds={rounds} came, but an interval needs {BOOTSTRAP_ROUNDS} or more")
         _check_device(cell.device)
         if self.disabled:
             for call in calls:
                 call()
-            made = Comparison(*names, where)
+            made = PairedComparison(*names, where)
         else:
             with current(cell.device):
                 times, calls_per_block = _rounds(calls, clock_for(cell), rounds, budget_s, seed, restore)
-            made = Comparison(*names, where, *times, calls_per_block, seed, self.repeat)
+            made = PairedComparison(*names, where, *times, calls_per_block, seed, self.repeat)
         if self.report is not None:
             self.report(made)
         return made

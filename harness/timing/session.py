@@ -10,6 +10,7 @@ import torch
 
 from harness.calls import environment
 from harness.declare.spec import LossSpec
+from harness.results.measured import Cell
 from harness.results.variants import eager_name, variants_of
 from harness.timing import timers as time
 from harness.timing.admission import Trial, admit
@@ -42,7 +43,7 @@ from harness.timing.processes import Answer, target_of, time_in_fresh_process, w
 from harness.timing.scaling import extrapolated
 from harness.timing.statistics import paired_ratio
 from harness.timing.user_code import printing_to_stderr
-from harness.timing.workload import Cell, elements
+from harness.timing.workload import elements
 
 Entry = tuple[int, str]  # position of the cell, name of the implementation
 
@@ -63,7 +64,7 @@ def clocks_apart(samples: Samples, cell: Cell) -> list[tuple[str, str]]:
     return [("M01", f"{seen.blocks} blocks at {cell} = {text}")]
 
 
-class Session:
+class Course:
     """Trials and samples of one spec.
 
     Args:

@@ -6,11 +6,11 @@ import math as _math
 import statistics as _statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy
 import numpy.typing as npt
 
+from harness.results.measured import Speed
 from harness.timing.constants import (
     BOOTSTRAP_ROUNDS,
     CONFIDENCE,
@@ -26,7 +26,6 @@ from harness.timing.timers import held
 
 math, np, statistics = held(_math), held(numpy), held(_statistics)
 
-Verdict = Literal["faster", "slower", "equivalent", "inconclusive"]
 
 # Two-sided 95 % quantiles of Student's t for 1 to 10 degrees of freedom, and of the normal distribution.
 _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -60,7 +59,7 @@ class Ratio:
     high: float
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Speed:
         """``faster`` or ``slower`` where the whole interval is outside the margin, ``equivalent`` where it is inside."""
         if self.low > MARGIN:
             return "faster"

@@ -8,8 +8,7 @@ import inspect
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,70 +20,13 @@ from harness.declare.dims import Size
 from harness.declare.spec import LossSpec
 from harness.drawing.case import Case, Recipe
 from harness.errors import DeclarationError, nearest
+from harness.results.measured import Cell
 from harness.results.variants import eager_name
 from harness.timing import timers as time
 from harness.timing.compiled import freshly_compiled
 from harness.timing.constants import LADDER, MAX_ELEMENTS
 from harness.timing.costs.counting import TookTooLong
 from harness.timing.density import thinned
-
-Pass = Literal["forward", "backward", "full"]
-Cache = Literal["warm", "cold"]
-ClockName = Literal["wall", "events", "graph"]
-PASSES: tuple[Pass, ...] = ("forward", "backward", "full")
-CACHES: tuple[Cache, ...] = ("warm", "cold")
-CLOCKS: tuple[ClockName, ...] = ("wall", "events", "graph")
-DTYPES = ("float64", "float32", "bfloat16", "float16")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One input, one pass and one way to time it: what the implementations are compared on.
-
-    In every pass the differentiable inputs require grad, as in training.
-
-    Args:
-        sizes: a size for every symbol.
-        device: where the tensors lie.
-        dtype: name of the floating dtype.
-        pass_name: ``forward``; ``backward`` alone, through a graph that is kept; ``full``, forward and backward.
-        cache: ``warm``, or ``cold`` where the caches are emptied before every call.
-        clock: ``wall`` time on the host; ``events`` on a CUDA stream; ``graph``, events around the replay of a CUDA graph.
-        densities: part of the elements that is not zero, for tensors that are thinned.
-    """
-
-    sizes: Mapping[str, Size]
-    device: str
-    dtype: str
-    pass_name: Pass
-    cache: Cache = "warm"
-    clock: ClockName = "wall"
-    densities: Mapping[str, float] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        sizes = ", ".join(f"{symbol}={_size_text(size)}" for symbol, size in self.sizes.items())
-        thinned = [f"density({name})={density:g}" for name, density in self.densities.items()]
-        unusual = [
-            *thinned,
-            *(["cold"] if self.cache == "cold" else []),
-            *([] if self.clock == "wall" else [self.clock]),
-        ]
-        return ", ".join([sizes or "fixed sizes", self.dtype, self.device, self.pass_name, *unusual])
-
-    def to_json(self) -> dict[str, Any]:
-        """The cell as JSON types."""
-        sizes = {symbol: list(size) if isinstance(size, tuple) else size for symbol, size in self.sizes.items()}
-        return {**vars(self), "sizes": sizes, "densities": dict(self.densities)}
-
-    @staticmethod
-    def from_json(data: Mapping[str, Any]) -> Cell:
-        """The cell that `to_json` wrote."""
-        sizes = {symbol: tuple(size) if isinstance(size, list) else size for symbol, size in data["sizes"].items()}
-        return Cell(**{**data, "sizes": sizes})
-
-
-def _size_text(size: Size) -> str:
-    return str(size) if isinstance(size, int) else "x".join(map(str, size)) or "()"
 
 
 def elements(spec: LossSpec, sizes: Mapping[str, Size]) -> int:
@@ -261,7 +203,7 @@ class Workload:
         for leaf in self._all_leaves:
             leaf.grad = None
 
-    def call(self, pass_name: Pass) -> Callable[[], Tensor]:
+    def call(self, pass_name: str) -> Callable[[], Tensor]:
         """The callable of a pass; ``backward`` runs through one graph that is kept, and its calls give the same loss."""
         if pass_name == "backward":
             return self._kept_backward()

@@ -7,7 +7,7 @@ import torch
 
 from harness.calls import backends
 from harness.calls.backends import full_float32
-from harness.rules.trial import isolated
+from harness.calls.process_state import preserve
 
 
 def high():
@@ -59,7 +59,7 @@ ONE_THING = (
 @pytest.mark.parametrize("change", [*ONE_THING, everything_in_tf32], ids=lambda change: change.__name__)
 def test_what_changes_is_seen_and_put_back(change):
     before = backends.read()
-    with isolated():
+    with preserve():
         change()
         found = [setting.name for setting, _, _ in backends.changed(before, backends.read())]
     assert len(found) == 1 or change is everything_in_tf32
@@ -68,7 +68,7 @@ def test_what_changes_is_seen_and_put_back(change):
 
 
 def test_what_is_set_and_set_back_in_the_older_way_has_not_changed():
-    with isolated():
+    with preserve():
         before = backends.read()
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cuda.matmul.allow_tf32 = False
@@ -81,7 +81,7 @@ def tf32():
 
 @pytest.mark.parametrize("change", [lambda: None, high, medium, products_in_the_newer_way, everything_in_tf32])
 def test_no_product_or_convolution_on_cuda_is_in_tf32_while_it_is_verified(change):
-    with isolated():
+    with preserve():
         change()
         before = backends.read()
         with full_float32("cuda"):

@@ -11,11 +11,11 @@ import torch
 
 from harness import LossSpec, TensorSpec, verify
 from harness.calls import devices
+from harness.calls.process_state import preserve
 from harness.checking.session import place
 from harness.isolation.sandbox import Sandbox
+from harness.results.findings import Status
 from harness.rules import find
-from harness.rules.findings import Status
-from harness.rules.trial import isolated
 from harness.runs.driver import Driver
 from harness.runs.executors import Local
 from harness.runs.ledger import Request
@@ -141,7 +141,7 @@ def one_cuda_generator(monkeypatch):
 
 def test_generators_of_devices_are_seeded_and_put_back(one_cuda_generator):
     before = one_cuda_generator.get_state()
-    with isolated():
+    with preserve():
         devices.seed(5)
         first = torch.rand(3, generator=one_cuda_generator)
         devices.seed(5)

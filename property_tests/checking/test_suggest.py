@@ -177,10 +177,13 @@ def test_backward_that_raises_is_no_crash():
 
 def test_the_report_shows_them_unless_rules_are_chosen():
     from harness.runs.ledger import Request
-    from harness.runs.run import Run
+    from harness.runs.run import LocalRun
 
     spec = LossSpec("loss", {"loss": mean_squared}, **PAIRWISE)
-    whole, chosen = Run([spec], Request(profile="quick")), Run([spec], Request(profile="quick", codes=("C02",)))
+    whole, chosen = (
+        LocalRun([spec], Request(profile="quick")),
+        LocalRun([spec], Request(profile="quick", codes=("C02",))),
+    )
     whole.plans = chosen.plans
     for run in (whole, chosen):
         run.verify()

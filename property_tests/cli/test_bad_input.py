@@ -32,7 +32,7 @@ from harness.judging import baseline, diff
 from harness.judging.baseline import Entry
 from harness.report import formats
 from harness.results import schema
-from harness.rules.findings import Status, Verification
+from harness.results.findings import Status, Verification
 from harness.runs.configuration import read as read_configuration
 
 EXAMPLES = {"arguments": 1400, "documents": 500, "commands": 150}  # 2,050 together

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from harness.results.schema import CrossoverRecord, GrowthRecord, LossRecord, Report, SourceRecord
+from harness.results.measured import Crossover, Growth
+from harness.results.schema import LossRecord, Report, SourceRecord
 from property_tests.examples import report_examples as examples
 
 HOSTILE = (
@@ -24,7 +25,7 @@ HOSTILE = (
 )
 
 
-def growth(implementation: str, cost: str = "seconds", **changes: Any) -> GrowthRecord:
+def growth(implementation: str, cost: str = "seconds", **changes: Any) -> Growth:
     made: dict[str, Any] = {
         "implementation": implementation,
         "device": "cpu",
@@ -34,15 +35,15 @@ def growth(implementation: str, cost: str = "seconds", **changes: Any) -> Growth
         "clock": "wall",
         "cost": cost,
         "along": "N",
-        "fixed": {"D": 16.0},
-        "sizes": (64.0, 256.0, 1024.0),
+        "sizes": {"D": 16},
+        "at": (64.0, 256.0, 1024.0),
         "costs": (1e-5, 1.6e-4, 2.5e-3) if cost == "seconds" else (4096.0, 65536.0, 1048576.0),
         "exponent": 2.0,
         "low": 1.9,
         "high": 2.1,
         "last_exponent": 2.0,
     }
-    return GrowthRecord(**made | changes)
+    return Growth(**made | changes)
 
 
 def good() -> LossRecord:
@@ -58,7 +59,15 @@ def good() -> LossRecord:
         comparisons=(examples.comparison(size=128, speedup=5.0), examples.comparison(size=1024, speedup=40.0)),
         growths=tuple(growth(name, cost) for name in ("naive", "vectorized") for cost in ("seconds", "peak_bytes")),
         crossovers=(
-            CrossoverRecord("vectorized", "naive", "cpu", "float32", "full", "warm", "wall", "N", {}, 16.0, 64.0, 22.0),
+            Crossover(
+                *({}, "cpu", "float32", "full"),
+                overtaking="vectorized",
+                overtaken="naive",
+                along="N",
+                below=16.0,
+                above=64.0,
+                estimate=22.0,
+            ),
         ),
         suggestions=("laws.permutation('N') holds",),
     )
@@ -138,7 +147,7 @@ def hostile(text: str) -> LossRecord:
         ),
         comparisons=(examples.comparison(implementation=text, sizes={text: 2}, reason=text),),
         measurements=(examples.measurement(text, "failed", reason=text),),
-        growths=(growth(text, along=text, fixed={text: 2.0}),),
+        growths=(growth(text, along=text, sizes={text: 2}),),
         suggestions=(text,),
         notes=(text,),
         missing=text,

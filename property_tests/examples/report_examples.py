@@ -6,15 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 from harness.judging.verdict import assemble
-from harness.results.schema import ComparisonRecord, FindingRecord, LossRecord, MeasurementRecord, OutcomeRecord, Report
+from harness.results.findings import Finding, Outcome
+from harness.results.measured import Comparison, Measurement
+from harness.results.schema import LossRecord, Report
 
 COSTS = {"aten_calls": 7, "read_bytes": 1024, "written_bytes": 512, "saved_bytes": 4096, "peak_bytes": 8192}
 
 
-def outcome(
-    implementation: str = "vectorized", rule: str = "G01", status: str = "passed", **changes: Any
-) -> OutcomeRecord:
-    return OutcomeRecord(
+def outcome(implementation: str = "vectorized", rule: str = "G01", status: str = "passed", **changes: Any) -> Outcome:
+    return Outcome(
         **{
             "implementation": implementation,
             "rule": rule,
@@ -27,7 +27,7 @@ def outcome(
     )
 
 
-def finding(severity: str = "error", **changes: Any) -> FindingRecord:
+def finding(severity: str = "error", **changes: Any) -> Finding:
     made: dict[str, Any] = {
         "implementation": "vectorized",
         "rule": "G01",
@@ -43,12 +43,10 @@ def finding(severity: str = "error", **changes: Any) -> FindingRecord:
         "case": {"sizes": {"N": 2}},
         "failure": "graph_distance-G01-3f2a.json",
     }
-    return FindingRecord(**made | changes)
+    return Finding(**made | changes)
 
 
-def comparison(
-    verdict: str = "faster", size: int = 128, speedup: float | None = 5.0, **changes: Any
-) -> ComparisonRecord:
+def comparison(verdict: str = "faster", size: int = 128, speedup: float | None = 5.0, **changes: Any) -> Comparison:
     made: dict[str, Any] = {
         "implementation": "vectorized",
         "reference": "naive",
@@ -63,10 +61,10 @@ def comparison(
         "rounds": 30,
         "reason": "",
     }
-    return ComparisonRecord(**made | changes)
+    return Comparison(**made | changes)
 
 
-def measurement(implementation: str = "vectorized", status: str = "measured", **changes: Any) -> MeasurementRecord:
+def measurement(implementation: str = "vectorized", status: str = "measured", **changes: Any) -> Measurement:
     is_measured = status == "measured"
     made: dict[str, Any] = {
         "implementation": implementation,
@@ -82,7 +80,7 @@ def measurement(implementation: str = "vectorized", status: str = "measured", **
         "costs": dict(COSTS) if is_measured else {},
         "bound_bytes": 1024,
     }
-    return MeasurementRecord(**made | changes)
+    return Measurement(**made | changes)
 
 
 def loss(**changes: Any) -> LossRecord:

@@ -7,7 +7,7 @@ import report_examples as examples
 from report_examples import comparison, finding, measurement, outcome
 
 from harness.judging.verdict import judge
-from harness.results.schema import CrossoverRecord
+from harness.results.measured import Crossover
 
 
 def verdict(implementation="vectorized", **changes):
@@ -74,8 +74,14 @@ def test_where_the_order_changes_is_told_or_asked_for():
     made = verdict(comparisons=crossing)
     assert "against naive on cpu, float32, full pass: it overtakes between N=64 and N=512" in made.scope
     assert "find where naive is overtaken: loss-harness bench losses --sweep N=64,128,256,512" in made.settle
-    crossover = CrossoverRecord(
-        "vectorized", "naive", "cpu", "float32", "full", "warm", "wall", "N", {}, 64.0, 512.0, 190.0
+    crossover = Crossover(
+        *({}, "cpu", "float32", "full"),
+        overtaking="vectorized",
+        overtaken="naive",
+        along="N",
+        below=64.0,
+        above=512.0,
+        estimate=190.0,
     )
     known = verdict(comparisons=crossing, crossovers=(crossover,))
     assert "overtakes naive at about N=190, on cpu, float32, full pass" in known.scope

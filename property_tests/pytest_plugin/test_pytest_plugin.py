@@ -100,7 +100,7 @@ import sys
 import pytest
 
 import harness.checking.verify
-from harness.rules.findings import Finding, Outcome, Status, Verification
+from harness.results.findings import Finding, Outcome, Status, Verification
 
 
 @pytest.fixture(autouse=True)
@@ -109,8 +109,8 @@ def found(monkeypatch):
 
     def checked(session, *, rules, implementations):
         spec, (rule,), (name,) = session.spec, rules, implementations
-        findings = [Finding(rule, "{severity}", name, f"{spec.name} / {name} / {rule} law\\n  x = 1, expected 2")] if "{severity}" else []
-        outcome = Outcome(name, rule, Status("{status}"), 3, "the reason")
+        findings = [Finding(name, rule, "law", "{severity}", "cpu", f"{spec.name} / {name} / {rule} law\\n  x = 1, expected 2")] if "{severity}" else []
+        outcome = Outcome(name, rule, "cpu", Status("{status}"), 3, "the reason")
         return Verification(spec.name, "ci", 0, "cpu", spec.reference, (name,), (outcome,), tuple(findings))
 
     monkeypatch.setattr(sys.modules["harness.checking.verify"], "checked", checked)

@@ -13,7 +13,8 @@ from fake_time import AMPLE_S
 import harness
 from harness.errors import HarnessError
 from harness.pytest_plugin.speed import OPTIONS, Speed, parametrize_with_benchmarks
-from harness.timing.workload import Cell, checked_sizes
+from harness.results.measured import Cell
+from harness.timing.workload import checked_sizes
 from losses import SPECS
 
 DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)

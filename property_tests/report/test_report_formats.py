@@ -1,7 +1,10 @@
+import csv
+import io
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import hostile
@@ -24,7 +27,10 @@ BEGINS = {
     "github": "::error ",
     "markdown": "### loss-harness: ",
     "html": "<!doctype html>",
+    "csv": "loss,implementation,device,dtype,pass_name,cache,clock,status,",
 }
+
+HOW = formats.Presentation()
 
 
 def run(*args):
@@ -49,6 +55,19 @@ def test_a_report_is_shown_in_every_form(folder, form):
     done = run("show", folder, "--format", form)
     assert done.exit_code == 0, done.output
     assert done.output.startswith(BEGINS[form])
+
+
+def test_a_table_of_times_has_those_of_the_report_and_nothing_that_was_not_measured():
+    made = examples.loss()
+    untimed = replace(made.measurements[0], dtype="", sizes={}, status="skipped")
+    text = formats.render("csv", examples.report(replace(made, measurements=(*made.measurements, untimed))), HOW)
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [row["implementation"] for row in rows] == ["naive", "vectorized"]
+    assert {row["median_seconds"] for row in rows} == {"2e-05"}
+    assert {(row["rounds"], row["aten_calls"], row["size_N"], row["compile_seconds"]) for row in rows} == {
+        ("3", "7", "128", "")
+    }
+    assert formats.render("csv", examples.report(examples.loss(measurements=())), HOW) == ""
 
 
 @pytest.mark.parametrize("form", BEGINS)

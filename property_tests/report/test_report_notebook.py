@@ -11,7 +11,7 @@ import report_examples
 import harness
 from harness.declare.spec import LossSpec, TensorSpec
 from harness.report import notebook
-from harness.rules.findings import Finding, Verification
+from harness.results.findings import Finding, Verification
 
 TENSORS = {"inputs": {"predictions": TensorSpec("B"), "labels": TensorSpec("B")}}
 

@@ -1,7 +1,7 @@
 import pytest
 
 from harness.report import timings
-from harness.results.schema import CrossoverRecord, GrowthRecord
+from harness.results.measured import Crossover, Growth
 from property_tests.examples import report_examples as examples
 
 SETTING = {"device": "cpu", "dtype": "float32", "pass_name": "full", "cache": "warm", "clock": "wall"}
@@ -13,15 +13,15 @@ def growth(**changes):
         **SETTING,
         "cost": "seconds",
         "along": "N",
-        "fixed": {"D": 16},
-        "sizes": (16.0, 64.0),
+        "sizes": {"D": 16},
+        "at": (16.0, 64.0),
         "costs": (1e-5, 1.6e-4),
         "exponent": 2.0,
         "low": 1.9,
         "high": 2.1,
         "last_exponent": 2.05,
     }
-    return GrowthRecord(**made | changes)
+    return Growth(**made | changes)
 
 
 def crossover(**changes):
@@ -30,12 +30,12 @@ def crossover(**changes):
         "overtaken": "dense",
         **SETTING,
         "along": "N",
-        "fixed": {"D": 16.0},
+        "sizes": {"D": 16},
         "below": 128.0,
         "above": 256.0,
         "estimate": 190.4,
     }
-    return CrossoverRecord(**made | changes)
+    return Crossover(**made | changes)
 
 
 def rows_of(record):
@@ -126,7 +126,7 @@ def test_growth_and_crossovers_stand_below_the_times():
     ("found", "law"),
     [
         ({"low": None, "high": None}, ["too few sizes to tell", "none from 2 sizes"]),
-        ({"low": -4.2, "high": 4.2, "sizes": (8.0, 64.0, 512.0)}, ["too few sizes to tell", "±4.20 from 3 sizes"]),
+        ({"low": -4.2, "high": 4.2, "at": (8.0, 64.0, 512.0)}, ["too few sizes to tell", "±4.20 from 3 sizes"]),
         ({"low": 1.01, "high": 2.99}, ["N^2.00", "1.01 to 2.99"]),
     ],
 )

@@ -11,9 +11,9 @@ from harness.results import schema
 NAME = "graph_distance-G01-3f2a.json"
 
 
-def write(folder, *, found=True, timings="loss\n", **changes):
+def write(folder, *, found=True, **changes):
     made = examples.report(examples.loss(findings=(examples.finding(),) if found else (), **changes))
-    return made, writer.write_report(folder, made, {NAME: {"schema": 1}} if found else {}, timings=timings)
+    return made, writer.write_report(folder, made, {NAME: {"schema": 1}} if found else {})
 
 
 def names(folder):
@@ -33,7 +33,7 @@ def test_a_new_report_removes_what_the_old_one_left_and_nothing_else(tmp_path):
     write(tmp_path)
     (tmp_path / "failures" / "mine.json").write_text("{}")
     (tmp_path / "notes.txt").write_text("mine")
-    write(tmp_path, found=False, timings=None)
+    write(tmp_path, found=False, measurements=())
     assert names(tmp_path) == ["failures", "failures/mine.json", "notes.txt", "report.html", "report.json", "report.md"]
 
 

@@ -11,13 +11,13 @@ from harness.judging.verdict import judged
 from harness.report import markdown, text
 from harness.results import causes
 from harness.results.causes import attributed, grouped
-from harness.rules.findings import Finding
+from harness.results.findings import Finding
 
 CODES = [rule.code for rule in rules.DOCUMENTED]
 
 
 def found(rule, severity="error", implementation="candidate", **evidence):
-    return Finding(rule, severity, implementation, f"loss / {implementation} / {rule}", evidence)
+    return Finding(implementation, rule, "", severity, "cpu", f"loss / {implementation} / {rule}", evidence)
 
 
 def follows(*findings):
@@ -228,3 +228,8 @@ def test_the_verdict_counts_causes():
     (_, verdict) = _two().losses[0].verdicts
     assert len(verdict.reasons) == 1
     assert verdict.reasons[0].endswith("; E02 and G02 follow")
+
+
+@pytest.mark.parametrize(("difference", "size"), [("inf", 1.0), ("nan", 1.0), (0.5, "nan")])
+def test_numbers_of_the_evidence_that_are_not_finite_explain_nothing(difference, size):
+    assert follows(NARROW, found("G01", kind="gradient", difference=difference, size=size))["G01"] == ""

@@ -1,9 +1,12 @@
 import json
+from dataclasses import replace
 
+import html_examples
 import pytest
 import report_examples as examples
 
 from harness.results import schema
+from harness.results.findings import STATUSES
 
 
 def test_a_report_reads_back_as_it_was_written():
@@ -61,7 +64,28 @@ def test_a_report_of_schema_4_is_read_without_what_could_not_be_measured():
     assert schema.loads(json.dumps(older)) == report
 
 
-@pytest.mark.parametrize("version", [3, 4])
+def test_a_report_of_schema_5_is_read_with_what_stays_the_same_along_a_sweep():
+    found = html_examples.good()
+    thinned = replace(found.growths[0], densities={"mask": 0.1})
+    report = examples.report(replace(found, growths=(thinned,), measurements=()))
+    older = json.loads(schema.dumps(report)) | {"schema": 5}
+    for record in (*older["losses"][0]["growths"], *older["losses"][0]["crossovers"]):
+        sizes, densities = record.pop("sizes"), record.pop("densities")
+        record["fixed"] = {**sizes, **{f"density({name})": value for name, value in densities.items()}}
+        if "at" in record:
+            record["sizes"] = record.pop("at")
+    assert schema.loads(json.dumps(older)) == report
+
+
+@pytest.mark.parametrize("sizes", [{"N": "4"}, {"N": 1.5}, {"N": [2, "3"]}, {"N": None}])
+def test_sizes_that_are_no_whole_numbers_are_refused(sizes):
+    data = json.loads(schema.dumps(examples.report()))
+    data["losses"][0]["measurements"][0]["sizes"] = sizes
+    with pytest.raises(schema.ReportError, match=r"measurements\[0\].sizes\['N'\].* is .*, expected int"):
+        schema.loads(json.dumps(data))
+
+
+@pytest.mark.parametrize("version", [3, 4, 5])
 @pytest.mark.parametrize("losses", [None, 3, [3], [{}]])
 def test_a_broken_report_of_a_version_before_is_refused(losses, version):
     with pytest.raises(schema.ReportError, match=f"not a report of schema {version}"):
@@ -87,8 +111,11 @@ def _broken(change):
         (lambda data: data["losses"][0].pop("findings"), r"report.losses\[0\] lacks \['findings'\]"),
         (lambda data: data.update(seed="0"), "report.seed is '0', expected int"),
         (lambda data: data.update(losses={}), "report.losses is dict, expected an array"),
-        (lambda data: data["losses"][0]["outcomes"][0].update(status="fine"), "status 'fine', expected one"),
-        (lambda data: data["losses"][0]["findings"][0].update(severity="fatal"), "severity 'fatal', expected"),
+        (lambda data: data["losses"][0]["outcomes"][0].update(status="fine"), "status is 'fine', expected one of"),
+        (
+            lambda data: data["losses"][0]["findings"][0].update(severity="fatal"),
+            "severity is 'fatal', expected one of",
+        ),
         (lambda data: data["losses"][0]["findings"][0].update(case=3), "case is 3, expected dict"),
     ],
 )
@@ -98,7 +125,7 @@ def test_a_field_that_is_missing_or_wrong_is_named(change, message):
 
 
 def test_planned_is_the_sum_of_the_counts():
-    statuses = [*schema.STATUSES, "passed"]
+    statuses = [*STATUSES, "passed"]
     record = examples.loss(outcomes=tuple(examples.outcome(status=status) for status in statuses))
     assert sum(record.counts("vectorized", "cpu").values()) == len(statuses)
     assert record.counts("vectorized", "cpu")["passed"] == 2

@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from harness import LossSpec, TensorSpec, domains, verify
 from harness.calls.watch import Watch
-from harness.rules.findings import Status
+from harness.results.findings import Status
 
 PAIR = {"predictions": TensorSpec("B C"), "labels": TensorSpec("B C")}
 

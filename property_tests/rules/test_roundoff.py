@@ -12,7 +12,7 @@ from harness import LossSpec, TensorSpec, domains, verify
 from harness.calls.evaluation import Precision
 from harness.checking.session import PROFILES, Session
 from harness.errors import DeclarationError
-from harness.rules.findings import Status
+from harness.results.findings import Status
 
 PAIRWISE = {
     "inputs": {"predictions": TensorSpec("B C"), "labels": TensorSpec("B C")},

@@ -13,7 +13,7 @@ from harness import DeclarationError, LossSpec, cli, laws, verify
 from harness.checking.verify import open_session
 from harness.isolation import limits
 from harness.isolation.sandbox import Forks, Sandbox
-from harness.rules.findings import Status
+from harness.results.findings import Status
 from harness.rules.laws import ranks
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked, which this system cannot")

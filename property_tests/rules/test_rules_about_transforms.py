@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from harness import LossSpec, TensorSpec, verify
-from harness.rules.findings import Status
+from harness.results.findings import Status
 
 DECLARED = {"inputs": {"predictions": TensorSpec("B C"), "labels": TensorSpec("B C")}, "output": TensorSpec("")}
 CODES = ["T01", "T02", "T03"]

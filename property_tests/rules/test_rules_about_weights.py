@@ -9,7 +9,7 @@ from mutants.pair import PAIRWISE
 
 from harness import LossSpec, TensorSpec, domains, laws, verify
 from harness.checking.session import PROFILES, Session
-from harness.rules.findings import Status
+from harness.results.findings import Status
 from harness.rules.tools import masking
 from harness.rules.trial import Trial
 

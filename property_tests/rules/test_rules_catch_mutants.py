@@ -7,8 +7,8 @@ from mutants.pair import verified
 from reproductions import HERE, ROOT, run_each, shows
 
 from harness import verify
+from harness.results.findings import Status
 from harness.rules import BATTERY
-from harness.rules.findings import Status
 from harness.rules.trial import describe
 
 

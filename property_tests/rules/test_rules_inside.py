@@ -6,7 +6,7 @@ import torch
 from harness import LossSpec, TensorSpec, domains, laws, verify
 from harness.checking.session import PROFILES, Session
 from harness.errors import NotApplicable
-from harness.rules.findings import Status
+from harness.results.findings import Status
 from harness.rules.laws.declared import CHECKS
 from harness.rules.tools import inside
 from harness.rules.trial import Trial

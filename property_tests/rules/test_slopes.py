@@ -12,7 +12,7 @@ from kinked_losses import absolute_with_backward
 
 from harness import LossSpec, TensorSpec, domains, verify
 from harness.calls.tolerance import eps_of, value_rounding
-from harness.rules.findings import Status
+from harness.results.findings import Status
 from harness.rules.tools import slopes
 from harness.rules.tools.detach import DetachTape
 

@@ -18,14 +18,16 @@ from fake_time import AMPLE_S, FakeTime
 
 from harness.declare.targets import load_specs
 from harness.errors import DeclarationError, HarnessError, TargetError
+from harness.isolation.limits import Limits
 from harness.isolation.sandbox import Sandbox, unheard
+from harness.report import csv
 from harness.results import schema
-from harness.runs.driver import Allowed, Driver
+from harness.runs.driver import Driver
 from harness.runs.executors import Local, Remote
 from harness.runs.job import Job
 from harness.runs.ledger import Request
 from harness.runs.preload import PRELOAD
-from harness.runs.run import Run
+from harness.runs.run import LocalRun
 from property_tests.tools.test_leaks import Canned
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="jobs are forked, which this system cannot")
@@ -53,14 +55,14 @@ def shop(box):
 
 @pytest.fixture(scope="module")
 def hostile(shop):
-    driver = Driver(HOSTILE, QUICK, shop, allowed=Allowed(step_s=AMPLE_S, memory_bytes=MEMORY))
+    driver = Driver(HOSTILE, QUICK, shop, allowed=Limits(step_s=AMPLE_S, memory_bytes=MEMORY))
     driver.verify()
     return driver
 
 
 @pytest.fixture(scope="module")
 def endless(shop):
-    driver = Driver(ENDLESS, Request(profile="quick", codes=FEW), shop, allowed=Allowed(LIMIT_S, MEMORY))
+    driver = Driver(ENDLESS, Request(profile="quick", codes=FEW), shop, allowed=Limits(LIMIT_S, MEMORY))
     driver.verify()
     return driver
 
@@ -113,7 +115,7 @@ def test_a_loss_that_takes_too_much_memory_is_told_so_and_the_rest_goes_on(hosti
 @pytest.mark.parametrize(("fixture", "targets", "codes"), [("hostile", HOSTILE, CODES), ("endless", ENDLESS, FEW)])
 def test_nothing_else_is_lost_or_changed(request, fixture, targets, codes):
     report = request.getfixturevalue(fixture).report()
-    alone = Run(load_specs(targets), Request(profile="quick", codes=codes, implementations=("good",)))
+    alone = LocalRun(load_specs(targets), Request(profile="quick", codes=codes, implementations=("good",)))
     alone.verify()
     for loss in alone.report().losses:
         mine = of(report, loss.name)
@@ -133,7 +135,7 @@ def test_jobs_find_what_a_run_in_this_process_finds(shop):
     request = Request(profile="quick", codes=("B", "C", "G05", "L"))
     driver = Driver(["losses.dynamic_weighted"], request, shop)
     driver.verify()
-    run = Run(load_specs(["losses.dynamic_weighted"]), request)
+    run = LocalRun(load_specs(["losses.dynamic_weighted"]), request)
     run.verify()
     assert findings(driver.report()) == findings(run.report())
     assert driver.failures.keys() == run.failures.keys()
@@ -283,8 +285,8 @@ def test_timing_runs_elsewhere_too(shop):
     driver.benchmark()
     (loss,) = driver.report().losses
     assert all(m.costs["aten_calls"] > 0 for m in loss.measurements if m.implementation == "vectorized")
-    assert driver.timings.startswith("loss,")
-    in_process = Run(load_specs(["losses.focal:SPEC"]), asked)
+    assert csv.render(driver.report()).startswith("loss,")
+    in_process = LocalRun(load_specs(["losses.focal:SPEC"]), asked)
     in_process.benchmark()
     assert costs(loss) == costs(in_process.report().losses[0])
 
@@ -317,7 +319,7 @@ def test_a_loss_that_was_stopped_when_it_was_checked_is_not_timed(shop, tmp_path
         "SPECS = [LossSpec('stopped', {'good': good, 'endless': endless}, bench_sizes=({'B': 1, 'C': 4},))]\n"
     )
     driver = Driver(
-        [str(file)], Request(profile="quick", codes=("B05",), is_timed=False), shop, allowed=Allowed(LIMIT_S)
+        [str(file)], Request(profile="quick", codes=("B05",), is_timed=False), shop, allowed=Limits(LIMIT_S)
     )
     driver.verify()
     driver.benchmark()
@@ -364,4 +366,4 @@ def test_a_target_that_never_loads_ends_at_the_limit_of_a_check_and_is_named(sho
     (tmp_path / "hangs.py").write_text("while True:\n    pass\n")
     targets = ["losses.focal", str(tmp_path / "hangs.py")]
     with pytest.raises(TargetError, match=r"not done after 5 s, at target '.*hangs\.py'"):
-        Driver(targets, Request(), shop, allowed=Allowed(step_s=LIMIT_S))
+        Driver(targets, Request(), shop, allowed=Limits(step_s=LIMIT_S))

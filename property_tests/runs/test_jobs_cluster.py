@@ -18,12 +18,13 @@ import pytest
 from fake_time import FakeTime
 from test_jobs import findings
 
-from harness.isolation.limits import descendants
-from harness.results.schema import LossRecord, OutcomeRecord, loss_dumps
+from harness.isolation.limits import Limits, descendants
+from harness.results.findings import Outcome
+from harness.results.schema import LossRecord, loss_dumps
 from harness.runs import arrival
 from harness.runs.arrival import WorkerError
 from harness.runs.cluster import ClusterError, cluster
-from harness.runs.driver import Allowed, Driver
+from harness.runs.driver import Driver
 from harness.runs.executors import Local, Remote
 from harness.runs.ledger import Planned, Request
 
@@ -84,7 +85,7 @@ def test_workers_that_are_killed_at_random_cost_nothing(shop, dask_cluster, tmp_
 def test_a_loss_that_ends_its_process_costs_no_worker(shop, dask_cluster):
     before = pids(dask_cluster)
     targets = [f"{hostile_losses.__file__}"]
-    report = verified(targets, QUICK, shop, allowed=Allowed(step_s=10.0, memory_bytes=2 << 30)).report()
+    report = verified(targets, QUICK, shop, allowed=Limits(step_s=10.0, memory_bytes=2 << 30)).report()
     stopped = {loss.name for loss in report.losses if any(o.status in ("crashed", "timed out") for o in loss.outcomes)}
     assert {"segfault", "leaves", "endless"} <= stopped
     assert not any(loss.missing for loss in report.losses)
@@ -280,7 +281,7 @@ class Canned(Executor):
         return done
 
     def carried(self, loss):
-        outcome = OutcomeRecord("good", "B01", "cpu", "passed", 10**6, "")
+        outcome = Outcome("good", "B01", "cpu", "passed", 10**6, "")
         record = LossRecord(loss, "", "good", ("good",), outcomes=(outcome,))
         result = {"step": "B01", "record": loss_dumps(record), "failures": {}, "is_outcome": True}
         return {"results": [result | {"passed on": "x" * 40_000}], "lost": ""}

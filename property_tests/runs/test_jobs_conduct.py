@@ -45,7 +45,7 @@ class Played:
 
 def conducted(played, asked):
     kept = []
-    lost = conduct(played, asked, kept.append, lambda step: None).lost
+    lost = conduct(played, asked, kept.append, lambda step: None)
     return lost, {result["step"]: result for result in kept}
 
 

@@ -21,7 +21,14 @@ def comparison(low, high, implementation="same", rounds=30):
     if low >= 1 / 1.05 and high <= 1.05:
         verdict = "equivalent"
     return Comparison(
-        "calibration", implementation, "base", "cpu", "float32", {}, "forward", speedup, low, high, verdict, rounds
+        *({}, "cpu", "float32", "forward"),
+        implementation=implementation,
+        reference="base",
+        speedup=speedup,
+        low=low,
+        high=high,
+        verdict=verdict,
+        rounds=rounds,
     )
 
 

@@ -9,6 +9,7 @@ from fake_time import AMPLE_S
 
 from harness import benchmark
 from harness.judging.verdict import judged
+from harness.results.measured import Cell
 from harness.results.schema import DO_NOT_ADOPT, INCONCLUSIVE
 from harness.runs import records
 from harness.timing.audit import impossible, least_bytes, read
@@ -16,7 +17,7 @@ from harness.timing.design import Samples
 from harness.timing.keeper import Outside, compared
 from harness.timing.session import clocks_apart
 from harness.timing.statistics import paired_ratio
-from harness.timing.workload import Cell, inputs
+from harness.timing.workload import inputs
 
 CELL = Cell({"B": 256, "D": 16}, "cpu", "float32", "full")
 FEW = {"budget_s": AMPLE_S, "rounds": 6}

@@ -12,7 +12,7 @@ import harness
 import harness.timing.paired
 from harness.errors import HarnessError
 from harness.timing.costs.counting import count
-from harness.timing.paired import Comparison, PairedBenchmark
+from harness.timing.paired import PairedBenchmark, PairedComparison
 from losses import SPECS
 
 
@@ -50,7 +50,7 @@ def slow():
 
 def measured(ratios, seconds=1e-4):
     """A comparison whose candidate took these multiples of the baseline's time, round by round."""
-    return Comparison(
+    return PairedComparison(
         "new",
         "old",
         "cpu",

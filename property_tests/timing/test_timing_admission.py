@@ -10,9 +10,9 @@ from fake_time import AMPLE_S
 from timed_losses import SPECS, naive, raises, spec_of, vectorized, wrong_axis
 
 from harness import LossSpec, TensorSpec
+from harness.results.measured import Cell
 from harness.timing import admission
 from harness.timing.admission import admit
-from harness.timing.workload import Cell
 
 CELL = Cell({"B": 3, "C": 4}, "cpu", "float32", "full")
 PASSES = ("forward", "backward", "full")

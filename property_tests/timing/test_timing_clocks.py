@@ -7,13 +7,13 @@ from fake_time import AMPLE_S
 from timed_losses import SPECS, spec_of, vectorized
 from work import work
 
+from harness.results.measured import Cell
 from harness.timing import clocks, design
 from harness.timing.clock import NotTimeable
 from harness.timing.clocks import WallClock, clock_for
 from harness.timing.constants import COLD_CALLS, WARM_UP_S
 from harness.timing.cuda import EventClock, GraphClock
 from harness.timing.design import Contestant, Heat, measure
-from harness.timing.workload import Cell
 
 
 def test_a_block_takes_as_long_as_its_calls(fake_time):

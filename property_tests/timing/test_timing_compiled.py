@@ -9,6 +9,7 @@ from fake_time import AMPLE_S, FakeTime
 from timed_losses import SPECS, Module, naive, raises, spec_of, vectorized, wrong_axis
 from torch._dynamo.backends.debugging import aot_eager, boxed_nop
 
+from harness.results.measured import Cell
 from harness.results.variants import compiled_names, eager_name, variants_of
 from harness.timing import session as sessions
 from harness.timing.admission import admit
@@ -16,8 +17,7 @@ from harness.timing.benchmark import benchmark
 from harness.timing.compiled import compiling, freshly_compiled, own_cache, unavailable_compiler
 from harness.timing.design import Contestant, Heat
 from harness.timing.processes import target_of, time_in_fresh_process
-from harness.timing.session import Session
-from harness.timing.workload import Cell
+from harness.timing.session import Course
 
 CELL = Cell({"B": 5, "C": 4}, "cpu", "float32", "full")
 PASSES = ("forward", "backward", "full")
@@ -170,7 +170,7 @@ def test_a_compiled_variant_that_is_wrong_fails_as_its_eager_form_does(light, im
 def test_without_a_compiler_the_variants_are_skipped_with_the_reason_and_the_others_are_not(monkeypatch):
     why = "torch.compile does not work on cpu here: InvalidCxxCompiler: No working C++ compiler found"
     monkeypatch.setattr(sessions, "unavailable_compiler", lambda device: why)
-    session = Session(SPECS[0], ["naive", "vectorized", "vectorized (compiled)"], [CELL], budget_s=AMPLE_S, seed=0)
+    session = Course(SPECS[0], ["naive", "vectorized", "vectorized (compiled)"], [CELL], budget_s=AMPLE_S, seed=0)
     session.admit_all()
     assert [session.trials[0, name].status for name in session.names] == ["measured", "measured", "skipped"]
     assert session.trials[0, "vectorized (compiled)"].reason == why
@@ -196,7 +196,7 @@ def test_what_would_take_longer_to_compile_than_there_is_is_not_compiled_and_say
         return naive(predictions, labels, weights)
 
     cell = Cell({"B": 24, "C": 24}, "cpu", "float32", "forward")
-    session = Session(spec_of("unrolled", loop=loop), ["naive", "loop", "loop (compiled)"], [cell], budget_s=10, seed=0)
+    session = Course(spec_of("unrolled", loop=loop), ["naive", "loop", "loop (compiled)"], [cell], budget_s=10, seed=0)
     session.admit_all()
     trial = session.trials[0, "loop (compiled)"]
     assert trial.status == "skipped"
@@ -205,7 +205,7 @@ def test_what_would_take_longer_to_compile_than_there_is_is_not_compiled_and_say
 
 
 def test_what_is_wrong_or_too_slow_is_not_compiled(light):
-    session = Session(
+    session = Course(
         spec_of("faulty", raises=raises), ["naive", "raises", "raises (compiled)"], [CELL], budget_s=AMPLE_S, seed=0
     )
     session.admit_all()

@@ -5,12 +5,13 @@ import torch
 from fake_cuda import CREATION_S, L2_BYTES, LAUNCH_S, MIB, play
 from timed_losses import SPECS, spec_of, vectorized
 
+from harness.results.measured import Cell
 from harness.timing.clock import NotTimeable
 from harness.timing.clocks import WallClock, clock_for, waiting_for
 from harness.timing.cold import Flush, flush_bytes
 from harness.timing.constants import CAPTURE_WARM_UPS, COLD_CALLS, FLUSH_BYTES
 from harness.timing.cuda import EventClock, GraphClock
-from harness.timing.workload import Cell, Workload, inputs
+from harness.timing.workload import Workload, inputs
 
 NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 DEVICE = torch.device("cuda:1")

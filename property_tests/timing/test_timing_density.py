@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from harness import DeclarationError, LossSpec, TensorSpec, domains
+from harness.results.measured import Cell
 from harness.timing.density import check_densities
-from harness.timing.workload import Cell, inputs
+from harness.timing.workload import inputs
 
 
 def loss(predictions, context):

@@ -6,11 +6,11 @@ import torch
 from fake_time import AMPLE_S
 from timed_losses import SPECS, naive, raises, spec_of, vectorized
 
+from harness.results.measured import PASSES, Cell
 from harness.timing import design
 from harness.timing.admission import admit
 from harness.timing.constants import BLOCK_S, TIMED_BATCHES
 from harness.timing.design import Contestant, Heat, affordable, calibrate, measure, order
-from harness.timing.workload import PASSES, Cell
 
 CELL = Cell({"B": 3, "C": 3}, "cpu", "float32", "full")
 

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch.profiler import ProfilerActivity, profile
 
 from harness.calls.evaluation import Candidate
+from harness.results.measured import Cell
 from harness.timing.costs import counting
 from harness.timing.costs.counting import RECORDED_CALLS, Costs, count, peak_bytes
-from harness.timing.workload import Cell, checked_sizes, inputs
+from harness.timing.workload import checked_sizes, inputs
 from losses import SPECS
 
 with warnings.catch_warnings():

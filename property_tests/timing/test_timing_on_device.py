@@ -5,14 +5,14 @@ import torch
 from fake_cuda import MIB, play
 from timed_losses import spec_of, vectorized
 
+from harness.results.measured import Cell
 from harness.timing import session
 from harness.timing.admission import Trial, admit
 from harness.timing.costs.allocator import cuda_peak_bytes
 from harness.timing.costs.launches import kernel_launches
 from harness.timing.design import Contestant, Heat, measure
 from harness.timing.devices import unusable
-from harness.timing.session import Session
-from harness.timing.workload import Cell
+from harness.timing.session import Course
 
 DEVICE = "cuda:1"
 
@@ -114,7 +114,7 @@ def test_a_first_call_for_which_no_time_was_left_says_that_it_may_have_compiled(
 def test_a_session_notes_what_first_calls_took_once_for_the_passes_of_an_input(fake, monkeypatch):
     monkeypatch.setattr(session, "unusable", lambda device: None)
     spec = spec_of("played", "slow", slow=losing(fake, 0.01, first_s=7.0), quick=losing(fake, 0.01))
-    made = Session(spec, ["slow", "quick"], [cell(), cell("events")], budget_s=100, seed=0)
+    made = Course(spec, ["slow", "quick"], [cell(), cell("events")], budget_s=100, seed=0)
     made.admit_all()
     assert {trial.status for trial in made.trials.values()} == {"measured"}
     [note] = made.notes
@@ -126,7 +126,7 @@ def test_a_session_notes_what_first_calls_took_once_for_the_passes_of_an_input(f
 
 def test_to_wake_a_device_is_taken_off_no_budget(fake, monkeypatch):
     monkeypatch.setattr(session, "unusable", lambda device: fake.run_on_host(40.0))
-    made = Session(spec_of("played", "one", one=losing(fake, 0.01)), ["one"], [cell()], budget_s=20, seed=0)
+    made = Course(spec_of("played", "one", one=losing(fake, 0.01)), ["one"], [cell()], budget_s=20, seed=0)
     made.admit_all()
     assert made.left_s > 19
     assert made.trials[0, "one"].status == "measured"
@@ -145,7 +145,7 @@ def test_a_device_on_which_nothing_can_run_skips_its_cells_with_the_reason(fake,
     monkeypatch.undo()
     monkeypatch.setattr(session, "unavailable", lambda device: None)
     monkeypatch.setattr(session, "unusable", lambda device: reason)
-    made = Session(spec_of("played", "one", one=losing(fake, 0.01)), ["one"], [cell()], budget_s=20, seed=0)
+    made = Course(spec_of("played", "one", one=losing(fake, 0.01)), ["one"], [cell()], budget_s=20, seed=0)
     made.admit_all()
     assert (made.trials[0, "one"].status, made.trials[0, "one"].reason) == ("skipped", reason)
 
@@ -235,7 +235,7 @@ def test_memory_that_runs_out_in_the_rounds_is_given_back_before_others_go_on(fa
 
 
 def test_fresh_processes_find_the_memory_that_trials_have_used(fake, monkeypatch):
-    made = Session(spec_of("played", "one", one=losing(fake, 0.01)), ["one"], [cell()], budget_s=20, seed=0)
+    made = Course(spec_of("played", "one", one=losing(fake, 0.01)), ["one"], [cell()], budget_s=20, seed=0)
     made.trials[0, "one"] = Trial("measured", values=(torch.ones(()),))
     monkeypatch.setattr(session.environment, "describe", lambda device: {})
     monkeypatch.setattr(made, "_in_fresh_processes", lambda target, device: fake.log.append("fresh process") or "")

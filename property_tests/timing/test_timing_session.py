@@ -6,11 +6,11 @@ from fake_time import AMPLE_S
 from timed_losses import SPECS, raises, spec_of, vectorized
 
 from harness.calls import environment
+from harness.results.measured import Cell
 from harness.timing import session as sessions
 from harness.timing.admission import Trial
 from harness.timing.constants import ROUNDS
-from harness.timing.session import Session
-from harness.timing.workload import Cell
+from harness.timing.session import Course
 
 ROWS = (2, 3, 5)
 
@@ -27,7 +27,7 @@ def cells(*passes, caches=("warm",), device="cpu"):
 
 
 def admitted(spec, made):
-    session = Session(spec, list(spec.implementations), made, budget_s=AMPLE_S, seed=0)
+    session = Course(spec, list(spec.implementations), made, budget_s=AMPLE_S, seed=0)
     session.admit_all()
     return session
 
@@ -102,7 +102,7 @@ def test_memory_that_runs_out_in_the_rounds_skips_the_row_and_the_others_are_tim
 def test_who_cannot_be_stopped_pays_for_it_and_the_quick_are_still_timed(here, fake_time):
     quick, spins = (fake_time.lasting(seconds, vectorized) for seconds in (1e-4, 2.2))
     spec = spec_of("spinning", "one", one=quick, spins=spins, two=quick)
-    session = Session(spec, list(spec.implementations), cells("full")[:1], budget_s=2, seed=0)
+    session = Course(spec, list(spec.implementations), cells("full")[:1], budget_s=2, seed=0)
     session.admit_all()
     session.time_all()
     assert fake_time.now < 2.2 + 2 + 1
@@ -120,7 +120,7 @@ def test_who_cannot_be_stopped_pays_for_it_and_the_quick_are_still_timed(here, f
     ],
 )
 def test_what_overruns_leaves_the_others_a_reserve(monkeypatch, fake_time, budget_s, taken, for_trials, for_rounds):
-    session = Session(SPECS[0], ["naive"], cells("full")[:1], budget_s=budget_s, seed=0)
+    session = Course(SPECS[0], ["naive"], cells("full")[:1], budget_s=budget_s, seed=0)
 
     def admit(*_, **__):
         fake_time.sleep(taken)

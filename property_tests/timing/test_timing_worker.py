@@ -8,11 +8,11 @@ import pytest
 from fake_time import AMPLE_S
 from timed_losses import SPECS, naive, vectorized, wrong_axis
 
+from harness.results.measured import Cell
 from harness.timing import processes, worker
 from harness.timing.constants import LEAST_PROCESS_S, WORKER_ENVIRONMENT
 from harness.timing.design import Contestant, Heat
 from harness.timing.processes import target_of, time_in_fresh_process
-from harness.timing.workload import Cell
 
 CELL = Cell({"B": 3, "C": 3}, "cpu", "float32", "forward")
 

@@ -3,8 +3,9 @@ import torch
 from timed_losses import SPECS, naive, raises
 
 from harness import DeclarationError, LossSpec, TensorSpec, domains
+from harness.results.measured import Cell
 from harness.timing.constants import MAX_ELEMENTS
-from harness.timing.workload import Cell, Workload, checked_sizes, elements, inputs, ladder
+from harness.timing.workload import Workload, checked_sizes, elements, inputs, ladder
 
 CELL = Cell({"B": 4, "C": 5}, "cpu", "float32", "full")
 

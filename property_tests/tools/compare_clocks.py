@@ -21,11 +21,12 @@ from torch import Tensor
 from torch.utils import benchmark as torch_benchmark
 
 from harness import LossSpec, TensorSpec
+from harness.results.measured import Cell, Pass
 from harness.timing.clocks import clock_for
 from harness.timing.constants import WORKER_ENVIRONMENT
 from harness.timing.design import calibrate
 from harness.timing.quiet import Quiet
-from harness.timing.workload import Cell, Pass, Workload, inputs
+from harness.timing.workload import Workload, inputs
 
 ALLOWED = 0.03
 

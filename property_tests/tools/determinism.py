@@ -41,7 +41,7 @@ def findings(target: str, profile: str) -> dict[str, list[dict[str, object]]]:
                 "implementation": f.implementation,
                 "message": f.message,
                 "evidence": f.evidence,
-                "case": None if f.case is None else f.case.to_json(),
+                "case": f.case,
                 "follows": f.follows,
                 "reproduction": f.reproduction,
             }

@@ -17,7 +17,8 @@ from typing import Any
 
 import click
 
-from harness.results.schema import LossRecord, OutcomeRecord, loss_dumps
+from harness.results.findings import Outcome
+from harness.results.schema import LossRecord, loss_dumps
 from harness.runs.cluster import cluster
 from harness.runs.driver import Driver
 from harness.runs.executors import Begin, Carried, Keep, Local, Workshop
@@ -38,7 +39,7 @@ def planned(jobs: int) -> dict[str, Any]:
 
 
 def passed(loss: str) -> dict[str, Any]:
-    outcome = OutcomeRecord("good", "B01", "cpu", "passed", 10, "")
+    outcome = Outcome("good", "B01", "cpu", "passed", 10, "")
     record = LossRecord(loss, "", "good", ("good",), outcomes=(outcome,))
     return {"step": "B01", "record": loss_dumps(record), "failures": {}, "is_outcome": True}
 

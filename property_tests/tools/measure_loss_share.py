@@ -15,7 +15,7 @@ from torch import Tensor
 from harness import LossSpec, TensorSpec
 from harness.report.check_times import check_times_text, loss_share
 from harness.runs.ledger import Request
-from harness.runs.run import Run
+from harness.runs.run import LocalRun
 
 POINTS = 20_000
 
@@ -48,10 +48,10 @@ def main() -> None:
     """Print the cost of one forward, the table and the share, without what is loaded once."""
     torch.set_num_threads(1)
     profile = sys.argv[1] if len(sys.argv) > 1 else "ci"
-    Run([spec()], Request(profile=profile)).verify()  # loads what torch and Hypothesis load on first use
+    LocalRun([spec()], Request(profile=profile)).verify()  # loads what torch and Hypothesis load on first use
     x = torch.rand(3, 4, dtype=torch.float64)
     print(f"one forward: {1e3 * seconds_of(lambda: smooth(x, x + 1)):.2f} ms")
-    run = Run([spec()], Request(profile=profile, is_metered=True))
+    run = LocalRun([spec()], Request(profile=profile, is_metered=True))
     run.verify()
     report = run.report()
     print(check_times_text(report))

@@ -28,10 +28,10 @@ from harness.drawing.hypothesis_runs import run
 from harness.drawing.strategies import cases
 from harness.report import html
 from harness.results import schema
+from harness.results.measured import Cell
 from harness.timing.clocks import WallClock, clock_for
 from harness.timing.design import order
 from harness.timing.statistics import Ratio, paired_ratio
-from harness.timing.workload import Cell
 from property_tests.examples import html_examples, report_examples
 
 Go = Callable[[], float]

@@ -14,7 +14,8 @@ from harness.isolation import events
 from harness.isolation.events import Ended
 from harness.isolation.limits import private_bytes
 from harness.isolation.sandbox import unheard
-from harness.results.schema import LossRecord, OutcomeRecord, loss_dumps
+from harness.results.findings import Outcome
+from harness.results.schema import LossRecord, loss_dumps
 from harness.runs.driver import Driver
 from harness.runs.executors import Local
 from harness.runs.ledger import Planned, Request
@@ -59,7 +60,7 @@ class Canned:
             hear("result", {"plans": self.plans, "warnings": [], "absent": {}, "code": "", "environment": {"cpu": {}}})
             return Ended(events.FINISHED)
         hear("step", "B01")
-        outcome = OutcomeRecord("good", "B01", "cpu", "passed", 10**6, "")
+        outcome = Outcome("good", "B01", "cpu", "passed", 10**6, "")
         record = LossRecord(payload["loss"], "", "good", ("good",), outcomes=(outcome,))
         result = {"step": "B01", "record": loss_dumps(record), "failures": {}, "is_outcome": True}
         hear("result", result | {"passed on": "x" * TEXT})

@@ -44,7 +44,7 @@ def bench(
     **_: Any,
 ) -> None:
     """Time losses without checking that they are right."""
-    from harness.report import writer
+    from harness.report import formats, writer
     from harness.results import schema
 
     run: Driver
@@ -55,14 +55,12 @@ def bench(
         place = None if save is None else _place(save, made)
         if place is not None:
             writer.write_text(place, schema.dumps(made))
-        if form == "json":
-            running.emit(schema.dumps(made), None)
-        else:
-            running.emit((run.timings or "") if form == "csv" else _text(made, quiet, verbose), None)
+        text = _text(made, quiet, verbose) if form == "text" else formats.render(form, made, formats.Presentation())
+        running.emit(text, None)
         return None if place is None else place.as_posix()
 
     with apart.driving(ctx, targets) as run:
-        running.complete(run, [run.benchmark], show, quiet=quiet)
+        running.complete(run, ("benchmark",), show, quiet=quiet)
 
 
 def _place(save: Path, made: Report) -> Path:

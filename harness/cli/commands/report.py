@@ -74,7 +74,7 @@ def report(
 
     def show(made: Report) -> str:
         folder = writer.folder_for(out, made)
-        writer.write_report(folder, made, run.failures, timings=run.timings)
+        writer.write_report(folder, made, run.failures)
         if not any(loss.missing for loss in made.losses):
             journal.finish()
         how = Presentation(
@@ -97,7 +97,7 @@ def report(
         Journal(out, run.targets, run.request, code=run.code, resume=resume) as journal,
     ):
         run.journal = journal
-        running.complete(run, [run.verify, run.calibrate, run.benchmark], show, quiet=quiet)
+        running.complete(run, ("verify", "calibrate", "benchmark"), show, quiet=quiet)
 
 
 def _own() -> tuple[str, ...]:

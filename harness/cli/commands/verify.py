@@ -14,7 +14,6 @@ from harness.cli.terminal import colors
 if TYPE_CHECKING:
     from harness.results.schema import Report
     from harness.runs.driver import Driver
-    from harness.runs.observer import Observer
 
 FAILURES = ".loss-harness/failures"
 
@@ -63,9 +62,9 @@ def verify(
         out.emit(made, how, form, output, written)
         return None if output is None else output.as_posix()
 
-    def accept(_: Observer) -> None:
+    def accept() -> None:
         if write_baseline is not None:
             run.accept(write_baseline)
 
     with apart.driving(ctx, targets) as run:
-        running.complete(run, [run.verify, accept], show, quiet=quiet)
+        running.complete(run, ("verify",), show, finish=accept, quiet=quiet)

@@ -15,7 +15,7 @@ from harness.runs.observer import Observer, Step
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from harness.results.schema import FindingRecord
+    from harness.results.findings import Finding
 
 # Often enough to look alive, and too seldom to disturb what is timed.
 _REFRESHES_PER_SECOND = 4
@@ -51,7 +51,7 @@ class Display(Interruptible):
         super().begin(step)
         self.forecast.begin(step)
 
-    def found(self, loss: str, findings: Sequence[FindingRecord]) -> None:
+    def found(self, loss: str, findings: Sequence[Finding]) -> None:
         """One line above the bar: severity, place and title of the first; a note can wait for the report."""
         from rich.text import Text
 

@@ -16,7 +16,8 @@ from harness.declare import dims
 from harness.declare.spec import LossSpec
 from harness.drawing.case import Recipe
 from harness.errors import NotApplicable
-from harness.rules.rule import Mismatch, Rule, Severity
+from harness.results.findings import Severity
+from harness.rules.rule import Mismatch, Rule
 from harness.rules.tools import sides
 from harness.rules.tools.compare import same_output
 from harness.rules.tools.masking import (

@@ -13,8 +13,9 @@ from torch.autograd.function import BackwardCFunction, Function
 from harness.calls import tolerance
 from harness.declare.spec import LossSpec
 from harness.errors import NotApplicable
+from harness.results.findings import Severity
 from harness.rules.gradients.cut_off import element, interior, needs_a_second_backward
-from harness.rules.rule import Mismatch, Rule, Severity
+from harness.rules.rule import Mismatch, Rule
 from harness.rules.shapes.broadcasting import first_line
 from harness.rules.tools.detach import DetachTape
 from harness.rules.tools.made import signs

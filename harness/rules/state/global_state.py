@@ -20,7 +20,7 @@ from harness.calls.watch import Watch
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.tools.compare import same_output
 from harness.rules.tools.detach import placed
-from harness.rules.trial import UNSET, Scale, Trial, checked, contract, isolated
+from harness.rules.trial import UNSET, Scale, Trial, checked, contract
 
 SEEDS = (11, 12)
 STATES = (*SEEDS, 13)  # beside RNG_SEED: a draw of few values, such as an index, is often the same twice
@@ -156,7 +156,7 @@ def global_state_is_untouched(trial: Trial) -> Iterator[Mismatch]:
     """
     tensors = trial.tensors()
     for changes in (_nothing, _process_changed, _settings_changed, _backends_changed, _generators_changed):
-        with process_state.kept(), isolated():  # what one call changes for good would no longer change in the next one
+        with process_state.preserve():  # what one call changes for good would no longer change in the next one
             found = list(changes(trial, tensors))
         yield from found
 

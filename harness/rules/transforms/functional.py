@@ -17,8 +17,9 @@ from harness.declare.spec import ONE_BACKWARD
 from harness.declare.structures import SPARSE
 from harness.drawing.case import Case, Recipe
 from harness.errors import NotApplicable
+from harness.results.findings import Severity
 from harness.rules.gradients.second_order import told_of_functions
-from harness.rules.rule import Mismatch, Partly, Rule, Severity
+from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.shapes.broadcasting import first_line
 from harness.rules.tools.compare import same_gradients, same_output
 from harness.rules.trial import Trial, contract

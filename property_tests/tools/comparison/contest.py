@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from harness.declare.dims import Size
 from harness.declare.spec import LossSpec
-from harness.timing.workload import Pass
+from harness.results.measured import Pass
 
 OURS = "ours"
 

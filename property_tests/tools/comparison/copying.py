@@ -11,7 +11,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import torch
@@ -20,12 +20,14 @@ from harness.declare import targets
 from harness.declare.dims import Size
 from harness.declare.spec import LossSpec
 from harness.errors import HarnessError
+from harness.results.measured import Cell
+from harness.results.schema import record
 from harness.timing.clocks import clock_for
 from harness.timing.constants import PROCESSES, ROUNDS, WORKER_ENVIRONMENT
 from harness.timing.design import calibrate, order
 from harness.timing.quiet import Quiet
 from harness.timing.statistics import Ratio, paired_ratio
-from harness.timing.workload import Cell, Workload, inputs
+from harness.timing.workload import Workload, inputs
 
 COPY = "copy"
 # A process starts in 3 s and measures for less than one; on a machine under load ten times that.
@@ -97,7 +99,7 @@ def time_over_copy(
             "target": spec.target,
             "spec": spec.name,
             "implementation": implementation,
-            "cell": Cell(sizes, "cpu", "float32", "full").to_json(),
+            "cell": asdict(Cell(sizes, "cpu", "float32", "full")),
             "moved_bytes": moved_bytes,
             "rounds": -(-rounds // PROCESSES),
             "process": number,
@@ -130,7 +132,7 @@ def _in_fresh_process(job: Mapping[str, object]) -> dict[str, list[float]]:
 
 def race(job: Mapping[str, object], spec: LossSpec) -> dict[str, list[float]]:
     """Seconds per call of the loss and of the copy, in random order within each round."""
-    cell, name = Cell.from_json(job["cell"]), str(job["implementation"])
+    cell, name = record(Cell, job["cell"], "cell"), str(job["implementation"])
     calls = {name: Workload(spec, name, inputs(spec, cell, job["seed"])).full, COPY: copy_of(job["moved_bytes"])}
     clock = clock_for(cell)
     for call in calls.values():

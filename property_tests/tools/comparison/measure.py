@@ -85,9 +85,9 @@ def wrong(contest: Contest, names: Sequence[str], seed: int = 0) -> dict[str, st
         seed=seed,
     )
     loops, *others = checked.measurements
-    if loops.costs is None:
+    if not loops.costs:
         return dict.fromkeys(names, f"the loops gave nothing to be held to: {loops.reason}")
-    return {row.implementation: row.reason for row in others if row.status == "failed" or row.costs is None}
+    return {row.implementation: row.reason for row in others if row.status == "failed" or not row.costs}
 
 
 def speedup(ours: Measurement, other: Measurement, seed: int) -> Ratio | None:
@@ -98,7 +98,7 @@ def speedup(ours: Measurement, other: Measurement, seed: int) -> Ratio | None:
 
 def peak_ratio(ours: Measurement, other: Measurement) -> float | None:
     """How many times our peak memory the other takes; ``None`` where either is unknown."""
-    mine, theirs = (None if row.costs is None else row.costs.peak_bytes for row in (ours, other))
+    mine, theirs = (row.costs.get("peak_bytes") for row in (ours, other))
     if mine is None or theirs is None:
         return None
     return theirs / mine if mine else math.inf
@@ -187,5 +187,5 @@ def milliseconds(row: Measurement) -> str:
 
 def mebibytes(row: Measurement) -> str:
     """The peak of a call above its inputs."""
-    peak = None if row.costs is None else row.costs.peak_bytes
+    peak = row.costs.get("peak_bytes")
     return "-" if peak is None else f"{peak / MIB:.3g} MiB"

@@ -142,7 +142,7 @@ def _figure_fields(figure: Figure) -> tuple[object, ...]:
 
 def _cost_fields(outcome: Outcome, row: Measurement) -> tuple[object, ...]:
     costs = row.costs
-    exact = (None,) * 4 if costs is None else (costs.peak_bytes, costs.moved_bytes, costs.saved_bytes, costs.aten_calls)
+    exact = (costs.get("peak_bytes"), row.moved_bytes, costs.get("saved_bytes"), costs.get("aten_calls"))
     return outcome.contest.name, place(row), row.pass_name, row.implementation, row.status, *exact
 
 

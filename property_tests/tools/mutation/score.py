@@ -14,7 +14,7 @@ import torch
 
 from harness import LossSpec, verify
 from harness.checking.verify import PROFILES
-from harness.rules.findings import Status
+from harness.results.findings import Status
 
 from .equivalence import Comparison
 from .mutants import Mutant

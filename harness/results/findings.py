@@ -1,18 +1,19 @@
-"""What a verification found, as frozen data."""
+"""What a verification found, as frozen data of JSON types; readable without torch."""
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal
-
-from harness.drawing.case import Case
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
 
 class Status(StrEnum):
@@ -27,9 +28,12 @@ class Status(StrEnum):
     TIMED_OUT = "timed out"
 
 
+STATUSES = tuple(status.value for status in Status)
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one planned implementation x rule, and on how many examples it rests.
+    """What became of one planned implementation x rule on one device, and on how many examples it rests.
 
     ``status`` is ``failed`` where the rule has any finding, of whatever severity; ``reason`` says why a rule was skipped,
     waived or does not apply, or what of its subject a pass has left out.  ``unmeasured`` tells an inapplicable rule that is
@@ -38,6 +42,7 @@ class Outcome:
 
     implementation: str
     rule: str
+    device: str
     status: Status
     examples: int
     reason: str = ""
@@ -48,31 +53,70 @@ class Outcome:
 class Finding:
     """One thing that is wrong, with the smallest input that shows it.
 
-    ``message`` is a complete text for a person: where, what came, what should have come, by how much.  ``evidence`` holds
-    the same as data.  ``reproduction`` is plain-PyTorch code that runs as printed, without the harness.  ``follows`` is the
-    code of the rule that found the cause, empty where this is the cause (`harness.results.causes`).
+    ``message`` is a complete text for a person: its first line says where (loss / implementation / code and title / dtype /
+    device), the others what came, what should have come, by how much and on which input.  ``evidence`` holds the same as
+    data.  ``case`` is the input as JSON; ``Case.from_json`` makes its tensors.  ``reproduction`` is plain-PyTorch code that
+    runs as printed, without the harness.  ``follows`` is the code of the rule that found the cause in the same
+    implementation, empty where this is the cause (`harness.results.causes`).  ``failure`` names the file that
+    `loss-harness replay` takes, once it is written.  ``accepted`` says that the finding stands in the baseline: it is shown
+    and fails nothing.
     """
 
-    rule: str
-    severity: Severity
     implementation: str
+    rule: str
+    title: str
+    severity: Severity
+    device: str
     message: str
     evidence: dict[str, Any] = field(default_factory=dict)
-    case: Case | None = None
+    case: dict[str, Any] | None = None
     reproduction: str = ""
     hint: str = ""
+    failure: str = ""
     follows: str = ""
+    accepted: bool = False
+
+    @property
+    def header(self) -> str:
+        """Where it is."""
+        return self.message.strip("\n").partition("\n")[0]
+
+    @property
+    def body(self) -> str:
+        """What came and should have come, without indentation."""
+        return textwrap.dedent(self.message.strip("\n").partition("\n")[2])
+
+    @property
+    def fact(self) -> str:
+        """The first line of the body: what came and should have come; empty where there is no body."""
+        return next(iter(self.body.strip().splitlines()), "").strip()
 
     def frame(self) -> pd.DataFrame:
         """One row: rule, title, severity, implementation, what came and should have come, hint, cause, and ``size_<symbol>``."""
-        import pandas as pd
+        from harness.runs.notebook import findings_frame
 
-        return pd.DataFrame([_finding_row(self)])
+        return findings_frame([self])
 
     def _repr_html_(self) -> str:
-        from harness.runs.notebook import finding_html
+        from harness.report.notebook import finding_html
 
         return finding_html(self)
+
+
+def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Errors first, then by implementation and rule; the order of equal ones is kept."""
+    return tuple(sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), f.implementation, f.rule, f.device)))
+
+
+def counted(outcomes: Iterable[Outcome]) -> dict[str, int]:
+    """Number of outcomes of each status; their sum is what was planned."""
+    found = Counter(outcome.status for outcome in outcomes)
+    return {status.value: found.get(status, 0) for status in Status}
+
+
+def are_finished(outcomes: Iterable[Outcome]) -> bool:
+    """Whether no check crashed or timed out."""
+    return not any(outcome.status in (Status.CRASHED, Status.TIMED_OUT) for outcome in outcomes)
 
 
 @dataclass(frozen=True)
@@ -97,7 +141,7 @@ class Verification:
 
     def __repr__(self) -> str:
         found = Counter(finding.severity for finding in self.findings)
-        counts = ", ".join(f"{word}s={found[word]}" for word in ("error", "warning", "note"))
+        counts = ", ".join(f"{word}s={found[word]}" for word in SEVERITIES)
         return f"Verification({self.loss!r}, profile={self.profile!r}, planned={self.planned}, {counts})"
 
     @property
@@ -108,84 +152,33 @@ class Verification:
     @property
     def counts(self) -> dict[str, int]:
         """Number of outcomes of each status; sums to `planned`."""
-        found = Counter(outcome.status.value for outcome in self.outcomes)
-        return {status.value: found.get(status.value, 0) for status in Status}
+        return counted(self.outcomes)
 
     @property
     def ok(self) -> bool:
         """False if any rule found an error, crashed or timed out."""
-        broken = {Status.CRASHED, Status.TIMED_OUT}
-        return not any(f.severity == "error" for f in self.findings) and not any(
-            o.status in broken for o in self.outcomes
-        )
+        return are_finished(self.outcomes) and all(f.severity != "error" for f in self.findings)
 
     def of(self, implementation: str) -> tuple[Finding, ...]:
         """Findings about one implementation, errors first."""
-        order = {"error": 0, "warning": 1, "note": 2}
-        mine = [f for f in self.findings if f.implementation == implementation]
-        return tuple(sorted(mine, key=lambda f: (order[f.severity], f.rule)))
+        return in_order(f for f in self.findings if f.implementation == implementation)
 
     def frame(self) -> pd.DataFrame:
         """One row a planned implementation x rule: what became of it, on how many examples, and its gravest finding.
 
         ``severity`` and ``finding`` are missing where the rule found nothing.
         """
-        import pandas as pd
+        from harness.runs.notebook import outcomes_frame
 
-        from harness.rules import find
-
-        rows = []
-        for outcome in self.outcomes:
-            gravest = next((f for f in self.of(outcome.implementation) if f.rule == outcome.rule), None)
-            rows.append(
-                {
-                    "loss": self.loss,
-                    "implementation": outcome.implementation,
-                    "rule": outcome.rule,
-                    "title": find(outcome.rule).title,
-                    "device": self.device,
-                    "status": outcome.status.value,
-                    "examples": outcome.examples,
-                    "reason": outcome.reason,
-                    "severity": None if gravest is None else gravest.severity,
-                    "finding": None if gravest is None else _fact(gravest),
-                }
-            )
-        return pd.DataFrame(rows)
+        return outcomes_frame(self)
 
     def findings_frame(self) -> pd.DataFrame:
         """One row a finding, as `Finding.frame` has it."""
-        import pandas as pd
+        from harness.runs.notebook import findings_frame
 
-        return pd.DataFrame(
-            [_finding_row(finding) for finding in self.findings], columns=None if self.findings else _COLUMNS
-        )
+        return findings_frame(self.findings)
 
     def _repr_html_(self) -> str:
         from harness.runs.notebook import verification_html
 
         return verification_html(self)
-
-
-_COLUMNS = ["rule", "title", "severity", "implementation", "finding", "hint", "follows"]
-
-
-def _finding_row(finding: Finding) -> dict[str, Any]:
-    from harness.rules import find
-
-    values = (
-        *(finding.rule, find(finding.rule).title, finding.severity, finding.implementation),
-        *(_fact(finding), finding.hint, finding.follows),
-    )
-    sizes = {} if finding.case is None else {f"size_{name}": _plain(size) for name, size in finding.case.sizes.items()}
-    return {**dict(zip(_COLUMNS, values, strict=True)), **sizes}
-
-
-def _plain(size: int | tuple[int, ...]) -> int | str:
-    return size if isinstance(size, int) else "x".join(map(str, size))
-
-
-def _fact(finding: Finding) -> str:
-    """What came and should have come: the line below that of the place."""
-    _, _, body = finding.message.partition("\n")
-    return body.strip().partition("\n")[0]

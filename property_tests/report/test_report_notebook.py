@@ -55,7 +55,7 @@ def test_a_finding_alone_is_open_and_shows_the_code_that_repeats_it(found):
     assert "Smallest input B=" in text_of(html)
     assert "import torch" in text_of(html)
     assert "follows" not in text_of(
-        harness.Finding("B03", "note", "x", "header\n  a = 1, expected 2", follows="E01")._repr_html_()
+        harness.Finding("x", "B03", "shapes", "note", "cpu", "header\n  a = 1, expected 2", follows="E01")._repr_html_()
     )
 
 
@@ -111,7 +111,7 @@ def test_text_from_outside_stays_text(text):
         notebook.benchmark_html(loss, text),
         notebook.finding_html(loss.findings[0]),
         notebook.declaration_html(text, [["tensor"], [text]], {"laws": text}),
-        Finding("E01", "error", text, f"where\n  {text}")._repr_html_(),
+        Finding(text, "E01", text, "error", "cpu", f"where\n  {text}")._repr_html_(),
     ):
         assert "<script" not in html
         assert "<img" not in html

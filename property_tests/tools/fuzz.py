@@ -20,11 +20,11 @@ from rich.table import Table
 
 from harness.catalogs import catalogs
 from harness.errors import HarnessError
-from harness.isolation.limits import private_bytes
+from harness.isolation.limits import Limits, private_bytes
 from harness.isolation.sandbox import Sandbox
 from harness.report.writer import write_text
 from harness.results.schema import Report
-from harness.runs.driver import Allowed, Driver
+from harness.runs.driver import Driver
 from harness.runs.executors import Local
 from harness.runs.journal import Journal
 from harness.runs.ledger import Request
@@ -154,7 +154,7 @@ class Fuzzer:
     def _unit(self, target: str, request: Request) -> Report:
         shop = Local(self.workers, self.box)
         try:
-            driver = Driver([target], request, shop, allowed=Allowed(step_s=STEP_S))
+            driver = Driver([target], request, shop, allowed=Limits(STEP_S))
             with Journal(
                 self._place(target, request.seed), driver.targets, request, code=driver.code, resume=True
             ) as journal:

@@ -9,7 +9,7 @@ from harness.rules import measurement
 from harness.rules.context import following, removal, sharing, weights
 from harness.rules.costs import growth, host_reads
 from harness.rules.crashes import X01
-from harness.rules.dtypes import accuracy, overflow, precision
+from harness.rules.dtypes import accuracy, kept, overflow, precision
 from harness.rules.gradients import cut_off, derivatives, directional, finite_differences, leaks, modes, second_order
 from harness.rules.laws import declared, ranks, unbiased
 from harness.rules.reference import equivalence, formula, lengths
@@ -21,6 +21,7 @@ from harness.rules.transforms import compiling, faking, functional
 BATTERY: tuple[Rule, ...] = (
     *broadcasting.RULES,
     *legal_sizes.RULES,
+    *kept.RULES,
     *accuracy.RULES,
     *precision.RULES,
     *overflow.RULES,

@@ -75,7 +75,32 @@ def buffer_as_long_as_the_data(predictions, labels):
     return (weights[:, None] * (predictions - labels) ** 2).mean()
 
 
+def log_of_exponentials(predictions, labels):
+    return ((predictions - labels) ** 2).logsumexp(0).sum()
+
+
+def running_log(rescaled):
+    """By blocks of 1024 rows, beside the largest so far; ``rescaled``: whether the sum of earlier ones follows a larger one."""
+
+    def loss(predictions, labels):
+        errors = (predictions - labels) ** 2
+        largest, total = errors[:1].amax(0), 0.0
+        for block in errors.split(1024):
+            before, largest = largest, torch.maximum(largest, block.amax(0))
+            total = (total * (before - largest).exp() if rescaled else total) + (block - largest).exp().sum(0)
+        return (total.log() + largest).sum()
+
+    return loss
+
+
+earlier_blocks_not_scaled, earlier_blocks_scaled = running_log(False), running_log(True)
+
 PAIRS = (
+    pair(
+        *("E05", "the sum of earlier blocks is not scaled", earlier_blocks_not_scaled, earlier_blocks_scaled),
+        reference=log_of_exponentials,
+        says="B = 1",
+    ),
     pair("E05", "the last block", whole_blocks_alone, blocks, reference=squares, says="B = 17"),
     pair("E05", "no rows left over", whole_blocks_twice, rows_of_each_block, reference=squares, says="B = 64"),
     pair("E05", "row numbers of eight bits", narrow_row_numbers, wide_row_numbers, reference=squares, says="B = 257"),

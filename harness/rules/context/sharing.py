@@ -15,7 +15,7 @@ from harness.declare import dims
 from harness.declare.spec import LossSpec
 from harness.drawing.case import Recipe
 from harness.errors import NotApplicable
-from harness.rules.dtypes.accuracy import short
+from harness.rules.dtypes.kept import short
 from harness.rules.laws.declared import declared
 from harness.rules.rule import ENDS_A_DEVICE, Mismatch, Rule
 from harness.rules.shapes.broadcasting import first_line

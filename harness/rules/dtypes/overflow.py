@@ -13,7 +13,7 @@ from harness.calls.watch import Watch
 from harness.declare.spec import LossSpec
 from harness.drawing.case import Case
 from harness.errors import NotApplicable
-from harness.rules.dtypes.accuracy import asked
+from harness.rules.dtypes.kept import asked
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.shapes.broadcasting import first_line
 from harness.rules.tools.detach import placed

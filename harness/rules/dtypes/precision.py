@@ -11,9 +11,8 @@ from torch import Tensor
 
 from harness.calls import tolerance
 from harness.calls.evaluation import LossRaised
-from harness.declare.spec import LossSpec
 from harness.errors import NotApplicable
-from harness.rules.dtypes.accuracy import asked, short
+from harness.rules.dtypes.kept import asked, has_float, short
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.shapes.broadcasting import first_line
 from harness.rules.tools.compare import same_output
@@ -199,10 +198,6 @@ _AUTOCAST_CODE = """
 """
 
 
-def _has_float(spec: LossSpec, name: str) -> str | None:
-    return None if any(t.domain.kind == "float" for t in spec.tensors.values()) else "the loss has no floating tensor"
-
-
 RULES = (
     Rule(
         code="D04",
@@ -211,7 +206,7 @@ RULES = (
         group="precision",
         severity="warning",
         check_all=mixed_dtypes_keep_their_meaning,
-        applies=_has_float,
+        applies=has_float,
         regimes={"distinct": 3},
         smooth=True,
         why="Labels that lose their fraction train towards other targets; a float64 context turns the whole loss into float64.",
@@ -226,7 +221,7 @@ RULES = (
         group="precision",
         severity="warning",
         check=autocast_changes_only_the_precision,
-        applies=_has_float,
+        applies=has_float,
         regimes={"distinct": 2},
         smooth=True,
         why="Training runs under autocast, tests do not: the first mixed-precision run raises, or its loss is noise.",

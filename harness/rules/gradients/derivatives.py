@@ -13,7 +13,7 @@ from harness.calls import tolerance
 from harness.calls.evaluation import LossRaised
 from harness.declare.spec import ONE_BACKWARD, LossSpec
 from harness.errors import NotApplicable
-from harness.rules.dtypes.accuracy import asked
+from harness.rules.dtypes.kept import asked
 from harness.rules.gradients.cut_off import element, needs_differentiable
 from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.shapes.broadcasting import first_line

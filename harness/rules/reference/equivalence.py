@@ -14,7 +14,7 @@ from harness.calls import tolerance
 from harness.calls.evaluation import LossRaised
 from harness.declare.spec import ONE_BACKWARD, LossSpec
 from harness.errors import NotApplicable
-from harness.rules.dtypes.accuracy import asked, short
+from harness.rules.dtypes.kept import asked, short
 from harness.rules.gradients.cut_off import element, interior
 from harness.rules.gradients.second_order import Curvature, Refused, curvature, off_its_differences
 from harness.rules.rule import Mismatch, Rule

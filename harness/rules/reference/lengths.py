@@ -17,8 +17,9 @@ from harness.rules.tools.compare import same_gradients, same_output
 from harness.rules.tools.sizes import ELEMENTS, OPERATIONS, Effort, elements, growable, one, passes_operations, resized
 from harness.rules.trial import Run, Trial
 
-# For blocks of any power of two: one row left over, all but one, and none; and each of them just full.
-SIZES = (17, 31, 32, 64, 128, 256, 257, 512, 1023, 1024, 1025)
+# For blocks of any power of two: one row left over, all but one, and none; and each of them just full.  The last leaves many
+# rows to a second block of 1024, where what both have in common shows, as the largest of all; its matrix of pairs is made.
+SIZES = (17, 31, 32, 64, 128, 256, 257, 512, 1023, 1024, 1025, 1400)
 _Efforts = tuple[Effort, Effort]  # of the reference and of the candidate
 GRADUAL = 16.0  # a difference that is not this many times smaller where it passes has grown, and did not set in
 OTHER_DRAWS = 3  # of values, below and at the size; a value that one draw in two holds escapes one time in 64
@@ -27,7 +28,7 @@ OTHER_DRAWS = 3  # of values, below and at the size; a value that one draw in tw
 def equals_the_reference_along_long_axes(trials: Sequence[Trial]) -> Iterator[Mismatch | Partly]:
     """Where one axis is long, value and gradient are still those of the reference (float64).
 
-        L(x) = L_ref(x),   dL/dx = dL_ref/dx      one symbol at 17, 31, 257, 1023, 1025 and powers of two from 32 to 1024, the others small
+        L(x) = L_ref(x),   dL/dx = dL_ref/dx      one symbol at 17, 31, 257, 1023, 1025, 1400 and powers of two from 32 to 1024, the others small
 
     An axis is made longer until a forward would have more than 6000 operations, or make a tensor of more than 2^21
     elements; the outcome says where that was.  What is shown is the smallest size that bisection finds between one that

@@ -16,7 +16,7 @@ from harness.declare.dims import Size
 from harness.declare.spec import LossSpec
 from harness.drawing.case import Case, Recipe
 from harness.errors import NotApplicable
-from harness.rules.dtypes.accuracy import asked, short
+from harness.rules.dtypes.kept import asked, short
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.shapes.broadcasting import first_line
 from harness.rules.state.caches import Cache, caches, emptied

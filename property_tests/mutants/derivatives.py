@@ -49,6 +49,29 @@ def last_block_without_gradient(predictions, labels):
     return mean_squared(torch.cat([flat[:whole], flat[whole:].detach()]), labels.reshape(-1))
 
 
+class _LogOfSums(torch.autograd.Function):
+    """log sum_c exp(x_c) of each row, by columns up to ``most`` in the forward, and by all of them in the backward."""
+
+    @staticmethod
+    def forward(ctx, x, most):
+        value = x[:, :most].logsumexp(1)
+        ctx.save_for_backward(x, value)
+        return value
+
+    @staticmethod
+    def backward(ctx, upstream):
+        x, value = ctx.saved_tensors
+        return upstream[:, None] * (x - value[:, None]).exp(), None
+
+
+def sum_of_the_first_block(predictions, labels):
+    return _LogOfSums.apply(predictions + labels, 1024).sum()
+
+
+def sum_of_all_blocks(predictions, labels):
+    return _LogOfSums.apply(predictions + labels, None).sum()
+
+
 def hinge(predictions, labels):
     return (1 - predictions * labels.sign()).clamp(min=0).mean()
 
@@ -330,6 +353,7 @@ PAIRS = (
     pair("G05", "given up beside a zero", given_up_beside_a_zero, given_up_at_zeros, BY_ELEMENT, aspect="by element"),
     pair("G02", "one percent of one of many elements", one_percent_of_one_element, identity_with_a_backward),
     pair("G02", "last block", last_block_without_gradient, mean_squared, says="detach() at derivatives.py"),
+    pair("G02", "the sum of the first block alone", sum_of_the_first_block, sum_of_all_blocks, says="C=1100"),
     pair("G02", "kinks of the loss", one_percent_of_one_element, hinge),
     pair(
         "G03",

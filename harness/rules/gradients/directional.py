@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,12 +21,14 @@ from harness.rules.tools import slopes
 from harness.rules.tools.compare import differing, same_output
 from harness.rules.tools.detach import DetachTape
 from harness.rules.tools.made import directions
+from harness.rules.tools.sizes import ELEMENTS, elements, growable, one, resized, uniform
 from harness.rules.trial import Trial
 
 DIRECTIONS = 4  # two errors that cancel along one direction of +-1 do so along the next with probability 1/2
 OPERATIONS = 500  # a loop over elements; the small cases of G01 are for it
 AGREEMENT = 0.2  # of the gap, between steps: rounding grows as 1/h, what a crossed kink adds is gone at another step
 VISIBLE = 1e-2  # of a typical element
+LONG, SHORT = 1100, 3  # of one symbol, beyond a block of 1024; of the others
 LEAST_SHARE = 1e-3  # of the step, for an input with a large gradient beside one with a small gradient
 
 
@@ -109,8 +111,10 @@ def gradient_matches_slopes_along_directions(trial: Trial) -> Mismatch | Partly 
         |<dL/dx, v> - (L(x + h v) - L(x - h v)) / 2h| <= 2e-5 rms(dL/dx) + rounding,   v_i = +-1,   4 directions
 
     An error d in one element shows as d along every such direction, however many elements there are: nine evaluations
-    of the loss.  Where the loss computes in float32, rounding is what float32 rounds.  Only a disagreement costs more: a wrong gradient disagrees by the same amount at other steps, in
-    other directions and at a generic point nearby, as a kink does not; bisection then finds the element.
+    of the loss.  Where the loss computes in float32, rounding is what float32 rounds.  Only a disagreement costs more: a
+    wrong gradient disagrees by the same amount at other steps, in other directions and at a generic point nearby, as a kink
+    does not; bisection then finds the element.  Without a reference, which E05 takes, one symbol after another is 1100 and
+    the others 3.
     Source: Nocedal & Wright, Numerical Optimization, section 8.1; Rademacher directions as in Hutchinson, 1990.
     """
     tensors = interior(trial)
@@ -120,6 +124,31 @@ def gradient_matches_slopes_along_directions(trial: Trial) -> Mismatch | Partly 
         return found
     left_out = point.left_out()
     return Partly(left_out) if left_out else None
+
+
+def gradient_matches_slopes_along_long_axes(trials: Sequence[Trial]) -> Iterator[Mismatch]:
+    """The same where one axis is long, of a loss that no reference is beside."""
+    for trial in trials[:1]:
+        if len(trial.spec.implementations) > 1:
+            return
+        for symbol in growable(trial.spec):
+            try:
+                case = resized(trial.spec, trial.case, {**uniform(trial.spec, SHORT), **one(trial.spec, symbol, LONG)})
+                found = _along(trial.apart(case=case, exhaustive=False))
+            except (LossRaised, NotApplicable):
+                continue  # raises, is a loop, or has no such size; B01 and E05 say more
+            if found is not None:
+                yield replace(found, aspect=f"{symbol} is long", sizes=case.sizes)
+                return
+
+
+def _along(trial: Trial) -> Mismatch | None:
+    if elements(trial.spec, trial.case) > ELEMENTS:
+        return None
+    tensors = interior(trial)
+    if _disagreement(_point(trial, tensors), trial.generator(21)) is None:
+        return None
+    return _at_a_generic_point(trial, tensors)
 
 
 def _at_a_generic_point(trial: Trial, tensors: dict[str, Tensor]) -> Mismatch | None:
@@ -298,6 +327,7 @@ RULES = (
         group="directional",
         severity="error",
         check=gradient_matches_slopes_along_directions,
+        check_all=gradient_matches_slopes_along_long_axes,
         applies=needs_differentiable,
         regimes={"many": 2},
         smooth=True,

@@ -5,7 +5,7 @@ BASE ?= HEAD~1
 PROFILE ?= fast
 PORT ?= 8080
 ARGS ?=
-WORKERS ?= 2
+WORKERS ?= 3
 HOURS ?= 1
 
 BIN := .venv/bin

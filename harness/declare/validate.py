@@ -193,6 +193,9 @@ def check_spec(spec: LossSpec) -> None:
     Raises:
         DeclarationError: two parts contradict each other, or one names what no other part has.
     """
+    for flag in ("stateful", "detaches", "stochastic", "once"):
+        if not isinstance(value := getattr(spec, flag), bool):
+            raise DeclarationError(f"loss {spec.name!r}: got {flag}={shown(value)}, expected True or False")
     both = sorted(set(spec.input_arguments) & set(spec.context_arguments))
     if both:
         raise DeclarationError(f"loss {spec.name!r}: {both} stand both in inputs and in context; write each in one")

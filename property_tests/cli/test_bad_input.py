@@ -15,6 +15,7 @@ import bad_losses
 import bad_values
 import pytest
 import report_examples
+import sympy  # noqa: F401  # torch loads it late, and it adds a filter of warnings
 import torch
 from click.testing import CliRunner
 from fake_time import AMPLE_S

@@ -6,9 +6,9 @@ from harness.checking.verify import PROFILES
 from harness.cli import options
 from harness.cli.commands import COMMANDS
 from harness.errors import HarnessError
+from harness.results import measured
 from harness.runs import configuration
 from harness.runs.configuration import Configuration, ConfigurationError, find
-from harness.timing import workload
 
 
 def write(folder, table, header="[tool.loss-harness]"):
@@ -43,10 +43,10 @@ def test_every_option_can_have_a_default(tmp_path):
 
 def test_what_can_be_timed_has_the_names_of_the_measurement():
     assert configuration.TIMED == {
-        "pass": workload.PASSES,
-        "dtype": workload.DTYPES,
-        "cache": workload.CACHES,
-        "clock": workload.CLOCKS,
+        "pass": measured.PASSES,
+        "dtype": measured.DTYPES,
+        "cache": measured.CACHES,
+        "clock": measured.CLOCKS,
     }
 
 

@@ -52,10 +52,13 @@ _COLORS = {"FIXED": "green", "FAILED": "red", "ERROR": "red"}
 
 def _named(failure: str) -> list[Path]:
     """The files that an argument names: a path, else ids of stored failures."""
-    from harness.errors import nearest
+    from harness.errors import nearest, shown
 
-    if Path(failure).exists():
-        return [Path(failure)]
+    try:
+        if Path(failure).exists():
+            return [Path(failure)]
+    except (OSError, ValueError) as error:  # no name that the system allows
+        raise exits.Refused(f"no file and no id of a failure: {shown(failure)}") from error
     pattern = failure.removesuffix(".json")
     stored = sorted(FAILURES.glob("*.json"))
     found = [file for file in stored if fnmatch.fnmatchcase(file.stem, pattern)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -123,23 +123,24 @@ def gradient_matches_slopes_along_directions(trial: Trial) -> Mismatch | Partly 
     if found is not None:
         return found
     left_out = point.left_out()
-    return Partly(left_out) if left_out else None
+    return _along_axes(trial) or (Partly(left_out) if left_out else None)
 
 
-def gradient_matches_slopes_along_long_axes(trials: Sequence[Trial]) -> Iterator[Mismatch]:
-    """The same where one axis is long, of a loss that no reference is beside."""
-    for trial in trials[:1]:
-        if len(trial.spec.implementations) > 1:
-            return
-        for symbol in growable(trial.spec):
-            try:
-                case = resized(trial.spec, trial.case, {**uniform(trial.spec, SHORT), **one(trial.spec, symbol, LONG)})
-                found = _along(trial.apart(case=case, exhaustive=False))
-            except (LossRaised, NotApplicable):
-                continue  # raises, is a loop, or has no such size; B01 and E05 say more
-            if found is not None:
-                yield replace(found, aspect=f"{symbol} is long", sizes=case.sizes)
-                return
+def _along_axes(trial: Trial) -> Mismatch | None:
+    """The same where one axis is long, of a loss that no reference is beside; the first case stands for all."""
+    if len(trial.spec.implementations) > 1:
+        return None
+    if trial.cache.setdefault(("long axes", trial.implementation), trial.case.key) != trial.case.key:
+        return None
+    for symbol in growable(trial.spec):
+        try:
+            case = resized(trial.spec, trial.case, {**uniform(trial.spec, SHORT), **one(trial.spec, symbol, LONG)})
+            found = _along(trial.apart(case=case, exhaustive=False))
+        except (LossRaised, NotApplicable):
+            continue  # raises, is a loop, or has no such size; B01 and E05 say more
+        if found is not None:
+            return replace(found, aspect=f"{symbol} is long", sizes=case.sizes)
+    return None
 
 
 def _along(trial: Trial) -> Mismatch | None:
@@ -327,7 +328,6 @@ RULES = (
         group="directional",
         severity="error",
         check=gradient_matches_slopes_along_directions,
-        check_all=gradient_matches_slopes_along_long_axes,
         applies=needs_differentiable,
         regimes={"many": 2},
         smooth=True,

@@ -1,4 +1,4 @@
-"""One percent in one of four thousand elements of a gradient is seen, named, and costs ten evaluations of a right loss."""
+"""One percent in one of four thousand elements of a gradient is seen, named, and costs nine evaluations of a right loss."""
 
 import functools
 import math
@@ -90,14 +90,14 @@ def test_one_percent_in_one_of_four_thousand_elements_is_found_and_named(loss):
 
 
 @pytest.mark.parametrize("loss", [mean_squared, mean_absolute, hinge, contrastive, of_tiny_weight])
-def test_a_right_gradient_of_four_thousand_elements_costs_nine_evaluations(loss):
+def test_a_right_gradient_costs_nine_evaluations_at_many_elements_and_along_each_long_axis(loss):
     calls = []
     for seed in range(20):
         counted = _Counted(loss)
         assert gradient_matches_slopes_along_directions(trial_of(counted, seed)) is None
         calls.append(counted.calls)
-    assert sorted(calls)[len(calls) // 2] == 9
-    assert max(calls) <= 30  # a kink between two points costs some more
+    assert sorted(calls)[len(calls) // 2] == 3 * 9
+    assert max(calls) <= 3 * 30  # a kink between two points costs some more
 
 
 def through_torch_function(predictions, labels, scale=1.0, *, passed_on):

@@ -128,9 +128,14 @@ class Check:
             if status in statuses:
                 pytest.skip(statuses[status] or status)
 
+    @property
+    def are_warnings_fatal(self) -> bool:
+        """Whether a warning fails the test too."""
+        return bool(self.config.getoption("harness_warnings") == "error")
+
     def fatal(self, record: LossRecord) -> list[Finding]:
         """The findings that fail the test."""
-        severities = ("error", "warning") if self.config.getoption("harness_warnings") == "error" else ("error",)
+        severities = ("error", "warning") if self.are_warnings_fatal else ("error",)
         return [finding for finding in record.findings if finding.severity in severities]
 
     def failure(self, findings: Sequence[Finding]) -> str:
@@ -176,8 +181,8 @@ class Check:
     @property
     def digest(self) -> str:
         """What the outcome depends on."""
-        options = {"profile": self.config.getoption("harness_profile"), "warnings": "default"}
-        options |= {"warnings": "error"} if self.config.getoption("harness_warnings") == "error" else {}
+        warnings = "error" if self.are_warnings_fatal else "default"
+        options = {"profile": self.config.getoption("harness_profile"), "warnings": warnings}
         return f"{_digest(self.spec)} {json.dumps(options)}"
 
 

@@ -117,10 +117,8 @@ def gradient_matches_slopes_along_directions(trial: Trial) -> Mismatch | Partly 
     the others 3.
     Source: Nocedal & Wright, Numerical Optimization, section 8.1; Rademacher directions as in Hutchinson, 1990.
     """
-    tensors = interior(trial)
-    point = _point(trial, tensors)
-    found = None if _disagreement(point, trial.generator(21)) is None else _at_a_generic_point(trial, tensors)
-    if found is not None:
+    point = _point(trial, interior(trial))
+    if (found := _wrong_element(trial, point)) is not None:
         return found
     left_out = point.left_out()
     return _along_axes(trial) or (Partly(left_out) if left_out else None)
@@ -146,10 +144,14 @@ def _along_axes(trial: Trial) -> Mismatch | None:
 def _along(trial: Trial) -> Mismatch | None:
     if elements(trial.spec, trial.case) > ELEMENTS:
         return None
-    tensors = interior(trial)
-    if _disagreement(_point(trial, tensors), trial.generator(21)) is None:
+    return _wrong_element(trial, _point(trial, interior(trial)))
+
+
+def _wrong_element(trial: Trial, point: _Point) -> Mismatch | None:
+    """What is wrong where slopes and gradient disagree at a point, and at a generic one nearby."""
+    if _disagreement(point, trial.generator(21)) is None:
         return None
-    return _at_a_generic_point(trial, tensors)
+    return _at_a_generic_point(trial, dict(point.tensors))
 
 
 def _at_a_generic_point(trial: Trial, tensors: dict[str, Tensor]) -> Mismatch | None:

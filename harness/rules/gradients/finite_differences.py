@@ -347,9 +347,8 @@ def _gradcheck(
                 raise_exception=False,
             )
         )
-    except (
-        Exception
-    ):  # gradcheck goes back twice, which breaks a loss that edits its inputs or frees what it keeps; the slopes decide
+    except Exception:
+        # gradcheck goes back twice, which breaks a loss that edits its inputs or frees what it keeps; the slopes decide
         return False
 
 

@@ -240,6 +240,35 @@ def eye_of_each_dtype(predictions):
     return (predictions @ predictions.mT - _EYES[key]).square().mean()
 
 
+class LargerInTraining(nn.Module):
+    factor = 1.1
+
+    def forward(self, predictions, labels):
+        return (predictions - labels).square().mean() * (self.factor if self.training else 1)
+
+
+class LargestInTraining(LargerInTraining):
+    factor = 1.2
+
+
+class AsInTraining(LargerInTraining):
+    factor = 1
+
+
+class Centred(nn.Module):
+    """Without the running mean of the errors, which only steps in training move."""
+
+    def __init__(self):
+        super().__init__()
+        self.mean = 0.0
+
+    def forward(self, predictions, labels):
+        errors = predictions - labels
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * float(errors.detach().mean())
+        return (errors - self.mean).square().mean()
+
+
 BANK = {
     "inputs": {"predictions": TensorSpec("B D")},
     "context": {"bank": TensorSpec("K D")},
@@ -280,6 +309,17 @@ PAIRS = (
         {"inputs": {"predictions": TensorSpec("B C")}},
         says="float32 after a call with float64",
     ),
+    pair("S03", "larger in training", LargerInTraining, AsInTraining, severity="warning", aspect="train"),
+    pair(
+        "S03",
+        "larger in training than the reference",
+        LargestInTraining,
+        LargerInTraining,
+        severity="warning",
+        aspect="train",
+        reference=LargerInTraining,
+    ),
+    pair("S03", "running mean in training", Centred, Centred, severity="note", aspect="train", twin_declares=STATEFUL),
     pair("S03", "buffer moved in eval mode", MovingScale, FrozenScale, severity="note", aspect="buffers"),
     pair(
         "S03",

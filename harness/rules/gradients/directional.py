@@ -295,9 +295,7 @@ class _Both(AbstractContextManager[None]):
         return self._entered.__exit__(*raised)
 
 
-def _disagreement(
-    point: _Point, generator: torch.Generator, count: int = DIRECTIONS
-) -> dict[str, Tensor] | None:
+def _disagreement(point: _Point, generator: torch.Generator, count: int = DIRECTIONS) -> dict[str, Tensor] | None:
     """A direction along which measured and analytic slope differ."""
     return next((d for d in point.directions(generator, count) if point.confirmed_gap(d) is not None), None)
 

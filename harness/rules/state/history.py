@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -39,8 +40,10 @@ def history_does_not_matter(trial: Trial) -> Iterator[Mismatch]:
     B has other values, or one position more along one symbol; another instance has another context, and one of what all
     instances share is called in float32 too.  Whatever modules, classes and functions keep in dicts and lists is emptied
     first, so that both sides begin alike.  What a registered buffer carries is a note, as is a difference between train()
-    and eval(); `LossSpec(stateful=True)` says that both are meant, `stochastic=True` that draws make the second.  Three
-    steps in train() run where a call in eval() does, each symbol being the largest in turn.
+    and eval() that comes of draws or of what an instance carries; `LossSpec(stateful=True)` and `stochastic=True` say that
+    they are meant.  Any other difference is a warning, where the reference has it not: in eval() another function is
+    checked than the one that trains.  Three steps in train() run where a call in eval() does, each symbol being the largest
+    in turn.
     """
     kept = caches(trial)
     fresh: list[tuple[_Call, Run]] = []
@@ -253,7 +256,7 @@ def _reported(
 
 
 def _training(trial: Trial) -> Iterator[Mismatch]:
-    """Steps in train() run where eval() does.  Dropout and running statistics may well act in training only: a note."""
+    """Steps in train() run where eval() does, and give what it gives."""
     if not trial.candidate.is_module:
         return
     first: Run | None = None
@@ -270,23 +273,63 @@ def _training(trial: Trial) -> Iterator[Mismatch]:
             yield _raised_in_training(at, len(runs) + 1, raised, should)
             return
         first = first or runs[0]
-    mismatch = (
-        None
-        if first is None or trial.spec.stateful or trial.spec.stochastic
-        else same_output(first.output, trial.base.output, trial.scale)
+    if first is not None and not trial.spec.stateful and not trial.spec.stochastic:
+        mismatch = same_output(first.output, trial.base.output, trial.scale)
+        if mismatch is not None and not _trains_alike(trial, first):
+            yield _another_function(trial, mismatch)
+
+
+def _another_function(trial: Trial, mismatch: Mismatch) -> Mismatch:
+    """Dropout and running statistics may well act in training only: a note."""
+    hint = "what acts in training alone is checked by no other rule: make it an option, LossSpec(options=...)"
+    draws, carries = _draws(trial), _carries(trial)
+    if draws or carries:
+        what, line = ("draws", "stochastic") if draws else ("running statistics", "stateful")
+        hint = f"where {what} are meant, declare LossSpec({line}=True)"
+    return replace(
+        mismatch,
+        where=f"{mismatch.where} in train() mode",
+        should=f"{mismatch.should}, as in eval()",
+        aspect="train",
+        severity="note" if draws or carries else "warning",
+        tensors=trial.tensors(),
+        code="print(loss(**tensors))\nprint(call(build(**tensors).train(), **tensors))",
+        hint=hint,
     )
-    if mismatch is not None:
-        what, line = ("draws", "stochastic") if _draws(trial) else ("running statistics", "stateful")
-        yield replace(
-            mismatch,
-            where=f"{mismatch.where} in train() mode",
-            should=f"{mismatch.should}, as in eval()",
-            aspect="train",
-            severity="note",
-            tensors=trial.tensors(),
-            code="print(loss(**tensors))\nprint(call(build(**tensors).train(), **tensors))",
-            hint=f"where {what} are meant, declare LossSpec({line}=True)",
-        )
+
+
+def _trains_alike(trial: Trial, first: Run) -> bool:
+    """Whether the reference gives the same in train()."""
+    if trial.is_reference or len(trial.spec.implementations) < 2:
+        return False
+    reference = trial.of(trial.spec.reference)
+    try:
+        should = reference.run(trial.tensors(), wrt=(), train=True)
+    except LossRaised:
+        return False
+    return same_output(first.output, should.output, trial.scale) is None
+
+
+def _carries(trial: Trial) -> bool:
+    """Whether a step in train() changes what an instance keeps: buffers, parameters, plain tensors and numbers."""
+    built: Any = trial.candidate.build(trial.tensors(), train=True)
+    before = copy.deepcopy(_kept(built))
+    trial.run(trial.tensors(), built=built)
+    after = _kept(built)
+    return before.keys() != after.keys() or not all(
+        torch.equal(after[n], b) if isinstance(b, Tensor) and isinstance(after[n], Tensor) else after[n] == b
+        for n, b in before.items()
+    )
+
+
+def _kept(built: nn.Module) -> dict[str, Any]:
+    plain = {
+        f"{name}.{key}": value.detach() if isinstance(value, Tensor) else value
+        for name, part in built.named_modules()
+        for key, value in vars(part).items()
+        if isinstance(value, (bool, int, float, Tensor))
+    }
+    return {**plain, **{name: tensor.detach() for name, tensor in built.state_dict(keep_vars=True).items()}}
 
 
 def _draws(trial: Trial) -> bool:

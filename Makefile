@@ -20,7 +20,7 @@ ASV := cd asv_benchmarks && LOSS_HARNESS_ASV_PROFILE=$(PROFILE) ../$(BIN)/asv
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := report
-.PHONY: cluster coverage faults fuzz gpu install leaks range report test speed check bench mutation compare survey asv asv-continuous asv-times asv-compare asv-publish asv-preview clean help
+.PHONY: cluster coverage faults fuzz gpu install leaks range report site test speed check bench mutation compare survey asv asv-continuous asv-times asv-compare asv-publish asv-preview clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /: /'
@@ -72,6 +72,9 @@ check: $(INSTALLED)  ## format, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+site: $(INSTALLED)  ## the pages as a site with a search: build/site; any warning fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict $(ARGS)
 
 bench: $(INSTALLED)  ## time the reference losses without verifying them
 	$(BIN)/loss-harness bench losses $(ARGS)

@@ -144,6 +144,24 @@ def records() -> str:
     return "\n\n".join(shown)
 
 
+def survey() -> str:
+    """A row a finding of the survey: where it was seen, what it is, and the section whose code shows it."""
+    from property_tests.tools.survey.findings import sections
+
+    rows = [
+        [
+            ", ".join(finding.versions),
+            ", ".join(f"`{loss}`" for loss in finding.losses),
+            f"{finding.fact.rstrip('.')} ({', '.join(finding.rules) or 'read off its formula'})".replace("|", "\\|"),
+            f"[code](#{slug(section.name)})" if finding.lines else "",
+            finding.severity,
+        ]
+        for section in sections()
+        for finding in section.findings
+    ]
+    return _table(["version", "loss", "fact", "reproduction", "severity"], rows)
+
+
 def _kind(kind: Any) -> str:
     """A type as JSON has it."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -200,6 +218,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "rules": rules,
     "settings": settings,
     "spec": spec,
+    "survey": survey,
 }
 
 

@@ -33,7 +33,7 @@ MOST_BYTES = 200_000
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=HERE / "images", show_default=True)
 @click.option("--loss", default="weighted_distance", show_default=True, help="Loss whose error is shown.")
 def main(report: Path | None, out: Path, loss: str) -> None:
-    """Write report-desktop.png, report-phone.png, report-dark.png, finding.png and scaling.png."""
+    """Write choice.png, report-desktop.png, report-phone.png, report-dark.png, finding.png and scaling.png."""
     executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if executable is None:
         raise click.ClickException("no Chromium on the PATH; `apt-get install chromium` brings it")
@@ -73,6 +73,7 @@ def photograph(browser: Browser, address: str, out: Path, loss: str) -> None:
         ("report-phone", 390, 1100, "light"),
     ):
         opened(browser, address, width, height, scheme).screenshot(path=out / f"{name}.png")
+    picture(opened(browser, address, 640, 900, "light").locator(f"#loss-{loss} .choice"), out / "choice.png")
     page = opened(browser, f"{address}#loss-{loss}", 1100, 900, "light")
     finding = page.locator(f"#loss-{loss} .finding[data-severity='error']").first
     finding.locator("details details").first.evaluate("each => each.open = true")

@@ -25,7 +25,8 @@ def sentence(loss: LossRecord, implementation: str, verdict: str) -> str:
     if verdict == REFERENCE:
         if errors:
             return f"The reference has an error: {_failing(errors)}; mend it first, for the others are held to it."
-        return f"The reference, to which the others are held: {_passed(loss, implementation)}."
+        warned = _warned(loss, implementation)
+        return f"The reference, to which the others are held: {'; '.join(warned) or _passed(loss, implementation)}."
     if verdict == DO_NOT_ADOPT:
         return f"Do not adopt it: {_failing(errors) if errors else _differing(loss, implementation)}."
     if verdict == ADOPT:
@@ -91,7 +92,7 @@ def _failing(errors: Sequence[Finding]) -> str:
     if not rules:
         return "a rule found an error"
     more = f", and so {'does' if len(rules) == 2 else 'do'} {listed([f.rule for f in rules[1:]])}" if rules[1:] else ""
-    return f"{rules[0].rule} ({rules[0].title}) fails{more}"
+    return f"{rules[0].fact or rules[0].title} ({rules[0].rule} fails{more})"
 
 
 def _differing(loss: LossRecord, implementation: str) -> str:
@@ -133,8 +134,16 @@ def _slower(loss: LossRecord, implementation: str) -> list[Comparison]:
     return [c for c in mine if c.verdict == "slower"]
 
 
+def _warned(loss: LossRecord, implementation: str) -> list[str]:
+    """What was found, rule by rule, as a fact rather than by the rule's title."""
+    return [
+        f"{finding.fact or finding.title} ({finding.rule})"
+        for finding in _rules(_found(loss, implementation, "warning"))
+    ]
+
+
 def _caveats(loss: LossRecord, implementation: str) -> list[str]:
-    parts = [f"{finding.rule} ({finding.title}) warns" for finding in _rules(_found(loss, implementation, "warning"))]
+    parts = _warned(loss, implementation)
     known = list(dict.fromkeys(outcome.rule for outcome in reasons.outcomes(loss, implementation, "waived")))
     parts += [f"{listed(known)} waived"] if known else []
     accepted = list(dict.fromkeys(finding.rule for finding in loss.of(implementation) if finding.accepted))

@@ -67,6 +67,11 @@ class Choice:
     unchecked: tuple[str, ...]
 
     @property
+    def options(self) -> tuple[Option, ...]:
+        """All of them, the recommended one first."""
+        return (*([self.taken] if self.taken else []), *self.others)
+
+    @property
     def sentence(self) -> str:
         """The recommendation in one sentence."""
         if self.taken is None:
@@ -121,7 +126,7 @@ def _option(loss: LossRecord, verdict: VerdictRecord, group: Sequence[Comparison
         severity: [f.fact or f.title for f, _ in causes(loss, severity) if f.implementation == name]
         for severity in ("error", "warning")
     }
-    fact = _fact(loss, verdict, facts, _speed(found, is_baseline=is_baseline))
+    fact = _fact(loss, verdict, facts, _speed(found, is_reference=is_baseline or name == loss.reference))
     return Option(name, verdict.verdict, fact, *bounds, peak, len(facts["warning"]))
 
 
@@ -149,9 +154,9 @@ def _first(facts: Sequence[str], severity: str) -> str:
     return facts[0] + (f" (and {plural(len(facts) - 1, severity)} more)" if facts[1:] else "")
 
 
-def _speed(found: Comparison | None, *, is_baseline: bool) -> str:
+def _speed(found: Comparison | None, *, is_reference: bool) -> str:
     if found is None:
-        return "the baseline of the speeds" if is_baseline else "its speed was not compared"
+        return "none without an error is known to be faster" if is_reference else "its speed was not compared"
     if found.verdict == "equivalent":
         return f"as fast as {found.reference}"
     low, high = speed.speedup_text(found.low).removesuffix("×"), speed.speedup_text(found.high)

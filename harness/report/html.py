@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,9 +18,10 @@ from harness.report.timings import bytes_text, crossover_text, growth_table, tim
 from harness.results.findings import SEVERITIES
 from harness.results.measured import Comparison
 from harness.results.schema import LossRecord, Report, plain
+from harness.results.words import plural
 
 # What fits in an attachment and opens at once on a phone.
-MOST_BYTES = 1_500_000
+MOST_BYTES = 1_200_000
 
 # Above these a text is cut; the whole one stands in report.json.
 LONGEST_NAME, LONGEST_TEXT = 120, 6000
@@ -37,6 +39,7 @@ class Detail:
         inputs: severities whose findings stand with their smallest input.
         reasons: whether every rule that did not pass stands with the reason.
         plots: whether scaling plots and tables of costs stand there.
+        verdicts: whether reasons, speeds at every size and what was checked stand below the choice.
         findings: severities whose findings stand one by one; others are counted.
         left_out: what the others have more, for the reader.
     """
@@ -45,6 +48,7 @@ class Detail:
     inputs: Sequence[str] = SEVERITIES
     reasons: bool = True
     plots: bool = True
+    verdicts: bool = True
     findings: Sequence[str] = SEVERITIES
     left_out: str = ""
 
@@ -75,11 +79,10 @@ DETAILS = (
     Detail(
         code=(),
         inputs=(),
-        reasons=False,
         plots=False,
+        verdicts=False,
         findings=("error",),
-        left_out="code, inputs, warnings and notes of the losses, why rules were not checked, scaling plots and tables of "
-        "costs",
+        left_out="of each loss all but the choice and its errors, with their code and inputs",
     ),
 )
 
@@ -93,15 +96,20 @@ def render(report: Report, *, folder: str = ".", most_bytes: int = MOST_BYTES) -
         most_bytes: where everything would take more, less is shown, and the page says what is left out; verdicts, checks,
             speedups and errors always stand there.
     """
-    text = ""
-    for detail in DETAILS:
-        text = _page(report, folder, detail)
-        if len(text.encode()) <= most_bytes:
-            break
-    return text
+    losses = [loss_values(loss, folder) for loss in view.ordered(report)]
+    made: dict[str, str] = {}
+
+    def fits(detail: Detail) -> bool:
+        made[detail.left_out] = _page(report, losses, detail)
+        return len(made[detail.left_out].encode()) <= most_bytes
+
+    least = len(DETAILS) - 1
+    level = 0 if fits(DETAILS[0]) else bisect(DETAILS, False, lo=1, hi=least, key=fits)
+    chosen = DETAILS[level].left_out
+    return made.get(chosen) or _page(report, losses, DETAILS[level])
 
 
-def _page(report: Report, folder: str, detail: Detail) -> str:
+def _page(report: Report, losses: Sequence[dict[str, Any]], detail: Detail) -> str:
     settings = {key: value for key, value in report.environment.items() if key != "calibration"}
     return page(
         "report.html.jinja",
@@ -112,10 +120,9 @@ def _page(report: Report, folder: str, detail: Detail) -> str:
         totals=totals_text(report),
         verdicts=view.verdict_counts(report),
         ranks={verdict: rank for rank, verdict in enumerate(view.WORST_FIRST)},
-        choices=[_choice(loss) for loss in report.losses if loss.verdicts],
         rows=view.rows(report),
         rules=view.rules_found(report),
-        losses=[loss_values(loss, folder) for loss in report.losses],
+        losses=losses,
         environment=[["setting", "value"], *view.flat(plain(settings))],
         seconds=[[name, f"{seconds:.1f} s"] for name, seconds in report.seconds.items()],
         self_check=self_check_sentence(report.environment.get("calibration")),
@@ -146,22 +153,6 @@ def parts(detail: Detail, *, linked: bool = True) -> dict[str, Any]:
     }
 
 
-def _choice(loss: LossRecord) -> dict[str, Any]:
-    """What the card of a choice shows."""
-    choice = choose(loss)
-    one, options = plots.bars(choice)
-    return {
-        "record": loss,
-        "anchor": anchor("loss", loss.name),
-        "choice": choice,
-        "one": one,
-        "options": options,
-        "memory": {
-            option.implementation: bytes_text(int(option.peak_bytes)) for option, *_ in options if option.peak_bytes
-        },
-    }
-
-
 def _interval(comparison: Comparison) -> str:
     return f"{speedup_text(comparison.low).removesuffix('×')} to {speedup_text(comparison.high)}"
 
@@ -177,14 +168,21 @@ def loss_values(loss: LossRecord, folder: str) -> dict[str, Any]:
     """What the template of one loss shows."""
     costs, notes = timing_table([loss])
     drawn = plots.panels(loss)
+    choice = choose(loss)
+    one, options = plots.bars(choice)
+    found = {severity: view.findings(loss, severity, folder) for severity in SEVERITIES}
     return {
         "record": loss,
         "anchor": anchor("loss", loss.name),
-        "verdict_words": list(dict.fromkeys(v.verdict for v in loss.verdicts)),
+        "choice": choice,
+        "one": one,
+        "options": options,
+        "memory": {o.implementation: bytes_text(int(o.peak_bytes)) for o, *_ in options if o.peak_bytes},
+        "counted": ", ".join(plural(len(each), severity) for severity, each in found.items() if each),
         "checks": view.checks(loss),
         "groups": view.groups_of(loss),
         "not_passed": view.not_passed(loss),
-        "findings": {severity: view.findings(loss, severity, folder) for severity in SEVERITIES},
+        "findings": found,
         "accepted": [finding for finding in loss.findings if finding.accepted],
         "forest": plots.forest(loss),
         "panels": drawn,

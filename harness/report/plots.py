@@ -7,14 +7,14 @@ page they take 2 KB and no time, follow the page's colours and fonts, and can be
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from harness.judging.speed import main_comparisons, setting_text
+from harness.judging.speed import input_text, main_comparisons, setting_text
 from harness.report.timings import bytes_text
-from harness.results.measured import Comparison, Growth
+from harness.results.measured import Comparison, Growth, Measurement
 from harness.results.schema import LossRecord
 from harness.results.words import seconds_text
 
@@ -36,7 +36,7 @@ SERIES = 6
 
 _PLOTTED = {"seconds": "time per call", "peak_bytes": "peak memory"}
 _MOST_TICKS = 6
-_LABEL_WIDTH = 34
+_LEAST_WHISKER = 4
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def forest(loss: LossRecord) -> Forest | None:
 
 def bars(choice: Choice) -> tuple[float, list[tuple[Option, float | None, float | None, float | None]]]:
     """Where no change stands, and (option, low, middle, high) for each option of a choice on one axis, in pixels."""
-    options = [*([choice.taken] if choice.taken else []), *choice.others]
+    options = choice.options
     known = [v for o in options for v in (o.low, o.speedup, o.high) if v is not None and 0 < v < math.inf]
     axis = log_axis([*known, 0.9, 1.1], 4, BAR_WIDTH - 4)
     return axis.at(1.0), [(o, _place(axis, o.low), _place(axis, o.speedup), _place(axis, o.high)) for o in options]
@@ -156,11 +156,23 @@ def _place(axis: LogAxis, value: float | None) -> float | None:
 
 @dataclass(frozen=True)
 class Point:
-    """A measured point of a curve, in pixels, with what it says."""
+    """A measured point of a curve, in pixels, with what it says.
+
+    Args:
+        x: its place along the size.
+        y: of the median of its rounds, or of the exact cost.
+        text: what it says.
+        low: of the lower end of the 95 % interval of the median; ``None`` for an exact cost.
+        high: of the upper end.
+        rounds: of the rounds, each place once.
+    """
 
     x: float
     y: float
     text: str
+    low: float | None = None
+    high: float | None = None
+    rounds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -176,68 +188,140 @@ class Curve:
         """The line through the points, as the `d` of an SVG path."""
         return "M" + "L".join(f"{point.x:g} {point.y:g}" for point in self.points)
 
+    @property
+    def rounds(self) -> str:
+        """The rounds, likewise: a stroke over those that touch each other."""
+        return "".join(
+            f"M{point.x:g} {top:g}V{bottom:g}" for point in self.points for top, bottom in _strokes(point.rounds)
+        )
+
+    @property
+    def whiskers(self) -> str:
+        """The intervals, likewise; one that is lower than its mark is hidden by it."""
+        drawn = [(p.x, p.low, p.high) for p in self.points if p.low is not None and p.high is not None]
+        wide = [(x, low, high) for x, low, high in drawn if low - high >= _LEAST_WHISKER]
+        return "".join(f"M{x:g} {low:g}V{high:g}m-3 0h6M{x - 3:g} {low:g}h6" for x, low, high in wide)
+
+
+def _strokes(places: Sequence[float]) -> list[list[float]]:
+    """(top, bottom) of each group of whole pixels in a row."""
+    found: list[list[float]] = []
+    for place in sorted(places):
+        if found and place - found[-1][1] <= 1:
+            found[-1][1] = place
+        else:
+            found.append([place, place])
+    return found
+
 
 @dataclass(frozen=True)
 class Panel:
-    """How one cost grows, over one size, in one setting: both axes logarithmic."""
+    """How one cost grows, over one size, in one setting: both axes logarithmic; ``missing`` says what is not drawn, and why."""
 
     title: str
     along: str
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     curves: tuple[Curve, ...]
+    missing: tuple[str, ...] = ()
 
     left, right, top, bottom = _LEFT, PANEL_WIDTH - _RIGHT, _TOP, PANEL_HEIGHT - _BOTTOM
 
 
 def panels(loss: LossRecord) -> list[Panel]:
     """Time and peak memory against what was varied, one panel a setting."""
-    groups: dict[tuple[str, str, str], list[Growth]] = {}
+    groups: dict[tuple[str, tuple[str, ...], str], Growth] = {}
     for growth in loss.growths:
         if growth.cost in _PLOTTED:
-            key = (f"{_PLOTTED[growth.cost]}, {setting_text(growth)}", _along(growth), growth.cost)
-            groups.setdefault(key, []).append(growth)
-    numbers = series_numbers(loss)
-    made = [_panel(title, along, cost, found, numbers) for (title, along, cost), found in groups.items()]
+            groups.setdefault((growth.cost, growth.setting, f"{growth.along} {growth.fixed_text}"), growth)
+    made = [_panel(loss, growth) for growth in groups.values()]
     return [panel for panel in made if panel is not None]
 
 
-def _panel(title: str, along: str, cost: str, growths: Sequence[Growth], numbers: Mapping[str, int]) -> Panel | None:
-    points = {growth.implementation: list(_positive(growth)) for growth in growths}
-    every = [point for found in points.values() for point in found]
-    if not every:
+def _panel(loss: LossRecord, growth: Growth) -> Panel | None:
+    """Every measurement of a setting along what one of its growths goes along."""
+    rows = [m for m in loss.measurements if m.setting == growth.setting and _is_along(m, growth)]
+    varied = [name for name in _names(rows) if len({m.coordinates.get(name) for m in rows}) > 1]
+    sizes = {_size_label(m, varied): math.prod(m.coordinates[name] for name in varied) for m in rows}
+    found = [(m, sizes[_size_label(m, varied)], _cost(m, growth.cost)) for m in rows]
+    drawn = [(m, x, y) for m, x, y in found if y is not None and 0 < y < math.inf and 0 < x < math.inf]
+    if not drawn or not varied:
         return None
-    x = log_axis([size for size, _ in every], _LEFT, PANEL_WIDTH - _RIGHT)
-    y = log_axis([value for _, value in every], PANEL_HEIGHT - _BOTTOM, _TOP)
-    shown, base = (seconds_text, 10) if cost == "seconds" else (_bytes_text, 2)
-    curves = tuple(
-        Curve(
-            name,
-            numbers[name],
-            tuple(Point(x.at(s), y.at(v), f"{name}: {shown(v)} at {count_text(s)}") for s, v in found),
-        )
-        for name, found in points.items()
-        if found
+    times = [t for m, *_ in drawn for t in m.seconds_per_call if t > 0] if growth.cost == "seconds" else []
+    x_axis = log_axis([x for _, x, _ in drawn], _LEFT, PANEL_WIDTH - _RIGHT)
+    y_axis = log_axis([*(y for *_, y in drawn), *times], PANEL_HEIGHT - _BOTTOM, _TOP)
+    shown, base = (seconds_text, 10) if growth.cost == "seconds" else (_bytes_text, 2)
+    numbers = series_numbers(loss)
+    curves: dict[str, list[Point]] = {}
+    for m, x, y in sorted(drawn, key=lambda each: each[1]):
+        raw = sorted(t for t in m.seconds_per_call if t > 0) if growth.cost == "seconds" else []
+        low, high = (y_axis.at(t) for t in _median_interval(raw)) if raw else (None, None)
+        said = f"{m.implementation}: {shown(y)} at {input_text(m)}"
+        dots = tuple(dict.fromkeys(float(round(y_axis.at(t))) for t in raw))
+        curves.setdefault(m.implementation, []).append(Point(x_axis.at(x), y_axis.at(y), said, low, high, dots))
+    ticks = {x: label for label, x in sizes.items()}
+    fixed = {name: value for name, value in rows[0].coordinates.items() if name not in varied}
+    along = " × ".join(varied) + (
+        f" ({', '.join(f'{name}={value:g}' for name, value in fixed.items())})" if fixed else ""
     )
-    return Panel(title, along, _size_ticks(x, sorted({size for size, _ in every})), y.ticks(shown, base), curves)
+    return Panel(
+        f"{_PLOTTED[growth.cost]}, {setting_text(growth)}",
+        along,
+        _size_ticks(x_axis, {x: ticks[x] for x in sorted({x for _, x, _ in drawn})}),
+        y_axis.ticks(shown, base),
+        tuple(Curve(name, numbers[name], tuple(points)) for name, points in curves.items()),
+        _missing([m for m, _, y in found if y is None], varied),
+    )
 
 
-def _size_ticks(axis: LogAxis, sizes: Sequence[float]) -> tuple[Tick, ...]:
-    """The measured sizes themselves where their labels have room, else round numbers."""
-    ticks = tuple(Tick(axis.at(size), count_text(size)) for size in sizes)
-    apart = min((b.position - a.position for a, b in pairwise(ticks)), default=math.inf)
-    return ticks if apart >= _LABEL_WIDTH else axis.ticks(count_text)
+def _is_along(measurement: Measurement, growth: Growth) -> bool:
+    """Whether it differs from the others of the growth in what that goes along alone."""
+    if growth.along == "elements":
+        return measurement.is_planned and not measurement.densities
+    rest = {name: value for name, value in measurement.coordinates.items() if name != growth.along}
+    return growth.along in measurement.coordinates and rest == growth.coordinates
+
+
+def _names(rows: Sequence[Measurement]) -> list[str]:
+    return list(dict.fromkeys(name for m in rows for name in m.coordinates))
+
+
+def _size_label(measurement: Measurement, varied: Sequence[str]) -> str:
+    """What was varied, as a tick says it: ``16×16×9``."""
+    return "×".join(count_text(measurement.coordinates[name]) for name in varied if name in measurement.coordinates)
+
+
+def _cost(measurement: Measurement, cost: str) -> float | None:
+    return measurement.median_seconds if cost == "seconds" else measurement.costs.get(cost)
+
+
+def _median_interval(ordered: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of a median from the ranks of its sample, n/2 ± 1.96 sqrt(n)/2; its ends where that is beyond them.
+
+    Source: Conover, Practical Nonparametric Statistics, section 3.2.
+    """
+    half = 0.98 * math.sqrt(len(ordered))
+    low, high = math.floor(len(ordered) / 2 - half), math.ceil(len(ordered) / 2 + half)
+    return ordered[max(low, 0)], ordered[min(high, len(ordered) - 1)]
+
+
+def _missing(rows: Sequence[Measurement], varied: Sequence[str]) -> tuple[str, ...]:
+    """What has no point, and why: one line for each reason."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for m in rows:
+        places.setdefault((m.implementation, m.reason or m.status), []).append(_size_label(m, varied))
+    return tuple(f"{name} at {', '.join(sizes)}: {why}" for (name, why), sizes in places.items())
+
+
+def _size_ticks(axis: LogAxis, sizes: Mapping[float, str]) -> tuple[Tick, ...]:
+    """The measured sizes themselves where their labels have room, else the first and the last."""
+    ticks = tuple(Tick(axis.at(size), label) for size, label in sizes.items())
+    is_roomy = all(b.position - a.position >= 3.2 * (len(a.label) + len(b.label)) + 6 for a, b in pairwise(ticks))
+    return ticks if is_roomy else (ticks[0], ticks[-1])
 
 
 def _bytes_text(value: float) -> str:
     return bytes_text(round(value))
-
-
-def _positive(growth: Growth) -> Iterator[tuple[float, float]]:
-    """The points that a logarithmic axis can hold; no memory at all is in the table alone."""
-    for size, value in zip(growth.at, growth.costs, strict=True):
-        if 0 < size < math.inf and 0 < value < math.inf:
-            yield size, value
 
 
 def series_numbers(loss: LossRecord) -> dict[str, int]:
@@ -250,12 +334,6 @@ def series_numbers(loss: LossRecord) -> dict[str, int]:
 def legend(drawn: Sequence[Panel]) -> dict[str, int]:
     """The series of everything that the panels draw."""
     return {curve.name: curve.series for panel in drawn for curve in panel.curves}
-
-
-def _along(growth: Growth) -> str:
-    what = "elements of all tensors" if growth.along == "elements" else growth.along
-    fixed = growth.fixed_text
-    return f"{what} ({fixed})" if fixed else what
 
 
 def count_text(value: float) -> str:

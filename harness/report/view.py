@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from harness.judging.choice import choose
 from harness.judging.speed import main_comparisons, place_of
 from harness.report.page import anchor
 from harness.report.text import reasons
@@ -70,10 +74,23 @@ def sentence(verdict: VerdictRecord) -> str:
     return verdict.sentence or next(iter(verdict.reasons), "")
 
 
+def ordered(report: Report) -> list[LossRecord]:
+    """The losses, those with the worst verdict first, else in their order."""
+    return sorted(report.losses, key=_worst)
+
+
+def _worst(loss: LossRecord) -> int:
+    found = [WORST_FIRST.index(DO_NOT_ADOPT if loss.is_wrong(v.implementation) else v.verdict) for v in loss.verdicts]
+    return min(found, default=WORST_FIRST.index(INCONCLUSIVE))
+
+
 def rows(report: Report) -> list[Row]:
-    """The overview: the worst verdicts first, and the losses in their order within each."""
-    made = [_row(loss, verdict) for loss in report.losses for verdict in loss.verdicts]
-    return sorted(made, key=lambda row: WORST_FIRST.index(row.verdict.verdict))
+    """The overview: the losses in the order of the page, their implementations in that of the choice."""
+    made = []
+    for loss in ordered(report):
+        verdicts = {verdict.implementation: verdict for verdict in loss.verdicts}
+        made += [_row(loss, verdicts[option.implementation]) for option in choose(loss).options]
+    return made
 
 
 def _row(loss: LossRecord, verdict: VerdictRecord) -> Row:
@@ -148,8 +165,20 @@ def _caveats(count: int, judged: int) -> str:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A small tensor as a grid: ``rows`` of (value, look), where a look is ``up``, ``down``, ``zero`` or ``bad``."""
+
+    name: str
+    shape: str
+    rows: tuple[tuple[tuple[str, str], ...], ...]
+
+
+@dataclass(frozen=True)
 class FindingView:
-    """A finding in its parts: what came and should have come, the smallest input, what else is known, how to mend it."""
+    """A finding in its parts: what came and should have come, the smallest input, what else is known, how to mend it.
+
+    ``pictures`` has the tensors of the smallest input, and ``sizes`` its sizes, where all of it can be drawn.
+    """
 
     record: Finding
     anchor: str
@@ -158,6 +187,8 @@ class FindingView:
     smallest_input: str
     note: str
     replay: str
+    sizes: str = ""
+    pictures: tuple[Picture, ...] = ()
 
 
 def findings(loss: LossRecord, severity: str, folder: str) -> list[FindingView]:
@@ -165,6 +196,7 @@ def findings(loss: LossRecord, severity: str, folder: str) -> list[FindingView]:
     views = []
     for finding, followers in causes(loss, severity):
         statement, smallest_input, note = _parts(finding)
+        sizes, pictures = _drawn(smallest_input) if severity != "note" else ("", ())
         views.append(
             FindingView(
                 record=finding,
@@ -174,6 +206,8 @@ def findings(loss: LossRecord, severity: str, folder: str) -> list[FindingView]:
                 smallest_input=smallest_input,
                 note=note,
                 replay=replay(finding, folder),
+                sizes=sizes,
+                pictures=pictures,
             )
         )
     return views
@@ -194,6 +228,51 @@ def _parts(finding: Finding) -> tuple[str, str, str]:
     if at is None:
         return body.strip(), "", ""
     return "\n".join(lines[:at]).strip(), lines[at], "\n".join(lines[at + 1 :]).strip()
+
+
+_NAMED = re.compile(r"(?:^|, )([^\W\d][\w.]*)=")
+_UNREADABLE = {"-math.inf": "'-inf'", "math.inf": "'inf'", "math.nan": "'nan'"}
+
+
+def _drawn(line: str) -> tuple[str, tuple[Picture, ...]]:
+    """(sizes, tensors) of a line such as ``B=2, x=[[1., 0.]]``; nothing where a part of it is neither."""
+    _, *parts = _NAMED.split(line)
+    sizes, pictures = [], []
+    for name, text in zip(parts[::2], parts[1::2], strict=True):
+        for word, readable in _UNREADABLE.items():
+            text = text.replace(word, readable)
+        try:
+            value = ast.literal_eval(text)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return "", ()
+        if isinstance(value, list):
+            pictures.append(Picture(name, *_grid(value)))
+        else:
+            sizes.append(f"{name}={text}")
+    return ", ".join(sizes), tuple(pictures)
+
+
+def _grid(value: list[Any]) -> tuple[str, tuple[tuple[tuple[str, str], ...], ...]]:
+    """(shape, rows) of nested lists: axes before the last two stand below each other."""
+    shape: list[int] = []
+    inner: Any = value
+    while isinstance(inner, list):
+        shape.append(len(inner))
+        inner = inner[0] if inner else None
+    rows = [value] if len(shape) == 1 else value
+    for _ in shape[2:]:
+        rows = [row for block in rows for row in block]
+    return "×".join(map(str, shape)), tuple(tuple((_number(v), _look(v)) for v in row) for row in rows)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _look(value: Any) -> str:
+    if not isinstance(value, (bool, int, float)):
+        return "bad"
+    return "up" if value > 0 else "down" if value < 0 else "zero"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ import torch
 
 from property_tests.helpers.documents.blocks import blocks
 from property_tests.helpers.documents.comments import differences
+from property_tests.tools.survey.__main__ import _status, shown
+from property_tests.tools.survey.findings import sections
 
 SURVEY = Path(__file__).parents[2] / "docs" / "survey.md"
 
@@ -40,8 +42,58 @@ def test_the_code_beside_each_finding_in_torch_gives_what_its_comments_say() -> 
         ("1 / 0  # 0", False),
         ("for n in (1, 1, 2):\n    n  # 1, 2", True),
         ("for n in (1, 1, 2):\n    n  # 1", False),
+        ("print('a label', 1 / 4)  # 0.25 in float32", True),
+        ("print(1 / 4)  # 0.26", False),
         ("exit()  # nothing that could be compared", True),
     ],
 )
 def test_a_comment_that_says_something_else_is_found(code: str, is_right: bool) -> None:
-    assert (differences(code, {}) == []) is is_right
+    assert (differences(code, {}) == {}) is is_right
+
+
+PAGE = """# Survey
+
+## A package
+
+3 specs (torch 2.13, numpy 2.4.6 at its side): some.
+
+### Wrong
+
+**The sum is another one** (`nn.Sum-weighted`, E01, G02). Why it is. Known: a-package#12.
+
+```python
+1 + 1  # 2
+```
+
+**A mean** where nothing is left (`nn.Mean`, D03). It is so.
+
+### Other code
+
+```python
+loss = abs(-3)
+print("it is", loss)  # 4
+```
+
+- **`pkg.abs`, `other`** (C01, a warning): One sentence. Another.
+- **`absent`** (read off its formula): No code.
+"""
+
+
+def test_the_findings_of_a_page_are_read_with_the_code_that_shows_each(tmp_path: Path) -> None:
+    page = tmp_path / "survey.md"
+    page.write_text(PAGE, encoding="utf-8")
+    (section,) = sections(page)
+    assert section.versions == ("torch 2.13", "numpy 2.4.6")
+    read = [(f.losses, f.fact, f.rules, f.severity, f.known) for f in section.findings]
+    assert read == [
+        (("nn.Sum-weighted",), "The sum is another one", ("E01", "G02"), "error", ("a-package#12",)),
+        (("nn.Mean",), "A mean", ("D03",), "warning", ()),
+        (("pkg.abs", "other"), "One sentence.", ("C01",), "warning", ()),
+        (("absent",), "No code.", (), "note", ()),
+    ]
+    given = shown(section)
+    assert [_status(f, given) for f in section.findings] == [
+        *("yes", "no code"),
+        "changed: line 2 says '# 4', but gives [3]",
+        "no code",
+    ]

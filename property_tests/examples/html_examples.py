@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from harness.results.measured import Crossover, Growth
+from harness.results.measured import Crossover, Growth, Measurement
 from harness.results.schema import LossRecord, Report, SourceRecord
 from property_tests.examples import report_examples as examples
 
@@ -25,6 +26,26 @@ HOSTILE = (
 )
 
 
+SIZES = (64, 256, 1024)
+TIMES, PEAKS = (1e-5, 1.6e-4, 2.5e-3), (4096, 65536, 1048576)
+
+
+def sweep(*implementations: str, peaks: Sequence[int] = PEAKS, **changes: Any) -> tuple[Measurement, ...]:
+    """Measurements of what `growth` says; each round a little slower than the one before."""
+    return tuple(
+        examples.measurement(
+            name,
+            sizes={"N": size, "D": 16},
+            seconds_per_call=tuple(seconds * (0.8 + 0.05 * n) for n in range(9)),
+            process=(0,) * 9,
+            costs=dict(examples.COSTS) | {"peak_bytes": peak},
+            **changes,
+        )
+        for name in implementations
+        for size, seconds, peak in zip(SIZES, TIMES, peaks, strict=True)
+    )
+
+
 def growth(implementation: str, cost: str = "seconds", **changes: Any) -> Growth:
     made: dict[str, Any] = {
         "implementation": implementation,
@@ -36,8 +57,8 @@ def growth(implementation: str, cost: str = "seconds", **changes: Any) -> Growth
         "cost": cost,
         "along": "N",
         "sizes": {"D": 16},
-        "at": (64.0, 256.0, 1024.0),
-        "costs": (1e-5, 1.6e-4, 2.5e-3) if cost == "seconds" else (4096.0, 65536.0, 1048576.0),
+        "at": tuple(map(float, SIZES)),
+        "costs": TIMES if cost == "seconds" else PEAKS,
         "exponent": 2.0,
         "low": 1.9,
         "high": 2.1,
@@ -56,6 +77,7 @@ def good() -> LossRecord:
             for group in "GBDCLSETP"
         ),
         sources=(SourceRecord("vectorized", "losses/graph_distance.py", 57, is_local=True),),
+        measurements=sweep("naive", "vectorized"),
         comparisons=(examples.comparison(size=128, speedup=5.0), examples.comparison(size=1024, speedup=40.0)),
         growths=tuple(growth(name, cost) for name in ("naive", "vectorized") for cost in ("seconds", "peak_bytes")),
         crossovers=(

@@ -12,6 +12,7 @@ import pytest
 import report_examples
 from work import growth
 
+from harness.judging.choice import choose
 from harness.report import html, view
 from harness.report.page import anchor, environment, page, policy, shown
 from harness.results.schema import dumps, loads
@@ -49,14 +50,42 @@ def test_the_title_has_the_verdict():
     assert title.startswith("1 of 4 implementations must not be adopted, 1 cannot be judged yet, 1 can be adopted with")
 
 
-def test_the_overview_has_the_worst_first_and_then_the_order_of_the_losses():
+def test_cards_and_rows_have_one_order_the_worst_loss_first_and_in_it_the_recommended_one():
     report = examples.report()
+    order = [loss.name for loss in view.ordered(report)]
+    assert order == ["dice", "sinkhorn", "focal", "graph_distance"]
+    text = html.render(report)
+    assert re.findall('<section class="card loss" id="loss-([^"]+)"', text) == order
     made = view.rows(report)
-    ranks = [view.WORST_FIRST.index(row.verdict.verdict) for row in made]
-    assert ranks == sorted(ranks)
-    assert [row.verdict.verdict for row in made[:4]] == list(view.WORST_FIRST[:4])
-    references = [row.loss for row in made if row.verdict.verdict == "reference"]
-    assert references == [loss.name for loss in report.losses]
+    assert list(dict.fromkeys(row.loss for row in made)) == order
+    for loss in report.losses:
+        mine = [row.verdict.implementation for row in made if row.loss == loss.name]
+        assert mine == [option.implementation for option in choose(loss).options]
+
+
+def test_a_small_input_is_a_picture_of_its_tensors():
+    line = "B=2, rest=(3,), x=[[1., -0.5], [0., math.nan]], index=[3, 0], z=[[[1.], [2.]], [[3.], [math.inf]]]"
+    sizes, pictures = view._drawn(line)
+    assert sizes == "B=2, rest=(3,)"
+    assert [(p.name, p.shape) for p in pictures] == [("x", "2×2"), ("index", "2"), ("z", "2×2×1")]
+    assert pictures[0].rows == ((("1", "up"), ("-0.5", "down")), (("0", "zero"), ("nan", "bad")))
+    assert pictures[1].rows == ((("3", "up"), ("0", "zero")),)
+    assert [row[0][0] for row in pictures[2].rows] == ["1", "2", "3", "inf"]
+
+
+@pytest.mark.parametrize(
+    "line", ["", "B=2, x=a tensor of 5000 elements", "B=2, x=[[1., 2.]], y=f(x)", "B=__import__('os')"]
+)
+def test_what_is_no_tensor_of_numbers_stays_text(line):
+    assert view._drawn(line)[1] == ()
+
+
+def test_findings_of_one_rule_stand_in_one_block_and_keep_their_addresses():
+    two = tuple(report_examples.finding("warning", rule="B03", implementation=name) for name in ("naive", "vectorized"))
+    text = html.render(examples.report(replace(examples.good(), findings=two)))
+    assert len(re.findall('<article class="finding"', text)) == 1
+    assert 'data-count="2"' in text
+    assert len(re.findall('id="finding-[^"]+"', text)) == 2
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_a_finding_alone_is_open_and_shows_the_code_that_repeats_it(found):
     (error,) = (finding for finding in found.findings if finding.rule == "E01")
     html = error._repr_html_()
     assert "<details open>" in html
-    assert "Smallest input B=" in text_of(html)
+    assert "Smallest input: B=" in text_of(html)
     assert "import torch" in text_of(html)
     assert "follows" not in text_of(
         harness.Finding("x", "B03", "shapes", "note", "cpu", "header\n  a = 1, expected 2", follows="E01")._repr_html_()
@@ -74,7 +74,7 @@ def test_a_benchmark_shows_speedups_and_exact_costs():
     shown = text_of(measured._repr_html_())
     assert "Benchmark · seed 0, cpu squares" in shown
     assert "No implementation was compared with another." in shown
-    assert "2 calls measured" in shown
+    assert "memory of 2 calls" in shown
     compared = text_of(notebook.benchmark_html(examples.good(), "seed 0"))
     assert "faster" in compared
     assert "time per call" in compared

@@ -10,7 +10,7 @@ import report_examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.report.plots import FOREST_WIDTH, LogAxis, count_text, forest, log_axis, panels
+from harness.report.plots import FOREST_WIDTH, LogAxis, _median_interval, count_text, forest, log_axis, panels
 
 NUMBERS = st.floats(1e-9, 1e12)
 
@@ -67,7 +67,8 @@ def test_time_and_memory_have_a_panel_each_with_a_curve_an_implementation():
         "peak memory, cpu, float32, full pass",
     )
     assert [curve.name for curve in time.curves] == ["naive", "vectorized"]
-    assert time.curves[0].points[0].text == "naive: 10 µs at 64"
+    assert time.along == "N (D=16)"
+    assert time.curves[0].points[0].text == "naive: 10 µs at N=64, D=16"
     assert [tick.label for tick in time.x_ticks] == ["64", "256", "1024"]
     assert time.curves[0].path.startswith("M")
 
@@ -78,11 +79,42 @@ def test_what_grows_stands_higher():
 
 
 def test_a_cost_of_nothing_is_left_out_of_a_logarithmic_plot():
-    free = examples.growth("naive", "peak_bytes", costs=(0.0, 0.0, 4096.0))
-    (panel,) = panels(replace(examples.good(), growths=(free,)))
+    grown = (examples.growth("naive", "peak_bytes"),)
+    free = examples.sweep("naive", peaks=(0, 0, 4096))
+    (panel,) = panels(replace(examples.good(), growths=grown, measurements=free))
     assert len(panel.curves[0].points) == 1
-    nothing = examples.growth("naive", "peak_bytes", costs=(0.0, 0.0, 0.0))
-    assert panels(replace(examples.good(), growths=(nothing,))) == []
+    nothing = examples.sweep("naive", peaks=(0, 0, 0))
+    assert panels(replace(examples.good(), growths=grown, measurements=nothing)) == []
+
+
+def test_rounds_and_the_interval_of_their_median_stand_around_the_mark():
+    time, memory = panels(examples.good())
+    for point in time.curves[0].points:
+        assert point.high <= point.y <= point.low
+        assert point.high < point.low
+        assert min(point.rounds) <= point.high + 1
+        assert max(point.rounds) >= point.low - 1
+    assert all(point.low is None and not point.rounds for point in memory.curves[0].points)
+
+
+def test_a_median_has_the_interval_of_its_ranks():
+    assert _median_interval(list(range(1, 101))) == (41, 61)
+    assert _median_interval([1.0, 2.0, 3.0]) == (1.0, 3.0)
+
+
+def test_an_axis_has_the_symbols_of_the_loss_where_several_change():
+    sizes = ({"B": 2, "C": 3, "D": 5}, {"B": 20, "C": 30, "D": 5})
+    measured = tuple(report_examples.measurement("naive", sizes=each) for each in sizes)
+    grown = (examples.growth("naive", along="elements", sizes={}),)
+    (panel,) = panels(replace(examples.good(), growths=grown, measurements=measured))
+    assert panel.along == "B × C (D=5)"
+    assert [tick.label for tick in panel.x_ticks] == ["2×3", "20×30"]
+
+
+def test_a_point_that_is_missing_says_why():
+    skipped = report_examples.measurement("naive", "skipped", sizes={"N": 4096, "D": 16}, reason="no time was left")
+    loss = replace(examples.good(), measurements=(*examples.sweep("naive", "vectorized"), skipped))
+    assert {panel.missing for panel in panels(loss)} == {("naive at 4096: no time was left",)}
 
 
 @pytest.mark.parametrize(

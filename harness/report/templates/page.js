@@ -1,5 +1,5 @@
 "use strict";
-// What every page has: the choice of the colours, buttons that copy, and everything open on paper.
+// What every page has: the choice of the colours, buttons that copy, and links that open what they lead to.
 const root = document.documentElement;
 const themes = ["system", "light", "dark"];
 
@@ -39,20 +39,6 @@ async function copy(text) {
   return done;
 }
 
-function openAll() {
-  for (const details of document.querySelectorAll("details:not([open])")) {
-    details.dataset.printed = "";
-    details.open = true;
-  }
-}
-
-function closeAgain() {
-  for (const details of document.querySelectorAll("details[data-printed]")) {
-    details.open = false;
-    delete details.dataset.printed;
-  }
-}
-
 // The place that the address names may lie in something closed.
 function reveal() {
   const target = location.hash.length > 1 && document.getElementById(location.hash.slice(1));
@@ -82,7 +68,4 @@ document.addEventListener("DOMContentLoaded", () => {
   });
   reveal();
   addEventListener("hashchange", reveal);
-  addEventListener("beforeprint", openAll);
-  addEventListener("afterprint", closeAgain);
-  matchMedia("print").addEventListener("change", (event) => (event.matches ? openAll() : closeAgain()));
 });

@@ -15,9 +15,9 @@ if (table) {
   const nothing = document.getElementById("nothing");
   const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
   const severities = ["error", "warning", "note"];
+  const all = table.closest("details");
   const firstCount = 4;  // the column of errors; warnings and notes follow
-  // The page is written in this order, so that the worst stands on the first screen without a script too.
-  const usual = { column: headers.findIndex((header) => header.dataset.kind === "rank"), down: false };
+  const usual = { column: -1, down: false };  // that of the page: the worst loss first, the recommended one first in it
   let sorted = usual;
 
   const keyOf = (header) => header.textContent.trim().toLowerCase().replace(/ /g, "-");
@@ -38,7 +38,7 @@ if (table) {
   }
 
   function order() {
-    body.append(...[...rows].sort(compare));
+    body.append(...(sorted.column < 0 ? rows : [...rows].sort(compare)));
     headers.forEach((header, column) => {
       if (column === sorted.column) header.ariaSort = sorted.down ? "descending" : "ascending";
       else header.removeAttribute("aria-sort");
@@ -62,7 +62,7 @@ if (table) {
       finding.hidden =
         (severity.value !== "" && finding.dataset.severity !== severity.value) ||
         (rule.value !== "" && !finding.dataset.rules.split(" ").includes(rule.value));
-      hidden += finding.hidden;
+      hidden += finding.hidden ? Number(finding.dataset.count) : 0;
     }
     for (const notes of section.querySelectorAll("details.notes")) {
       notes.hidden = !notes.querySelector(".finding:not([hidden])");
@@ -88,7 +88,7 @@ if (table) {
       section.hidden = !seen.has(section.id);
       filterFindings(section);
     }
-    table.parentElement.hidden = count === 0;
+    all.hidden = count === 0;
     nothing.hidden = count > 0;
     document.getElementById("left").textContent =
       `${count} of ${rows.length} implementations, ${seen.size} of ${sections.length} losses`;
@@ -100,7 +100,7 @@ if (table) {
     if (severity.value) state.set("findings", severity.value);
     if (rule.value) state.set("rule", rule.value);
     if (search.value) state.set("q", search.value);
-    if (sorted.column !== usual.column || sorted.down) state.set("sort", (sorted.down ? "-" : "") + keys[sorted.column]);
+    if (sorted.column >= 0) state.set("sort", (sorted.down ? "-" : "") + keys[sorted.column]);
     const text = state.toString();
     history.replaceState(null, "", text ? `#?${text}` : "#");
   }
@@ -173,6 +173,8 @@ if (table) {
     }
   });
   form.hidden = false;
+  // A telephone has the cards; the rows come when they are asked for.
+  if (matchMedia("(max-width: 40rem)").matches) all.open = false;
   if (location.hash.startsWith("#?")) read();
   else {
     order();

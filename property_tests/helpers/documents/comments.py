@@ -21,11 +21,11 @@ from typing import Any
 
 import torch
 
-_VALUE = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?|\b(?:inf|nan|True|False|torch\.\w+|\w+Error)\b")
+_VALUE = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?|\b(?:inf|nan|True|False|torch\.\w+|\w+Error)\b")
 
 
-def differences(code: str, names: dict[str, Any]) -> list[str]:
-    """Run the code in a namespace; the lines whose values are not those of their comments."""
+def differences(code: str, names: dict[str, Any]) -> dict[int, str]:
+    """Run the code in a namespace; line -> how its values are not those of its comment."""
     comments = {
         token.start[0]: token.string
         for token in tokenize.generate_tokens(io.StringIO(code).readline)
@@ -42,16 +42,16 @@ def differences(code: str, names: dict[str, Any]) -> list[str]:
 
     names["_note"] = note
     exec(compile(ast.fix_missing_locations(_Noting(set(comments)).visit(ast.parse(code))), "page", "exec"), names)
-    wrong = []
+    wrong = {}
     for line, comment in comments.items():
-        said, got = _said(comment), [value for value, _ in groupby(given.get(line, []))]
+        said, got = _said(comment), [next(same) for _, same in groupby(given.get(line, []), key=str)]
         if line in given and (len(said) != len(got) or not all(map(_agrees, said, got))):
-            wrong.append(f"line {line} says {comment!r}, but gives {got}")
+            wrong[line] = f"line {line} says {comment!r}, but gives {got}"
     return wrong
 
 
 class _Noting(ast.NodeTransformer):
-    """``expression  # comment`` -> ``_note(line, lambda: expression)``."""
+    """``expression  # comment`` -> ``_note(line, lambda: expression)``; of a print, what it prints but its labels."""
 
     def __init__(self, lines: set[int]) -> None:
         self.lines = lines
@@ -60,8 +60,11 @@ class _Noting(ast.NodeTransformer):
         line = node.end_lineno
         if line not in self.lines:
             return node
+        value = node.value
+        if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "print":
+            value = ast.Tuple([part for part in value.args if not isinstance(part, ast.Constant)], ast.Load())
         nothing = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
-        call = ast.Call(ast.Name("_note", ast.Load()), [ast.Constant(line), ast.Lambda(nothing, node.value)], [])
+        call = ast.Call(ast.Name("_note", ast.Load()), [ast.Constant(line), ast.Lambda(nothing, value)], [])
         return ast.copy_location(ast.Expr(call), node)
 
 
@@ -75,6 +78,8 @@ def _flat(value: Any) -> Iterator[Any]:
         value = list(value.values())
     elif isinstance(value, torch.Tensor):
         value = value.tolist()
+    elif isinstance(value, Exception):
+        value = type(value).__name__
     if isinstance(value, (list, tuple)):
         for item in value:
             yield from _flat(item)

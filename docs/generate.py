@@ -115,14 +115,15 @@ def commands() -> str:
 
 
 def settings() -> str:
-    """Each key of ``[tool.loss-harness]``: its values, and the commands that take it."""
+    """Each key of ``[tool.loss-harness]``: its values, what they are by default, and the commands that take it."""
     from harness.runs import configuration
 
     rows = []
-    for key, (_, should) in configuration._KEYS.items():
-        takers = [command for command, keys in configuration.COMMANDS.items() if key in keys]
-        rows.append([f"`{key}`", _cell(should), ", ".join(f"`{command}`" for command in takers) or "all"])
-    return _table(["key", "value", "commands"], rows)
+    for option in configuration.OPTIONS.values():
+        default = "" if option.default is None else f"`{option.default}`"
+        takers = ", ".join(f"`{command}`" for command in option.commands) or "all"
+        rows.append([f"`{option.name}`", _cell(option.values), default, takers])
+    return _table(["key", "value", "default", "commands"], rows)
 
 
 def records() -> str:

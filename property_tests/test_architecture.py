@@ -21,13 +21,14 @@ HARNESS = ROOT / "harness"
 DOORS: dict[str, tuple[str, ...]] = {
     "errors": (),
     "strict_json": ("errors",),
+    "private_names": (),
     "isolation": (),
     "results": ("errors", "strict_json"),
-    "declare": ("errors", "strict_json"),
-    "drawing": ("errors", "declare"),
-    "calls": ("errors", "declare"),
-    "rules": ("errors", "isolation", "results", "declare", "drawing", "calls"),
-    "timing": ("errors", "results", "declare", "drawing", "calls", "rules"),
+    "declare": ("errors", "private_names", "strict_json"),
+    "drawing": ("errors", "private_names", "declare"),
+    "calls": ("errors", "private_names", "declare"),
+    "rules": ("errors", "private_names", "isolation", "results", "declare", "drawing", "calls"),
+    "timing": ("errors", "private_names", "results", "declare", "drawing", "calls", "rules"),
     "checking": ("errors", "isolation", "results", "declare", "drawing", "calls", "rules"),
     "judging": ("errors", "strict_json", "results"),
     "report": ("errors", "results", "judging"),
@@ -185,7 +186,9 @@ def test_the_picture_is_what_the_folder_holds() -> None:
 
 
 def test_few_modules_stand_outside_of_the_folders() -> None:
-    assert {path.name for path in HARNESS.glob("*.py")} == {"__init__.py", "__main__.py", "errors.py", "strict_json.py"}
+    assert {path.name for path in HARNESS.glob("*.py")} == {
+        *("__init__.py", "__main__.py", "errors.py", "private_names.py", "strict_json.py")
+    }
 
 
 @pytest.mark.parametrize(
@@ -306,6 +309,73 @@ def test_rules_make_tensors_on_the_device_of_the_case() -> None:
 def test_a_planted_tensor_of_the_cpu_is_seen(tmp_path: Path) -> None:
     (tmp_path / "signs.py").write_text("import torch\norder = torch.arange(3)\nthere = torch.arange(3, device='cpu')\n")
     assert made_on_the_cpu(tmp_path) == ["signs.py:2: torch.arange without a device"]
+
+
+# What begins with one underscore and is neither ours nor torch's.
+OTHERS = {
+    *("_exit", "_getframe", "_lru_cache_wrapper"),  # Python's
+    "_fields",  # of a named tuple, documented
+    "_loop_runner",  # dask's, of a client that its scheduler has left
+}
+
+
+def private_names(folder: Path) -> list[str]:
+    """Private names of other packages outside of `private_names.py`, as `path:line: name`.
+
+    These are modules with a part such as `_C` or `internal`, and attributes that begin with one underscore and that no file
+    here defines.  Code that is shown to a user is text.
+    """
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.py"))}
+    ours = set(OTHERS)
+    for node in (node for tree in trees.values() for node in ast.walk(tree)):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            ours.add(node.name)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            ours.add(node.attr)
+        elif isinstance(node, ast.AnnAssign | ast.Assign):
+            ours |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    found = []
+    for path, tree in trees.items():
+        top = path.relative_to(folder).parts[0]
+        if path.name == "private_names.py" or top in OUTSIDE:
+            continue
+        names = [
+            (line, name)
+            for line, name in imports(path)
+            if any(part == "internal" or re.match("_[^_]", part) for part in name.split("."))
+            and not name.startswith("harness")
+        ]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr) and node.attr not in ours:
+                names.append((node.lineno, ast.unparse(node)))
+            elif isinstance(node, ast.Constant) and re.fullmatch(
+                r"(torch\._|hypothesis\.internal)[\w.]*", str(node.value)
+            ):
+                names.append((node.lineno, str(node.value)))
+        found += [f"{path.relative_to(folder).as_posix()}:{line}: {name}" for line, name in names]
+    return found
+
+
+def test_private_names_of_other_packages_stand_in_one_file() -> None:
+    # What the process that forks the jobs imports first: the command that names it has no torch.
+    assert [name for name in private_names(HARNESS) if not name.startswith("runs/preload.py:")] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "seen"),
+    [
+        ("from torch._ops import OpOverload", "torch._ops.OpOverload"),
+        ("from torch.autograd import _profiler_enabled", "torch.autograd._profiler_enabled"),
+        ("from hypothesis.internal.conjecture import providers", "hypothesis.internal.conjecture.providers"),
+        ("level = torch._C._functorch.maybe_current_level()", "torch._C._functorch"),
+        ("key = storage._cdata", "storage._cdata"),
+        ("loaded = 'torch._dynamo' in sys.modules", "torch._dynamo"),
+    ],
+)
+def test_a_planted_private_name_is_seen(tmp_path: Path, line: str, seen: str) -> None:
+    (tmp_path / "some.py").write_text(f"{line}\nmine = _mine = self._own = 3\nmine = other._own, type(mine).__name__\n")
+    assert f"some.py:1: {seen}" in private_names(tmp_path)
+    assert all(found.startswith("some.py:1:") for found in private_names(tmp_path))
 
 
 LIGHT = {

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch.utils._python_dispatch import _len_torch_dispatch_stack  # type: ignore[attr-defined]
+
+from harness.private_names import dispatch_modes
 
 R = TypeVar("R")
 
@@ -78,7 +79,7 @@ def _timed(function: Callable[..., R]) -> Callable[..., R]:
 def _inside(what: str, function: Callable[..., R], /, *positional: Any, **named: Any) -> R:
     if _INSIDE:
         return function(*positional, **named)
-    meter, counter = _RUNNING[-1], "watched_seconds" if _len_torch_dispatch_stack() else what
+    meter, counter = _RUNNING[-1], "watched_seconds" if dispatch_modes() else what
     _INSIDE.append(what)
     start = time.perf_counter()
     try:

@@ -15,6 +15,7 @@ from harness.calls import tolerance, triton_interpreter
 from harness.calls.evaluation import LossRaised
 from harness.declare.domains import LARGE, Domain
 from harness.errors import NotApplicable
+from harness.private_names import is_view
 from harness.rules.dtypes.kept import asked, has_float, short
 from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.tools.compare import differing
@@ -251,7 +252,7 @@ class _Rounded(TorchFunctionMode):
         returned = func(*args, **(kwargs or {}))
         if not isinstance(returned, Tensor) or not returned.is_floating_point() or not returned.requires_grad:
             return returned
-        if returned.is_leaf or returned._is_view() or any(returned is a for a in args):
+        if returned.is_leaf or is_view(returned) or any(returned is a for a in args):
             return returned
         return returned * (1 + self.eps * directions(returned.detach(), self.generator))
 

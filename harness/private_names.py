@@ -96,11 +96,13 @@ def is_view(tensor: Tensor) -> bool:
 
 
 # ---- CUDA and the profiler -------------------------------------------------------------------------------------------
-is_in_bad_fork: Callable[[], bool] = _optional(
-    "torch.cuda", "_is_in_bad_fork", bool
-)  # else a fork fails at its first call
 # Without it another profiler may be running: launches and peak memory are unknown.
 profiler_is_running: Callable[[], bool] = _optional("torch.autograd", "_profiler_enabled", lambda: True)
+
+
+def is_in_bad_fork() -> bool:
+    """Whether this process is a fork of one that has used CUDA; without the name, it fails at its first call."""
+    return bool(getattr(torch.cuda, "_is_in_bad_fork", bool)())
 
 
 class Profiler(NamedTuple):

@@ -29,7 +29,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "calls": ("errors", "private_names", "declare"),
     "rules": ("errors", "private_names", "isolation", "results", "declare", "drawing", "calls"),
     "timing": ("errors", "private_names", "results", "declare", "drawing", "calls", "rules"),
-    "checking": ("errors", "isolation", "results", "declare", "drawing", "calls", "rules"),
+    "checking": ("errors", "results", "declare", "drawing", "calls", "rules"),
     "judging": ("errors", "strict_json", "results"),
     "report": ("errors", "results", "judging"),
     "runs": (
@@ -50,7 +50,6 @@ DOORS: dict[str, tuple[str, ...]] = {
 # One file's own doors, with the reason.
 _NOTEBOOK = "imported when a notebook asks what is shown, which is made of everything below"
 MORE = {
-    ("report/rule_texts.py", "rules"): "run as a program, it writes the words of the rules anew",
     ("results/findings.py", "report"): _NOTEBOOK,
     ("results/findings.py", "runs"): _NOTEBOOK,
     ("timing/measurement.py", "runs"): _NOTEBOOK,
@@ -247,7 +246,7 @@ def test_what_is_allowed_is_silent(tmp_path: Path) -> None:
     for file, text in {
         "declare/annotations.py": "import jaxtyping\nfrom harness.declare.domains import Domain\n",
         "cli/options.py": "import harness\nfrom harness.report import text\nimport torch\n",
-        "report/rule_texts.py": "from harness.rules import DOCUMENTED\n",
+        "results/findings.py": "from harness.report import notebook\n",
         "catalogs/kornia.py": "from harness import LossSpec, laws\nfrom harness.catalogs import require\n",
     }.items():
         (tmp_path / file).parent.mkdir()
@@ -376,6 +375,75 @@ def test_a_planted_private_name_is_seen(tmp_path: Path, line: str, seen: str) ->
     (tmp_path / "some.py").write_text(f"{line}\nmine = _mine = self._own = 3\nmine = other._own, type(mine).__name__\n")
     assert f"some.py:1: {seen}" in private_names(tmp_path)
     assert all(found.startswith("some.py:1:") for found in private_names(tmp_path))
+
+
+MUTATORS = {
+    *(
+        "add",
+        "append",
+        "appendleft",
+        "clear",
+        "discard",
+        "enter_context",
+        "extend",
+        "insert",
+        "pop",
+        "popitem",
+        "remove",
+    ),
+    *("set", "setdefault", "update"),
+}
+# What belongs to the process as a whole, with the reason.
+OF_THE_PROCESS = {
+    "cli/apart.py: _boxes": "processes that it has started, and ends with",
+    "cli/terminal/interrupts.py: _asked": "a signal comes to the process, and its handler is told nothing",
+    "drawing/hypothesis_runs.py: _inside": "what Hypothesis keeps for all threads is set aside while any of them draws",
+    "drawing/hypothesis_runs.py: _patched": "likewise",
+    "timing/processes.py: _running": "what a second interrupt kills, when nothing is unwound any more",
+}
+
+
+def mutable_state(folder: Path) -> list[str]:
+    """Names of modules that functions change, as `path: name`; what a `ContextVar` holds for the time of a block is none."""
+    found = set()
+    for path in sorted(folder.rglob("*.py")):
+        if path.relative_to(folder).parts[0] in OUTSIDE:
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        stored = [node for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)]
+        names = {
+            name.id
+            for node in stored
+            if not (isinstance(node.value, ast.Call) and ast.unparse(node.value.func) == "ContextVar")
+            for name in ast.walk(node)
+            if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)
+        }
+        for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.Lambda)):
+            for node in ast.walk(function):
+                if isinstance(node, ast.Global):
+                    changed = list(node.names)
+                elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in MUTATORS:
+                    changed = [ast.unparse(node.func.value)]
+                elif isinstance(node, ast.Subscript | ast.Attribute) and not isinstance(node.ctx, ast.Load):
+                    changed = [ast.unparse(node.value)]
+                else:
+                    continue
+                found |= {f"{path.relative_to(folder).as_posix()}: {name}" for name in changed if name in names}
+    return sorted(found)
+
+
+def test_no_module_keeps_what_functions_change() -> None:
+    assert mutable_state(HARNESS) == sorted(OF_THE_PROCESS)
+
+
+@pytest.mark.parametrize(
+    "change", ["global KEPT; KEPT = 3", "KEPT.append(1)", "KEPT['a'] = 1", "KEPT.a = 1", "del KEPT[0]", "KEPT[0] += 1"]
+)
+def test_planted_state_is_seen(tmp_path: Path, change: str) -> None:
+    (tmp_path / "some.py").write_text(f"KEPT: list = []\n\n\ndef change(mine):\n    mine.append(1)\n    {change}\n")
+    assert mutable_state(tmp_path) == ["some.py: KEPT"]
+    (tmp_path / "some.py").write_text("KEPT = ContextVar('kept')\n\n\ndef change():\n    KEPT.set(3)\n")
+    assert mutable_state(tmp_path) == []
 
 
 LIGHT = {

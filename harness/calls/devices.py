@@ -36,7 +36,7 @@ def is_barred() -> bool:
     Asking whether a device is there is enough, where torch does not ask by NVML (``PYTORCH_NVML_BASED_CUDA_CHECK=1``) or NVML
     does not answer.  So no process that forks jobs asks.
     """
-    return bool(is_in_bad_fork())
+    return is_in_bad_fork()
 
 
 def lost(device: str) -> str | None:

@@ -150,6 +150,7 @@ class Trial:
         self.implementation = implementation
         self.case = case
         self.cache: dict[Any, Any] = {} if cache is None else cache
+        self.latest: list[Case] = self.cache.setdefault(("latest",), [])  # what was looked at last, in whatever trial
         self.device = device
         self.exhaustive = exhaustive
         self.is_reference = self.spec.role(implementation) == "reference"
@@ -171,7 +172,7 @@ class Trial:
 
     def apart(self, *, case: Case | None = None, spec: LossSpec | None = None, exhaustive: bool = True) -> Trial:
         """The same implementation on another case, or of a changed spec, with a cache that nobody shares."""
-        of_all_cases = ("precision", "backward", *(() if spec else ("candidate",)))
+        of_all_cases = ("precision", "backward", "latest", *(() if spec else ("candidate",)))
         known = {key: value for key, value in self.cache.items() if isinstance(key, tuple) and key[0] in of_all_cases}
         chosen = spec or self.spec, self.implementation, case or self.case
         return Trial(*chosen, known, self.device, exhaustive, values_in=self.values_in)
@@ -183,6 +184,7 @@ class Trial:
 
     def tensors(self, dtype: torch.dtype | None = None, *, layouts: bool = False) -> dict[str, Tensor]:
         """Fresh tensors of the case, in the widest dtype that the implementation takes where none is named."""
+        self.latest[:] = [self.case]
         worker.note(self.case.to_json)
         chosen = self.precision.takes if dtype is None else dtype
         if layouts:

@@ -10,8 +10,8 @@ from harness.isolation import events
 from harness.isolation.events import Ended
 from harness.isolation.limits import Limits
 from harness.isolation.sandbox import Isolation
-from harness.report.rule_texts import rule_text
 from harness.results.findings import Finding, Outcome, Status
+from harness.results.rule_texts import rule_text
 from harness.results.schema import CRASHED, LossRecord, loss_dumps
 from harness.runs.job import LOADING, VERIFY, Job
 

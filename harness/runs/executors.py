@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import threading
@@ -229,8 +230,7 @@ def _neediest(devices: Sequence[str]) -> str:
     return next((device for device in devices if device != "cpu"), "cpu")
 
 
-_there: dict[int, Isolation] = {}  # by process: a fork of it has none yet
-_starting = threading.Lock()
+_STARTING = threading.Lock()
 
 
 def carry_out(text: str, folder: str) -> str:
@@ -246,7 +246,11 @@ def call_there(function: str, payload: dict[str, Any], folder: str) -> str:
 
 
 def _own() -> Isolation:
-    with _starting:
-        if os.getpid() not in _there:
-            _there[os.getpid()] = isolation()
-        return _there[os.getpid()]
+    with _STARTING:
+        return isolation_of(os.getpid())
+
+
+@functools.cache
+def isolation_of(process: int) -> Isolation:
+    """That of a process which carries out jobs; a fork of it has another."""
+    return isolation()

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from harness.errors import HarnessError, selected_codes
 from harness.judging.baseline import Baseline, dumps, marked, unseen, updated
 from harness.judging.verdict import assemble
-from harness.report.rule_texts import rule_texts
 from harness.report.writer import now, write_text
+from harness.results.rule_texts import rule_texts
 from harness.results.schema import CRASHED, LossRecord, Report, loss_dumps, loss_loads, merged, plain
 from harness.results.words import plural
 from harness.runs.observer import Observer, Step

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from harness.report import notebook
-from harness.report.rule_texts import rule_text
+from harness.results.rule_texts import rule_text
 from harness.runs import records
 from harness.runs.sources import described
 

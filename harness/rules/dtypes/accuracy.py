@@ -20,6 +20,7 @@ from harness.rules.dtypes.kept import asked, has_float, short
 from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.tools.compare import differing
 from harness.rules.tools.made import directions
+from harness.rules.tools.remarks import first_not_finite
 from harness.rules.tools.special import far_cases, near_cases, special_cases
 from harness.rules.trial import Run, Scale, Trial
 
@@ -277,6 +278,7 @@ RULES = (
         applies=has_float,
         regimes={"distinct": 2, "unit": 1},
         smooth=True,
+        remarks=(first_not_finite,),
         why="A loss that is right in float64 gives NaN or noise in the dtype in which it is trained.",
         example="d2 = (a * a).sum(-1) + (b * b).sum(-1) - 2 * (a * b).sum(-1)   # cancels, may be negative: sqrt gives NaN",
         mend="Use forms that do not cancel or overflow: (a - b) first, logsumexp, log1p, an epsilon that the dtype can hold.",

@@ -189,6 +189,7 @@ RULES = (
         regimes={"distinct": 1},
         smooth=True,
         compiles=True,
+        not_interpreted="torch.compile would compile Triton's interpreter, not the kernel; ask on a GPU",
         why="Each break in the graph is a return to Python in every step, and a compiled training loses what it was compiled for.",
         example="if labels.max().item() >= classes: raise ValueError      # the compiler cannot look at values",
         mend="torch.where and masks; check values outside the loss, or under `if not torch.compiler.is_compiling()`.",

@@ -24,7 +24,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "private_names": (),
     "isolation": (),
     "results": ("errors", "strict_json"),
-    "declare": ("errors", "private_names", "strict_json"),
+    "declare": ("errors", "private_names", "strict_json", "results"),
     "drawing": ("errors", "private_names", "declare"),
     "calls": ("errors", "private_names", "declare"),
     "rules": ("errors", "private_names", "isolation", "results", "declare", "drawing", "calls"),
@@ -48,14 +48,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "catalogs": (),  # only what users can import
 }
 # One file's own doors, with the reason.
-_NOTEBOOK = "imported when a notebook asks what is shown, which is made of everything below"
 MORE = {
-    ("results/findings.py", "report"): _NOTEBOOK,
-    ("results/findings.py", "runs"): _NOTEBOOK,
-    ("timing/measurement.py", "runs"): _NOTEBOOK,
-    ("timing/benchmark.py", "runs"): _NOTEBOOK,
-    ("declare/spec.py", "runs"): _NOTEBOOK,
-    ("checking/verify.py", "runs"): _NOTEBOOK,
+    ("results/shown.py", "runs"): "imported when a notebook asks what is shown, which is made of everything below",
 }
 
 OUTSIDE = {"losses", "property_tests", "asv_benchmarks"}
@@ -246,7 +240,7 @@ def test_what_is_allowed_is_silent(tmp_path: Path) -> None:
     for file, text in {
         "declare/annotations.py": "import jaxtyping\nfrom harness.declare.domains import Domain\n",
         "cli/options.py": "import harness\nfrom harness.report import text\nimport torch\n",
-        "results/findings.py": "from harness.report import notebook\n",
+        "results/shown.py": "from harness.runs import notebook\n",
         "catalogs/kornia.py": "from harness import LossSpec, laws\nfrom harness.catalogs import require\n",
     }.items():
         (tmp_path / file).parent.mkdir()

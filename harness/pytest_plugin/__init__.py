@@ -350,23 +350,21 @@ class _Results:
         if folder is None or not self.payloads:
             return
         from harness.calls.environment import describe
-        from harness.judging.verdict import assemble
+        from harness.judging.verdict import with_verdicts
         from harness.report.writer import now, write_report
-        from harness.results.schema import plain
+        from harness.results.schema import Report, plain
 
-        losses = _losses(self.payloads)
-        report = assemble(
-            losses,
+        report = Report(
             seed=0,
             profile=self.config.getoption("harness_profile"),
-            devices=["cpu"],
+            devices=("cpu",),
             environment={"cpu": plain(describe("cpu"))},
-            seconds={},
+            losses=tuple(_losses(self.payloads)),
             made=now(),
             command="pytest",
         )
         failures = {name: failure for payload in self.payloads for name, failure in payload["failures"].items()}
-        write_report(self.config.invocation_params.dir / folder, report, failures)
+        write_report(self.config.invocation_params.dir / folder, with_verdicts(report), failures)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if not self.payloads:

@@ -12,15 +12,13 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol
 
-from harness.isolation.events import Ended
+from harness.isolation.events import Ended, Tell
 from harness.isolation.limits import Limits
-from harness.isolation.sandbox import Hear, Here, Isolation, Sandbox, unheard
+from harness.isolation.sandbox import Here, Isolation, Sandbox, unheard
 from harness.runs import arrival
-from harness.runs.conduct import Keep, ProcessLost, conduct
+from harness.runs.conduct import ProcessLost, conduct
 from harness.runs.job import LOADING, VERIFY, Job
 from harness.runs.preload import COMPILER, PRELOAD, TIMING
-
-Begin = Callable[[str], None]
 
 _AGAIN_S = 0.1
 
@@ -44,7 +42,7 @@ class _Leased:
         function: str,
         payload: Any,
         limits: Limits | None = None,
-        hear: Hear = unheard,
+        hear: Tell = unheard,
         *,
         folder: str | None = None,
     ) -> Ended:
@@ -73,8 +71,8 @@ class Carried:
 class Workshop(Protocol):
     """Whoever carries out jobs."""
 
-    def submit(self, job: Job, keep: Keep, begin: Begin) -> Future[Carried]:
-        """Carry out a job; ``keep`` and ``begin`` may be called from any thread, or never."""
+    def submit(self, job: Job, tell: Tell) -> Future[Carried]:
+        """Carry out a job; its steps and results are told from any thread, as they come or when it is done."""
 
     def call(self, function: str, payload: dict[str, Any]) -> tuple[Any, str]:
         """(the result of a short function of `harness.runs.perform`, or why there is none)."""
@@ -104,10 +102,10 @@ class Local:
         self._isolation = isolation() if box is None else box
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="job")
 
-    def submit(self, job: Job, keep: Keep, begin: Begin) -> Future[Carried]:
+    def submit(self, job: Job, tell: Tell) -> Future[Carried]:
         """See `Workshop`."""
         leased = _Leased(self._isolation, self._closed)
-        running = self._threads.submit(_carried, leased, job, keep, begin)
+        running = self._threads.submit(_carried, leased, job, tell)
         with self._lock:
             self._running.add(running)
         running.add_done_callback(self._forget)
@@ -161,27 +159,27 @@ class Remote:
         self._close = close
         self._origin = arrival.origin()
 
-    def submit(self, job: Job, keep: Keep, begin: Begin) -> Future[Carried]:
+    def submit(self, job: Job, tell: Tell) -> Future[Carried]:
         """See `Workshop`; results come when the job is done."""
-        told: Future[Carried] = Future()
+        carried: Future[Carried] = Future()
         # What times a loss does so on all devices.
         device = job.device if job.kind == VERIFY else _neediest(job.request["devices"])
         running = self._executor(device).submit(arrival.carry_out, job.dumps(), self._origin)
 
         def finish(done: Future[str]) -> None:
-            if not told.set_running_or_notify_cancel():
+            if not carried.set_running_or_notify_cancel():
                 return
             try:
                 data = json.loads(done.result())
             except BaseException as error:
-                told.set_exception(error)
+                carried.set_exception(error)
                 return
             for result in data["results"]:
-                keep(result)
-            told.set_result(Carried(tuple(data["results"]), data["lost"]))
+                tell("result", result)
+            carried.set_result(Carried(tuple(data["results"]), data["lost"]))
 
         running.add_done_callback(finish)
-        return told
+        return carried
 
     def call(self, function: str, payload: dict[str, Any]) -> tuple[Any, str]:
         """See `Workshop`."""
@@ -196,14 +194,15 @@ class Remote:
         self._close()
 
 
-def _carried(isolation: Isolation, job: Job, keep: Keep, begin: Begin) -> Carried:
+def _carried(isolation: Isolation, job: Job, tell: Tell) -> Carried:
     results: list[dict[str, Any]] = []
 
-    def both(result: dict[str, Any]) -> None:
-        results.append(result)
-        keep(result)
+    def note(kind: str, data: Any) -> None:
+        if kind == "result":
+            results.append(data)
+        tell(kind, data)
 
-    lost = conduct(isolation, job, both, begin)
+    lost = conduct(isolation, job, note)
     return Carried(tuple(results), lost)
 
 
@@ -236,7 +235,7 @@ _STARTING = threading.Lock()
 def carry_out(text: str, folder: str) -> str:
     """Carry out a job wherever this is called; its process is a child of a process that serves all jobs of this one."""
     job = Job.loads(text)
-    carried = _carried(_Leased(_own(), folder=folder), job, lambda result: None, lambda step: None)
+    carried = _carried(_Leased(_own(), folder=folder), job, unheard)
     return json.dumps({"results": list(carried.results), "lost": carried.lost})
 
 

@@ -440,6 +440,58 @@ def test_planted_state_is_seen(tmp_path: Path, change: str) -> None:
     assert mutable_state(tmp_path) == []
 
 
+MOST_LINES, MOST_PARAMETERS = 60, 7  # of a function, beside its docstring, `self` and what it takes as `*` and `**`
+# What may have more parameters, with the reason; the parameters of a command are its options, and so are in no function's way.
+WIDE = {
+    "declare/spec.py: __init__": "LossSpec, which users write: each is a line of a declaration",
+    "timing/benchmark.py: benchmark": "users ask by keyword for what is timed",
+    "timing/paired.py: implementations": "likewise",
+    "timing/design.py: measure": "what a job of another process says, one by one",
+    "timing/processes.py: time_in_fresh_process": "likewise",
+    "timing/audit.py: audited": "what a heat knows of one implementation",
+    "timing/audit.py: judged": "likewise",
+}
+
+
+def large_functions(folder: Path) -> list[str]:
+    """Functions that are longer or take more than they may, as `path: name: what`."""
+    found = []
+    for path in sorted(folder.rglob("*.py")):
+        if path.relative_to(folder).parts[0] in OUTSIDE:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            name = f"{path.relative_to(folder).as_posix()}: {node.name}"
+            text = node.body[0] if ast.get_docstring(node) is not None else None
+            lines = int(node.end_lineno or 0) - node.lineno + 1
+            lines -= 0 if text is None else int(text.end_lineno or 0) - text.lineno + 1
+            if lines > MOST_LINES:
+                found.append(f"{name}: {lines} lines")
+            names = [given.arg for given in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            parameters = len([given for given in names if given not in ("self", "cls")])
+            is_command = any("click.command" in ast.unparse(decorator) for decorator in node.decorator_list)
+            if parameters > MOST_PARAMETERS and not is_command and name not in WIDE:
+                found.append(f"{name}: {parameters} parameters")
+    return found
+
+
+def test_functions_fit_on_a_screen_and_take_few_parameters() -> None:
+    assert large_functions(HARNESS) == []
+
+
+def test_planted_large_functions_are_seen(tmp_path: Path) -> None:
+    lines = [f"    a{n} = {n}\n" for n in range(60)]
+    (tmp_path / "some.py").write_text(
+        f'def long():\n    """One.\n\n    Two.\n    """\n{"".join(lines)}\n\ndef wide(a, b, c, d, e, f, *, g, h): ...\n'
+    )
+    assert large_functions(tmp_path) == ["some.py: long: 61 lines", "some.py: wide: 8 parameters"]
+    (tmp_path / "some.py").write_text(
+        f"def long():\n{''.join(lines[1:])}\n\ndef wide(self, a, b, c, d, e, f, g, *h, **i): ...\n"
+    )
+    assert large_functions(tmp_path) == []
+
+
 LIGHT = {
     "help": "from harness.cli import cli; cli(['--help'], standalone_mode=False)",
     "plugin": "import harness.pytest_plugin",

@@ -1,4 +1,4 @@
-"""Where jobs run: beside this process, in any executor of the standard library's kind, or on a dask cluster."""
+"""Where jobs run: beside this process; `remote` hands them to others."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import functools
 import json
 import os
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol
@@ -15,9 +14,8 @@ from typing import Any, Protocol
 from harness.isolation.events import Ended, Tell
 from harness.isolation.limits import Limits
 from harness.isolation.sandbox import Here, Isolation, Sandbox, unheard
-from harness.runs import arrival
 from harness.runs.conduct import ProcessLost, conduct
-from harness.runs.job import LOADING, VERIFY, Job
+from harness.runs.job import LOADING, Job
 from harness.runs.preload import COMPILER, PRELOAD, TIMING
 
 _AGAIN_S = 0.1
@@ -143,57 +141,6 @@ class Local:
         self.close()
 
 
-class Remote:
-    """Jobs in any `concurrent.futures.Executor`, in this machine or another: what it is given and gives back is text.
-
-    The workers must have the same versions, and files that targets name under the same path; else a future holds a
-    `harness.runs.arrival.WorkerError`, which ends the run.
-
-    Args:
-        executor: for jobs of a device; asked anew for each.
-        close: what ends it.
-    """
-
-    def __init__(self, executor: Callable[[str], Executor], close: Callable[[], None]) -> None:
-        self._executor = executor
-        self._close = close
-        self._origin = arrival.origin()
-
-    def submit(self, job: Job, tell: Tell) -> Future[Carried]:
-        """See `Workshop`; results come when the job is done."""
-        carried: Future[Carried] = Future()
-        # What times a loss does so on all devices.
-        device = job.device if job.kind == VERIFY else _neediest(job.request["devices"])
-        running = self._executor(device).submit(arrival.carry_out, job.dumps(), self._origin)
-
-        def finish(done: Future[str]) -> None:
-            if not carried.set_running_or_notify_cancel():
-                return
-            try:
-                data = json.loads(done.result())
-            except BaseException as error:
-                carried.set_exception(error)
-                return
-            for result in data["results"]:
-                tell("result", result)
-            carried.set_result(Carried(tuple(data["results"]), data["lost"]))
-
-        running.add_done_callback(finish)
-        return carried
-
-    def call(self, function: str, payload: dict[str, Any]) -> tuple[Any, str]:
-        """See `Workshop`."""
-        # Which devices are there is said by a worker that has them.
-        device = _neediest(payload.get("request", {}).get("devices", ()))
-        told = self._executor(device).submit(arrival.call, function, payload, self._origin).result()
-        answer: tuple[Any, str] = tuple(json.loads(told))
-        return answer
-
-    def close(self) -> None:
-        """See `Workshop`."""
-        self._close()
-
-
 def _carried(isolation: Isolation, job: Job, tell: Tell) -> Carried:
     results: list[dict[str, Any]] = []
 
@@ -223,10 +170,6 @@ def called(
     at = f", at {ended.step}" if ended.step not in ("", LOADING) else ""
     reason = "" if ended.ok else f"{ended.how}: {ended.reason}{at}" + (f"\n{ended.output}" if ended.output else "")
     return (heard[-1] if heard else None), reason
-
-
-def _neediest(devices: Sequence[str]) -> str:
-    return next((device for device in devices if device != "cpu"), "cpu")
 
 
 _STARTING = threading.Lock()

@@ -14,8 +14,9 @@ import dask
 from distributed import Nanny, Scheduler, SpecCluster
 
 from harness.isolation.events import Tell
-from harness.runs.executors import Carried, Remote
+from harness.runs.executors import Carried
 from harness.runs.job import Job
+from harness.runs.remote import Remote
 
 QUIET = {"distributed.admin.system-monitor.gil.enabled": False, "logging.distributed": "critical"}
 

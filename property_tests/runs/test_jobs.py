@@ -23,10 +23,11 @@ from harness.isolation.sandbox import Sandbox, unheard
 from harness.report import csv
 from harness.results import schema
 from harness.runs.driver import Driver
-from harness.runs.executors import Local, Remote
+from harness.runs.executors import Local
 from harness.runs.job import Job
 from harness.runs.ledger import Request
 from harness.runs.preload import PRELOAD
+from harness.runs.remote import Remote
 from harness.runs.run import LocalRun
 from property_tests.tools.test_leaks import Canned
 

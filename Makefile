@@ -42,7 +42,7 @@ SHARED := --dist loadfile --no-loadscope-reorder
 
 # pytest-benchmark times nothing beside others.
 test: $(INSTALLED)  ## all tests (ARGS="-k graph_distance"; WORKERS=0 runs them in one process)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(SHARED) --benchmark-disable -m "not cluster" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(SHARED) --benchmark-disable --harness-profile quick -m "not cluster" $(ARGS)
 
 range: $(INSTALLED)  ## those tests with Python 3.11 to 3.13, oldest and newest versions (ARGS="-s 'tests(python3.12)' -- -k cli")
 	$(BIN)/nox $(ARGS)

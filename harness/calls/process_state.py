@@ -106,11 +106,11 @@ def restore(before: Surroundings) -> None:
 
 @contextmanager
 def preserve() -> Iterator[None]:
-    """Put back at the end of the block what a loss may touch: all of `Surroundings`, the generators, and what `settled` does."""
-    before, python_state, numpy_state = read(), random.getstate(), np.random.get_state()
+    """Put back at the end of the block what a loss may touch: the generators, and what `surrounded` does."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     torch_states = {name: generator.get_state() for name, generator in devices.generators().items()}
     try:
-        with settled():
+        with surrounded():
             yield
     finally:
         for name, generator in devices.generators().items():  # one that the block has started was at no state before
@@ -118,6 +118,19 @@ def preserve() -> Iterator[None]:
                 generator.set_state(torch_states[name])
         random.setstate(python_state)
         np.random.set_state(numpy_state)
+
+
+@contextmanager
+def surrounded() -> Iterator[None]:
+    """Put back at the end of the block all of `Surroundings`, and what `settled` does.
+
+    The states of the generators, of which NumPy's takes longer to read than all the rest, are whoever begins them anew's.
+    """
+    before = read()
+    try:
+        with settled():
+            yield
+    finally:
         restore(before)
 
 

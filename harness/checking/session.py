@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from harness.calls import devices, process_state, triton_interpreter
-from harness.calls.evaluation import LossRaised
+from harness.calls.evaluation import RNG_SEED, LossRaised, begin_draws
 from harness.calls.process_state import settled
 from harness.checking.stopped import unfinished
 from harness.declare.spec import LossSpec
@@ -119,7 +119,8 @@ class Session:
     def _checked(self, implementation: str, rule: Rule, elsewhere: str) -> tuple[Outcome, list[Finding]]:
         try:
             self.find_precision(implementation)
-            with process_state.preserve():
+            with process_state.surrounded():
+                begin_draws(RNG_SEED)  # so that no rule depends on what an earlier one has drawn
                 examples, found, reasons, left_out = self._examples(implementation, rule)
                 findings = self._findings(implementation, rule, found)
         except NotApplicable as reason:  # nothing runs here, whatever is asked

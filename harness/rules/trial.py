@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -157,10 +158,10 @@ class Trial:
         self.precision: Precision = self.cache.get(("precision", implementation), Precision())
         self.values_in = self.precision.takes if values_in is None else values_in
         elsewhere = "cpu" if self.is_reference and not devices.is_cpu(device) else None
-        key = ("candidate", implementation, elsewhere, tuple(self.spec.tensors))
-        if key not in self.cache:
-            self.cache[key] = Candidate(self.spec, implementation, elsewhere)
-        self.candidate: Candidate = self.cache[key]
+        self._candidate_key = ("candidate", implementation, elsewhere, tuple(self.spec.tensors))
+        if self._candidate_key not in self.cache:
+            self.cache[self._candidate_key] = Candidate(self.spec, implementation, elsewhere)
+        self.candidate: Candidate = self.cache[self._candidate_key]
 
     def of(self, implementation: str) -> Trial:
         """The same case, with the same values, given to another implementation."""
@@ -168,12 +169,18 @@ class Trial:
 
     def at(self, case: Case) -> Trial:
         """Another case given to the same implementation."""
-        return Trial(self.spec, self.implementation, case, self.cache, self.device, values_in=self.values_in)
+        if case.tensors.keys() != self.case.tensors.keys():  # optional tensors make another spec
+            return Trial(self.spec, self.implementation, case, self.cache, self.device, values_in=self.values_in)
+        moved = copy.copy(self)
+        moved.case, moved.exhaustive = case, True
+        return moved
 
     def apart(self, *, case: Case | None = None, spec: LossSpec | None = None, exhaustive: bool = True) -> Trial:
         """The same implementation on another case, or of a changed spec, with a cache that nobody shares."""
-        of_all_cases = ("precision", "backward", "latest", *(() if spec else ("candidate",)))
-        known = {key: value for key, value in self.cache.items() if isinstance(key, tuple) and key[0] in of_all_cases}
+        of_all_cases = [(kind, name) for kind in ("precision", "backward") for name in self.spec.implementations]
+        known = {k: self.cache[k] for k in (*of_all_cases, self._candidate_key, ("latest",)) if k in self.cache}
+        if spec is not None:
+            del known[self._candidate_key]
         chosen = spec or self.spec, self.implementation, case or self.case
         return Trial(*chosen, known, self.device, exhaustive, values_in=self.values_in)
 

@@ -183,6 +183,8 @@ def special_points_are_finite(trial: Trial) -> Iterator[Mismatch]:
     if unit_symbols(trial.spec, trial.case) and not trial.base.finite:
         raise NotApplicable("not finite on a size of one; see B05")
     yield from _finite_at(trial, "a generic case", trial.case)
+    if trial.case.regime == "distinct" and not trial.exhaustive:
+        return
     for point, case in special_cases(trial.spec, trial.case):
         yield from _finite_at(trial, point, case)
 

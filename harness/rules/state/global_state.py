@@ -156,7 +156,7 @@ def global_state_is_untouched(trial: Trial) -> Iterator[Mismatch]:
     """
     tensors = trial.tensors()
     for changes in (_nothing, _process_changed, _settings_changed, _backends_changed, _generators_changed):
-        with process_state.preserve():  # what one call changes for good would no longer change in the next one
+        with process_state.surrounded():  # what one call changes for good would no longer change in the next one
             found = list(changes(trial, tensors))
         yield from found
 

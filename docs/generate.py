@@ -2,20 +2,24 @@
 
     python -m docs.generate
 
-A part stands between ``<!-- generated: NAME -->`` and ``<!-- end of NAME -->``; `PARTS` says what makes it.
+It also writes what the rules say of themselves to `harness/results/rule_texts.json`, which is read without torch.  A part stands between ``<!-- generated: NAME -->`` and ``<!-- end of NAME -->``; `PARTS` says what makes it.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from enum import EnumType
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import TYPE_CHECKING, Any, Literal, Union
+
+if TYPE_CHECKING:
+    from harness.rules import Rule
 
 FOLDER = Path(__file__).parent
 _PART = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end of (?P=name) -->)", re.DOTALL)
@@ -36,9 +40,30 @@ GROUPS = {
 }
 
 
+def rule_texts() -> str:
+    """The text of `rule_texts.json`, made from the rules; loads torch."""
+    from harness.results.rule_texts import RuleText
+    from harness.rules import DOCUMENTED
+
+    def told(rule: Rule) -> dict[str, Any]:
+        words = RuleText(
+            rule.code,
+            rule.title,
+            rule.group,
+            rule.severity,
+            rule.statement,
+            rule.explain(),
+            rule.measures_gradient,
+            rule.is_of_the_loss,
+        )
+        return {name: value for name, value in asdict(words).items() if value is not False}
+
+    return json.dumps([told(rule) for rule in DOCUMENTED], indent=1, ensure_ascii=False) + "\n"
+
+
 def rules() -> str:
     """A table of every rule, then what each says of itself."""
-    from harness.report.rule_texts import rule_texts
+    from harness.results.rule_texts import rule_texts
 
     texts = sorted(rule_texts().values(), key=lambda text: (list(GROUPS).index(text.code[0]), text.code))
     shown = []
@@ -66,7 +91,7 @@ def _explained(text: str) -> str:
 def laws() -> str:
     """Each law: its call, its formula, and the rule that checks it."""
     from harness import laws as module
-    from harness.report.rule_texts import rule_texts
+    from harness.results.rule_texts import rule_texts
 
     codes = dict(re.findall(r'^def (\w+)\(.*?Law\(\s*"(L\d\d)"', inspect.getsource(module), re.MULTILINE | re.DOTALL))
     rows = []
@@ -115,14 +140,15 @@ def commands() -> str:
 
 
 def settings() -> str:
-    """Each key of ``[tool.loss-harness]``: its values, and the commands that take it."""
+    """Each key of ``[tool.loss-harness]``: its values, what they are by default, and the commands that take it."""
     from harness.runs import configuration
 
     rows = []
-    for key, (_, should) in configuration._KEYS.items():
-        takers = [command for command, keys in configuration.COMMANDS.items() if key in keys]
-        rows.append([f"`{key}`", _cell(should), ", ".join(f"`{command}`" for command in takers) or "all"])
-    return _table(["key", "value", "commands"], rows)
+    for option in configuration.OPTIONS.values():
+        default = "" if option.default is None else f"`{option.default}`"
+        takers = ", ".join(f"`{command}`" for command in option.commands) or "all"
+        rows.append([f"`{option.name}`", _cell(option.values), default, takers])
+    return _table(["key", "value", "default", "commands"], rows)
 
 
 def records() -> str:
@@ -228,9 +254,12 @@ def generated(text: str) -> str:
 
 
 if __name__ == "__main__":
-    for page in sorted(FOLDER.glob("*.md")):
+    from harness.results import rule_texts as words
+
+    makers = {words.FILE: lambda _: rule_texts(), **dict.fromkeys(sorted(FOLDER.glob("*.md")), generated)}
+    for page, make in makers.items():  # the words first, of which pages are made
         before = page.read_text(encoding="utf-8")
-        after = generated(before)
+        after = make(before)
         if after != before:
             page.write_text(after, encoding="utf-8")
             print(f"written: {page}")

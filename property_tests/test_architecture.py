@@ -21,14 +21,15 @@ HARNESS = ROOT / "harness"
 DOORS: dict[str, tuple[str, ...]] = {
     "errors": (),
     "strict_json": ("errors",),
+    "private_names": (),
     "isolation": (),
     "results": ("errors", "strict_json"),
-    "declare": ("errors", "strict_json"),
-    "drawing": ("errors", "declare"),
-    "calls": ("errors", "declare"),
-    "rules": ("errors", "isolation", "results", "declare", "drawing", "calls"),
-    "timing": ("errors", "results", "declare", "drawing", "calls", "rules"),
-    "checking": ("errors", "isolation", "results", "declare", "drawing", "calls", "rules"),
+    "declare": ("errors", "private_names", "strict_json", "results"),
+    "drawing": ("errors", "private_names", "declare"),
+    "calls": ("errors", "private_names", "declare"),
+    "rules": ("errors", "private_names", "isolation", "results", "declare", "drawing", "calls"),
+    "timing": ("errors", "private_names", "results", "declare", "drawing", "calls", "rules"),
+    "checking": ("errors", "results", "declare", "drawing", "calls", "rules"),
     "judging": ("errors", "strict_json", "results"),
     "report": ("errors", "results", "judging"),
     "runs": (
@@ -47,15 +48,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "catalogs": (),  # only what users can import
 }
 # One file's own doors, with the reason.
-_NOTEBOOK = "imported when a notebook asks what is shown, which is made of everything below"
 MORE = {
-    ("report/rule_texts.py", "rules"): "run as a program, it writes the words of the rules anew",
-    ("results/findings.py", "report"): _NOTEBOOK,
-    ("results/findings.py", "runs"): _NOTEBOOK,
-    ("timing/measurement.py", "runs"): _NOTEBOOK,
-    ("timing/benchmark.py", "runs"): _NOTEBOOK,
-    ("declare/spec.py", "runs"): _NOTEBOOK,
-    ("checking/verify.py", "runs"): _NOTEBOOK,
+    ("results/shown.py", "runs"): "imported when a notebook asks what is shown, which is made of everything below",
 }
 
 OUTSIDE = {"losses", "property_tests", "asv_benchmarks"}
@@ -185,7 +179,9 @@ def test_the_picture_is_what_the_folder_holds() -> None:
 
 
 def test_few_modules_stand_outside_of_the_folders() -> None:
-    assert {path.name for path in HARNESS.glob("*.py")} == {"__init__.py", "__main__.py", "errors.py", "strict_json.py"}
+    assert {path.name for path in HARNESS.glob("*.py")} == {
+        *("__init__.py", "__main__.py", "errors.py", "private_names.py", "strict_json.py")
+    }
 
 
 @pytest.mark.parametrize(
@@ -244,7 +240,7 @@ def test_what_is_allowed_is_silent(tmp_path: Path) -> None:
     for file, text in {
         "declare/annotations.py": "import jaxtyping\nfrom harness.declare.domains import Domain\n",
         "cli/options.py": "import harness\nfrom harness.report import text\nimport torch\n",
-        "report/rule_texts.py": "from harness.rules import DOCUMENTED\n",
+        "results/shown.py": "from harness.runs import notebook\n",
         "catalogs/kornia.py": "from harness import LossSpec, laws\nfrom harness.catalogs import require\n",
     }.items():
         (tmp_path / file).parent.mkdir()
@@ -306,6 +302,194 @@ def test_rules_make_tensors_on_the_device_of_the_case() -> None:
 def test_a_planted_tensor_of_the_cpu_is_seen(tmp_path: Path) -> None:
     (tmp_path / "signs.py").write_text("import torch\norder = torch.arange(3)\nthere = torch.arange(3, device='cpu')\n")
     assert made_on_the_cpu(tmp_path) == ["signs.py:2: torch.arange without a device"]
+
+
+# What begins with one underscore and is neither ours nor torch's.
+OTHERS = {
+    *("_exit", "_getframe", "_lru_cache_wrapper"),  # Python's
+    "_fields",  # of a named tuple, documented
+    "_loop_runner",  # dask's, of a client that its scheduler has left
+}
+
+
+def private_names(folder: Path) -> list[str]:
+    """Private names of other packages outside of `private_names.py`, as `path:line: name`.
+
+    These are modules with a part such as `_C` or `internal`, and attributes that begin with one underscore and that no file
+    here defines.  Code that is shown to a user is text.
+    """
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.py"))}
+    ours = set(OTHERS)
+    for node in (node for tree in trees.values() for node in ast.walk(tree)):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            ours.add(node.name)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            ours.add(node.attr)
+        elif isinstance(node, ast.AnnAssign | ast.Assign):
+            ours |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    found = []
+    for path, tree in trees.items():
+        top = path.relative_to(folder).parts[0]
+        if path.name == "private_names.py" or top in OUTSIDE:
+            continue
+        names = [
+            (line, name)
+            for line, name in imports(path)
+            if any(part == "internal" or re.match("_[^_]", part) for part in name.split("."))
+            and not name.startswith("harness")
+        ]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr) and node.attr not in ours:
+                names.append((node.lineno, ast.unparse(node)))
+            elif isinstance(node, ast.Constant) and re.fullmatch(
+                r"(torch\._|hypothesis\.internal)[\w.]*", str(node.value)
+            ):
+                names.append((node.lineno, str(node.value)))
+        found += [f"{path.relative_to(folder).as_posix()}:{line}: {name}" for line, name in names]
+    return found
+
+
+def test_private_names_of_other_packages_stand_in_one_file() -> None:
+    # What the process that forks the jobs imports first: the command that names it has no torch.
+    assert [name for name in private_names(HARNESS) if not name.startswith("runs/preload.py:")] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "seen"),
+    [
+        ("from torch._ops import OpOverload", "torch._ops.OpOverload"),
+        ("from torch.autograd import _profiler_enabled", "torch.autograd._profiler_enabled"),
+        ("from hypothesis.internal.conjecture import providers", "hypothesis.internal.conjecture.providers"),
+        ("level = torch._C._functorch.maybe_current_level()", "torch._C._functorch"),
+        ("key = storage._cdata", "storage._cdata"),
+        ("loaded = 'torch._dynamo' in sys.modules", "torch._dynamo"),
+    ],
+)
+def test_a_planted_private_name_is_seen(tmp_path: Path, line: str, seen: str) -> None:
+    (tmp_path / "some.py").write_text(f"{line}\nmine = _mine = self._own = 3\nmine = other._own, type(mine).__name__\n")
+    assert f"some.py:1: {seen}" in private_names(tmp_path)
+    assert all(found.startswith("some.py:1:") for found in private_names(tmp_path))
+
+
+MUTATORS = {
+    *(
+        "add",
+        "append",
+        "appendleft",
+        "clear",
+        "discard",
+        "enter_context",
+        "extend",
+        "insert",
+        "pop",
+        "popitem",
+        "remove",
+    ),
+    *("set", "setdefault", "update"),
+}
+# What belongs to the process as a whole, with the reason.
+OF_THE_PROCESS = {
+    "cli/apart.py: _boxes": "processes that it has started, and ends with",
+    "cli/terminal/interrupts.py: _asked": "a signal comes to the process, and its handler is told nothing",
+    "drawing/hypothesis_runs.py: _inside": "what Hypothesis keeps for all threads is set aside while any of them draws",
+    "drawing/hypothesis_runs.py: _patched": "likewise",
+    "timing/processes.py: _running": "what a second interrupt kills, when nothing is unwound any more",
+}
+
+
+def mutable_state(folder: Path) -> list[str]:
+    """Names of modules that functions change, as `path: name`; what a `ContextVar` holds for the time of a block is none."""
+    found = set()
+    for path in sorted(folder.rglob("*.py")):
+        if path.relative_to(folder).parts[0] in OUTSIDE:
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        stored = [node for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)]
+        names = {
+            name.id
+            for node in stored
+            if not (isinstance(node.value, ast.Call) and ast.unparse(node.value.func) == "ContextVar")
+            for name in ast.walk(node)
+            if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)
+        }
+        for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.Lambda)):
+            for node in ast.walk(function):
+                if isinstance(node, ast.Global):
+                    changed = list(node.names)
+                elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in MUTATORS:
+                    changed = [ast.unparse(node.func.value)]
+                elif isinstance(node, ast.Subscript | ast.Attribute) and not isinstance(node.ctx, ast.Load):
+                    changed = [ast.unparse(node.value)]
+                else:
+                    continue
+                found |= {f"{path.relative_to(folder).as_posix()}: {name}" for name in changed if name in names}
+    return sorted(found)
+
+
+def test_no_module_keeps_what_functions_change() -> None:
+    assert mutable_state(HARNESS) == sorted(OF_THE_PROCESS)
+
+
+@pytest.mark.parametrize(
+    "change", ["global KEPT; KEPT = 3", "KEPT.append(1)", "KEPT['a'] = 1", "KEPT.a = 1", "del KEPT[0]", "KEPT[0] += 1"]
+)
+def test_planted_state_is_seen(tmp_path: Path, change: str) -> None:
+    (tmp_path / "some.py").write_text(f"KEPT: list = []\n\n\ndef change(mine):\n    mine.append(1)\n    {change}\n")
+    assert mutable_state(tmp_path) == ["some.py: KEPT"]
+    (tmp_path / "some.py").write_text("KEPT = ContextVar('kept')\n\n\ndef change():\n    KEPT.set(3)\n")
+    assert mutable_state(tmp_path) == []
+
+
+MOST_LINES, MOST_PARAMETERS = 60, 7  # of a function, beside its docstring, `self` and what it takes as `*` and `**`
+# What may have more parameters, with the reason; the parameters of a command are its options, and so are in no function's way.
+WIDE = {
+    "declare/spec.py: __init__": "LossSpec, which users write: each is a line of a declaration",
+    "timing/benchmark.py: benchmark": "users ask by keyword for what is timed",
+    "timing/paired.py: implementations": "likewise",
+    "timing/design.py: measure": "what a job of another process says, one by one",
+    "timing/processes.py: time_in_fresh_process": "likewise",
+    "timing/audit.py: audited": "what a heat knows of one implementation",
+    "timing/audit.py: judged": "likewise",
+}
+
+
+def large_functions(folder: Path) -> list[str]:
+    """Functions that are longer or take more than they may, as `path: name: what`."""
+    found = []
+    for path in sorted(folder.rglob("*.py")):
+        if path.relative_to(folder).parts[0] in OUTSIDE:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            name = f"{path.relative_to(folder).as_posix()}: {node.name}"
+            text = node.body[0] if ast.get_docstring(node) is not None else None
+            lines = int(node.end_lineno or 0) - node.lineno + 1
+            lines -= 0 if text is None else int(text.end_lineno or 0) - text.lineno + 1
+            if lines > MOST_LINES:
+                found.append(f"{name}: {lines} lines")
+            names = [given.arg for given in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            parameters = len([given for given in names if given not in ("self", "cls")])
+            is_command = any("click.command" in ast.unparse(decorator) for decorator in node.decorator_list)
+            if parameters > MOST_PARAMETERS and not is_command and name not in WIDE:
+                found.append(f"{name}: {parameters} parameters")
+    return found
+
+
+def test_functions_fit_on_a_screen_and_take_few_parameters() -> None:
+    assert large_functions(HARNESS) == []
+
+
+def test_planted_large_functions_are_seen(tmp_path: Path) -> None:
+    lines = [f"    a{n} = {n}\n" for n in range(60)]
+    (tmp_path / "some.py").write_text(
+        f'def long():\n    """One.\n\n    Two.\n    """\n{"".join(lines)}\n\ndef wide(a, b, c, d, e, f, *, g, h): ...\n'
+    )
+    assert large_functions(tmp_path) == ["some.py: long: 61 lines", "some.py: wide: 8 parameters"]
+    (tmp_path / "some.py").write_text(
+        f"def long():\n{''.join(lines[1:])}\n\ndef wide(self, a, b, c, d, e, f, g, *h, **i): ...\n"
+    )
+    assert large_functions(tmp_path) == []
 
 
 LIGHT = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from harness.errors import told_in_a_line
+from harness.private_names import is_in_bad_fork
 
 
 def is_cpu(device: str) -> bool:
@@ -35,7 +36,7 @@ def is_barred() -> bool:
     Asking whether a device is there is enough, where torch does not ask by NVML (``PYTORCH_NVML_BASED_CUDA_CHECK=1``) or NVML
     does not answer.  So no process that forks jobs asks.
     """
-    return bool(getattr(torch.cuda, "_is_in_bad_fork", bool)())
+    return is_in_bad_fork()
 
 
 def lost(device: str) -> str | None:

@@ -9,11 +9,13 @@ import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch.utils._python_dispatch import _len_torch_dispatch_stack  # type: ignore[attr-defined]
+
+from harness.private_names import dispatch_modes
 
 R = TypeVar("R")
 
@@ -31,10 +33,10 @@ class Meter:
     loss_seconds: float = 0.0
     autograd_seconds: float = 0.0
     watched_seconds: float = 0.0
+    is_inside: bool = False  # what is timed; what that calls is not timed again
 
 
-_RUNNING: list[Meter] = []
-_INSIDE: list[str] = []  # what is being timed; what it calls is not timed again
+_METER: ContextVar[Meter | None] = ContextVar("meter", default=None)
 
 
 @contextmanager
@@ -45,26 +47,29 @@ def metered() -> Iterator[Meter]:
     originals = {name: getattr(torch.autograd, name) for name in names}
     for name, original in originals.items():
         setattr(torch.autograd, name, _timed(original))
-    _RUNNING.append(meter)
+    before = _METER.set(meter)
     try:
         yield meter
     finally:
-        _RUNNING.pop()
+        _METER.reset(before)
         for name, original in originals.items():
             setattr(torch.autograd, name, original)
 
 
 def evaluation(call: Callable[..., R], /, *positional: Any, **named: Any) -> R:
     """Call the loss, as one evaluation."""
-    if not _RUNNING:
+    meter = _METER.get()
+    if meter is None:
         return call(*positional, **named)
-    _RUNNING[-1].evaluations += 1
+    meter.evaluations += 1
     return _inside("loss_seconds", call, *positional, **named)
 
 
 def construction(make: Callable[..., R], /, *positional: Any, **named: Any) -> R:
     """Build the loss."""
-    return _inside("loss_seconds", make, *positional, **named) if _RUNNING else make(*positional, **named)
+    return (
+        _inside("loss_seconds", make, *positional, **named) if _METER.get() is not None else make(*positional, **named)
+    )
 
 
 def _timed(function: Callable[..., R]) -> Callable[..., R]:
@@ -76,13 +81,13 @@ def _timed(function: Callable[..., R]) -> Callable[..., R]:
 
 
 def _inside(what: str, function: Callable[..., R], /, *positional: Any, **named: Any) -> R:
-    if _INSIDE:
+    meter, counter = _METER.get(), "watched_seconds" if dispatch_modes() else what
+    if meter is None or meter.is_inside:
         return function(*positional, **named)
-    meter, counter = _RUNNING[-1], "watched_seconds" if _len_torch_dispatch_stack() else what
-    _INSIDE.append(what)
+    meter.is_inside = True
     start = time.perf_counter()
     try:
         return function(*positional, **named)
     finally:
         setattr(meter, counter, getattr(meter, counter) + time.perf_counter() - start)
-        _INSIDE.pop()
+        meter.is_inside = False

@@ -14,10 +14,6 @@ from pathlib import Path
 
 VARIABLE = "TRITON_INTERPRET"
 
-_UNSAID = {
-    "T01": "torch.compile would compile Triton's interpreter, not the kernel; ask on a GPU",
-    "D06": "autocast makes bfloat16, with which Triton's interpreter computes bit by bit; ask on a GPU",
-}
 BFLOAT16 = "bfloat16 is not asked, with which Triton's interpreter computes bit by bit; ask on a GPU"
 
 
@@ -34,11 +30,6 @@ def is_on() -> bool:
 def is_wanted() -> bool:
     """Whether kernels are to be interpreted wherever Triton is imported."""
     return os.environ.get(VARIABLE, "").lower() in ("1", "true", "on", "yes", "y")
-
-
-def unsaid(code: str) -> str | None:
-    """Why a rule means nothing where kernels are interpreted; ``None`` where it means something, or they are not."""
-    return _UNSAID.get(code) if is_on() else None
 
 
 def cannot_run(error: BaseException) -> str | None:

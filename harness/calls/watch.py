@@ -10,39 +10,25 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch._ops import HigherOrderOperator, OpOverload
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from harness.private_names import (
+    HIGHER_ORDER_OPERATORS,
+    DispatchMode,
+    HigherOrderOperator,
+    OpOverload,
+    tree_map,
+)
 
 
-class Watch(TorchDispatchMode):
-    """A dispatch mode that does not load the compiler, and sees what higher-order operators call.
-
-    By default torch wraps `__torch_dispatch__` so that the compiler skips it, and that wrapper imports the whole compiler
-    (seconds) on its first call, so it is declined.  `torch.cond` and its like compile themselves where they are called: under
-    a mode that does not say ``ignore_compile_internals`` the compiler would give up their code for the rest of the process.
-    """
-
-    supports_higher_order_operators = True
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False
-
-    @classmethod
-    def ignore_compile_internals(cls) -> bool:
-        """Whether the compiler works while the mode is on."""
-        return True
+class Watch(DispatchMode):
+    """Sees every operation, and what higher-order operators call."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if type(func) is OpOverload:  # nearly always, and asked of thousands
             return self._see(func, args, kwargs or {})
         if isinstance(func, HigherOrderOperator):  # it has no schema; what it calls is seen by itself
-            args, kwargs = pytree.tree_map(self._watched, (args, kwargs or {}))
+            args, kwargs = tree_map(self._watched, (args, kwargs or {}))
             return func(*args, **kwargs)
         return self._see(func, args, kwargs or {})
 
@@ -111,7 +97,7 @@ def host_read(func: Any, args: Sequence[Any]) -> str | None:
 
 def _by_higher_order_operator() -> bool:
     frame: FrameType | None = sys._getframe()
-    while frame is not None and not str(frame.f_globals.get("__name__")).startswith("torch._higher_order_ops"):
+    while frame is not None and not str(frame.f_globals.get("__name__")).startswith(HIGHER_ORDER_OPERATORS):
         frame = frame.f_back
     return frame is not None
 

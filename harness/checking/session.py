@@ -7,6 +7,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from harness.calls import devices, process_state, triton_interpreter
@@ -17,7 +18,6 @@ from harness.declare.spec import LossSpec
 from harness.drawing import hypothesis_runs, strategies
 from harness.drawing.case import Case
 from harness.errors import NotApplicable, told_in_a_line
-from harness.isolation import worker
 from harness.results.findings import Finding, Outcome, Severity, Status
 from harness.results.schema import plain
 from harness.rules import BATTERY, X01
@@ -35,9 +35,6 @@ POOLS = 64  # that a process keeps: those of a few losses
 EXHAUSTIVE_CASES = 2  # cases of a rule on which all special points are enumerated too
 OF_THE_REFERENCE = "it is the reference, whose numbers are those of the CPU wherever candidates run"
 LEFT_OUT = "it loads torch's compiler, which takes seconds; the profiles 'ci' and 'thorough' run it"
-
-
-_DRAWN: dict[Any, list[Case]] = {}
 
 
 @dataclass(frozen=True)
@@ -67,6 +64,31 @@ def place(spec: LossSpec, implementation: str, rule: Rule, device: str) -> tuple
     return ("cpu", f"asked on the CPU: {reason}") if reason else (device, "")
 
 
+@dataclass(frozen=True)
+class Draw:
+    """What is drawn; two declarations of the same tensors draw the same."""
+
+    declared: tuple[object, ...]
+    start: int
+    regime: str
+    mode: str | None
+    examples: int
+    spec: LossSpec = field(compare=False)
+
+
+@lru_cache(maxsize=POOLS)
+def drawn(wanted: Draw) -> list[Case]:
+    """Cases of a declaration; one that is verified again, with another implementation, has the same ones."""
+    found: dict[str, Case] = {}
+
+    def collect(case: Case) -> None:
+        found.setdefault(case.key, case)
+
+    strategy = strategies.cases(wanted.spec, regime=wanted.regime, mode=wanted.mode)
+    hypothesis_runs.run(strategy, collect, examples=wanted.examples, start=wanted.start, shrink=False)
+    return _present_first(list(found.values()), wanted.spec)
+
+
 @dataclass
 class Session:
     """One run of `verify`: the drawn cases and the evaluations that rules share."""
@@ -81,7 +103,7 @@ class Session:
 
     def check(self, implementation: str, rule: Rule) -> tuple[Outcome, list[Finding]]:
         """What became of one rule on one implementation."""
-        reason = triton_interpreter.unsaid(rule.code) or rule.applies(self.spec, implementation)
+        reason = (rule.not_interpreted if triton_interpreter.is_on() else "") or rule.applies(self.spec, implementation)
         if reason is not None:
             return self._outcome(implementation, rule, Status.INAPPLICABLE, reason=reason), []
         if rule.compiles and not self.profile.compiles:
@@ -118,8 +140,7 @@ class Session:
                     self.cache["precision", name] = roundoff.precision(self.spec, trials)
 
     def _device_lost(self, implementation: str, rule: Rule, device: str, reason: str) -> tuple[Outcome, list[Finding]]:
-        last = worker.noted()
-        case = None if last is None else Case.from_json(last)
+        (case,) = self.cache.get(("latest",)) or (None,)
         outcome = Outcome(implementation, rule.code, device, Status.CRASHED, 0, reason)
         return outcome, [unfinished(self.spec, rule, outcome, case)]
 
@@ -140,22 +161,9 @@ class Session:
         return [case for case in cases if not complete or len(case.tensors) == len(self.spec.tensors)][:count]
 
     def _drawn(self, regime: str, mode: str | None, examples: int) -> list[Case]:
-        """Cases of a declaration; one that is verified again, with another implementation, has the same ones."""
-        spec, start = self.spec, self._start(regime, mode)
+        spec = self.spec
         declared = (spec.name, *spec.tensors.items(), *spec.fixed_sizes.items(), spec.differentiable)
-        key = (declared, start, regime, mode, examples)
-        if key not in _DRAWN:
-            drawn: dict[str, Case] = {}
-
-            def collect(case: Case) -> None:
-                drawn.setdefault(case.key, case)
-
-            strategy = strategies.cases(spec, regime=regime, mode=mode)
-            hypothesis_runs.run(strategy, collect, examples=examples, start=start, shrink=False)
-            while len(_DRAWN) >= POOLS:
-                _DRAWN.pop(next(iter(_DRAWN)), None)
-            _DRAWN[key] = _present_first(list(drawn.values()), spec)
-        return _DRAWN[key]
+        return drawn(Draw(declared, self._start(regime, mode), regime, mode, examples, spec))
 
     def _needed(self, regime: str, mode: str | None) -> int:
         """The most cases that any rule takes from a pool, so that who asks first does not change what is drawn."""
@@ -235,7 +243,7 @@ class Session:
             if rule.check is not None and severity != "note" and position < SHRINK_ASPECTS:
                 trial, mismatch = self._shrink(implementation, rule, aspect, severity, trial, mismatch)
             with settled():
-                mismatch = remarked(rule.code, trial, mismatch)
+                mismatch = remarked(rule, trial, mismatch)
             findings.append(self._finding(rule, severity, trial, mismatch))
         return findings
 

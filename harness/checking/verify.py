@@ -21,6 +21,7 @@ from harness.declare.spec import LossSpec
 from harness.errors import HarnessError, nearest, told_in_a_line
 from harness.results.causes import attributed
 from harness.results.findings import Finding, Outcome, Verification
+from harness.results.observer import UNSEEN, Observer, Step, bar_in_a_notebook
 from harness.rules import BATTERY, find, select
 from harness.rules.transforms.compiler import unloaded_compiler
 from harness.rules.trial import Trial
@@ -95,12 +96,10 @@ def verify(
     Raises:
         HarnessError: an unknown profile, rule, implementation or device; or a waiver without such a rule.
     """
-    from harness.runs.progress import progress
-
     session = open_session(spec, profile=profile, device=device, seed=seed)
     total = len(plan(spec, rules=rules, ignore=ignore, implementations=implementations))
-    with progress(total) as begin:
-        return checked(session, rules=rules, ignore=ignore, implementations=implementations, begin=begin)
+    with bar_in_a_notebook(total) as observer:
+        return checked(session, rules=rules, ignore=ignore, implementations=implementations, observer=observer)
 
 
 def open_session(spec: LossSpec, *, profile: str = "ci", device: str = "cpu", seed: int = 0) -> Session:
@@ -131,9 +130,9 @@ def checked(
     rules: Collection[str] | None = None,
     ignore: Collection[str] = (),
     implementations: Collection[str] | None = None,
-    begin: Callable[[str], None] = lambda step: None,
+    observer: Observer = UNSEEN,
 ) -> Verification:
-    """See `verify`; ``begin`` is told of each check as it begins."""
+    """See `verify`; ``observer`` is told of each check as it begins."""
     spec = session.spec
     planned = plan(spec, rules=rules, ignore=ignore, implementations=implementations)
     session.suggests = rules is None
@@ -150,7 +149,7 @@ def checked(
         warnings.simplefilter("ignore")
         for implementation, code in planned:
             rule = next(r for r in BATTERY if r.code == code)
-            begin(f"{spec.name} / {implementation} / {code} {rule.title}")
+            observer.begin(Step(code, f"{spec.name} / {implementation} / {code} {rule.title}"))
             start = time.perf_counter()
             outcome, found = session.check(implementation, rule)
             seconds[code] = seconds.get(code, 0.0) + time.perf_counter() - start

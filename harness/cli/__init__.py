@@ -52,7 +52,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show versions."
 )
 @options.config
-@options.color
+@options.option("color")
 @click.pass_context
 def cli(ctx: click.Context, /, config: str | None, **_: Any) -> None:
     """Verify and benchmark a custom PyTorch loss before you adopt it.

@@ -95,7 +95,7 @@ def _needed(given: dict[str, Any]) -> tuple[str, ...]:
     from harness.runs.preload import COMPILER, TIMING
 
     compiles = given.get("compiled") or given.get("profile", QUICK) != QUICK
-    return (*(COMPILER if compiles else ()), *(TIMING if "budget" in given else ()))
+    return (*(COMPILER if compiles else ()), *(TIMING if "budget_s" in given else ()))
 
 
 def _workshop(given: dict[str, Any], local: Sandbox | None) -> Workshop:

@@ -8,7 +8,7 @@ from click.shell_completion import CompletionItem
 
 def codes(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Codes of rules with their titles; of several with commas, the last."""
-    from harness.report.rule_texts import rule_texts
+    from harness.results.rule_texts import rule_texts
 
     before, comma, last = incomplete.rpartition(",")
     return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import click
@@ -11,22 +12,8 @@ if TYPE_CHECKING:
     from harness.errors import DeclarationError
     from harness.isolation.sandbox import Sandbox
 
-# The options of `harness.cli.options.declared` beside --inputs: parameter -> name.
-_BESIDE = {
-    "context": "--context",
-    "settings": "--set",
-    "returns": "--returns",
-    "laws": "--law",
-    "reference": "--reference",
-    "formula": "--formula",
-    "taken": "--dtypes",
-    "computes_in": "--computes-in",
-    "stochastic": "--stochastic",
-    "once": "--once",
-    "pick": "--pick",
-    "differentiable": "--differentiable",
-    "roles": "--role",
-}
+# Fields of a `Declaration` whose option has another parameter.
+_PARAMETERS = {"output": "returns", "options": "settings", "dtypes": "taken"}
 
 
 def targets(given: Sequence[str], ctx: click.Context) -> list[str]:
@@ -37,9 +24,11 @@ def targets(given: Sequence[str], ctx: click.Context) -> list[str]:
     """
     from harness.declare.on_command_line import Declaration
 
-    told = ctx.params
+    parameters = {f.name: _PARAMETERS.get(f.name, f.name) for f in fields(Declaration) if f.name != "target"}
+    told = {name: ctx.params[parameter] for name, parameter in parameters.items()}
     if told["inputs"] is None:
-        alone = [name for parameter, name in _BESIDE.items() if told[parameter]]
+        names = {parameter.name: parameter.opts[0] for parameter in ctx.command.params}
+        alone = [names[parameters[name]] for name, value in told.items() if value]
         if alone:
             raise click.UsageError(
                 f"{alone[0]} declares a loss only together with --inputs, such as --inputs 'input: B D'"
@@ -47,24 +36,7 @@ def targets(given: Sequence[str], ctx: click.Context) -> list[str]:
         return list(given)
     if len(given) != 1:
         raise click.UsageError(f"--inputs declares one loss, but {len(given)} targets came; write package.module:Name")
-    declaration = Declaration(
-        target=given[0],
-        inputs=told["inputs"],
-        context=told["context"] or "",
-        output=told["returns"],
-        options=tuple(told["settings"]),
-        laws=tuple(told["laws"]),
-        reference=told["reference"] or "",
-        formula=told["formula"] or "",
-        dtypes=told["taken"] or "",
-        computes_in=told["computes_in"] or "",
-        stochastic=told["stochastic"],
-        once=told["once"],
-        pick=told["pick"] or "",
-        differentiable=told["differentiable"] or "",
-        roles=tuple(told["roles"]),
-    )
-    return [declaration.as_target]
+    return [Declaration(given[0], **{name: value for name, value in told.items() if value is not None}).as_target]
 
 
 def advised(error: DeclarationError, given: Sequence[str], ctx: click.Context, box: Sandbox | None) -> DeclarationError:

@@ -18,19 +18,7 @@ from harness.calls import triton_interpreter
 from harness.cli import completing
 from harness.errors import nearest
 from harness.runs import configuration
-from harness.runs.configuration import PROFILES, TIMED
-
-# The parameter of an option, where its name differs.
-PARAMETERS = {
-    "device": "devices",
-    "pass": "passes",
-    "dtype": "dtypes",
-    "cache": "caches",
-    "clock": "clocks",
-    "compile": "compiled",
-    "format": "form",
-    "triton-interpret": "triton_interpret",
-}
+from harness.runs.configuration import OPTIONS
 
 
 def split(_: click.Context, __: click.Parameter, values: Sequence[str] | str) -> tuple[str, ...]:
@@ -71,7 +59,7 @@ def use_configuration(ctx: click.Context, where: str | None) -> None:
 def _defaults(command: str, chosen: configuration.Configuration) -> dict[str, Any]:
     """Parameter -> value of one command, those of its own table over those for all."""
     values = {**chosen.values, **chosen.commands.get(command, {})}
-    return {PARAMETERS.get(key, key): value for key, value in values.items() if key != "color"}
+    return {OPTIONS[key].parameter or key: value for key, value in values.items() if key != "color"}
 
 
 def chosen_rules(ctx: click.Context) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -82,38 +70,56 @@ def chosen_rules(ctx: click.Context) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return selected, () if asked and from_file else ignored
 
 
-def _finite(_: click.Context, __: click.Parameter, value: float) -> float:
-    if not math.isfinite(value):
-        raise click.BadParameter(f"got {value}, expected a number of seconds, such as 30")
+def _finite(_: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"got {value}, expected a number of {str(parameter.metavar).lower()}, such as 30")
     return value
 
 
-device = click.option(
-    "--device", "devices", default="cpu", callback=_devices, show_default=True, help="cpu, cuda, or both: cpu,cuda."
-)
-profile = click.option(
-    "--profile", type=click.Choice(PROFILES), default="ci", show_default=True, help="How many examples."
-)
-seed = click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same cases and findings.")
-budget = click.option(
-    "--budget",
-    type=click.FloatRange(min=0, min_open=True),
-    default=30.0,
-    callback=_finite,
-    show_default=True,
-    help="Seconds of timing per loss; loading the compiler for --compile, a single kernel and pure Python are not cut short.",
-)
-select = click.option(
-    "--select",
-    multiple=True,
-    callback=split,
-    shell_complete=completing.codes,
-    metavar="CODES",
-    help="Only these rules: G01, or G for all of G.",
-)
-ignore = click.option(
-    "--ignore", multiple=True, callback=split, shell_complete=completing.codes, metavar="CODES", help="Not these rules."
-)
+def _some(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    known = str(parameter.metavar).split(",")
+    names = None if value is None else split(ctx, parameter, value)
+    for name in names or ():
+        if name not in known:
+            raise click.BadParameter(f"got {name!r}, expected some of {', '.join(known)}{nearest(name, known)}")
+    return names or None
+
+
+_POSITIVE = click.FloatRange(min=0, min_open=True)
+# Kind of an option -> how click takes it.
+_KINDS: dict[str, dict[str, Any]] = {
+    "codes": {"multiple": True, "callback": split, "shell_complete": completing.codes, "metavar": "CODES"},
+    "devices": {"callback": _devices},
+    "some": {"callback": _some},
+    "one": {},
+    "flag": {"is_flag": True},
+    "whole": {"type": int},
+    "count": {"type": click.IntRange(min=1), "metavar": "N"},
+    "seconds": {"type": _POSITIVE, "callback": _finite, "metavar": "SECONDS"},
+    "gib": {"type": _POSITIVE, "callback": _finite, "metavar": "GIB"},
+    "address": {"metavar": "ADDRESS"},
+    "file": {"type": click.Path(exists=True, dir_okay=False, path_type=Path)},
+    "folder": {"type": click.Path(file_okay=False, path_type=Path)},
+}
+
+
+def option(name: str, *letter: str, **more: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The option of this name in `configuration.OPTIONS`, as click takes it.
+
+    Args:
+        name: of the option.
+        letter: its short form, such as ``-q``.
+        more: what click is told besides.
+    """
+    one = OPTIONS[name]
+    how = dict(_KINDS[one.kind])
+    if one.choices:
+        how |= {"type": click.Choice(one.choices)} if one.kind == "one" else {"metavar": ",".join(one.choices)}
+    if one.default is not None:
+        how |= {"default": one.default, "show_default": True}
+    return click.option(f"--{name}", *letter, one.parameter or name, help=one.help, **how | more)
+
+
 implementation = click.option(
     "--implementation", "implementations", multiple=True, callback=split, metavar="NAME", help="Only this one."
 )
@@ -121,17 +127,6 @@ config = click.option(
     "--config",
     metavar="FILE",
     help="Defaults from [tool.loss-harness] of this file, or `none`; by default of the nearest pyproject.toml.",
-)
-color = click.option(
-    "--color",
-    type=click.Choice(["auto", "always", "never"]),
-    default="auto",
-    show_default=True,
-    help="auto: on a terminal, unless NO_COLOR says no or FORCE_COLOR yes.",
-)
-_QUIET = click.option("--quiet", "-q", is_flag=True, help="Only errors and crashes, and no progress.")
-_VERBOSE = click.option(
-    "--verbose", "-v", is_flag=True, help="Also notes, every reason, and code that reproduces each finding."
 )
 
 
@@ -148,7 +143,7 @@ def loudness(command: Callable[..., Any]) -> Callable[..., Any]:
             quiet, verbose = asked == ["quiet"], asked == ["verbose"]
         return command(*args, quiet=quiet, verbose=verbose, **given)
 
-    return _QUIET(_VERBOSE(settled))
+    return option("quiet", "-q")(option("verbose", "-v")(settled))
 
 
 def targets(required: bool) -> Callable[[Any], Any]:
@@ -170,11 +165,6 @@ def targets(required: bool) -> Callable[[Any], Any]:
     return click.argument("targets", metavar=metavar, nargs=-1, callback=given, shell_complete=completing.files)
 
 
-baseline = click.option(
-    "--baseline",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Findings in this file are accepted: shown, but no failure.",
-)
 write_baseline = click.option(
     "--write-baseline",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -262,41 +252,10 @@ density = click.option(
 )
 
 
-def _some_of(what: str, default: str | None, text: str) -> Callable[[Any], Any]:
-    """An option that takes some of the names of `TIMED`."""
-    known = TIMED[what]
-
-    def chosen(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-        names = None if value is None else split(ctx, parameter, value)
-        for name in names or ():
-            if name not in known:
-                raise click.BadParameter(f"got {name!r}, expected some of {', '.join(known)}{nearest(name, known)}")
-        return names or None
-
-    metavar = ",".join(known)
-    return click.option(
-        f"--{what}", PARAMETERS[what], default=default, callback=chosen, metavar=metavar, show_default=True, help=text
-    )
-
-
-_TIMED = (
-    _some_of("pass", "forward,full", "What is timed; full is forward and backward."),
-    _some_of("dtype", "float32", "Dtypes of the inputs."),
-    _some_of("cache", None, "Warm, or emptied before every call; by default warm on the CPU, both on CUDA."),
-    _some_of("clock", None, "By default wall on the CPU, all on CUDA: wall, events on the stream, replay of a graph."),
-)
-_COMPILE = click.option(
-    "--compile",
-    "compiled",
-    is_flag=True,
-    help="Time each under torch.compile too; the time to compile stands apart.",
-)
-
-
 def timed(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of what is timed and how."""
-    for option in (_COMPILE, *reversed(_TIMED)):
-        command = option(command)
+    for name in ("compile", "clock", "cache", "dtype", "pass"):
+        command = option(name)(command)
     return command
 
 
@@ -362,8 +321,8 @@ _DECLARED = (
 
 def declared(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that declare a loss which declares nothing itself."""
-    for option in reversed(_DECLARED):
-        command = option(command)
+    for one in reversed(_DECLARED):
+        command = one(command)
     return command
 
 
@@ -373,43 +332,11 @@ def _interpret(ctx: click.Context, _: click.Parameter, chosen: bool) -> bool:
     return chosen
 
 
-triton_interpret = click.option(
-    "--triton-interpret",
-    is_flag=True,
-    callback=_interpret,
-    help="Run Triton kernels on the CPU, in Triton's interpreter; by default for a file that imports Triton, without --device cuda.",
-)
-_LIMITS = (
-    triton_interpret,
-    click.option(
-        "--workers",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Checks that run at a time, each loss x implementation in a process of its own; by default as many as there are cores.",
-    ),
-    click.option(
-        "--timeout",
-        type=click.FloatRange(min=0, min_open=True),
-        default=300.0,
-        callback=_finite,
-        show_default=True,
-        metavar="SECONDS",
-        help="What one check may take before it is ended and reported.",
-    ),
-    click.option(
-        "--memory",
-        type=click.FloatRange(min=0, min_open=True),
-        metavar="GIB",
-        help="What one process may take beside what it is born with; by default its share of four fifths of what is free.",
-    ),
-    click.option(
-        "--cluster", metavar="ADDRESS", help="Run on the dask cluster at this address, such as tcp://10.0.0.1:8786."
-    ),
-)
-
-
 def apart(command: Callable[..., Any]) -> Callable[..., Any]:
     """Where losses run, and what they may take."""
-    for option in reversed(_LIMITS):
-        command = option(command)
-    return command
+    for name in ("cluster", "memory", "timeout", "workers"):
+        command = option(name)(command)
+    return triton_interpret(command)
+
+
+triton_interpret = option("triton-interpret", callback=_interpret)

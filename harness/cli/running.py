@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,23 +31,17 @@ def request(ctx: click.Context) -> Request:
     files = [given.get("baseline"), given.get("write_baseline")]
     accepted = [baseline.read(file) for file in files if file is not None and file.exists()]
     chosen = chosen_codes(*options.chosen_rules(ctx)) if "select" in given else None
-    return Request(
-        profile=given.get("profile", "ci"),
-        seed=given["seed"],
-        devices=given["devices"],
-        codes=chosen,
-        implementations=given.get("implementations") or None,
-        budget_s=given.get("budget", 30.0),
-        baseline=frozenset().union(*accepted),
-        is_metered=given.get("timings", False),
-        is_timed=not given.get("costs_only", False) and not triton_interpreter.is_wanted(),  # times of an interpreter
-        sizes=given.get("sizes") or None,
-        sweep=given.get("sweep") or {},
-        densities=given.get("densities") or ({},),
-        compiled=given.get("compiled", False),
-        command=shlex.join(["loss-harness", *sys.argv[1:]]),
-        **{name: given[name] for name in ("passes", "dtypes", "caches", "clocks") if given.get(name)},
-    )
+    known = {field.name for field in fields(Request)}
+    told = {name: value for name, value in given.items() if value and name in known}
+    own = {
+        "codes": chosen,
+        "baseline": frozenset().union(*accepted),
+        "is_metered": given.get("timings", False),
+        # Times of an interpreter say nothing.
+        "is_timed": not given.get("costs_only", False) and not triton_interpreter.is_wanted(),
+        "command": shlex.join(["loss-harness", *sys.argv[1:]]),
+    }
+    return Request(**told | own)
 
 
 def emit(text: str, output: Path | None) -> None:

@@ -23,6 +23,7 @@ from harness.declare.laws import Law
 from harness.declare.structures import Node, several
 from harness.declare.validate import check_arguments, check_spec, check_tensor
 from harness.errors import DeclarationError, nearest, shown
+from harness.results.shown import Shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,7 +130,7 @@ class Source:
     line: int
 
 
-class LossSpec:
+class LossSpec(Shown):
     """One declaration of a loss, from which it is verified, timed and reported.
 
     Args:
@@ -253,11 +254,6 @@ class LossSpec:
             }
             for name, tensor in self.tensors.items()
         ]
-
-    def _repr_html_(self) -> str:
-        from harness.runs.notebook import declaration_html
-
-        return declaration_html(self, self._rows())
 
     def _with_formula(self, text: str) -> dict[str, Implementation]:
         from harness.declare.formulas import Formula

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _disable_current_modes
 
 from harness.declare import dims
 from harness.errors import DeclarationError, shown
+from harness.private_names import unwatched
 
 if TYPE_CHECKING:
     from harness.declare.spec import TensorSpec
@@ -232,7 +232,7 @@ def _number(kind: Callable[[Any], Any]) -> Callable[[Tensor, Leaf], Any]:
     def read(tensor: Tensor, leaf: Leaf) -> Any:
         if tensor.ndim:
             raise ValueError(f"{leaf.name} has shape {list(tensor.shape)}, expected one number")
-        with torch._C.DisableTorchFunction(), _disable_current_modes():
+        with unwatched():
             return kind(tensor.detach().item())
 
     return read
@@ -252,7 +252,7 @@ def _sparse(tensor: Tensor, leaf: Leaf) -> Tensor:
     """The sparse tensor of the elements that are not zero; finding them is no operation of the loss."""
     if leaf.ndim is not None and tensor.ndim != leaf.ndim:
         raise ValueError(f"{leaf.name} has {tensor.ndim} axes, expected {leaf.ndim}")
-    with torch._C.DisableTorchFunction(), _disable_current_modes():
+    with unwatched():
         if leaf.form == "bsr":
             return tensor.to_sparse_bsr((1, 1))
         return tensor.to_sparse() if leaf.form == "coo" else tensor.to_sparse_csr()

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,8 +29,6 @@ MODES = ("smooth", "lattice", "tiny", "huge", "near")
 NEAR = 1e-4
 MAX_ELEMENTS = 2**31 - 1
 _SCALES = {"tiny": 1e-4, "huge": 1e4}
-
-Mode = Literal["smooth", "lattice", "tiny", "huge"]
 
 
 @dataclass(frozen=True)

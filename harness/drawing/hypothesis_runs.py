@@ -13,8 +13,9 @@ from typing import TypeVar
 from unittest import mock
 
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
-from hypothesis.internal.conjecture import providers
 from hypothesis.strategies import SearchStrategy
+
+from harness.private_names import constant_provider, constants_of_modules
 
 T = TypeVar("T")
 
@@ -63,10 +64,8 @@ def _without_modules() -> Iterator[None]:
     """No constants of modules in the block, in any thread; what was known of them comes back after it."""
     global _inside
     with _entering:
-        if not _inside and hasattr(providers, "_get_local_constants"):
-            none = providers.Constants()  # type: ignore[attr-defined]
-            _patched.enter_context(mock.patch.object(providers, "_get_local_constants", return_value=none))
-            _patched.enter_context(mock.patch.object(providers, "CONSTANTS_CACHE", providers.LRUCache(1024)))  # type: ignore[attr-defined]
+        if not _inside and (none := constants_of_modules()) is not None:
+            _patched.enter_context(mock.patch.multiple(constant_provider(), **none))
         _inside += 1
     try:
         yield

@@ -10,9 +10,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
+
+Tell = Callable[[str, Any], None]  # takes one of these, as (kind, data): from the worker's function to whoever looks on
 
 FINISHED, RAISED, KILLED, EXITED, TIMED_OUT, OUT_OF_MEMORY, LOST = (
     "finished",

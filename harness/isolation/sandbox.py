@@ -20,11 +20,9 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from harness.isolation import events
-from harness.isolation.events import Ended
+from harness.isolation.events import Ended, Tell
 from harness.isolation.limits import Limits
 from harness.isolation.zygote import READY, watch
-
-Hear = Callable[[str, Any], None]  # (step or result, data)
 
 # One thread: jobs are run beside each other, and a fork carries no thread but its own.
 _ENVIRONMENT = {
@@ -48,7 +46,7 @@ class Isolation(Protocol):
         function: str,
         payload: Any,
         limits: Limits | None = None,
-        hear: Hear = unheard,
+        hear: Tell = unheard,
         *,
         folder: str | None = None,
     ) -> Ended:
@@ -75,7 +73,7 @@ class Here:
         function: str,
         payload: Any,
         limits: Limits | None = None,
-        hear: Hear = unheard,
+        hear: Tell = unheard,
         *,
         folder: str | None = None,
     ) -> Ended:
@@ -132,7 +130,7 @@ class Sandbox:
         function: str,
         payload: Any,
         limits: Limits | None = None,
-        hear: Hear = unheard,
+        hear: Tell = unheard,
         *,
         folder: str | None = None,
     ) -> Ended:
@@ -194,7 +192,7 @@ class Sandbox:
         function: str,
         payload: Any,
         limits: Limits | None,
-        hear: Hear,
+        hear: Tell,
         folder: str | None = None,
     ) -> Ended:
         with ours:
@@ -215,7 +213,7 @@ class Sandbox:
                 with self._lock:
                     self._jobs.discard(ours)
 
-    def _listen(self, job: socket.socket, hear: Hear) -> Ended:
+    def _listen(self, job: socket.socket, hear: Tell) -> Ended:
         lines = events.Lines()
         while True:
             try:

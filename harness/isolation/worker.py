@@ -9,12 +9,12 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 from harness.isolation import events, limits
 
-_telling: list[Teller] = []
-_noted: list[Callable[[], Any]] = []  # the latest alone
+_TELLER: ContextVar[Teller | None] = ContextVar("teller", default=None)
 
 
 class Teller:
@@ -39,24 +39,19 @@ def note(data: Callable[[], Any]) -> None:
     Args:
         data: makes it, as JSON types.
     """
-    _noted[:] = [data]
-    if _telling:
-        _telling[-1].tell("note", data())
-
-
-def noted() -> Any:
-    """What was looked at last in this process, as JSON types; ``None`` before anything was."""
-    return _noted[-1]() if _noted else None
+    teller = _TELLER.get()
+    if teller is not None:
+        teller.tell("note", data())
 
 
 @contextlib.contextmanager
 def telling(teller: Teller) -> Iterator[None]:
     """Notes of the block are told."""
-    _telling.append(teller)
+    before = _TELLER.set(teller)
     try:
         yield
     finally:
-        _telling.pop()
+        _TELLER.reset(before)
 
 
 def work(function: str, payload: Any, descriptor: int, allowed: limits.Limits) -> None:

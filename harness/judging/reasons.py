@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from harness.judging.speed import listed, setting_text, size_text
 from harness.results.causes import grouped
 from harness.results.findings import Outcome
+from harness.results.rule_texts import rule_text
 from harness.results.schema import CRASHED, LossRecord
 
 DIFFERS = "differs from the reference"  # how `harness.timing.agreement` begins to say so
 COSTS_ONLY = "only exact costs were asked for"  # how `harness.benchmark` says so
-GRADIENTS = ("G01", "G02", "E02")  # what holds a gradient to slopes, or to another gradient
 _RAN = ("passed", "failed", "waived", "crashed", "timed out")
 
 
@@ -61,7 +61,7 @@ def blind(loss: LossRecord, implementation: str) -> list[str]:
 
 def gradients_unchecked(loss: LossRecord, implementation: str) -> list[str]:
     """That no rule could measure a gradient: neither slopes nor a reference said anything of it on any device."""
-    mine = [o for o in loss.outcomes if o.implementation == implementation and o.rule in GRADIENTS]
+    mine = [o for o in loss.outcomes if o.implementation == implementation and rule_text(o.rule).measures_gradient]
     if any(o.status in _RAN for o in mine):
         return []
     why = list(dict.fromkeys(f"{o.rule}: {o.reason}" for o in mine if o.unmeasured))

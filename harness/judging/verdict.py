@@ -9,11 +9,8 @@ a loss with one implementation has none, and nothing to be faster than.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
-import harness
 from harness.judging import advice, reasons, speed
 from harness.judging.speed import listed
 from harness.results.causes import attributed
@@ -25,7 +22,6 @@ from harness.results.schema import (
     DO_NOT_ADOPT,
     INCONCLUSIVE,
     REFERENCE,
-    SCHEMA_VERSION,
     LossRecord,
     Report,
     Verdict,
@@ -34,32 +30,9 @@ from harness.results.schema import (
 from harness.results.words import causes, plural
 
 
-def assemble(
-    losses: Iterable[LossRecord],
-    *,
-    seed: int,
-    profile: str,
-    devices: Sequence[str],
-    environment: Mapping[str, Any],
-    seconds: Mapping[str, float],
-    notes: Sequence[str] = (),
-    made: str = "",
-    command: str = "",
-) -> Report:
-    """A report of this version of the tool, with its verdicts."""
-    return Report(
-        schema=SCHEMA_VERSION,
-        tool=harness.__version__,
-        seed=seed,
-        profile=profile,
-        devices=tuple(devices),
-        environment=dict(environment),
-        losses=tuple(judged(loss) for loss in losses),
-        notes=tuple(notes),
-        seconds=dict(seconds),
-        made=made,
-        command=command,
-    )
+def with_verdicts(report: Report) -> Report:
+    """The same report with the verdicts on its losses."""
+    return replace(report, losses=tuple(judged(loss) for loss in report.losses))
 
 
 def judged(loss: LossRecord) -> LossRecord:

@@ -10,19 +10,18 @@ import inspect
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.declare import inline
 from harness.declare.targets import losses_of
 from harness.errors import HarnessError
+from harness.isolation.events import Tell
 from harness.proposing.parameters import parameters_of
 from harness.proposing.proposal import Proposal
 from harness.proposing.propose import propose
 
 _NAIVE = {"naive", "slow", "loop", "loops", "looped", "reference", "ref", "simple", "plain", "explicit"}
-
-Tell = Callable[[str, Any], None]
 
 
 def work(job: Mapping[str, Any], tell: Tell) -> None:

@@ -23,7 +23,7 @@ import pytest
 from harness.errors import HarnessError
 from harness.pytest_plugin import changed, paired
 from harness.runs import configuration
-from harness.runs.configuration import PROFILES
+from harness.runs.configuration import OPTIONS
 
 if TYPE_CHECKING:
     from harness.checking.session import Session
@@ -204,9 +204,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--harness-profile",
         dest="harness_profile",
-        choices=PROFILES,
+        choices=OPTIONS["profile"].choices,
         default=None,
-        help="how many examples each check runs (default: that of [tool.loss-harness] in pyproject.toml, else ci)",
+        help=f"how many examples each check runs (default: that of [tool.loss-harness] in pyproject.toml, else {OPTIONS['profile'].default})",
     )
     group.addoption(
         "--harness-report",
@@ -244,7 +244,7 @@ def pytest_configure(config: pytest.Config) -> None:
             chosen = configuration.find(config.rootpath)
         except HarnessError as error:
             raise pytest.UsageError(str(error)) from error
-        config.option.harness_profile = chosen.values.get("profile", "ci")
+        config.option.harness_profile = chosen.values.get("profile", OPTIONS["profile"].default)
     config.pluginmanager.register(paired, "loss-harness-paired")
     if hasattr(config, "workerinput"):
         return
@@ -350,23 +350,21 @@ class _Results:
         if folder is None or not self.payloads:
             return
         from harness.calls.environment import describe
-        from harness.judging.verdict import assemble
+        from harness.judging.verdict import with_verdicts
         from harness.report.writer import now, write_report
-        from harness.results.schema import plain
+        from harness.results.schema import Report, plain
 
-        losses = _losses(self.payloads)
-        report = assemble(
-            losses,
+        report = Report(
             seed=0,
             profile=self.config.getoption("harness_profile"),
-            devices=["cpu"],
+            devices=("cpu",),
             environment={"cpu": plain(describe("cpu"))},
-            seconds={},
+            losses=tuple(_losses(self.payloads)),
             made=now(),
             command="pytest",
         )
         failures = {name: failure for payload in self.payloads for name, failure in payload["failures"].items()}
-        write_report(self.config.invocation_params.dir / folder, report, failures)
+        write_report(self.config.invocation_params.dir / folder, with_verdicts(report), failures)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if not self.payloads:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from harness.judging.speed import setting_text, size_text
 from harness.report.places import place
-from harness.report.rule_texts import heading
 from harness.results.findings import SEVERITIES, Finding, Severity
+from harness.results.rule_texts import heading
 from harness.results.schema import LossRecord, Report, SourceRecord
 from harness.results.words import causes, plural, printable
 

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree
 
 from harness.judging.speed import setting_text, size_text
-from harness.report.rule_texts import heading
 from harness.report.text import finding_text
 from harness.results.findings import Finding, Outcome
+from harness.results.rule_texts import heading
 from harness.results.schema import CRASHED, CheckTimeRecord, LossRecord, Report
 from harness.results.words import printable
 

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from harness.report.places import place, uri
-from harness.report.rule_texts import rule_text
 from harness.results.findings import Finding
+from harness.results.rule_texts import rule_text
 from harness.results.schema import LossRecord, Report, plain
 from harness.results.words import printable
 

@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from harness.judging.verdict import correctness
 from harness.report.places import place
 from harness.results.findings import SEVERITIES, STATUSES, Finding
+from harness.results.rule_texts import rule_text
 from harness.results.schema import ADOPT, CAVEATS, DO_NOT_ADOPT, INCONCLUSIVE, READ_AS, LossRecord, Report
 from harness.results.words import Style, causes, plural, printable, table, unstyled, who
 
 _GIVEN = (ADOPT, CAVEATS, INCONCLUSIVE, DO_NOT_ADOPT)
 LOOKS = {"wrong": DO_NOT_ADOPT, "not decided": INCONCLUSIVE, "no error found": ADOPT}  # of what `correctness` says
-
-_OF_A_REFERENCE = ("B03", "C03")
 
 
 def head_text(loss: LossRecord, finding: Finding) -> str:
@@ -131,7 +130,7 @@ def _of_references(report: Report, severity: str) -> list[Finding]:
         finding
         for loss in report.losses
         for finding, _ in causes(loss, severity)
-        if severity == "warning" and finding.implementation == loss.reference and finding.rule in _OF_A_REFERENCE
+        if severity == "warning" and finding.implementation == loss.reference and rule_text(finding.rule).is_of_the_loss
     ]
 
 

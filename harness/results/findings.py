@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
+
+from harness.results.rule_texts import SEVERITIES as SEVERITIES
+from harness.results.rule_texts import Severity as Severity
+from harness.results.rule_texts import rule_text
+from harness.results.shown import Shown
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Severity = Literal["error", "warning", "note"]
-SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
 
 class Status(StrEnum):
@@ -50,7 +52,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Finding(Shown):
     """One thing that is wrong, with the smallest input that shows it.
 
     ``message`` is a complete text for a person: its first line says where (loss / implementation / code and title / dtype /
@@ -93,14 +95,7 @@ class Finding:
 
     def frame(self) -> pd.DataFrame:
         """One row: rule, title, severity, implementation, what came and should have come, hint, cause, and ``size_<symbol>``."""
-        from harness.runs.notebook import findings_frame
-
-        return findings_frame([self])
-
-    def _repr_html_(self) -> str:
-        from harness.report.notebook import finding_html
-
-        return finding_html(self)
+        return _findings_frame([self])
 
 
 def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -120,7 +115,7 @@ def are_finished(outcomes: Iterable[Outcome]) -> bool:
 
 
 @dataclass(frozen=True)
-class Verification:
+class Verification(Shown):
     """Outcome of every planned rule, and the findings.
 
     ``planned`` is always the sum of `counts`; ``suggestions`` name laws that could be declared, ``notes`` say what the
@@ -168,17 +163,51 @@ class Verification:
 
         ``severity`` and ``finding`` are missing where the rule found nothing.
         """
-        from harness.runs.notebook import outcomes_frame
-
-        return outcomes_frame(self)
+        return _outcomes_frame(self)
 
     def findings_frame(self) -> pd.DataFrame:
         """One row a finding, as `Finding.frame` has it."""
-        from harness.runs.notebook import findings_frame
+        return _findings_frame(self.findings)
 
-        return findings_frame(self.findings)
 
-    def _repr_html_(self) -> str:
-        from harness.runs.notebook import verification_html
+_COLUMNS = ["rule", "title", "severity", "implementation", "finding", "hint", "follows"]
 
-        return verification_html(self)
+
+def _findings_frame(found: Sequence[Finding]) -> pd.DataFrame:
+    """One row a finding, with ``size_<symbol>`` for each size of its case."""
+    import pandas as pd
+
+    rows = []
+    for finding in found:
+        values = (
+            *(finding.rule, finding.title, finding.severity, finding.implementation),
+            *(finding.fact, finding.hint, finding.follows),
+        )
+        sizes = {} if finding.case is None else finding.case["sizes"]
+        shown = {f"size_{name}": n if isinstance(n, int) else "x".join(map(str, n)) for name, n in sizes.items()}
+        rows.append({**dict(zip(_COLUMNS, values, strict=True)), **shown})
+    return pd.DataFrame(rows, columns=None if rows else _COLUMNS)
+
+
+def _outcomes_frame(found: Verification) -> pd.DataFrame:
+    """One row a planned implementation x rule, with its gravest finding."""
+    import pandas as pd
+
+    rows = []
+    for outcome in found.outcomes:
+        gravest = next((f for f in found.of(outcome.implementation) if f.rule == outcome.rule), None)
+        rows.append(
+            {
+                "loss": found.loss,
+                "implementation": outcome.implementation,
+                "rule": outcome.rule,
+                "title": rule_text(outcome.rule).title,
+                "device": outcome.device,
+                "status": outcome.status.value,
+                "examples": outcome.examples,
+                "reason": outcome.reason,
+                "severity": None if gravest is None else gravest.severity,
+                "finding": None if gravest is None else gravest.fact,
+            }
+        )
+    return pd.DataFrame(rows)

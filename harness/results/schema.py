@@ -38,6 +38,7 @@ from enum import EnumType
 from functools import lru_cache
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import harness
 from harness import strict_json
 from harness.errors import HarnessError, shown, told
 from harness.results.findings import Finding, Outcome, are_finished, counted, in_order
@@ -170,8 +171,8 @@ class LossRecord:
 class Report:
     """All losses of one run."""
 
-    schema: int
-    tool: str
+    schema: int = field(default=SCHEMA_VERSION, kw_only=True)
+    tool: str = field(default=harness.__version__, kw_only=True)
     seed: int
     profile: str
     devices: tuple[str, ...]

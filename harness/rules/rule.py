@@ -123,6 +123,7 @@ ENDS_A_DEVICE = (
 Found = Mismatch | Partly | Iterable[Mismatch | Partly] | None
 Check = Callable[["Trial"], Found]
 CheckAll = Callable[[Sequence["Trial"]], Found]
+Remark = Callable[["Trial", Mismatch], Mismatch]
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +143,10 @@ class Rule:
         compiles: whether it loads torch's compiler, which takes seconds once in a process; profiles may leave it out.
         draws_anew: why two numbers that it compares may rest on other draws, where a loss draws on purpose.  Then a
             difference between them says nothing; empty where both begin at one state and draw the same.
+        not_interpreted: why it is not asked of Triton kernels that run in Triton's interpreter; empty where it is.
+        remarks: what one more evaluation adds to a finding, in their order; each takes the trial and the mismatch.
+        measures_gradient: whether it holds the gradient to slopes, or to another gradient.
+        is_of_the_loss: whether what it finds in the reference is a trait of the loss, which needs no attention of its own.
         on_the_cpu: why it is asked on the CPU, on whatever device the loss is verified; empty where it is asked there.
         why: what goes wrong in practice.
         example: the defect as code.
@@ -165,6 +170,10 @@ class Rule:
     compiles: bool = False
     draws_anew: str = ""
     on_the_cpu: str = ""
+    not_interpreted: str = ""
+    remarks: tuple[Remark, ...] = ()
+    measures_gradient: bool = False
+    is_of_the_loss: bool = False
 
     @property
     def statement(self) -> str:

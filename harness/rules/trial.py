@@ -151,6 +151,7 @@ class Trial:
         self.implementation = implementation
         self.case = case
         self.cache: dict[Any, Any] = {} if cache is None else cache
+        self.latest: list[Case] = self.cache.setdefault(("latest",), [])  # what was looked at last, in whatever trial
         self.device = device
         self.exhaustive = exhaustive
         self.is_reference = self.spec.role(implementation) == "reference"
@@ -177,7 +178,7 @@ class Trial:
     def apart(self, *, case: Case | None = None, spec: LossSpec | None = None, exhaustive: bool = True) -> Trial:
         """The same implementation on another case, or of a changed spec, with a cache that nobody shares."""
         of_all_cases = [(kind, name) for kind in ("precision", "backward") for name in self.spec.implementations]
-        known = {k: self.cache[k] for k in (*of_all_cases, self._candidate_key) if k in self.cache}
+        known = {k: self.cache[k] for k in (*of_all_cases, self._candidate_key, ("latest",)) if k in self.cache}
         if spec is not None:
             del known[self._candidate_key]
         chosen = spec or self.spec, self.implementation, case or self.case
@@ -190,6 +191,7 @@ class Trial:
 
     def tensors(self, dtype: torch.dtype | None = None, *, layouts: bool = False) -> dict[str, Tensor]:
         """Fresh tensors of the case, in the widest dtype that the implementation takes where none is named."""
+        self.latest[:] = [self.case]
         worker.note(self.case.to_json)
         chosen = self.precision.takes if dtype is None else dtype
         if layouts:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError, told_in_a_line
 from harness.runs import arrival
-from harness.runs.executors import Remote
+from harness.runs.remote import Remote
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from harness.isolation import events
-from harness.isolation.events import Ended
+from harness.isolation.events import Ended, Tell
 from harness.isolation.limits import Limits
 from harness.isolation.sandbox import Isolation
-from harness.report.rule_texts import rule_text
 from harness.results.findings import Finding, Outcome, Status
+from harness.results.rule_texts import rule_text
 from harness.results.schema import CRASHED, LossRecord, loss_dumps
 from harness.runs.job import LOADING, VERIFY, Job
-
-Keep = Callable[[dict[str, Any]], None]  # a result, as JSON types
 
 DEATHS = 3  # processes that one job may lose before what is left of it is given up
 _DESCRIBE_S = 60.0
@@ -25,8 +23,8 @@ class ProcessLost(Exception):
     """What watches a process is gone, so that nothing is known of the loss: the job is to be handed out again."""
 
 
-def conduct(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], None]) -> str:
-    """Run a job, keep its results as they come, and report what its process does not survive.
+def conduct(sandbox: Isolation, job: Job, tell: Tell) -> str:
+    """Run a job, tell its steps and results as they come, and report what its process does not survive.
 
     A rule whose check ends the process is reported as crashed or timed out, with the last input; the rules after it run in
     a new one.  So do those after a rule that has lost the device, which the process itself has reported.  After `DEATHS`
@@ -35,16 +33,15 @@ def conduct(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], Non
     Args:
         sandbox: where processes come from.
         job: what to do.
-        keep: takes each result.
-        begin: is told each step.
+        tell: takes each step and each result.
 
     Returns:
         Why steps that belong to no rule came to nothing; empty where none did.
     """
     if job.kind != VERIFY:
-        return _measure(sandbox, job, keep, begin)
+        return _measure(sandbox, job, tell)
     for _ in range(DEATHS):
-        ended, left = _round(sandbox, job, keep, begin)
+        ended, left = _round(sandbox, job, tell)
         if ended.ok and left.codes:
             job = left
             continue
@@ -53,46 +50,42 @@ def conduct(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], Non
         if not left.codes:
             return f"looking for laws to declare ended: {_reason(ended)}" if job.suggests else ""
         if ended.step == LOADING:
-            return _give_up(left, ended, f"loading the loss ended: {_reason(ended)}", keep)
+            return _give_up(left, ended, f"loading the loss ended: {_reason(ended)}", tell)
         if ended.step not in left.codes:  # between two checks
             ended = replace(ended, step=left.codes[0])
-        _report(sandbox, left, ended, keep)
+        _report(sandbox, left, ended, tell)
         job = left.without({ended.step})
         if not job.codes and not job.suggests:
             return ""
-    return _leave(job, job.codes, f"not run, after {DEATHS} processes had ended", keep)
+    return _leave(job, job.codes, f"not run, after {DEATHS} processes had ended", tell)
 
 
-def _round(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], None]) -> tuple[Ended, Job]:
+def _round(sandbox: Isolation, job: Job, tell: Tell) -> tuple[Ended, Job]:
     """One process: (how it ended, what is left to do)."""
     done: set[str] = set()
 
-    def keep_outcome(result: dict[str, Any]) -> None:
-        keep(result)
-        if result["is_outcome"]:
-            done.add(result["step"])
+    def note(kind: str, data: Any) -> None:
+        tell(kind, data)
+        if kind == "result" and data["is_outcome"]:
+            done.add(data["step"])
 
-    ended = _process(sandbox, "verify", job, keep_outcome, begin)
+    ended = _process(sandbox, "verify", job, note)
     return ended, job.without(done)
 
 
-def _process(sandbox: Isolation, function: str, job: Job, keep: Keep, begin: Callable[[str], None]) -> Ended:
+def _process(sandbox: Isolation, function: str, job: Job, tell: Tell) -> Ended:
     """Perform a job in one process.
 
     Raises:
         ProcessLost: nobody can say how it ended.
     """
-
-    def hear(kind: str, data: Any) -> None:
-        (begin if kind == "step" else keep)(data)
-
-    ended = sandbox.run(f"harness.runs.perform:{function}", job.payload(), job.limits, hear)
+    ended = sandbox.run(f"harness.runs.perform:{function}", job.payload(), job.limits, tell)
     if ended.how == events.LOST:
         raise ProcessLost(ended.reason)
     return ended
 
 
-def _report(sandbox: Isolation, job: Job, ended: Ended, keep: Keep) -> None:
+def _report(sandbox: Isolation, job: Job, ended: Ended, tell: Tell) -> None:
     """The rule that was being checked, as an outcome and a finding that can be replayed."""
     told = {
         "targets": list(job.targets),
@@ -115,24 +108,24 @@ def _report(sandbox: Isolation, job: Job, ended: Ended, keep: Keep) -> None:
 
     for case in (ended.note, None):  # what makes the input may be what ended the process
         if sandbox.run("harness.runs.perform:stopped", told | {"case": case}, Limits(_DESCRIBE_S), hear).ok and heard:
-            keep(heard[0])
+            tell("result", heard[0])
             return
-    keep(came_to_nothing(job, ended.step, _reason(ended), ended.output))
+    tell("result", came_to_nothing(job, ended.step, _reason(ended), ended.output))
 
 
-def _give_up(job: Job, ended: Ended, reason: str, keep: Keep) -> str:
+def _give_up(job: Job, ended: Ended, reason: str, tell: Tell) -> str:
     """The first rule that is left is reported, the others were never tried."""
     first, *others = job.codes
-    keep(came_to_nothing(job, first, reason, ended.output))
-    return _leave(job, others, f"not run: {reason}", keep)
+    tell("result", came_to_nothing(job, first, reason, ended.output))
+    return _leave(job, others, f"not run: {reason}", tell)
 
 
-def _leave(job: Job, codes: Sequence[str], reason: str, keep: Keep) -> str:
+def _leave(job: Job, codes: Sequence[str], reason: str, tell: Tell) -> str:
     """Rules that are not tried any more, and what would come after them."""
     for code in codes:
         outcome = Outcome(job.implementation, code, job.device, Status.SKIPPED, 0, reason)
         record = LossRecord(job.loss, "", "", (job.implementation,), outcomes=(outcome,))
-        keep({"step": code, "record": loss_dumps(record), "failures": {}, "is_outcome": True})
+        tell("result", {"step": code, "record": loss_dumps(record), "failures": {}, "is_outcome": True})
     return "looking for laws to declare did not run" if job.suggests else ""
 
 
@@ -153,8 +146,8 @@ def came_to_nothing(job: Job, code: str, reason: str, output: str = "") -> dict[
     return {"step": code, "record": loss_dumps(record), "failures": {}, "is_outcome": True}
 
 
-def _measure(sandbox: Isolation, job: Job, keep: Keep, begin: Callable[[str], None]) -> str:
-    ended = _process(sandbox, "measure", job, keep, begin)
+def _measure(sandbox: Isolation, job: Job, tell: Tell) -> str:
+    ended = _process(sandbox, "measure", job, tell)
     return "" if ended.ok else f"timing it ended: {_reason(ended)}"
 
 

@@ -1,39 +1,22 @@
-"""Defaults of the command line and the pytest plugin, from `pyproject.toml`.
+"""Options that a command line and `pyproject.toml` share, and what a project has chosen of them.
 
     [tool.loss-harness]
-    targets = ["losses", "more/losses.py:SPECS"]   # so that `loss-harness verify` needs none; files seen from here
-    baseline = "accepted.json"
-    quiet = true                 # or verbose
-    color = "auto"               # auto, always or never
-    select = ["G", "C02"]        # codes or prefixes; a string with commas does as well
+    targets = ["losses", "more/losses.py:SPECS"]   # so that `loss-harness verify` needs none
     ignore = ["B03"]
-    profile = "ci"               # quick, ci or thorough
-    seed = 0
-    device = "cpu,cuda"
-    budget = 30.0                # seconds of timing per loss
-    pass = "forward,full"        # some of forward, backward and full
-    dtype = "float32,bfloat16"   # some of float64, float32, bfloat16 and float16
-    cache = "warm,cold"          # by default warm on the CPU, both on CUDA
-    clock = "events,graph"       # some of wall, events and graph; by default those of the device
-    compile = true               # time each under torch.compile too
-    workers = 4                  # checks at a time; by default as many as there are cores
-    timeout = 300.0              # seconds that one check may take
-    memory = 8.0                 # GiB that one process may take
-    cluster = "tcp://10.0.0.1:8786"   # a dask cluster on which to run
+    dtype = "float32,bfloat16"   # or an array of strings
 
-    [tool.loss-harness.report]   # for one command alone, over what stands above
-    out = "reports/latest"
-
-    [tool.loss-harness.verify]
+    [tool.loss-harness.verify]   # for one command alone, over what stands above
     format = "github"
 
-The names are those of the options, which win.  Paths are seen from the folder of the file.  Reading this imports no torch.
+`OPTIONS` is the one place that says their names, values, defaults and commands; the command line, the pytest plugin and
+docs/configuration.md are made of it.  An option on the command line wins.  Paths are seen from the folder of the file.
+Reading this imports no torch.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,17 +27,117 @@ from harness.results.measured import CACHES, CLOCKS, DTYPES, PASSES
 FILE = "pyproject.toml"
 TABLE = "loss-harness"
 PROFILES = ("quick", "ci", "thorough")
-TIMED: Mapping[str, tuple[str, ...]] = {"pass": PASSES, "dtype": DTYPES, "cache": CACHES, "clock": CLOCKS}
-_TIMING = ("device", "budget", "seed", "pass", "dtype", "cache", "clock", "compile")
-_CHECKING = ("profile", "seed", "device", "select", "ignore")
-_SAID = ("quiet", "verbose")
-_APART = ("workers", "timeout", "memory", "cluster", "triton-interpret")
+_RUN, _CHECK, _TIME = ("report", "verify", "bench"), ("report", "verify"), ("report", "bench")
+_SAY = (*_RUN, "diff")
+_BUDGET = (
+    "Seconds of timing per loss; loading the compiler for --compile, a single kernel and pure Python are not cut short."
+)
+_COMPILE = "Time each under torch.compile too; the time to compile stands apart."
+_WORKERS = "Checks that run at a time, each loss x implementation in a process of its own; by default as many as there are cores."
+_MEMORY = "What one process may take beside what it is born with; by default its share of four fifths of what is free."
+_INTERPRET = "Run Triton kernels on the CPU, in Triton's interpreter; by default for a file that imports Triton, without --device cuda."
+_COLOR = "auto: on a terminal, unless NO_COLOR says no or FORCE_COLOR yes."
+_CACHE = "Warm, or emptied before every call; by default warm on the CPU, both on CUDA."
+_CLOCK = "By default wall on the CPU, all on CUDA: wall, events on the stream, replay of a graph."
+# Kind of an option -> its values, in words.
+_VALUES = {
+    "targets": 'TARGETs, such as ["losses", "more/losses.py:SPECS"]',
+    "codes": 'codes or prefixes, such as ["G", "C02"]',
+    "devices": 'cpu, cuda or both: "cpu,cuda"',
+    "some": "some of {choices}",
+    "one": "one of {choices}",
+    "flag": "true or false",
+    "whole": "a whole number",
+    "count": "a whole number from 1",
+    "seconds": "a positive number of seconds",
+    "gib": "a positive number of GiB",
+    "address": 'an address, such as "tcp://10.0.0.1:8786"',
+    "file": 'a file, such as "accepted.json"',
+    "folder": 'a folder, such as "reports/latest"',
+    "format": 'a format of the command, such as "json"',
+}
+
+
+@dataclass(frozen=True)
+class Option:
+    """What a command line and a file can both choose.
+
+    Args:
+        name: in the file, and on the command line behind ``--``.
+        kind: of its values, a key of `_VALUES`.
+        commands: that take it; none where it belongs to `loss-harness` itself.
+        help: one sentence; empty where each command says its own.
+        default: where nothing is said.
+        choices: the values that there are.
+        parameter: its name in Python, where that is another.
+    """
+
+    name: str
+    kind: str
+    commands: tuple[str, ...]
+    help: str = ""
+    default: Any = None
+    choices: tuple[str, ...] = ()
+    parameter: str = ""
+
+    @property
+    def values(self) -> str:
+        """What may be given, in words."""
+        return _VALUES[self.kind].format(choices=", ".join(self.choices))
+
+    def understand(self, value: object) -> Any:
+        """A value of TOML as that of the option; ``None`` where it is none of its values."""
+        if self.kind == "flag":
+            return value if isinstance(value, bool) else None
+        if self.kind in ("whole", "count"):
+            is_whole = isinstance(value, int) and not isinstance(value, bool)
+            return value if is_whole and (self.kind == "whole" or value > 0) else None  # type: ignore[operator]
+        if self.kind in ("seconds", "gib"):
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            return float(value) if is_number and 0 < value < float("inf") else None  # type: ignore[arg-type, operator]
+        if self.kind in ("targets", "codes", "devices", "some"):
+            given = value.split(",") if isinstance(value, str) else value
+            if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
+                return None
+            names = tuple(name.strip() for name in given if name.strip())
+            if self.kind in ("targets", "codes"):
+                return names
+            return ",".join(names) if names and (not self.choices or set(names) <= set(self.choices)) else None
+        is_known = isinstance(value, str) and (value in self.choices if self.choices else value != "")
+        return value if is_known else None
+
+
+OPTIONS: Mapping[str, Option] = {
+    option.name: option
+    for option in (
+        Option("targets", "targets", _RUN),
+        Option("select", "codes", _CHECK, "Only these rules: G01, or G for all of G."),
+        Option("ignore", "codes", _CHECK, "Not these rules."),
+        Option("profile", "one", _CHECK, "How many examples.", "ci", PROFILES),
+        Option("seed", "whole", _RUN, "Same seed, same cases and findings.", 0),
+        Option("device", "devices", _RUN, "cpu, cuda, or both: cpu,cuda.", "cpu", parameter="devices"),
+        Option("budget", "seconds", _TIME, _BUDGET, 30.0, parameter="budget_s"),
+        Option("compile", "flag", _TIME, _COMPILE, parameter="compiled"),
+        Option("workers", "count", _RUN, _WORKERS),
+        Option("timeout", "seconds", _RUN, "What one check may take before it is ended and reported.", 300.0),
+        Option("memory", "gib", _RUN, _MEMORY),
+        Option("triton-interpret", "flag", _RUN, _INTERPRET, parameter="triton_interpret"),
+        Option("cluster", "address", _RUN, "Run on the dask cluster at this address, such as tcp://10.0.0.1:8786."),
+        Option("baseline", "file", ("verify",), "Findings in this file are accepted: shown, but no failure."),
+        Option("out", "folder", ("report",), "Folder of the report.", "reports/latest"),
+        Option("format", "format", ("verify", "bench", "diff"), parameter="form"),
+        Option("quiet", "flag", _SAY, "Only errors and crashes, and no progress."),
+        Option("verbose", "flag", _SAY, "Also notes, every reason, and code that reproduces each finding."),
+        Option("color", "one", (), _COLOR, "auto", ("auto", "always", "never")),
+        Option("pass", "some", _TIME, "What is timed; full is forward and backward.", "forward,full", PASSES, "passes"),
+        Option("dtype", "some", _TIME, "Dtypes of the inputs.", "float32", DTYPES, "dtypes"),
+        Option("cache", "some", _TIME, _CACHE, choices=CACHES, parameter="caches"),
+        Option("clock", "some", _TIME, _CLOCK, choices=CLOCKS, parameter="clocks"),
+    )
+}
 # What each command may be told in a table of its own; what stands above goes to every command that knows it.
 COMMANDS: Mapping[str, tuple[str, ...]] = {
-    "report": ("targets", *dict.fromkeys((*_CHECKING, *_TIMING)), "out", *_APART, *_SAID),
-    "verify": ("targets", *_CHECKING, "baseline", "format", *_APART, *_SAID),
-    "bench": ("targets", *_TIMING, "format", *_APART, *_SAID),
-    "diff": ("format", *_SAID),
+    command: tuple(option.name for option in OPTIONS.values() if command in option.commands) for command in _SAY
 }
 
 
@@ -133,14 +216,15 @@ def _of_command(file: Path, command: str, values: Mapping[str, object]) -> dict[
 
 def _value(file: Path, table: str, key: str, value: object) -> Any:
     command = table.partition(".")[2]
-    known = COMMANDS[command] if command else tuple(key for key in _KEYS if key not in _OF_ONE)
+    known = (
+        COMMANDS[command] if command else tuple(name for name in OPTIONS if name != "format")
+    )  # it means another thing to each command
     if key not in known:
         raise ConfigurationError(f"{file}: [tool.{table}] has an unknown key {key!r}{_where(key, command, known)}")
-    understand, should = _KEYS[key]
-    understood = understand(value)
+    understood = OPTIONS[key].understand(value)
     if understood is None:
         near = nearest(value, PROFILES) if key == "profile" and isinstance(value, str) else ""
-        raise ConfigurationError(f"{file}: got [tool.{table}] {key} = {value!r}, expected {should}{near}")
+        raise ConfigurationError(f"{file}: got [tool.{table}] {key} = {value!r}, expected {OPTIONS[key].values}{near}")
     return _from(file.parent, key, understood)
 
 
@@ -155,7 +239,7 @@ def _where(key: str, command: str, known: Sequence[str]) -> str:
 
 def _from(folder: Path, key: str, value: Any) -> Any:
     """A path as it is seen from the working directory."""
-    if key in ("baseline", "out"):
+    if OPTIONS[key].kind in ("file", "folder"):
         return _seen(folder, value)
     if key == "targets":
         return tuple(_seen(folder, name) if "/" in name or ".py" in name else name for name in value)
@@ -164,79 +248,3 @@ def _from(folder: Path, key: str, value: Any) -> Any:
 
 def _seen(folder: Path, path: str) -> str:
     return path if folder.absolute() == Path.cwd() else os.path.relpath(folder.absolute() / path)
-
-
-def _names(value: object) -> tuple[str, ...] | None:
-    """Names from an array of strings, or from a string with commas."""
-    given = value.split(",") if isinstance(value, str) else value
-    if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
-        return None
-    return tuple(name.strip() for name in given if name.strip())
-
-
-def _profile(value: object) -> str | None:
-    return value if isinstance(value, str) and value in PROFILES else None
-
-
-def _seed(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
-
-
-def _budget(value: object) -> float | None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number and 0 < value < float("inf") else None  # type: ignore[arg-type, operator]
-
-
-def _device(value: object) -> str | None:
-    names = _names(value)
-    return ",".join(names) if names else None
-
-
-def _some_of(known: Sequence[str]) -> Callable[[object], str | None]:
-    def understand(value: object) -> str | None:
-        names = _names(value)
-        return ",".join(names) if names and all(name in known for name in names) else None
-
-    return understand
-
-
-def _flag(value: object) -> bool | None:
-    return value if isinstance(value, bool) else None
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def _one_of(*known: str) -> Callable[[object], str | None]:
-    return lambda value: value if isinstance(value, str) and value in known else None
-
-
-# What means another thing to each command, so that it stands in a table of the command alone.
-_OF_ONE = ("format", "out")
-_KEYS: Mapping[str, tuple[Callable[[object], Any], str]] = {
-    "targets": (_names, 'TARGETs, such as ["losses", "more/losses.py:SPECS"]'),
-    "select": (_names, 'codes or prefixes, such as ["G", "C02"]'),
-    "ignore": (_names, 'codes or prefixes, such as ["B03"]'),
-    "profile": (_profile, f"one of {', '.join(PROFILES)}"),
-    "seed": (_seed, "a whole number"),
-    "device": (_device, 'cpu, cuda or both: "cpu,cuda"'),
-    "budget": (_budget, "a positive number of seconds"),
-    "compile": (_flag, "true or false"),
-    "workers": (_count, "a whole number from 1"),
-    "timeout": (_budget, "a positive number of seconds"),
-    "memory": (_budget, "a positive number of GiB"),
-    "triton-interpret": (_flag, "true or false"),
-    "cluster": (_text, 'an address, such as "tcp://10.0.0.1:8786"'),
-    "baseline": (_text, 'a file, such as "accepted.json"'),
-    "out": (_text, 'a folder, such as "reports/latest"'),
-    "format": (_text, 'a format of the command, such as "json"'),
-    "quiet": (_flag, "true or false"),
-    "verbose": (_flag, "true or false"),
-    "color": (_one_of("auto", "always", "never"), "one of auto, always, never"),
-    **{key: (_some_of(known), f"some of {', '.join(known)}") for key, known in TIMED.items()},
-}

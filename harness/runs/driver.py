@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import queue
 import threading
 import time
@@ -15,13 +16,13 @@ from harness.errors import DeclarationError, HarnessError, TargetError
 from harness.isolation.limits import Limits
 from harness.judging.baseline import marked
 from harness.results.findings import Finding
+from harness.results.observer import UNSEEN, Observer, Step
 from harness.results.schema import LossRecord, loss_dumps, loss_loads
 from harness.runs import records
 from harness.runs.conduct import came_to_nothing
 from harness.runs.executors import Carried, Workshop
 from harness.runs.job import LOADING, MEASURE, SUGGESTIONS, VERIFY, Job
-from harness.runs.ledger import UNSEEN, Ledger, Planned, Request, check_step, timing_step
-from harness.runs.observer import Observer, Step
+from harness.runs.ledger import Ledger, Planned, Request, check_step, timing_step
 
 _STARTING_S, _COMPILING_S = 120.0, 900.0
 TRIES = 5  # how often a job is handed out whose worker is lost
@@ -137,9 +138,7 @@ class Driver(Ledger):
         ended: queue.SimpleQueue[Future[Carried]] = queue.SimpleQueue()
 
         def hand_out(job: Job, tries: int) -> None:
-            future = self.workshop.submit(
-                job, lambda result: self._keep(job, result), lambda step: self._begin(job, step)
-            )
+            future = self.workshop.submit(job, functools.partial(self._hear, job))
             waiting[future] = (job, tries, time.perf_counter())
             future.add_done_callback(ended.put)
 
@@ -193,6 +192,13 @@ class Driver(Ledger):
         for result in results:
             self._keep(job, result)
         return Carried(tuple(results), "" if job.codes else reason)
+
+    def _hear(self, job: Job, kind: str, data: Any) -> None:
+        """Take an event of a job, in whatever thread it comes."""
+        if kind == "step":
+            self._begin(job, data)
+        else:
+            self._keep(job, data)
 
     def _begin(self, job: Job, step: str) -> None:
         self._begun.setdefault(job.key, time.perf_counter())

@@ -1,25 +1,22 @@
-"""Where jobs run: beside this process, in any executor of the standard library's kind, or on a dask cluster."""
+"""Where jobs run: beside this process; `remote` hands them to others."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol
 
-from harness.isolation.events import Ended
+from harness.isolation.events import Ended, Tell
 from harness.isolation.limits import Limits
-from harness.isolation.sandbox import Hear, Here, Isolation, Sandbox, unheard
-from harness.runs import arrival
-from harness.runs.conduct import Keep, ProcessLost, conduct
-from harness.runs.job import LOADING, VERIFY, Job
+from harness.isolation.sandbox import Here, Isolation, Sandbox, unheard
+from harness.runs.conduct import ProcessLost, conduct
+from harness.runs.job import LOADING, Job
 from harness.runs.preload import COMPILER, PRELOAD, TIMING
-
-Begin = Callable[[str], None]
 
 _AGAIN_S = 0.1
 
@@ -43,7 +40,7 @@ class _Leased:
         function: str,
         payload: Any,
         limits: Limits | None = None,
-        hear: Hear = unheard,
+        hear: Tell = unheard,
         *,
         folder: str | None = None,
     ) -> Ended:
@@ -72,8 +69,8 @@ class Carried:
 class Workshop(Protocol):
     """Whoever carries out jobs."""
 
-    def submit(self, job: Job, keep: Keep, begin: Begin) -> Future[Carried]:
-        """Carry out a job; ``keep`` and ``begin`` may be called from any thread, or never."""
+    def submit(self, job: Job, tell: Tell) -> Future[Carried]:
+        """Carry out a job; its steps and results are told from any thread, as they come or when it is done."""
 
     def call(self, function: str, payload: dict[str, Any]) -> tuple[Any, str]:
         """(the result of a short function of `harness.runs.perform`, or why there is none)."""
@@ -103,10 +100,10 @@ class Local:
         self._isolation = isolation() if box is None else box
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="job")
 
-    def submit(self, job: Job, keep: Keep, begin: Begin) -> Future[Carried]:
+    def submit(self, job: Job, tell: Tell) -> Future[Carried]:
         """See `Workshop`."""
         leased = _Leased(self._isolation, self._closed)
-        running = self._threads.submit(_carried, leased, job, keep, begin)
+        running = self._threads.submit(_carried, leased, job, tell)
         with self._lock:
             self._running.add(running)
         running.add_done_callback(self._forget)
@@ -144,65 +141,15 @@ class Local:
         self.close()
 
 
-class Remote:
-    """Jobs in any `concurrent.futures.Executor`, in this machine or another: what it is given and gives back is text.
-
-    The workers must have the same versions, and files that targets name under the same path; else a future holds a
-    `harness.runs.arrival.WorkerError`, which ends the run.
-
-    Args:
-        executor: for jobs of a device; asked anew for each.
-        close: what ends it.
-    """
-
-    def __init__(self, executor: Callable[[str], Executor], close: Callable[[], None]) -> None:
-        self._executor = executor
-        self._close = close
-        self._origin = arrival.origin()
-
-    def submit(self, job: Job, keep: Keep, begin: Begin) -> Future[Carried]:
-        """See `Workshop`; results come when the job is done."""
-        told: Future[Carried] = Future()
-        # What times a loss does so on all devices.
-        device = job.device if job.kind == VERIFY else _neediest(job.request["devices"])
-        running = self._executor(device).submit(arrival.carry_out, job.dumps(), self._origin)
-
-        def finish(done: Future[str]) -> None:
-            if not told.set_running_or_notify_cancel():
-                return
-            try:
-                data = json.loads(done.result())
-            except BaseException as error:
-                told.set_exception(error)
-                return
-            for result in data["results"]:
-                keep(result)
-            told.set_result(Carried(tuple(data["results"]), data["lost"]))
-
-        running.add_done_callback(finish)
-        return told
-
-    def call(self, function: str, payload: dict[str, Any]) -> tuple[Any, str]:
-        """See `Workshop`."""
-        # Which devices are there is said by a worker that has them.
-        device = _neediest(payload.get("request", {}).get("devices", ()))
-        told = self._executor(device).submit(arrival.call, function, payload, self._origin).result()
-        answer: tuple[Any, str] = tuple(json.loads(told))
-        return answer
-
-    def close(self) -> None:
-        """See `Workshop`."""
-        self._close()
-
-
-def _carried(isolation: Isolation, job: Job, keep: Keep, begin: Begin) -> Carried:
+def _carried(isolation: Isolation, job: Job, tell: Tell) -> Carried:
     results: list[dict[str, Any]] = []
 
-    def both(result: dict[str, Any]) -> None:
-        results.append(result)
-        keep(result)
+    def note(kind: str, data: Any) -> None:
+        if kind == "result":
+            results.append(data)
+        tell(kind, data)
 
-    lost = conduct(isolation, job, both, begin)
+    lost = conduct(isolation, job, note)
     return Carried(tuple(results), lost)
 
 
@@ -225,18 +172,13 @@ def called(
     return (heard[-1] if heard else None), reason
 
 
-def _neediest(devices: Sequence[str]) -> str:
-    return next((device for device in devices if device != "cpu"), "cpu")
-
-
-_there: dict[int, Isolation] = {}  # by process: a fork of it has none yet
-_starting = threading.Lock()
+_STARTING = threading.Lock()
 
 
 def carry_out(text: str, folder: str) -> str:
     """Carry out a job wherever this is called; its process is a child of a process that serves all jobs of this one."""
     job = Job.loads(text)
-    carried = _carried(_Leased(_own(), folder=folder), job, lambda result: None, lambda step: None)
+    carried = _carried(_Leased(_own(), folder=folder), job, unheard)
     return json.dumps({"results": list(carried.results), "lost": carried.lost})
 
 
@@ -246,7 +188,11 @@ def call_there(function: str, payload: dict[str, Any], folder: str) -> str:
 
 
 def _own() -> Isolation:
-    with _starting:
-        if os.getpid() not in _there:
-            _there[os.getpid()] = isolation()
-        return _there[os.getpid()]
+    with _STARTING:
+        return isolation_of(os.getpid())
+
+
+@functools.cache
+def isolation_of(process: int) -> Isolation:
+    """That of a process which carries out jobs; a fork of it has another."""
+    return isolation()

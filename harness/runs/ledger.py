@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import HarnessError, selected_codes
 from harness.judging.baseline import Baseline, dumps, marked, unseen, updated
-from harness.judging.verdict import assemble
-from harness.report.rule_texts import rule_texts
+from harness.judging.verdict import with_verdicts
 from harness.report.writer import now, write_text
+from harness.results.observer import UNSEEN, Observer, Step
+from harness.results.rule_texts import rule_texts
 from harness.results.schema import CRASHED, LossRecord, Report, loss_dumps, loss_loads, merged, plain
 from harness.results.words import plural
-from harness.runs.observer import Observer, Step
 
 if TYPE_CHECKING:
     from harness.results.measured import Cache, ClockName, Pass
 
-UNSEEN = Observer()
 Phase = Literal["verify", "calibrate", "benchmark"]
 
 
@@ -269,16 +268,17 @@ class Ledger(ABC):
                 from harness.calls.environment import describe
 
                 self.environment[device] = plain(describe(device))
-        made = assemble(
-            [self._record(plan) for plan in self.plans],
+        known = Report(
             seed=self.request.seed,
             profile=self.request.profile,
             devices=self.request.devices,
-            environment=self.environment,
-            seconds=self.seconds,
+            environment=dict(self.environment),
+            losses=tuple(self._record(plan) for plan in self.plans),
+            seconds=dict(self.seconds),
             made=now(),
             command=self.request.command,
         )
+        made = with_verdicts(known)
         gone = [f"accepted, but no longer found: {e.text}" for e in unseen(self.request.baseline, made)]
         return replace(made, notes=(*made.notes, *gone))
 

@@ -1,45 +1,44 @@
-"""What a notebook shows of results that Python made.
-
-`Verification`, `Benchmark`, `Finding` and `LossSpec` ask this when IPython asks them, so that nobody else loads the templates.
-"""
+"""What a notebook shows of results that Python made, and of a declaration."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from harness.report import notebook
-from harness.report.rule_texts import rule_text
 from harness.runs import records
 from harness.runs.sources import described
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from harness.declare.spec import LossSpec
-    from harness.results.findings import Finding, Verification
+    from harness.results.findings import Verification
     from harness.timing.measurement import Benchmark
 
 
-def verification_html(found: Verification) -> str:
-    """Part of a page, in HTML."""
+def html(shown: object) -> str:
+    """Part of a page, in HTML: of a `Verification`, a `Benchmark`, a `Finding` or a `LossSpec`."""
+    makers: dict[str, Callable[[Any], str]] = {
+        "Verification": _verification_html,
+        "Benchmark": _benchmark_html,
+        "Finding": notebook.finding_html,
+        "LossSpec": _declaration_html,
+    }
+    kind = next(base.__name__ for base in type(shown).__mro__ if base.__name__ in makers)
+    return makers[kind](shown)
+
+
+def _verification_html(found: Verification) -> str:
     asked = f"profile {found.profile}, seed {found.seed}, {found.device}"
     return notebook.verification_html(records.of_verification(found), asked)
 
 
-def benchmark_html(found: Benchmark) -> str:
-    """Part of a page, in HTML."""
+def _benchmark_html(found: Benchmark) -> str:
     devices = ", ".join(dict.fromkeys(m.device for m in found.measurements))
     return notebook.benchmark_html(records.of_benchmark(found), f"seed {found.seed}, {devices}")
 
 
-def declaration_html(spec: LossSpec, tensors: Sequence[Mapping[str, object]]) -> str:
-    """Part of a page, in HTML.
-
-    Args:
-        spec: the declaration.
-        tensors: a row for each of its tensors.
-    """
+def _declaration_html(spec: LossSpec) -> str:
+    tensors = spec._rows()
     facts = {
         "says": described(spec),
         "implementations": ", ".join(
@@ -54,49 +53,6 @@ def declaration_html(spec: LossSpec, tensors: Sequence[Mapping[str, object]]) ->
     }
     rows = [list(tensors[0])] + [[_cell(value) for value in row.values()] for row in tensors] if tensors else []
     return notebook.declaration_html(spec.name, rows, {what: fact for what, fact in facts.items() if fact})
-
-
-_COLUMNS = ["rule", "title", "severity", "implementation", "finding", "hint", "follows"]
-
-
-def findings_frame(found: Sequence[Finding]) -> pd.DataFrame:
-    """One row a finding, with ``size_<symbol>`` for each size of its case."""
-    import pandas as pd
-
-    rows = []
-    for finding in found:
-        values = (
-            *(finding.rule, finding.title, finding.severity, finding.implementation),
-            *(finding.fact, finding.hint, finding.follows),
-        )
-        sizes = {} if finding.case is None else finding.case["sizes"]
-        shown = {f"size_{name}": n if isinstance(n, int) else "x".join(map(str, n)) for name, n in sizes.items()}
-        rows.append({**dict(zip(_COLUMNS, values, strict=True)), **shown})
-    return pd.DataFrame(rows, columns=None if rows else _COLUMNS)
-
-
-def outcomes_frame(found: Verification) -> pd.DataFrame:
-    """One row a planned implementation x rule, with its gravest finding."""
-    import pandas as pd
-
-    rows = []
-    for outcome in found.outcomes:
-        gravest = next((f for f in found.of(outcome.implementation) if f.rule == outcome.rule), None)
-        rows.append(
-            {
-                "loss": found.loss,
-                "implementation": outcome.implementation,
-                "rule": outcome.rule,
-                "title": rule_text(outcome.rule).title,
-                "device": outcome.device,
-                "status": outcome.status.value,
-                "examples": outcome.examples,
-                "reason": outcome.reason,
-                "severity": None if gravest is None else gravest.severity,
-                "finding": None if gravest is None else gravest.fact,
-            }
-        )
-    return pd.DataFrame(rows)
 
 
 def _cell(value: object) -> str:

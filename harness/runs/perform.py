@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.calls import devices
@@ -11,15 +11,14 @@ from harness.calls.environment import describe
 from harness.declare.spec import LossSpec
 from harness.declare.targets import load_specs
 from harness.errors import HarnessError, TargetError, shown
+from harness.isolation.events import Tell
 from harness.results.findings import Finding
+from harness.results.observer import Observer, Step
 from harness.results.schema import LossRecord, loss_dumps, loss_loads, plain
 from harness.runs.job import LOADING, SUGGESTIONS
 from harness.runs.ledger import Request
-from harness.runs.observer import Observer, Step
 from harness.runs.run import LocalRun
 from harness.runs.sources import code_digest
-
-Tell = Callable[[str, Any], None]
 
 
 def plan(payload: Mapping[str, Any], tell: Tell) -> None:

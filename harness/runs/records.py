@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from harness.declare.spec import LossSpec
     from harness.results.findings import Verification
     from harness.timing.benchmark import Benchmark
-
-Failures = Mapping[str, Mapping[str, Any]]
 
 
 def target(spec: LossSpec) -> str:

@@ -15,10 +15,10 @@ from harness.checking.verify import Session, checked, open_session, suggested
 from harness.checking.verify import plan as planned_checks
 from harness.errors import HarnessError, nearest
 from harness.judging.baseline import marked
+from harness.results.observer import UNSEEN, Observer
 from harness.results.schema import CheckTimeRecord, LossRecord, plain
 from harness.runs import records
-from harness.runs.ledger import UNSEEN, Ledger, Planned, Request, check_step, timing_step
-from harness.runs.observer import Observer
+from harness.runs.ledger import Ledger, Planned, Request, check_step, timing_step
 
 if TYPE_CHECKING:
     from harness.declare.spec import LossSpec

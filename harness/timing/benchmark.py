@@ -18,6 +18,7 @@ from harness.declare.spec import LossSpec
 from harness.errors import DeclarationError, HarnessError
 from harness.results.findings import Finding
 from harness.results.measured import Cache, Cell, ClockName, Comparison, Measurement, Pass
+from harness.results.observer import bar_in_a_notebook
 from harness.results.variants import compiled_names, eager_name
 from harness.timing import arguments
 from harness.timing.compiled import own_cache
@@ -109,11 +110,9 @@ def benchmark(
         raise DeclarationError(f"rounds={rounds!r} came, but an interval needs at least 2")
     if compiled:
         names += compiled_names(names)
-    from harness.runs.progress import progress
-
     session = Course(spec, names, cells, budget_s=budget_s, seed=seed, rounds=rounds, is_timed=timed)
     untimed = f"no time was left of the budget of {budget_s:g} s" if timed else "only exact costs were asked for"
-    with own_cache() if compiled else nullcontext(), progress(session.steps) as session.begin:
+    with own_cache() if compiled else nullcontext(), bar_in_a_notebook(session.steps) as session.observer:
         session.admit_all()
         if timed:
             session.time_all()

@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 
 from harness.calls.evaluation import is_out_of_memory
+from harness.private_names import end_capture
 from harness.timing.clock import NotTimeable
 
 T = TypeVar("T")
@@ -46,11 +47,8 @@ def _leave(graph: torch.cuda.CUDAGraph, pool: tuple[int, int], device: int) -> N
     https://github.com/pytorch/pytorch/pull/180395 and 176752.
     """
     graph.reset()
-    try:
-        torch._C._cuda_endAllocateToPool(device, pool)
-    except RuntimeError:
+    if not end_capture(device, pool):
         return  # ended by torch, whose is what remains of it
-    torch._C._cuda_releasePool(device, pool)
     generator = torch.cuda.default_generators[device]
     generator.graphsafe_set_state(generator.clone_state())
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.private_names import compiled_frames
+
 
 @dataclass(frozen=True)
 class Compilation:
@@ -31,22 +33,12 @@ def compilation(calls: Sequence[Callable[[], object]]) -> Compilation:
     Args:
         calls: run once each, in order; two of one size and one of another size show a recompilation.
     """
-    from torch._dynamo import callback, utils
-
-    compiled: set[str] = set()  # such as "0/1": the frame, and how often it had been compiled before
-
-    def compiles(event: callback.CallbackArgs) -> None:
-        if event.callback_trigger is callback.CallbackTrigger.DYNAMO:
-            compiled.add(event.compile_id)
-
-    before = _counters(utils.counters)
-    callback.callback_handler.register_start_callback(compiles)
-    try:
+    compiled: set[str] = set()
+    with compiled_frames(compiled.add) as counters:
+        before = _counters(counters)
         for call in calls:
             call()
-    finally:
-        callback.callback_handler.remove_start_callback(compiles)
-    after = _counters(utils.counters)
+        after = _counters(counters)
     return Compilation(
         graphs=after[0] - before[0],
         graph_breaks=after[1] - before[1],

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import told_in_a_line
+from harness.private_names import AUTOGRAD_COMPILER, compiler_settings
 from harness.timing import timers as time
 from harness.timing.compilation import Compilation, compilation
 
@@ -67,16 +68,13 @@ def compiling(pass_name: str) -> Iterator[None]:
     timed alone is kept, so that its buffers must not be given away, neither when it is compiled nor when it runs.  What the
     compiler warns of on its way, and where warnings are errors fails of, is not the loss's.
     """
-    from torch._dynamo import config as capture
-    from torch._functorch import config as autograd
-
-    unlimited = capture.patch(recompile_limit=_UNLIMITED, accumulated_recompile_limit=_UNLIMITED)
+    unlimited = compiler_settings(recompile_limit=_UNLIMITED, accumulated_recompile_limit=_UNLIMITED)
     with unlimited, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if pass_name != "backward":
             yield
             return
-        with autograd.patch(donated_buffer=False):
+        with compiler_settings(AUTOGRAD_COMPILER, donated_buffer=False):
             yield
 
 

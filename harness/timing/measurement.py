@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.results.findings import Finding
 from harness.results.measured import Comparison, Measurement
+from harness.results.shown import Shown
 from harness.timing.costs.counting import Costs
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class Benchmark(Shown):
     """Every measurement that was asked for, measured or not, and the comparisons that they allow.
 
     ``findings`` are of rules M01 to M07: why the times of an implementation are not those of the loss.
@@ -40,11 +41,6 @@ class Benchmark:
     def comparisons_frame(self) -> pd.DataFrame:
         """One row per comparison; ``speedup`` is reference time / implementation time."""
         return _frame([c.row(self.loss) for c in self.comparisons])
-
-    def _repr_html_(self) -> str:
-        from harness.runs.notebook import benchmark_html
-
-        return benchmark_html(self)
 
 
 def rounds_in_common(base: Measurement, measurement: Measurement) -> tuple[list[float], list[float], list[int]]:

@@ -185,7 +185,8 @@ class PairedBenchmark:
             if not callable(call):
                 raise TypeError(f"paired_benchmark needs two callables without arguments, but got {call!r}")
         names = _names(candidate, baseline)
-        return self._compare(names, device, (candidate, baseline), Cell({}, device, "", "full"), rounds, budget_s, seed)
+        effort = _Effort(rounds, budget_s, seed)
+        return self._compare(names, device, (candidate, baseline), Cell({}, device, "", "full"), effort)
 
     def implementations(
         self,
@@ -236,7 +237,7 @@ class PairedBenchmark:
             for work in works if pass_name != "backward" else ():  # whose kept graph may hold its gradient there
                 work.restore()
 
-        return self._compare(names, f"{spec.name}, {cell}", calls, cell, rounds, budget_s, seed, restore)
+        return self._compare(names, f"{spec.name}, {cell}", calls, cell, _Effort(rounds, budget_s, seed), restore)
 
     def _compare(
         self,
@@ -244,13 +245,11 @@ class PairedBenchmark:
         where: str,
         calls: tuple[Call, Call],
         cell: Cell,
-        rounds: int,
-        budget_s: float,
-        seed: int,
+        effort: _Effort,
         restore: Callable[[], None] = lambda: None,
     ) -> PairedComparison:
-        if rounds < BOOTSTRAP_ROUNDS:
-            raise HarnessError(f"rounds={rounds} came, but an interval needs {BOOTSTRAP_ROUNDS} or more")
+        if effort.rounds < BOOTSTRAP_ROUNDS:
+            raise HarnessError(f"rounds={effort.rounds} came, but an interval needs {BOOTSTRAP_ROUNDS} or more")
         _check_device(cell.device)
         if self.disabled:
             for call in calls:
@@ -258,30 +257,37 @@ class PairedBenchmark:
             made = PairedComparison(*names, where)
         else:
             with current(cell.device):
-                times, calls_per_block = _rounds(calls, clock_for(cell), rounds, budget_s, seed, restore)
-            made = PairedComparison(*names, where, *times, calls_per_block, seed, self.repeat)
+                times, calls_per_block = _rounds(calls, clock_for(cell), effort, restore)
+            made = PairedComparison(*names, where, *times, calls_per_block, effort.seed, self.repeat)
         if self.report is not None:
             self.report(made)
         return made
 
 
+@dataclass(frozen=True)
+class _Effort:
+    """How long two are timed, and in which order."""
+
+    rounds: int
+    budget_s: float
+    seed: int
+
+
 def _rounds(
     calls: tuple[Call, Call],
     clock: Clock,
-    rounds: int,
-    budget_s: float,
-    seed: int,
+    effort: _Effort,
     restore: Callable[[], None] = lambda: None,
 ) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], tuple[int, int]]:
     """Seconds per call of both, one per round, and the calls in a block of each."""
-    until = time.perf_counter() + budget_s
+    until = time.perf_counter() + effort.budget_s
     for call in calls:
         clock.warm_up(call)
     candidate, baseline = (calibrate(clock, call) for call in calls)
     timed = {"candidate": (calls[0], candidate), "baseline": (calls[1], baseline)}
     times: dict[str, list[float]] = {name: [] for name in timed}
-    generator = random.Random(seed)
-    for number in range(rounds):
+    generator = random.Random(effort.seed)
+    for number in range(effort.rounds):
         if number >= BOOTSTRAP_ROUNDS and time.perf_counter() > until:
             break
         for name in order(list(timed), generator):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from harness.calls import environment
 from harness.declare.spec import LossSpec
 from harness.results.measured import Cell
+from harness.results.observer import UNSEEN, Observer, Step
 from harness.results.variants import eager_name, variants_of
 from harness.timing import timers as time
 from harness.timing.admission import Trial, admit
@@ -103,7 +104,7 @@ class Course:
         self._calls_per_block: dict[Entry, int] = {}
         self._is_alone = False  # whether all rounds run in this process
         self._is_timed = is_timed
-        self.begin: Callable[[str], None] = lambda step: None  # told of each step as it begins
+        self.observer: Observer = UNSEEN
 
     @property
     def left_s(self) -> float:
@@ -112,7 +113,7 @@ class Course:
 
     @property
     def steps(self) -> int:
-        """Number of steps of which `begin` is told: trials, and processes that time."""
+        """Number of steps of which the observer is told: trials, and processes that time."""
         return len(self._groups()) * len(self.names) + (PROCESSES if self._is_timed else 0)
 
     # ---- trials ------------------------------------------------------------------------------------------------------
@@ -140,7 +141,7 @@ class Course:
         """Try names in every cell but on devices of which is known why nothing can run there."""
         for group in self._groups():
             for name in names:
-                self.begin(f"{self.spec.name} / {name}: one call beside the reference")
+                self.observer.begin(Step("trial", f"{self.spec.name} / {name}: one call beside the reference"))
                 device = self.cells[group[0]].device
                 absent = missing[device]
                 known = {
@@ -379,7 +380,7 @@ class Course:
                         f"{max(self.left_s, 0):.1f} s were left of the budget of {self.budget_s:g} s"
                     )
                 return ""
-            self.begin(f"{self.spec.name}: timing process {process + 1}")
+            self.observer.begin(Step("timing", f"{self.spec.name}: timing process {process + 1}"))
             answer = time_in_fresh_process(
                 self.spec,
                 target,
@@ -404,7 +405,7 @@ class Course:
 
     def _here(self, device: str) -> None:
         self._is_alone = True
-        self.begin(f"{self.spec.name}: timing in this process")
+        self.observer.begin(Step("timing", f"{self.spec.name}: timing in this process"))
         positions, heats = self._heats(0, processes=1)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)

@@ -382,7 +382,7 @@ def drawn(monkeypatch):
         run(strategy, check, examples=examples, **named)
 
     monkeypatch.setattr(hypothesis_runs, "run", counting)
-    monkeypatch.setattr(sessions, "_DRAWN", {})
+    sessions.drawn.cache_clear()
     return counts
 
 
@@ -399,11 +399,11 @@ def test_cases_of_a_declaration_are_drawn_once_and_others_anew(drawn):
     assert len(drawn) == 3
 
 
-def test_a_process_keeps_the_cases_of_a_few_losses(drawn, monkeypatch):
-    monkeypatch.setattr(sessions, "POOLS", 2)
-    for seed in range(4):
+def test_a_process_keeps_the_cases_of_a_few_losses(drawn):
+    for seed in range(3):
         open_session(spec(mean_squared), seed=seed).pool("unit", None, 1)
-    assert len(sessions._DRAWN) == 2
+    kept = sessions.drawn.cache_info()
+    assert (kept.currsize, kept.maxsize) == (3, sessions.POOLS)
 
 
 def test_cases_for_suggestions_are_drawn_with_those_of_the_rules(drawn):

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from harness import cli
-from harness.report.rule_texts import rule_texts
+from harness.results.rule_texts import rule_texts
 from harness.rules import DOCUMENTED
 
 ROOT = Path(__file__).parents[2]

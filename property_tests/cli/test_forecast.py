@@ -1,7 +1,7 @@
 import pytest
 
 from harness.cli.terminal.forecast import Forecast, duration
-from harness.runs.observer import Step
+from harness.results.observer import Step
 
 CHECKS = [Step(code, f"{name} / {code}") for name in ("naive", "fast") for code in ("B01", "B02", "G01", "G02", "T01")]
 TIMING = Step("timing", "timing loss", 30.0)

@@ -20,7 +20,7 @@ from terminal import Terminal
 from harness.cli.terminal import interrupts
 from harness.cli.terminal.progress import Display, Interruptible, observing
 from harness.results import schema
-from harness.runs.observer import Step
+from harness.results.observer import Step
 
 if not sys.platform.startswith("linux"):
     pytest.skip("needs Linux's terminals and /proc", allow_module_level=True)

@@ -61,7 +61,7 @@ FORMATS:"""
 
 @pytest.fixture
 def copy(tmp_path):
-    for name in ("harness", "losses", "property_tests"):
+    for name in ("docs", "harness", "losses", "property_tests"):
         shutil.copytree(ROOT / name, tmp_path / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
@@ -83,7 +83,7 @@ def run(copy, *args):
 def test_a_rule_is_one_file_and_its_mutant_another(copy):
     for file, text in (("harness/rules/costs/host_reads.py", RULE), ("property_tests/mutants/costs.py", MUTANT)):
         (copy / file).write_text((ROOT / file).read_text() + text)
-    run(copy, "harness.report.rule_texts")
+    run(copy, "docs.generate")
     assert run(copy, "harness", "explain", "P09").startswith("# P09 the value is below a million")
     tests = ("property_tests/rules/test_rules_catch_mutants.py", "-k", "(P09 and not code) or every_rule")
     assert "3 passed" in run(copy, "pytest", "-q", "-p", "no:cacheprovider", *tests)

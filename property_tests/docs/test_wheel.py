@@ -97,7 +97,7 @@ def test_the_wheel_of_the_sdist_is_the_same(wheel: Path, tmp_path: Path) -> None
         "harness/py.typed",
         "harness/losses/py.typed",
         "harness/asv_benchmarks/asv.conf.json",
-        "harness/report/rule_texts.json",
+        "harness/results/rule_texts.json",
         "harness/report/templates/report.html.jinja",
         "harness/report/templates/report.css",
         "harness/report/templates/report.js",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from harness.judging.verdict import assemble
+from harness.judging.verdict import with_verdicts
 from harness.results.findings import Finding, Outcome
 from harness.results.measured import Comparison, Measurement
 from harness.results.schema import LossRecord, Report
@@ -98,14 +98,15 @@ def loss(**changes: Any) -> LossRecord:
 
 
 def report(*losses: LossRecord) -> Report:
-    return assemble(
-        losses or (loss(),),
+    made = Report(
         seed=0,
         profile="ci",
         devices=("cpu",),
         environment={"cpu": {"torch": "2.13.0", "threads": 1}},
+        losses=losses or (loss(),),
         seconds={"verify graph_distance": 1.5},
     )
+    return with_verdicts(made)
 
 
 def large(losses: int = 30) -> Report:

@@ -13,8 +13,10 @@ from typing import Any
 import dask
 from distributed import Nanny, Scheduler, SpecCluster
 
-from harness.runs.executors import Begin, Carried, Keep, Remote
+from harness.isolation.events import Tell
+from harness.runs.executors import Carried
 from harness.runs.job import Job
+from harness.runs.remote import Remote
 
 QUIET = {"distributed.admin.system-monitor.gil.enabled": False, "logging.distributed": "critical"}
 
@@ -68,9 +70,9 @@ class Disturbed:
         self.handed_out = self.done = 0
         self.killed: list[int] = []
 
-    def submit(self, job: Job, keep: Keep, begin: Begin) -> Any:
+    def submit(self, job: Job, tell: Tell) -> Any:
         self.handed_out += 1
-        future = self.shop.submit(job, keep, begin)
+        future = self.shop.submit(job, tell)
         future.add_done_callback(self._ended)
         return future
 

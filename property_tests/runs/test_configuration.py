@@ -1,14 +1,15 @@
+import inspect
 from pathlib import Path
 
 import pytest
 
+from harness import benchmark, verify
 from harness.checking.verify import PROFILES
-from harness.cli import options
 from harness.cli.commands import COMMANDS
 from harness.errors import HarnessError
-from harness.results import measured
 from harness.runs import configuration
-from harness.runs.configuration import Configuration, ConfigurationError, find
+from harness.runs.configuration import OPTIONS, Configuration, ConfigurationError, find
+from harness.runs.ledger import Request
 
 
 def write(folder, table, header="[tool.loss-harness]"):
@@ -39,15 +40,6 @@ def test_every_option_can_have_a_default(tmp_path):
             "compile": True,
         },
     )
-
-
-def test_what_can_be_timed_has_the_names_of_the_measurement():
-    assert configuration.TIMED == {
-        "pass": measured.PASSES,
-        "dtype": measured.DTYPES,
-        "cache": measured.CACHES,
-        "clock": measured.CLOCKS,
-    }
 
 
 def test_the_nearest_file_with_a_table_counts(tmp_path):
@@ -144,5 +136,37 @@ def test_paths_are_seen_from_the_folder_of_the_file(tmp_path, monkeypatch):
 def test_every_key_of_a_command_is_an_option_of_it():
     parameters = {command.name: {p.name for p in command.params} for command in COMMANDS}
     for name, keys in configuration.COMMANDS.items():
-        assert {options.PARAMETERS.get(key, key) for key in keys} <= parameters[name]
+        assert {OPTIONS[key].parameter or key for key in keys} <= parameters[name]
     assert parameters["verify"] > {"targets"}
+
+
+def test_no_command_has_an_option_of_this_name_that_the_table_does_not_give_it():
+    mine = {option.parameter or option.name for option in OPTIONS.values()} - {"form"}
+    for command in COMMANDS:
+        if command.name in configuration.COMMANDS:
+            known = {OPTIONS[key].parameter or key for key in configuration.COMMANDS[command.name]}
+            assert {p.name for p in command.params} & mine <= known
+
+
+@pytest.mark.parametrize("function", [verify, benchmark, Request])
+def test_python_has_the_defaults_of_the_command_line(function):
+    """``devices=("cpu",)`` in Python is ``--device cpu``; what Python has no default for, it must be told."""
+    defaults = {name: p.default for name, p in inspect.signature(function).parameters.items()}
+    compared = 0
+    for option in OPTIONS.values():
+        default = defaults.get(option.parameter or option.name)
+        if option.default is None or default is None:
+            continue
+        compared += 1
+        names = [str(one).removeprefix("torch.") for one in default] if isinstance(default, tuple) else None
+        assert option.default == (default if names is None else ",".join(names)), option.name
+    assert compared >= 2
+
+
+def test_what_the_command_line_takes_is_what_the_file_takes():
+    """The values of a choice, from the one table."""
+    commands = {command.name: {p.name: p for p in command.params} for command in COMMANDS}
+    for option in OPTIONS.values():
+        for name in option.commands if option.kind == "one" else ():
+            assert tuple(commands[name][option.parameter or option.name].type.choices) == option.choices
+            assert [option.understand(choice) for choice in (*option.choices, "other")] == [*option.choices, None]

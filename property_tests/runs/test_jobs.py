@@ -23,10 +23,11 @@ from harness.isolation.sandbox import Sandbox, unheard
 from harness.report import csv
 from harness.results import schema
 from harness.runs.driver import Driver
-from harness.runs.executors import Local, Remote
+from harness.runs.executors import Local
 from harness.runs.job import Job
 from harness.runs.ledger import Request
 from harness.runs.preload import PRELOAD
+from harness.runs.remote import Remote
 from harness.runs.run import LocalRun
 from property_tests.tools.test_leaks import Canned
 
@@ -180,12 +181,12 @@ class Shuffled(Local):
         self.random = random.Random(seed)
         self.held = []
 
-    def submit(self, job, keep, begin):
+    def submit(self, job, tell):
         told = Future()
-        self.held.insert(self.random.randrange(len(self.held) + 1), (job, keep, begin, told))
+        self.held.insert(self.random.randrange(len(self.held) + 1), (job, tell, told))
         if len(self.held) == self.count:
-            for held_job, held_keep, held_begin, held_told in self.held:
-                running = super().submit(held_job, held_keep, held_begin)
+            for held_job, held_tell, held_told in self.held:
+                running = super().submit(held_job, held_tell)
                 running.add_done_callback(lambda done, told=held_told: told.set_result(done.result()))
         return told
 
@@ -255,13 +256,13 @@ class Unreliable(Remote):
         super().__init__(lambda device: None, lambda: None)
         self.shop, self.losses, self.tries = shop, losses, {}
 
-    def submit(self, job, keep, begin):
+    def submit(self, job, tell):
         tries = self.tries[job.key] = self.tries.get(job.key, 0) + 1
         if tries <= self.losses:
             lost = Future()
             lost.set_exception(BrokenProcessPool("a worker was killed"))
             return lost
-        return self.shop.submit(job, keep, begin)
+        return self.shop.submit(job, tell)
 
     def call(self, function, payload):
         return self.shop.call(function, payload)

@@ -43,10 +43,11 @@ def test_a_file_that_no_worker_sees_is_refused_before_anything_runs(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="jobs are forked, which this system cannot")
 def test_a_worker_without_the_folder_of_the_run_looks_in_its_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(executors, "_there", kept := {})
+    executors.isolation_of.cache_clear()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text("SPEC = 1\n")
     try:
         assert "mine.py" in plan(origin() | {"folder": "/nowhere/at/all"}, "mine.py:SPEC")
     finally:
-        kept[os.getpid()].close()
+        executors.isolation_of(os.getpid()).close()
+        executors.isolation_of.cache_clear()

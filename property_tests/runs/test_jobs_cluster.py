@@ -25,8 +25,9 @@ from harness.runs import arrival
 from harness.runs.arrival import WorkerError
 from harness.runs.cluster import ClusterError, cluster
 from harness.runs.driver import Driver
-from harness.runs.executors import Local, Remote
+from harness.runs.executors import Local
 from harness.runs.ledger import Planned, Request
+from harness.runs.remote import Remote
 
 distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
 from property_tests.helpers.clusters import Disturbed, cluster_of, pids, quick_losses  # noqa: E402

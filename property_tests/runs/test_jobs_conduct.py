@@ -45,7 +45,7 @@ class Played:
 
 def conducted(played, asked):
     kept = []
-    lost = conduct(played, asked, kept.append, lambda step: None)
+    lost = conduct(played, asked, lambda kind, data: kept.append(data) if kind == "result" else None)
     return lost, {result["step"]: result for result in kept}
 
 

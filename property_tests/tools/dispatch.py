@@ -17,11 +17,12 @@ from typing import Any
 
 import click
 
+from harness.isolation.events import Tell
 from harness.results.findings import Outcome
 from harness.results.schema import LossRecord, loss_dumps
 from harness.runs.cluster import cluster
 from harness.runs.driver import Driver
-from harness.runs.executors import Begin, Carried, Keep, Local, Workshop
+from harness.runs.executors import Carried, Local, Workshop
 from harness.runs.job import Job
 from harness.runs.journal import Journal
 from harness.runs.ledger import Planned, Request
@@ -51,12 +52,12 @@ class Idle:
         self.told = planned(jobs)
         self.threads = ThreadPoolExecutor(2)
 
-    def submit(self, job: Job, keep: Keep, begin: Begin) -> Future[Carried]:
-        return self.threads.submit(self._do, job, keep)
+    def submit(self, job: Job, tell: Tell) -> Future[Carried]:
+        return self.threads.submit(self._do, job, tell)
 
-    def _do(self, job: Job, keep: Keep) -> Carried:
+    def _do(self, job: Job, tell: Tell) -> Carried:
         result = passed(job.loss)
-        keep(result)
+        tell("result", result)
         return Carried((result,), "")
 
     def call(self, function: str, payload: dict[str, Any]) -> tuple[Any, str]:

@@ -23,12 +23,12 @@ from harness.errors import HarnessError
 from harness.isolation.limits import Limits, private_bytes
 from harness.isolation.sandbox import Sandbox
 from harness.report.writer import write_text
+from harness.results.observer import Observer, Step
 from harness.results.schema import Report
 from harness.runs.driver import Driver
 from harness.runs.executors import Local
 from harness.runs.journal import Journal
 from harness.runs.ledger import Request
-from harness.runs.observer import Observer, Step
 from harness.runs.preload import COMPILER, PRELOAD
 
 FIRST_SEED = 1  # 0 is the default of every command

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import torch
 
+from harness.private_names import schema as schema_of
+
 Role = Literal["read", "write", "update", "unread"]
 
 # Returns a tensor on the storage of another, or changes nothing but sizes and flags, without the schema's saying so.
@@ -52,7 +54,7 @@ class Kernel:
 @functools.cache
 def kernel_of(func: Any) -> Kernel:
     """The kernel of an overload that `__torch_dispatch__` was given."""
-    name, schema = func.overloadpacket.__name__, func._schema
+    name, schema = func.overloadpacket.__name__, schema_of(func)
     roles = {argument.name: _role(name, argument) for argument in schema.arguments}
     return Kernel(
         name=name,
@@ -69,7 +71,7 @@ def _is_view(func: Any) -> bool:
     """Whether all that is returned is declared to share its storage, unwritten, with an argument."""
     if torch.Tag.maybe_aliasing_or_mutating in func.tags:
         return False
-    returned = [value.alias_info for value in func._schema.returns]
+    returned = [value.alias_info for value in schema_of(func).returns]
     return bool(returned) and all(alias is not None and not alias.is_write for alias in returned)
 
 

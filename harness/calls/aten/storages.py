@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from harness.private_names import indices_and_values, storage_key
+
 _COMPRESSED_ROWS = (torch.sparse_csr, torch.sparse_bsr)
 _COMPRESSED_COLUMNS = (torch.sparse_csc, torch.sparse_bsc)
 
@@ -21,7 +23,7 @@ def components(tensor: Tensor) -> Sequence[Tensor]:
     if tensor.layout == torch.strided:
         return (tensor,)
     if tensor.layout == torch.sparse_coo:
-        return (tensor._indices(), tensor._values())
+        return indices_and_values(tensor)
     if tensor.layout in _COMPRESSED_ROWS:
         return (tensor.crow_indices(), tensor.col_indices(), tensor.values())
     if tensor.layout in _COMPRESSED_COLUMNS:
@@ -31,7 +33,7 @@ def components(tensor: Tensor) -> Sequence[Tensor]:
 
 def address(storage: torch.UntypedStorage) -> int:
     """What tells two storages that are alive apart, also where they have no data."""
-    return int(storage._cdata)
+    return int(storage_key(storage))
 
 
 class Storages:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @options.targets(required=True)
-@options.device
-@options.budget
-@options.seed
+@options.option("device")
+@options.option("budget")
+@options.option("seed")
 @options.timed
 @options.sizes
 @options.sweep

@@ -19,8 +19,8 @@ from harness.cli.terminal import progress
 @click.option(
     "--budget", type=click.FloatRange(min=0, min_open=True), help="Seconds for everything; by default no limit."
 )
-@options.device
-@options.seed
+@options.option("device")
+@options.option("seed")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--save", type=click.Path(path_type=Path, dir_okay=False), help="Write every comparison there, as JSON.")
 def calibrate(

@@ -20,21 +20,15 @@ if TYPE_CHECKING:
 
 @click.command()
 @options.targets(required=False)
-@options.device
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default="reports/latest",
-    show_default=True,
-    help="Folder of the report.",
-)
-@options.profile
-@options.seed
-@options.budget
+@options.option("device")
+@options.option("out")
+@options.option("profile")
+@options.option("seed")
+@options.option("budget")
 @options.timed
 @options.costs_only
-@options.select
-@options.ignore
+@options.option("select")
+@options.option("ignore")
 @options.timings
 @options.loudness
 @forms.options

@@ -15,7 +15,7 @@ from harness.errors import nearest
 @click.command("rules")
 def list_rules() -> None:
     """List the rules."""
-    from harness.report.rule_texts import rule_texts
+    from harness.results.rule_texts import rule_texts
 
     click.echo(_listed(list(rule_texts())))
 
@@ -27,7 +27,7 @@ def explain(code: str) -> None:
 
     CODE is that of a rule, such as G01, or the beginning of several, such as G.
     """
-    from harness.report.rule_texts import rule_text, rule_texts
+    from harness.results.rule_texts import rule_text, rule_texts
 
     wanted = code.upper()
     found = sorted(known for known in rule_texts() if known.startswith(wanted))
@@ -41,8 +41,8 @@ def explain(code: str) -> None:
 
 
 def _listed(codes: list[str]) -> str:
-    from harness.report.rule_texts import rule_text
     from harness.results import words
+    from harness.results.rule_texts import rule_text
 
     rules = [rule_text(code) for code in codes]
     return words.table(

@@ -20,13 +20,13 @@ FAILURES = ".loss-harness/failures"
 
 @click.command()
 @options.targets(required=True)
-@options.profile
-@options.seed
-@options.device
-@options.select
-@options.ignore
+@options.option("profile")
+@options.option("seed")
+@options.option("device")
+@options.option("select")
+@options.option("ignore")
 @options.implementation
-@options.baseline
+@options.option("baseline")
 @options.write_baseline
 @options.timings
 @out.options

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from harness.runs.observer import Step
+from harness.results.observer import Step
 
 # Checks after which their mean says anything at all.
 _TELLING = 5

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from harness.cli.terminal import colors, interrupts
 from harness.cli.terminal.forecast import Forecast
-from harness.runs.observer import Observer, Step
+from harness.results.observer import Observer, Step
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -16,6 +16,7 @@ from harness.calls import devices, tolerance
 from harness.calls.evaluation import LossRaised
 from harness.drawing.case import Recipe
 from harness.errors import NotApplicable
+from harness.private_names import version
 from harness.rules.rule import Kind, Mismatch, Rule
 from harness.rules.shapes.broadcasting import first_line
 from harness.rules.tools.compare import same_output
@@ -359,7 +360,7 @@ def nothing_is_modified(trial: Trial) -> Iterator[Mismatch]:
     tensors = trial.tensors()
     leaves = trial.leaves(tensors)
     before = {name: tensor.detach().clone() for name, tensor in leaves.items()}
-    versions = {name: tensor._version for name, tensor in leaves.items()}
+    versions = {name: version(tensor) for name, tensor in leaves.items()}
     try:
         scalar = contract(trial.output(leaves))
     except LossRaised:
@@ -369,11 +370,11 @@ def nothing_is_modified(trial: Trial) -> Iterator[Mismatch]:
         _backward(scalar)
     for name, tensor in leaves.items():
         bytes_changed = _changed(tensor, before[name])
-        if bytes_changed or tensor._version != versions[name]:
+        if bytes_changed or version(tensor) != versions[name]:
             role = "context" if name in trial.spec.context else "input"
             yield Mismatch(
                 f"{role} {name} after forward and backward",
-                _values_text(tensor) if bytes_changed else f"version {tensor._version}",
+                _values_text(tensor) if bytes_changed else f"version {version(tensor)}",
                 f"{_values_text(before[name])} as before" if bytes_changed else f"version {versions[name]} as before",
                 aspect=name,
                 tensors=trial.tensors(),

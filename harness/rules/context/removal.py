@@ -296,6 +296,7 @@ RULES = (
         applies=_has_removable,
         regimes={"distinct": 4},
         smooth=True,
+        is_of_the_loss=True,
         why="Padding and missing values reach the gradient through a mask that only looks applied.",
         example="keep = target != -100; logits = logits      # keep is computed and never used",
         mend="Select before computing, and divide by what is left.",

@@ -15,10 +15,12 @@ from harness.calls import tolerance, triton_interpreter
 from harness.calls.evaluation import LossRaised
 from harness.declare.domains import LARGE, Domain
 from harness.errors import NotApplicable
+from harness.private_names import is_view
 from harness.rules.dtypes.kept import asked, has_float, short
 from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.tools.compare import differing
 from harness.rules.tools.made import directions
+from harness.rules.tools.remarks import first_not_finite
 from harness.rules.tools.special import far_cases, near_cases, special_cases
 from harness.rules.trial import Run, Scale, Trial, is_finite
 
@@ -263,7 +265,7 @@ class _Rounded(TorchFunctionMode):
         returned = func(*args, **(kwargs or {}))
         if not isinstance(returned, Tensor) or not returned.is_floating_point() or not returned.requires_grad:
             return returned
-        if returned.is_leaf or returned._is_view() or any(returned is a for a in args):
+        if returned.is_leaf or is_view(returned) or any(returned is a for a in args):
             return returned
         return returned * (1 + self.eps * directions(returned.detach(), self.generator))
 
@@ -288,6 +290,7 @@ RULES = (
         applies=has_float,
         regimes={"distinct": 2, "unit": 1},
         smooth=True,
+        remarks=(first_not_finite,),
         why="A loss that is right in float64 gives NaN or noise in the dtype in which it is trained.",
         example="d2 = (a * a).sum(-1) + (b * b).sum(-1) - 2 * (a * b).sum(-1)   # cancels, may be negative: sqrt gives NaN",
         mend="Use forms that do not cancel or overflow: (a - b) first, logsumexp, log1p, an epsilon that the dtype can hold.",

@@ -224,6 +224,7 @@ RULES = (
         applies=has_float,
         regimes={"distinct": 2},
         smooth=True,
+        not_interpreted="autocast makes bfloat16, with which Triton's interpreter computes bit by bit; ask on a GPU",
         why="Training runs under autocast, tests do not: the first mixed-precision run raises, or its loss is noise.",
         example="out = torch.zeros_like(z); out[mask] = (z @ z.T)[mask]      # float32 takes no bfloat16",
         mend="Make buffers from the product, and compute sensitive parts in float32 with autocast off.",

@@ -18,6 +18,7 @@ from harness.rules.shapes.broadcasting import unit_symbols
 from harness.rules.tools import slopes
 from harness.rules.tools.compare import same_output
 from harness.rules.tools.detach import DetachTape
+from harness.rules.tools.remarks import first_not_finite
 from harness.rules.tools.special import nothing_counts, special_cases, with_everything_counted
 from harness.rules.trial import Trial, describe
 
@@ -297,6 +298,7 @@ RULES = (
         severity="error",
         check=special_points_are_finite,
         regimes={"distinct": 4, "coincident": 1, "unit": 2},
+        remarks=(first_not_finite,),
         why="One zero row or tie gives NaN gradients, the optimizer writes NaN into every weight, and training is lost.",
         example="distance = ((a - b) ** 2).sum(-1).sqrt()    # derivative 1/(2 sqrt(0)) * 0 = NaN where a = b",
         mend="Guard the argument (the 'double where'): `safe = torch.where(d2 > 0, d2, 1)`, then sqrt, then where again.",

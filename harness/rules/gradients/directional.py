@@ -21,6 +21,7 @@ from harness.rules.tools import slopes
 from harness.rules.tools.compare import differing, same_output
 from harness.rules.tools.detach import DetachTape
 from harness.rules.tools.made import directions
+from harness.rules.tools.remarks import lost_values
 from harness.rules.tools.sizes import ELEMENTS, elements, growable, one, resized, uniform
 from harness.rules.trial import Trial
 
@@ -334,6 +335,8 @@ RULES = (
         applies=needs_differentiable,
         regimes={"many": 2},
         smooth=True,
+        measures_gradient=True,
+        remarks=(lost_values,),
         why=(
             "A kernel's last block, an index that overflows or a chunk that is dropped is wrong at a thousand elements "
             "and right at six; an element-wise check of a thousand elements takes two thousand evaluations."

@@ -20,6 +20,7 @@ from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.tools import roundoff, slopes
 from harness.rules.tools.compare import differing
 from harness.rules.tools.detach import DetachTape
+from harness.rules.tools.remarks import lost_values
 from harness.rules.tools.symbols import symbol_axes
 from harness.rules.trial import Run, Scale, Trial, contract
 
@@ -361,6 +362,8 @@ RULES = (
         check=gradient_matches_finite_differences,
         applies=needs_differentiable,
         regimes={"distinct": 5, "coincident": 2, "unit": 1},
+        measures_gradient=True,
+        remarks=(lost_values,),
         why="A hand-written backward, a detach or an in-place edit gives a gradient of another function; training converges to something else.",
         example="""
             def backward(ctx, g):

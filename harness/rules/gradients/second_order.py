@@ -13,6 +13,7 @@ from torch.autograd.function import BackwardCFunction, Function
 from harness.calls import tolerance
 from harness.declare.spec import LossSpec
 from harness.errors import NotApplicable
+from harness.private_names import function_of
 from harness.results.findings import Severity
 from harness.rules.gradients.cut_off import element, interior, needs_a_second_backward
 from harness.rules.rule import Mismatch, Rule
@@ -72,7 +73,7 @@ def _functions(output: Tensor) -> list[type[Function]]:
         if node is not None and node not in nodes:
             nodes[node] = None
             waiting += [following for following, _ in node.next_functions]
-    return [node._forward_cls for node in nodes if isinstance(node, BackwardCFunction)]  # type: ignore[attr-defined]
+    return [function_of(node) for node in nodes if isinstance(node, BackwardCFunction)]
 
 
 @dataclass(frozen=True)

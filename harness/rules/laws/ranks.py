@@ -15,6 +15,7 @@ import tempfile
 import traceback
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ PATIENCE_S = 20.0  # that one rank waits for another; a call at these sizes take
 _LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 _NO_FORK = "autograd's threading in combination with fork"
 
-_lent: list[LossSpec] = []  # what forks of this process find without loading it
+_LENT: ContextVar[LossSpec] = ContextVar("lent")  # what forks of this process find without loading it
 
 
 def data_parallel(trials: Sequence[Trial]) -> Iterator[Mismatch]:
@@ -252,12 +253,12 @@ def _in_forks(isolation: Sandbox, trial: Trial, symbol: str, world: int) -> list
             "world": world,
             "store": str(Path(folder) / "store"),
         }
-        _lent.append(trial.spec)
+        before = _LENT.set(trial.spec)
         try:
             payloads = [shared | {"rank": number} for number in range(world)]
             ends = isolation.run_together(f"{__name__}:work", payloads, Limits(step_s=1.5 * PATIENCE_S), hear)
         finally:
-            _lent.pop()
+            _LENT.reset(before)
             if isinstance(isolation, Forks):
                 isolation.close()
     for rank, ended in zip(ranks, ends, strict=True):
@@ -446,7 +447,7 @@ def _place(error: BaseException) -> str:
 
 def _loaded(payload: Mapping[str, Any]) -> Trial:
     if payload["forked"]:
-        spec = _lent[-1]
+        spec = _LENT.get()
     else:
         (spec,) = (spec for spec in load_specs([payload["target"]]) if spec.name == payload["loss"])
         if repr(spec.tensors) != payload["tensors"]:

@@ -19,6 +19,7 @@ from harness.rules.gradients.cut_off import element, interior
 from harness.rules.gradients.second_order import Curvature, Refused, curvature, off_its_differences
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.tools.compare import same_gradients, same_output
+from harness.rules.tools.remarks import beside_the_reference, lost_values
 from harness.rules.tools.special import near_cases, special_cases
 from harness.rules.trial import Scale, Trial, describe, is_finite
 
@@ -274,6 +275,7 @@ RULES = (
         check=value_equals_the_reference,
         applies=is_candidate,
         regimes={"distinct": 8, "coincident": 3, "unit": 4, "large": 2},
+        remarks=(beside_the_reference, lost_values),
         why="A 'vectorized' rewrite is not the same function.",
         example="(weights * error).mean()      # the loop divided by weights.sum()",
         mend="Compare both with the formula at the smallest input shown.",
@@ -287,6 +289,8 @@ RULES = (
         check=gradient_equals_the_reference,
         applies=is_candidate,
         regimes={"distinct": 8, "coincident": 3, "unit": 4, "large": 2},
+        measures_gradient=True,
+        remarks=(lost_values,),
         why="The values agree and the training does not.",
         example="z = z / z.norm(dim=-1, keepdim=True).detach()",
         mend="Find the detach, in-place edit or custom backward.",

@@ -14,6 +14,7 @@ from harness.rules.reference.equivalence import coarser, gradients_at, is_candid
 from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.shapes.broadcasting import first_line
 from harness.rules.tools.compare import same_gradients, same_output
+from harness.rules.tools.remarks import lost_values
 from harness.rules.tools.sizes import ELEMENTS, OPERATIONS, Effort, elements, growable, one, passes_operations, resized
 from harness.rules.trial import Run, Trial
 
@@ -247,6 +248,7 @@ RULES = (
         applies=is_candidate,
         regimes={"distinct": 1},
         smooth=True,
+        remarks=(lost_values,),
         why=(
             "A version that works by blocks, or takes another path for large data, is the reference itself on small ones: "
             "tests with ten rows never reach the second block."

@@ -360,6 +360,7 @@ RULES = (
         regimes={"distinct": 2},
         smooth=True,
         on_the_cpu=ENDS_A_DEVICE,
+        is_of_the_loss=True,
         why="[B, 1] predictions against [B] labels make a [B, B] matrix: the mean of it is a plausible number, and a wrong one.",
         example="return ((predictions - labels) ** 2).mean()      # [B, 1] - [B] is [B, B]",
         mend="Compare shapes first and raise a ValueError that names both.",

@@ -17,6 +17,7 @@ from harness.declare.dims import Size
 from harness.declare.spec import LossSpec
 from harness.drawing.case import Case, Recipe
 from harness.errors import NotApplicable
+from harness.private_names import buffers as buffers_of
 from harness.rules.dtypes.kept import asked, short
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.shapes.broadcasting import first_line
@@ -375,7 +376,7 @@ def _buffers(built: Callable[..., Any]) -> Buffers:
     if not isinstance(built, nn.Module):
         return []
     saved = [
-        (part, {n: None if b is None else b.clone() for n, b in part._buffers.items()}) for part in built.modules()
+        (part, {n: None if b is None else b.clone() for n, b in buffers_of(part).items()}) for part in built.modules()
     ]
     return [(part, buffers) for part, buffers in saved if buffers]
 
@@ -383,7 +384,7 @@ def _buffers(built: Callable[..., Any]) -> Buffers:
 def _agrees_with(buffers: Buffers, call: _Call, built: Callable[..., Any], should: Run) -> bool:
     """Whether the instance agrees again once its buffers are as they were."""
     for part, saved in buffers:
-        part._buffers.update({n: None if b is None else b.clone() for n, b in saved.items()})
+        buffers_of(part).update({n: None if b is None else b.clone() for n, b in saved.items()})
     return _compared(call, built, should) is None
 
 

@@ -15,7 +15,7 @@ from harness.calls.evaluation import LossRaised
 from harness.calls.watch import Watch
 from harness.errors import NotApplicable
 from harness.rules.dtypes.overflow import FirstOverflow
-from harness.rules.rule import Mismatch
+from harness.rules.rule import Mismatch, Rule
 from harness.rules.tools.compare import same_output
 from harness.rules.tools.detach import placed
 from harness.rules.tools.instead import computed_instead
@@ -31,30 +31,40 @@ _OF_A_SUM = (
 )
 
 
-def remarked(code: str, trial: Trial, mismatch: Mismatch) -> Mismatch:
+def remarked(rule: Rule, trial: Trial, mismatch: Mismatch) -> Mismatch:
     """The finding of a rule, with what one more evaluation at its tensors shows.
 
     Args:
-        code: the rule's.
+        rule: that found it.
         trial: the loss at the case that shows it.
         mismatch: what was found.
     """
     try:
-        if code == "E01" and mismatch.kind == "value":
-            beside = _beside_the_reference(trial, mismatch)
-            instead = computed_instead(trial) if beside is mismatch else ""
-            mismatch = replace(beside, hint=instead) if instead else beside
         if mismatch.kind == "gradient" and trial.base.output.ndim:
             mismatch = _with_note(mismatch, _OF_A_SUM)
-        if code in ("G08", "D02") and not mismatch.finite:
-            mismatch = _first_not_finite(trial, mismatch)
-        if mismatch.tensors is None or not code.startswith(("G01", "G02", "E01", "E02", "E05")):
-            return mismatch
-        lost = LostValues()
-        with lost:
-            trial.run({name: tensor.detach().clone() for name, tensor in mismatch.tensors.items()})
+        for remark in rule.remarks:
+            mismatch = remark(trial, mismatch)
     except (LossRaised, NotApplicable):
+        pass
+    return mismatch
+
+
+def beside_the_reference(trial: Trial, mismatch: Mismatch) -> Mismatch:
+    """Where the value is another: by which factor, or what the loss computes instead."""
+    if mismatch.kind != "value":
         return mismatch
+    beside = _beside_the_reference(trial, mismatch)
+    instead = computed_instead(trial) if beside is mismatch else ""
+    return replace(beside, hint=instead) if instead else beside
+
+
+def lost_values(trial: Trial, mismatch: Mismatch) -> Mismatch:
+    """Where several numbers are written to one element and one is kept."""
+    if mismatch.tensors is None:
+        return mismatch
+    lost = LostValues()
+    with lost:
+        trial.run({name: tensor.detach().clone() for name, tensor in mismatch.tensors.items()})
     if not lost.places:
         return mismatch
     places = ", ".join(dict.fromkeys(lost.places))
@@ -92,8 +102,10 @@ def _beside_the_reference(trial: Trial, mismatch: Mismatch) -> Mismatch:
     return mismatch
 
 
-def _first_not_finite(trial: Trial, mismatch: Mismatch) -> Mismatch:
-    """Which operation of the forward makes the first number that is not finite; empty where the backward does."""
+def first_not_finite(trial: Trial, mismatch: Mismatch) -> Mismatch:
+    """Where a number is not finite: which operation of the forward makes the first one; nothing where the backward does."""
+    if mismatch.finite:
+        return mismatch
     first = FirstOverflow()
     trial.run({name: tensor.detach().clone() for name, tensor in (mismatch.tensors or {}).items()}, wrt=(), mode=first)
     if not first.name:

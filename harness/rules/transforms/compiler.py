@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import logging
 import sys
 import warnings
@@ -15,15 +16,15 @@ from unittest import mock
 
 import torch
 
-_NOTED = "__dynamo_disable"  # where `torch._disable_dynamo` keeps what it has made of a function
+from harness import private_names
+from harness.private_names import COMPILER, UNCOMPILED
 
 
 @contextlib.contextmanager
 def quiet_compiler() -> Iterator[None]:
     """The compiler without log lines; its caches are emptied afterwards, so that it is as if nothing was compiled."""
-    import torch._dynamo
-
-    logger = logging.getLogger("torch._dynamo")
+    importlib.import_module(COMPILER)
+    logger = logging.getLogger(COMPILER)
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
@@ -33,15 +34,12 @@ def quiet_compiler() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-        torch._dynamo.reset()
+        torch.compiler.reset()
 
 
 def uncached() -> contextlib.AbstractContextManager[Any]:
     """No cache of what operations give for fake tensors: a loss hardly does one twice, and a key costs as much as the operation."""
-    from torch._dynamo import config  # loads the compiler
-
-    known = hasattr(config, "fake_tensor_cache_enabled")
-    return config.patch(fake_tensor_cache_enabled=False) if known else contextlib.nullcontext()
+    return private_names.compiler_settings(fake_tensor_cache_enabled=False)
 
 
 @contextlib.contextmanager
@@ -50,25 +48,24 @@ def unloaded_compiler() -> Iterator[None]:
 
     They do so at their first call, such as that of an addition in forward mode, unless they have noted how to be called.
     """
-    kernels = () if "torch._dynamo" in sys.modules else _kernels_in_python()
+    kernels = () if COMPILER in sys.modules else _kernels_in_python()
     for kernel in kernels:
-        setattr(kernel, _NOTED, kernel)
+        setattr(kernel, UNCOMPILED, kernel)
     try:
         yield
     finally:
         for kernel in kernels:
-            if getattr(kernel, _NOTED, None) is kernel:
-                delattr(kernel, _NOTED)
+            if getattr(kernel, UNCOMPILED, None) is kernel:
+                delattr(kernel, UNCOMPILED)
 
 
 @functools.cache
 def _kernels_in_python() -> tuple[Any, ...]:
-    """What `torch._disable_dynamo` wraps of the kernels; none where torch lacks it, and then it loads the compiler."""
-    disable = getattr(torch, "_disable_dynamo", None)
-    if disable is None:
+    """What `private_names.disabled` wraps of the kernels."""
+    if private_names.disabled is None:
         return ()
-    wrapper = disable(lambda: None).__code__
-    homes = [module for name, module in sys.modules.items() if name.startswith(("torch._refs", "torch._decomp"))]
+    wrapper = private_names.disabled(lambda: None).__code__
+    homes = [module for name, module in sys.modules.items() if name.startswith(private_names.KERNELS)]
     left = [value for home in homes for value in vars(home).values()]
     seen, found = set(), []
     while left:
@@ -91,19 +88,14 @@ def _forgotten() -> Iterator[None]:
     Fake tensors hold their symbolic sizes through C++, where no garbage collector sees it, and these hold the tensors.  Caches
     of methods hold the sizes.  A guard is held by whatever it guards, which may be as lasting as a module.
     """
-    try:
-        from torch._dynamo import guards as guarding
-        from torch._dynamo.guards import CheckFunctionManager
-        from torch._dynamo.output_graph import OutputGraph
-        from torch._subclasses.fake_tensor import FakeTensorMode
-        from torch.fx.experimental.symbolic_shapes import ShapeEnv
-    except ImportError:  # parts of torch that nobody promises: without them memory grows, and nothing else
+    holders = private_names.graph_holders()
+    if holders is None:
         yield
         return
 
     environments: list[weakref.ref[Any]] = []
     guards: list[weakref.finalize[Any, Any]] = []
-    begin = OutputGraph.__init__
+    begin, manager = holders.OutputGraph.__init__, holders.CheckFunctionManager
 
     def noted(graph: Any, *given: Any, **named: Any) -> None:
         begin(graph, *given, **named)
@@ -113,15 +105,15 @@ def _forgotten() -> Iterator[None]:
         def __init__(self, guarded: Any, function: Callable[..., Any], *given: Any, **named: Any) -> None:
             super().__init__(guarded, function, *given, **named)
             called = function.func if isinstance(function, functools.partial) else function
-            if isinstance(getattr(called, "__self__", None), CheckFunctionManager):
+            if isinstance(getattr(called, "__self__", None), manager):
                 guards.append(self)
 
     try:
         with (
-            mock.patch.object(OutputGraph, "__init__", noted),
+            mock.patch.object(holders.OutputGraph, "__init__", noted),
             mock.patch.object(weakref, "finalize", Noted),
             mock.patch.object(
-                guarding, "profile_guard_manager", return_value=0.0, create=True
+                holders.guards, "profile_guard_manager", return_value=0.0, create=True
             ),  # it flushes all caches
         ):
             yield
@@ -131,6 +123,6 @@ def _forgotten() -> Iterator[None]:
         for environment in environments:
             if (made := environment()) is not None:
                 made.tracked_fakes = None
-        for cached in (*vars(ShapeEnv).values(), FakeTensorMode):
+        for cached in holders.caches:
             if hasattr(cached, "cache_clear"):
                 cached.cache_clear()

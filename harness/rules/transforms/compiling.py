@@ -17,6 +17,7 @@ from harness.declare import dims
 from harness.declare.spec import LossSpec
 from harness.declare.structures import Repeated
 from harness.errors import NotApplicable
+from harness.private_names import mark_dynamic
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.shapes.broadcasting import first_line
 from harness.rules.tools.compare import same_gradients, same_output
@@ -66,7 +67,7 @@ def _captured(trial: Trial) -> Iterator[Mismatch]:
     for case in _of_other_batches(trial, symbol):
         found = _compiled_differs(case, compiled, symbol)
         if found is not None and found.aspect == "graph break" and symbol:
-            torch._dynamo.reset()  # a size that may not change is no break
+            torch.compiler.reset()  # a size that may not change is no break
             found = _compiled_differs(case, torch.compile(_call, backend=backend, fullgraph=True, dynamic=False), "")
         if found is not None:
             yield found
@@ -147,7 +148,7 @@ def _mark(trial: Trial, leaves: Mapping[str, Tensor], symbol: str) -> None:
     for name, tensor in trial.spec.tensors.items():
         for axis, axis_label in enumerate(dims.axes(tensor.dims, trial.case.sizes)):
             if axis_label == label and symbol:
-                torch._dynamo.maybe_mark_dynamic(leaves[name], axis)
+                mark_dynamic(leaves[name], axis)
 
 
 def _another_graph(trial: Trial, symbol: str, graphs: Sequence[int]) -> Mismatch:
@@ -188,6 +189,7 @@ RULES = (
         regimes={"distinct": 1},
         smooth=True,
         compiles=True,
+        not_interpreted="torch.compile would compile Triton's interpreter, not the kernel; ask on a GPU",
         why="Each break in the graph is a return to Python in every step, and a compiled training loses what it was compiled for.",
         example="if labels.max().item() >= classes: raise ValueError      # the compiler cannot look at values",
         mend="torch.where and masks; check values outside the loss, or under `if not torch.compiler.is_compiling()`.",

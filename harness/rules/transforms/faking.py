@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from harness import private_names
 from harness.calls.evaluation import LossRaised
 from harness.errors import NotApplicable
 from harness.rules.rule import Mismatch, Rule
@@ -31,7 +32,7 @@ class _NoGraph(TorchFunctionMode):
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch._C._set_grad_enabled:
+        if func is private_names.set_grad_enabled:
             return None
         return func(*args, **(kwargs or {}))
 
@@ -44,7 +45,7 @@ class _Transforms(TorchFunctionMode):
         self.seen = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen |= torch._C._functorch.maybe_current_level() is not None
+        self.seen |= private_names.transform_level() is not None
         return func(*args, **(kwargs or {}))
 
 
@@ -90,11 +91,9 @@ def _devices(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
 
 
 def _fake(trial: Trial, tensors: Mapping[str, Tensor], device: str, watch: TorchFunctionMode) -> Tensor:
-    from torch._subclasses.fake_tensor import FakeTensorMode  # loads the compiler
-
     candidate = trial.candidate
     kept = None if candidate.is_class else candidate.build(tensors)
-    with uncached(), FakeTensorMode(allow_non_fake_inputs=True), watch:
+    with uncached(), private_names.fake_tensor_mode()(allow_non_fake_inputs=True), watch:
         numbers = {n for n in tensors if trial.spec.tensors[n].number}
         fake = {
             n: t if n in numbers else torch.empty(t.shape, dtype=t.dtype, device=device) for n, t in tensors.items()
@@ -110,11 +109,13 @@ def _fake(trial: Trial, tensors: Mapping[str, Tensor], device: str, watch: Torch
 def _move(module: nn.Module, device: str) -> None:
     """What ``module.to(device)`` moves; the method itself cannot swap fake parameters."""
     for part in module.modules():
-        for name, buffer in part._buffers.items():
-            part._buffers[name] = None if buffer is None else buffer.to(device)
-        for name, parameter in part._parameters.items():
+        for name, buffer in private_names.buffers(part).items():
+            private_names.buffers(part)[name] = None if buffer is None else buffer.to(device)
+        for name, parameter in private_names.parameters(part).items():
             if parameter is not None:
-                part._parameters[name] = nn.Parameter(parameter.detach().to(device), parameter.requires_grad)
+                private_names.parameters(part)[name] = nn.Parameter(
+                    parameter.detach().to(device), parameter.requires_grad
+                )
 
 
 def _holds_real_tensors(trial: Trial) -> bool:

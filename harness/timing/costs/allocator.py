@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
-from torch._C._autograd import ProfilerEvent, _disable_profiler_legacy, _enable_profiler_legacy
-from torch._C._profiler import ProfilerConfig, ProfilerState, _ExperimentalConfig
-from torch.autograd import _profiler_enabled  # type: ignore[attr-defined]
 
+from harness.private_names import memory_profiler, profiler_is_running
 from harness.timing.collection import no_collection
-
-_WITH_MEMORY = ProfilerConfig(ProfilerState.CPU, False, True, False, False, False, _ExperimentalConfig())
 
 
 def cpu_peak_bytes(call: Callable[[], object]) -> int | None:
@@ -24,19 +21,20 @@ def cpu_peak_bytes(call: Callable[[], object]) -> int | None:
     Returns:
         ``None`` (unknown) where another profiler is running, beside which torch allows no second.
     """
-    if _profiler_enabled():
+    profiler = memory_profiler()
+    if profiler is None or profiler_is_running():
         return None
     with no_collection():
-        _enable_profiler_legacy(_WITH_MEMORY)
+        profiler.start()
         try:
             returned = call()
         finally:
-            threads = _disable_profiler_legacy()
+            threads = profiler.stop()
     del returned  # only now: what the call returned is part of its peak
     return sum(_peak(events) for events in threads)
 
 
-def _peak(events: Iterable[ProfilerEvent]) -> int:
+def _peak(events: Iterable[Any]) -> int:
     now = peak = 0
     for event in events:
         now += event.cpu_memory_usage()

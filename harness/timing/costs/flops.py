@@ -12,6 +12,7 @@ from torch import Tensor
 
 from harness.calls.aten.calls import Call, addressed
 from harness.calls.aten.kernels import Kernel
+from harness.private_names import indices_and_values
 
 # One for each element of what they are given.  The names are stable; the tag for them is younger than the oldest torch here.
 _REDUCTIONS = frozenset({
@@ -87,7 +88,7 @@ def _columns(right: Tensor) -> int:
 
 
 def _stored(sparse: Tensor) -> int:
-    return (sparse._values() if sparse.layout == torch.sparse_coo else sparse.values()).numel()
+    return (indices_and_values(sparse)[1] if sparse.layout == torch.sparse_coo else sparse.values()).numel()
 
 
 def _added(_: Tensor, left: Tensor, right: Tensor, *__: Any) -> int:

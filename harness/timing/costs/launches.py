@@ -6,7 +6,8 @@ import warnings
 from collections.abc import Callable
 
 import torch
-from torch.autograd import _profiler_enabled  # type: ignore[attr-defined]
+
+from harness.private_names import profiler_is_running
 
 # Not `cudaLaunchHostFunc`, which launches no kernel.
 _LAUNCHES = tuple(
@@ -23,7 +24,7 @@ def kernel_launches(call: Callable[[], object], device: str) -> int | None:
         ``None`` (unknown) where the profiler sees no launches: it was built or runs without NVIDIA's CUPTI, lacks the right
         to ask the driver, or another profiler is running.  One launch of our own beside the call tells that from none.
     """
-    if _profiler_enabled():
+    if profiler_is_running():
         return None
     from torch.profiler import ProfilerActivity, profile, supported_activities
 

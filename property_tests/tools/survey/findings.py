@@ -113,7 +113,7 @@ def _findings(
 
 def _severity(aside: str, rules: Sequence[str]) -> str:
     """As the page says it, else that of the gravest rule."""
-    from harness.report.rule_texts import rule_texts
+    from harness.results.rule_texts import rule_texts
 
     if "warning" in aside:
         return "warning"

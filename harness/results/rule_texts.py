@@ -1,25 +1,29 @@
 """What the rules say of themselves, readable without torch.
 
-The rules import torch, which takes a second; a report that is shown in another form needs their words only.  These stand in
-`rule_texts.json`, which `python -m harness.report.rule_texts` writes anew from the rules.
+The rules import torch, which takes a second; who shows or judges a report needs their words only.  These stand in
+`rule_texts.json`, which `python -m docs.generate` writes anew from the rules.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal, get_args
 
-from harness.results.findings import Severity
-
+Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 FILE = Path(__file__).with_suffix(".json")
 
 
 @dataclass(frozen=True)
 class RuleText:
-    """One rule in words: ``statement`` is the law with its formula, ``explanation`` all of it as Markdown."""
+    """One rule in words: ``statement`` is the law with its formula, ``explanation`` all of it as Markdown.
+
+    ``measures_gradient`` and ``is_of_the_loss`` are those of `harness.rules.rule.Rule`.
+    """
 
     code: str
     title: str
@@ -27,6 +31,8 @@ class RuleText:
     severity: Severity
     statement: str
     explanation: str
+    measures_gradient: bool = False
+    is_of_the_loss: bool = False
 
 
 @lru_cache(maxsize=1)
@@ -43,18 +49,3 @@ def rule_text(code: str) -> RuleText:
 def heading(code: str) -> str:
     """Code and title, such as ``G01 gradient matches finite differences``."""
     return f"{code} {rule_text(code).title}".rstrip()
-
-
-def dumps() -> str:
-    """The text of `rule_texts.json`, made from the rules; loads torch."""
-    from harness.rules import DOCUMENTED
-
-    texts = [
-        RuleText(rule.code, rule.title, rule.group, rule.severity, rule.statement, rule.explain())
-        for rule in DOCUMENTED
-    ]
-    return json.dumps([asdict(text) for text in texts], indent=1, ensure_ascii=False) + "\n"
-
-
-if __name__ == "__main__":
-    FILE.write_text(dumps(), encoding="utf-8")

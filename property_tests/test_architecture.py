@@ -27,7 +27,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "drawing": ("errors", "declare"),
     "calls": ("errors", "declare"),
     "rules": ("errors", "isolation", "results", "declare", "drawing", "calls"),
-    "timing": ("errors", "results", "declare", "drawing", "calls", "rules"),
+    "timing": ("errors", "isolation", "results", "declare", "drawing", "calls", "rules"),
     "checking": ("errors", "isolation", "results", "declare", "drawing", "calls", "rules"),
     "judging": ("errors", "strict_json", "results"),
     "report": ("errors", "results", "judging"),

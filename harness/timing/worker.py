@@ -1,13 +1,12 @@
-"""A fresh process that times: ``python -m harness.timing.worker``, a job as JSON on stdin, one JSON object a line on stdout.
+"""What a fresh process does that times, and what it tells.
 
-Lines: first ``{"event": "loaded", "environment": {...}}`` or ``{"event": "unloadable", "reason": "..."}``, then one
+Results: first ``{"event": "loaded", "environment": {...}}`` or ``{"event": "unloadable", "reason": "..."}``, then one
 ``{"event": "samples", ...}`` for each implementation of each heat as soon as it is known, so that what was measured before
 a crash is not lost, and last ``{"event": "finished", "environment": {...}}`` with what is known about it only then.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -27,7 +26,7 @@ from harness.timing.compiled import unavailable_compiler
 from harness.timing.constants import LEAST_PROCESS_S, LOOKS
 from harness.timing.design import Heat, Samples, measure
 from harness.timing.devices import lost, unusable
-from harness.timing.keeper import Outside, Witness, forked
+from harness.timing.keeper import Outside, Witness, kept
 
 # Set in workers: a file that calls benchmark() while it is loaded would start workers without end.
 MARK = "LOSS_HARNESS_TIMING_WORKER"
@@ -134,20 +133,8 @@ def read_samples(line: Mapping[str, Any]) -> Samples:
     return Samples(**{**fields, "seconds_per_call": times, "violations": violations, "outside": outside})
 
 
-def _private_stdout() -> int:
-    """The real stdout, for the protocol alone: whatever the user's code or a C library prints goes to stderr."""
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    return kept
-
-
-def main() -> None:
-    """Read a job, run it, answer through the process that holds the clock."""
-    answers = _private_stdout()
-    job = json.load(sys.stdin)
-    witness = forked(answers)
+def timed(job: Mapping[str, Any], tell: Callable[[str, Any], None]) -> None:
+    """What a fork of `harness.timing.processes` runs; it tells through the process that holds the clock."""
+    os.environ[MARK] = "1"
+    witness = kept()
     run(job, witness.tell, witness)
-
-
-if __name__ == "__main__":
-    main()

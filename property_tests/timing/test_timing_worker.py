@@ -1,6 +1,4 @@
 import json
-import os
-import signal
 import sys
 from types import SimpleNamespace
 
@@ -59,7 +57,7 @@ def test_a_process_that_dies_keeps_what_it_had_measured_and_says_how_it_ended(tm
         spec, str(spec.target), heats, device="cpu", left_s=AMPLE_S, process=2, processes=3, seed=0
     )
     assert [(samples.heat, samples.implementation) for samples in found.samples] == [(0, "fine")]
-    assert found.broken.startswith(f"it died of {signal.SIGABRT.name}")
+    assert "(signal 6)" in found.broken
 
 
 def test_a_fresh_process_finds_what_this_one_does_though_a_checkout_has_the_name_too(tmp_path, monkeypatch):
@@ -205,17 +203,3 @@ def test_a_budget_that_starts_would_fill_goes_to_fewer_processes_and_is_never_ov
     assert worker.seconds_here(4.0, 3, 2.0) == pytest.approx(LEAST_PROCESS_S)
     assert worker.seconds_here(2.05, 3, 2.0) == pytest.approx(0.05)
     assert worker.seconds_here(1.0, 3, 2.0) == 0.0
-
-
-def test_half_a_line_of_a_killed_process_is_left_out():
-    found = processes._read(
-        '{"event": "loaded", "environment": {}, "start_s": 1.0, "compiler_s": 0.0}\n{"event": "sam', "it was killed"
-    )
-    assert found.environment == {}
-    assert found.samples == ()
-
-
-def test_the_worker_finds_the_harness_from_a_checkout_that_is_not_installed():
-    root = os.path.dirname(os.path.dirname(os.path.dirname(worker.__file__)))
-    paths = processes._environment().get("PYTHONPATH", "").split(os.pathsep)
-    assert root in paths or root in sys.path

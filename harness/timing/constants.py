@@ -91,6 +91,9 @@ COMPILE_AGAIN = 0.2
 # device, where a first call may load and compile kernels for seconds: there one call comes first all the same.
 SLOW_CALL_S = 0.1
 
+# On a machine that others keep busy, a budget lasts up to this many times its seconds: two runs, one of them beside six busy
+# processes on two cores, then measure the same cells.
+STRETCH = 3.0
 # Trials (correctness and exact costs) may take half of the budget, and each half of what is then left of that: a loop without
 # end is stopped, and whoever comes after it still has a part.  What takes longer could not be timed in three processes.
 TRIAL_SHARE = 0.5
@@ -109,8 +112,8 @@ COUNTED_CALL_S = 10e-6
 COUNTED_PART = 0.8
 # A loop of more is spared the calls that count what a first, cold one cannot.
 LOOP_CALLS = 5000
-# Making inputs, warming up and calibrating one implementation whose calls are quick.
-SET_UP_S = 0.02
+# Making inputs, warming up, calibrating and auditing one implementation whose calls are quick.
+SET_UP_S = 0.05
 # Below this a process is not worth its start.
 LEAST_PROCESS_S = 0.2
 # An interpreter with torch in it takes this long to end.

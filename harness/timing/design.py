@@ -33,6 +33,7 @@ from harness.timing.audit import (
     read,
     values_of,
 )
+from harness.timing.budget import Budget
 from harness.timing.clock import Call, Clock, NotTimeable
 from harness.timing.clocks import clock_for, waiting_for
 from harness.timing.compiled import compiling
@@ -211,11 +212,12 @@ def measure(
         witness: the clock of another process.
     """
     witness = witness or Witness()
-    until = time.perf_counter() + seconds
+    is_wall = any(heat.cell.device != "cpu" for heat in heats)
+    budget = Budget(seconds, is_wall=is_wall)
     for position, heat in enumerate(heats):
         generator = random.Random(f"{seed} {process} {heat.cell}")
         later = _expected(heats[position + 1 :])
-        for samples in _Race(spec, position, heat, seed, process, witness).run(looks, until, later, generator):
+        for samples in _Race(spec, position, heat, seed, process, witness, budget).run(looks, later, generator):
             report(samples)
 
 
@@ -261,15 +263,15 @@ class _Entry:
         most: int,
         *,
         is_slow: bool,
-        until: float,
+        budget: Budget,
     ) -> Audit:
         """See `harness.timing.audit.audited`; what looks as if it were remembered is asked again, as far as there is time."""
         ask = partial(audited, timed=self.timed, state=self._state, wait=wait, most=most, is_slow=is_slow)
-        begin = time.perf_counter()
+        begin = budget.spent
         audit = ask(self.works[0], batches, batches.unseen)
-        took = time.perf_counter() - begin
+        took = budget.spent - begin
         for _ in range(ASKED_AGAIN):
-            if not is_remembered(audit, times, batches.cell) or time.perf_counter() + took > until:
+            if not is_remembered(audit, times, batches.cell) or took > budget.left:
                 break
             again = ask(self.works[0], batches, batches.further())
             audit = replace(audit, seconds=[*audit.seconds, *again.seconds], given=[*audit.given, *again.given])
@@ -288,9 +290,11 @@ class _Entry:
 class _Race:
     """One heat in one process."""
 
-    def __init__(self, spec: LossSpec, position: int, heat: Heat, seed: int, process: int, witness: Witness) -> None:
+    def __init__(
+        self, spec: LossSpec, position: int, heat: Heat, seed: int, process: int, witness: Witness, budget: Budget
+    ) -> None:
         self.spec, self.position, self.heat, self.seed, self.process = spec, position, heat, seed, process
-        self.clock, self._witness = clock_for(heat.cell, witness), witness
+        self.clock, self._witness, self.budget = clock_for(heat.cell, witness), witness, budget
         self.blocks: dict[str, list[tuple[int, float]]] = {}
         self._wait = waiting_for(torch.device(heat.cell.device))
         self.lost: str | None = None
@@ -306,20 +310,16 @@ class _Race:
         self.bandwidths: dict[int, float] = {}
         self.violations: dict[str, tuple[tuple[str, str], ...]] = {}
 
-    def run(
-        self, looks: Sequence[int], until: float, later: Mapping[str, float], generator: random.Random
-    ) -> list[Samples]:
+    def run(self, looks: Sequence[int], later: Mapping[str, float], generator: random.Random) -> list[Samples]:
         """Prepare everyone, then time them in rounds."""
         is_compiled = any(eager_name(self.spec.implementations, name) for name in self.heat.contestants)
         with current(self.heat.cell.device), compiling(self.heat.cell.pass_name) if is_compiled else nullcontext():
-            return self._run(looks, until, later, generator)
+            return self._run(looks, later, generator)
 
-    def _run(
-        self, looks: Sequence[int], until: float, later: Mapping[str, float], generator: random.Random
-    ) -> list[Samples]:
+    def _run(self, looks: Sequence[int], later: Mapping[str, float], generator: random.Random) -> list[Samples]:
         self.lost = lost(self.heat.cell.device)
         for name, contestant in self.heat.contestants.items():
-            left = until - time.perf_counter()
+            left = self.budget.left
             if self.lost:
                 self._drop(name, "skipped", self.lost)
                 continue
@@ -337,11 +337,11 @@ class _Race:
                 release(self.heat.cell.device)  # here, where no traceback holds the tensors any more
         if not self.entries:
             return self.dropped
-        left = until - time.perf_counter()
+        left = self.budget.left
         kept = min(sum(self._audit_s(name) for name in self.entries), AUDIT_SHARE * max(left, 0.0))
         planned = affordable({**self.block_s, **later}, self.heat.rounds, left - kept)
-        times = self._rounds({name: planned[name] for name in self.entries}, looks, until - kept, generator)
-        self._audit(times, until)
+        times = self._rounds({name: planned[name] for name in self.entries}, looks, kept, generator)
+        self._audit(times)
         return self.dropped + [self._samples(name, times[name]) for name in self.entries]
 
     def _drop_for(self, name: str, error: BaseException) -> None:
@@ -411,16 +411,16 @@ class _Race:
         """Whether a call is so slow that every one counts."""
         return name not in self.losses
 
-    def _audit(self, times: Mapping[str, Sequence[float]], until: float) -> None:
+    def _audit(self, times: Mapping[str, Sequence[float]]) -> None:
         """Call everyone on inputs that nobody has seen; the reference comes last, so that its results lie nowhere before."""
         base, audits = self.heat.reference, {}
         for name in sorted(self.entries, key=lambda name: name == base):
-            if time.perf_counter() + self._audit_s(name) > until or self.lost or not times[name]:
+            if self._audit_s(name) > self.budget.left or self.lost or not times[name]:
                 continue
             most = min(MOST_UNSEEN, self.calls_per_block[name])
             try:
                 audits[name] = self.entries[name].audited(
-                    self._batches(), self._wait, times[name], most, is_slow=self._is_slow(name), until=until
+                    self._batches(), self._wait, times[name], most, is_slow=self._is_slow(name), budget=self.budget
                 )
             except RAISED as error:  # a loss may raise on its first new input
                 self._drop_for(name, error)
@@ -453,22 +453,22 @@ class _Race:
 
     def _block(self, name: str, call: Call, calls: int) -> float:
         """Seconds of a block by the clock; what it took in all, to empty caches included, is what the next will take."""
-        begin = time.perf_counter()
+        begin = self.budget.spent
         before = self.quiet.repeated
         seconds = self.quiet.run(lambda: self.clock.block(call, calls), call, lambda: self.clock.idle_s)
         self.repeated[name] += self.quiet.repeated - before
         self.blocks.setdefault(name, []).extend(self._witness.taken())
-        self.block_s[name] = time.perf_counter() - begin
+        self.block_s[name] = self.budget.spent - begin
         return seconds
 
     def _rounds(
-        self, planned: Mapping[str, int], looks: Sequence[int], until: float, generator: random.Random
+        self, planned: Mapping[str, int], looks: Sequence[int], kept_s: float, generator: random.Random
     ) -> dict[str, list[float]]:
         times: dict[str, list[float]] = {name: [] for name in self.entries}
         running = dict(planned)
         for number in range(max(planned.values())):
             for name in order([name for name in self.entries if number < running[name]], generator):
-                if number and time.perf_counter() + self.block_s[name] > until:
+                if number and self.block_s[name] + kept_s > self.budget.left:
                     running[name] = number  # for good: a gap would pair its later rounds with the wrong ones
                     continue
                 try:

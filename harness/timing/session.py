@@ -13,8 +13,8 @@ from harness.declare.spec import LossSpec
 from harness.results.measured import Cell
 from harness.results.variants import eager_name, variants_of
 from harness.timing import processes
-from harness.timing import timers as time
 from harness.timing.admission import Trial, admit
+from harness.timing.budget import Budget
 from harness.timing.compiled import unavailable_compiler
 from harness.timing.constants import (
     AGREEMENT,
@@ -96,7 +96,7 @@ class Course:
         self.samples: dict[Entry, list[tuple[int, Samples]]] = {}
         self.notes: list[str] = []
         self.environment: Mapping[str, object] = {}
-        self._begin = time.perf_counter()
+        self.budget = Budget(budget_s, is_wall=any(cell.device != "cpu" for cell in cells))
         # Cheap before dear: what a slow implementation leaves undone is then the least.
         self._sorted = sorted(
             range(len(cells)), key=lambda at: (elements(spec, cells[at].sizes), cells[at].pass_name == "full")
@@ -109,7 +109,7 @@ class Course:
     @property
     def left_s(self) -> float:
         """Seconds that the budget has left."""
-        return self.budget_s - (time.perf_counter() - self._begin)
+        return self.budget.left
 
     @property
     def steps(self) -> int:
@@ -122,21 +122,17 @@ class Course:
         """Hold every implementation to the reference in every cell, within the trials' part of the budget."""
         if self._is_timed:
             processes.begin()  # beside the trials
-        counting.count(
-            lambda: torch.zeros(()) + 1
-        )  # the first use imports 800 modules of torch, which is not the loss's time
-        begin = time.perf_counter()
-        missing = {device: unavailable(device) or unusable(device) for device in {cell.device for cell in self.cells}}
-        self._begin += time.perf_counter() - begin  # to wake a device is no loss's time either
+        with self.budget.paused():  # to import 800 modules of torch or to wake a device is no loss's time
+            counting.count(lambda: torch.zeros(()) + 1)
+            missing = {device: unavailable(device) or unusable(device) for device in {c.device for c in self.cells}}
         for device, reason in sorted(missing.items()):
             if reason is not None:
                 self.notes.append(f"nothing was measured on {device}: {reason}")
         compiled = [name for name in self.names if eager_name(self.spec.implementations, name)]
         self._admit_these([name for name in self.names if name not in compiled], missing)
         if compiled:  # after all others, for the compiler cannot be stopped
-            begin = time.perf_counter()
-            lacking = {device: missing[device] or unavailable_compiler(device) for device in missing}
-            self._begin += time.perf_counter() - begin  # to load the compiler is no loss's time
+            with self.budget.paused():  # nor is to load the compiler
+                lacking = {device: missing[device] or unavailable_compiler(device) for device in missing}
             self._admit_these(compiled, lacking)
 
     def _admit_these(self, names: Sequence[str], missing: dict[str, str | None]) -> None:
@@ -211,7 +207,19 @@ class Course:
         references = {} if name == base else {self.cells[at].pass_name: self.trials[at, base] for at in group}
         held_to = {pass_name: trial for pass_name, trial in references.items() if trial.status == "measured"}
         passes = list(dict.fromkeys(cell.pass_name for cell in cells))
-        trials = admit(self.spec, name, cells[0], passes, held_to, seed=self.seed, seconds=seconds)
+        trials = admit(
+            self.spec,
+            name,
+            cells[0],
+            passes,
+            held_to,
+            seed=self.seed,
+            seconds=seconds,
+            counting=max(
+                (t.counting for (_, who), t in self.trials.items() if who == name and t.counting), default=None
+            ),
+            is_timed=self._is_timed,
+        )
         self._keep_reserve(for_trials - seconds)
         return [
             self._unchecked(name, trials[pass_name], pass_name, references[pass_name])
@@ -229,7 +237,7 @@ class Course:
         left = self.left_s
         if left - self._kept_s < wanted:
             self._kept_s = max(left - wanted, min(self._kept_s, RESERVE_S))
-            self._begin += max(self._kept_s + wanted - left, 0.0)
+            self.budget.seconds += max(self._kept_s + wanted - left, 0.0)
 
     def _unchecked(self, name: str, trial: Trial, pass_name: str, reference: Trial) -> Trial:
         """Where there is nothing to be held to, an implementation is as good as it was elsewhere."""
@@ -370,9 +378,9 @@ class Course:
 
     def _in_fresh_processes(self, target: str, device: str) -> str:
         """Returns why the spec could not be loaded there, or nothing."""
-        begin, start_s = time.perf_counter(), 0.0
-        processes.wait()
-        self._begin += time.perf_counter() - begin  # one start serves all losses and is the time of none
+        start_s = 0.0
+        with self.budget.paused():  # one start serves all losses and is the time of none
+            processes.wait()
         for process in range(MOST_PROCESSES):
             positions, heats = self._heats(process)
             if not heats:
@@ -385,20 +393,22 @@ class Course:
                     )
                 return ""
             self.begin(f"{self.spec.name}: timing process {process + 1}")
-            answer = time_in_fresh_process(
-                self.spec,
-                target,
-                heats,
-                device=device,
-                left_s=max(self.left_s - LEAVE_S, 0.0),
-                process=process,
-                processes=max(PROCESSES, process + 1),
-                seed=self.seed,
-            )
+            left_s = max(self.left_s - LEAVE_S, 0.0)
+            with self.budget.paused():
+                answer = time_in_fresh_process(
+                    self.spec,
+                    target,
+                    heats,
+                    device=device,
+                    left_s=left_s,
+                    process=process,
+                    processes=max(PROCESSES, process + 1),
+                    seed=self.seed,
+                )
+            self.budget.seconds -= answer.spent_s
             if answer.environment is None:
                 return without_folder(answer.unloadable or f"the process failed: {answer.broken}", target)
             start_s = answer.start_s
-            self._begin += answer.compiler_s  # to load the compiler is no loss's time
             self.environment = {**answer.environment, "timed_in": "fresh processes"}
             for samples in answer.samples:
                 self._record(process, positions[samples.heat], samples)

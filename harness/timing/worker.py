@@ -22,6 +22,7 @@ from harness.declare.spec import LossSpec
 from harness.errors import told
 from harness.results.variants import eager_name
 from harness.timing import timers as time
+from harness.timing.budget import Budget
 from harness.timing.compiled import unavailable_compiler
 from harness.timing.constants import LEAST_PROCESS_S, LOOKS
 from harness.timing.design import Heat, Samples, measure
@@ -92,6 +93,7 @@ def run(job: Mapping[str, Any], emit: Callable[[Mapping[str, Any]], None], witne
     asked_s = time.perf_counter() - asked  # and as long again in the end
     under = environment.describe(job["device"])
     start_s = time.time() - job["started"] - compiler_s
+    budget = Budget(job["left_s"], is_wall=devices != ["cpu"])
     emit({"event": "loaded", "environment": under, "start_s": start_s, "compiler_s": compiler_s})
     measure(
         spec,
@@ -104,7 +106,8 @@ def run(job: Mapping[str, Any], emit: Callable[[Mapping[str, Any]], None], witne
         witness=witness,
     )
     after = environment.gpu_states([device for device in devices if not lost(device)])
-    emit({"event": "finished", "environment": {"gpu_states": {"before": before, "after": after}}})
+    states = {"gpu_states": {"before": before, "after": after}}
+    emit({"event": "finished", "environment": states, "spent_s": budget.spent + start_s})
 
 
 def _load_compiler(spec: LossSpec, heats: Sequence[Heat]) -> float:

@@ -497,7 +497,7 @@ class _Race:
             name
             for name in others
             if all(
-                paired_ratio(times[rival][:rounds], times[name], [0] * rounds).is_far
+                paired_ratio(times[rival][:rounds], times[name], [0] * rounds).is_far(rounds)
                 for rival in (base, *variants_of(self.spec.implementations, name, list(self.entries)))
                 if len(times[rival]) >= rounds
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import time
@@ -117,6 +118,7 @@ def _box() -> Sandbox:
     if "timing" not in _boxes:
         _boxes["timing"] = Sandbox(("torch", "harness.timing.worker"), WORKER_ENVIRONMENT)
         _boxes["timing"].begin()
+        atexit.register(_boxes["timing"].close)
     return _boxes["timing"]
 
 

@@ -32,7 +32,6 @@ from harness.timing.constants import (
     RESERVE_S,
     ROUNDS,
     SAME_FUNCTION,
-    SETTLED_ROUNDS,
     SLOW_CALL_S,
     TRIAL_LIMIT,
     TRIAL_SHARE,
@@ -42,7 +41,7 @@ from harness.timing.design import Contestant, Heat, Samples, measure
 from harness.timing.devices import lost, release, unavailable, unusable
 from harness.timing.processes import Answer, target_of, time_in_fresh_process, without_folder
 from harness.timing.scaling import extrapolated
-from harness.timing.statistics import paired_ratio
+from harness.timing.statistics import is_settled
 from harness.timing.user_code import printing_to_stderr
 from harness.timing.workload import elements
 
@@ -328,46 +327,56 @@ class Course:
                 f"the machine was busy: for {kept} rounds, {repeated} blocks were interrupted by other processes and run again"
             )
 
-    def _heats(self, process: int, processes: int = PROCESSES) -> tuple[list[int], list[Heat]]:
+    def _heats(self, process: int, processes: int = MOST_PROCESSES) -> tuple[list[int], list[Heat]]:
         """Cells with someone left to time in, and the heats of a process; those behind the planned ones complete rounds."""
         positions, heats = [], []
         for at in self._sorted:
             names = self.unsettled(at)
             done = min((len(self.times(at, name)) for name in names), default=0)
-            if names and (process < processes or 0 < done < self.rounds):
+            if names and (process < PROCESSES or 0 < done < self.rounds):
                 known = {name: self._contestant(at, name) for name in names}
                 rounds = max(1, -(-(self.rounds - done) // max(processes - process, 1)))
                 positions.append(at)
-                heats.append(Heat(self.cells[at], known, rounds, self.names[0]))
+                heats.append(Heat(self.cells[at], known, rounds, self._base(at)))
         return positions, heats
 
     def _contestant(self, at: int, name: str) -> Contestant:
         compile_s = COMPILE_AGAIN * (self.trials[at, name].compile_seconds or 0.0)
         return Contestant(self._seconds(at, name), self._calls_per_block.get((at, name)), compile_s)
 
+    def _able(self, at: int) -> list[str]:
+        return [name for name in self.names if self.trials[at, name].status == "measured"]
+
+    def _base(self, at: int) -> str:
+        """Who the others are compared with in a cell: the reference, else the first that can be timed there."""
+        return next((n for n in self._able(at) if not eager_name(self.spec.implementations, n)), self.names[0])
+
     def unsettled(self, at: int) -> list[str]:
-        """Who is to be timed in a cell: whoever can be, but for those whose comparison with the reference is settled."""
-        able = [name for name in self.names if self.trials[at, name].status == "measured"]
-        left = [name for name in able if not self.is_settled(at, name)]
-        return [] if left == [self.names[0]] and len(able) > 1 else left
+        """Who is to be timed in a cell: whoever can be, but for those whose comparison is settled."""
+        able, base = self._able(at), self._base(at)
+        if able == [base]:  # what is compared with nobody is as well known by half of the rounds
+            return [] if len(self.samples.get((at, base), ())) >= PROCESSES else able
+        left = {name for name in able if name != base and not self.is_settled(at, name)}
+        return [name for name in able if name in left or (left and name == base)]
 
     def times(self, at: int, name: str) -> list[float]:
         """Seconds per call in each round of every process, in the order in which they ran."""
         return [seconds for _, times in self._by_process(at, name) for seconds in times]
 
     def is_settled(self, at: int, name: str) -> bool:
-        """Whether an implementation is so far from all that it is compared with that more rounds would change nothing."""
+        """Whether more rounds would hardly change what an implementation is compared with, and how that ends."""
         variants = variants_of(self.spec.implementations, name, self.names)
         timed = [other for other in variants if self.trials[at, other].status == "measured"]
-        return all(self._is_far(at, base, name) for base in dict.fromkeys([self.names[0], *timed]))
+        return all(self._is_settled(at, base, name) for base in dict.fromkeys([self._base(at), *timed]))
 
-    def _is_far(self, at: int, base: str, name: str) -> bool:
+    def _is_settled(self, at: int, base: str, name: str) -> bool:
         theirs, ours = (dict(self._by_process(at, who)) for who in (base, name))
         pairs = [(p, pair) for p in ours for pair in zip(theirs.get(p, ()), ours[p], strict=False)]
-        if len(pairs) < SETTLED_ROUNDS or (len({process for process, _ in pairs}) < 2 and not self._is_alone):
+        if not pairs:
             return False
         reference, implementation = zip(*(pair for _, pair in pairs), strict=True)
-        return paired_ratio(reference, implementation, [process for process, _ in pairs], self.seed).is_far
+        least = 1 if self._is_alone else 2
+        return is_settled(reference, implementation, [process for process, _ in pairs], self.seed, least=least)
 
     def _by_process(self, at: int, name: str) -> list[tuple[int, tuple[float, ...]]]:
         return [(process, samples.seconds_per_call) for process, samples in self.samples.get((at, name), [])]

@@ -19,6 +19,7 @@ from harness.results.measured import Cell
 from harness.results.variants import eager_name
 from harness.timing import timers as time
 from harness.timing.agreement import difference, not_finite
+from harness.timing.budget import Budget
 from harness.timing.clocks import waiting_for
 from harness.timing.compilation import Compilation
 from harness.timing.compiled import compiling, first_calls
@@ -80,14 +81,14 @@ class _WrongResult(Exception):
 
 
 class _Stopper(TorchFunctionMode):
-    """Stops what is inside at its first call of torch after a deadline, for 0.5 us a call."""
+    """Stops what is inside at its first call of torch after a deadline, for 1 us a call."""
 
-    def __init__(self, until: float) -> None:
+    def __init__(self, budget: Budget) -> None:
         super().__init__()
-        self._until = until
+        self._budget = budget
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if time.perf_counter() > self._until:
+        if self._budget.left < 0:
             raise TookTooLong
         return func(*args, **(kwargs or {}))
 
@@ -109,26 +110,29 @@ class _Run:
         """Fill `trials` with what was reached of a call that nobody counts, also where the loss raises or is stopped."""
         self.workload.restore()
         self.workload.reset()
-        until, begin = time.perf_counter() + seconds, self._clocks()
+        budget, begin = self._budget(seconds), self._clocks()
         loss: Tensor | None = None
         reached: dict[str, float] = {}
         try:
-            with _Stopper(until):
+            with _Stopper(budget):
                 loss = self.workload.forward()
             reached["forward"] = self._since(begin)
             loss = self._checked(loss)
             if "full" in passes or "backward" in passes:
                 self._check_graph(loss)
-                if time.perf_counter() > until:
+                if budget.left < 0:
                     raise TookTooLong
                 between = self._clocks()
-                with _Stopper(until):
+                with _Stopper(budget):
                     self.workload.backward(loss)
                 reached |= {"backward": self._since(between), "full": self._since(begin)}
         finally:
             for pass_name, taken in reached.items():
                 values = self.values(loss, pass_name) if isinstance(loss, Tensor) else ()
                 self.trials[pass_name] = Trial("measured", "", taken, values=values)
+
+    def _budget(self, seconds: float) -> Budget:
+        return Budget(seconds, is_wall=self._waits is not None)
 
     def _clocks(self) -> tuple[float, float]:
         return self._now(), time.process_time()
@@ -288,7 +292,7 @@ def _admitted(
         trials[pass_name] = _judged(
             trial, other.values, pass_name, reference, run.workload.given, spec.differentiable, cell
         )
-    return trials if is_compiled else _with_warm_costs(run, trials, until - time.perf_counter())
+    return trials if is_compiled else _with_warm_costs(run, trials, until - time.perf_counter(), is_warm=is_timed)
 
 
 def _compiled(run: _Run, passes: Sequence[str]) -> Trials:
@@ -354,7 +358,7 @@ def _failed(error: BaseException, cell: Cell) -> Trial:
 
 def _tried(run: _Run, passes: Sequence[str], seconds: float, counting: float | None) -> Trials:
     """The trials of a plain call, which says how long one takes, and of a counted one as far as there is time for it."""
-    until = time.perf_counter() + seconds
+    budget = Budget(seconds, is_wall=run.cell.device != "cpu")
     plain = _guarded(run, passes, partial(run.plain, passes, seconds), seconds)
     good = [name for name in passes if plain[name].status == "measured"]
     if not good:
@@ -362,18 +366,18 @@ def _tried(run: _Run, passes: Sequence[str], seconds: float, counting: float | N
     first_s = max(plain[name].seconds for name in good)
     again = _Run(run.workload, run.cell, run.differentiable)
     if first_s < SLOW_CALL_S or run.cell.device != "cpu":  # a first call is rarely as quick as those after it
-        left = until - time.perf_counter()
+        left = budget.left
         for name, second in _guarded(again, good, partial(again.plain, good, left), left).items():
             start = plain[name].seconds - second.seconds if run.cell.device != "cpu" else 0.0
             quicker = replace(plain[name], seconds=min(plain[name].seconds, second.seconds), start_seconds=start)
             plain[name] = quicker if second.status == "measured" else second
-    left = until - time.perf_counter()
+    left = budget.left
     needed = (counting or 0.0) * first_s
     if needed > left:
         return {n: _uncounted(plain[n], f"takes about {needed:.2g} s") for n in passes}
-    begin = time.perf_counter()
+    begin = budget.spent
     counted = _counted(_Run(run.workload, run.cell, run.differentiable), good, left)
-    took = (time.perf_counter() - begin) / max(first_s, 1e-9)
+    took = (budget.spent - begin) / max(first_s, 1e-9)
     for name in good:
         if counted[name].status == "skipped" and counted[name].fits and plain[name].status == "measured":
             plain[name] = _uncounted(plain[name], f"takes longer than the {left:.2g} s that were left for it")
@@ -462,8 +466,8 @@ def fewer_digits(trial: Trial, reference: Trial, cell: Cell) -> str:
     )
 
 
-def _with_warm_costs(run: _Run, trials: Trials, seconds: float) -> Trials:
-    """Costs of a second call, and what needs calls of its own.
+def _with_warm_costs(run: _Run, trials: Trials, seconds: float, *, is_warm: bool) -> Trials:
+    """Costs of a call that is not the first, and what needs calls of its own.
 
     A long loop, which costs most, is spared all that, and so is what took all its time already without being stopped.  How
     long it is goes by its calls: how long they took differs from run to run, and costs do not.
@@ -472,10 +476,9 @@ def _with_warm_costs(run: _Run, trials: Trials, seconds: float) -> Trials:
     result = dict(trials)
     counted = [trials[name].costs for name in good]
     if good and seconds > 0 and all(found is not None and (found.aten_calls or 0) < LOOP_CALLS for found in counted):
-        again = _counted(_Run(run.workload, run.cell, run.differentiable), good, seconds)
-        for name in good:
-            if again[name].status == "measured":
-                result[name] = replace(trials[name], costs=again[name].costs)
+        again = {} if is_warm else _counted(_Run(run.workload, run.cell, run.differentiable), good, seconds)
+        for name, found in again.items():
+            result[name] = replace(trials[name], costs=found.costs) if found.status == "measured" else trials[name]
         for name in good:
             result[name] = _completed(run, name, result[name])
     return result

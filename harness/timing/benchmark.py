@@ -21,7 +21,7 @@ from harness.results.measured import Cache, Cell, ClockName, Comparison, Measure
 from harness.results.variants import compiled_names, eager_name
 from harness.timing import arguments
 from harness.timing.compiled import own_cache
-from harness.timing.constants import ROUNDS
+from harness.timing.constants import MOST_TIMES_ROUNDS, ROUNDS, ROUNDS_BUDGET_S
 from harness.timing.costs.counting import Costs
 from harness.timing.measurement import Benchmark, rounds_in_common
 from harness.timing.scaling import extrapolated
@@ -47,7 +47,7 @@ def benchmark(
     clocks: Sequence[ClockName] | ClockName | None = None,
     densities: Sequence[Mapping[str, float]] | Mapping[str, float] = ({},),
     timed: bool = True,
-    rounds: int = ROUNDS,
+    rounds: int | None = None,
     compiled: bool = False,
 ) -> Benchmark:
     """Time implementations against the reference, and take their exact costs.
@@ -75,7 +75,8 @@ def benchmark(
         clocks: ``wall``, ``events``, ``graph``; by default the wall clock on the CPU and all of them on CUDA.  Cold caches
             go with one clock of each device: ``wall`` on the CPU, ``events`` on CUDA.
         densities: for each entry, the part of the elements of some tensors that is not zero.
-        rounds: of every implementation on every input, in all processes together.
+        rounds: of every implementation on every input, in all processes together; by default 24, and in proportion more, up to
+            96, for a budget beyond 30 s.
         compiled: also time each under `torch.compile`, as ``<implementation> (compiled)``, compared with the reference and with
             its own eager form.  The time to compile, with an empty cache, stands apart; loading the compiler, once in a
             process, is no part of the budget.
@@ -106,6 +107,8 @@ def benchmark(
         for chosen, thinned, device, dtype, pass_name in asked
         for cache, clock in arguments.ways(device, caches, clocks)
     ]
+    if rounds is None:
+        rounds = int(ROUNDS * min(max(budget_s / ROUNDS_BUDGET_S, 1.0), MOST_TIMES_ROUNDS))
     if rounds < 2:
         raise DeclarationError(f"rounds={rounds!r} came, but an interval needs at least 2")
     if compiled:

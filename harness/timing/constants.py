@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-# A change of 5 % is the smallest that interleaved rounds on a shared machine tell from none: of 300 comparisons of a function
-# with itself, on two cores with five busy processes, none had its whole interval outside this margin, and of 100 with 5 %
-# more work 99 showed a change (`loss-harness calibrate`).
-# The margin is symmetric in log time, [1 / 1.05, 1.05], so that swapping the two sides mirrors the verdict.
-MARGIN = 1.05
+from harness.results.measured import MARGIN as MARGIN
+
 CONFIDENCE = 0.95
 ROUNDS = 24
+# A budget beyond the default one is for what is still open: so many rounds more, up to four times as many.
+ROUNDS_BUDGET_S = 30.0
+MOST_TIMES_ROUNDS = 4
 
 # A process keeps its own memory layout and hash seeds for life, so that rounds in one process agree more than they should.
 # Three is the least number between which a spread can be seen.  Where a comparison is open after that, as many again take the

@@ -90,6 +90,7 @@ class Course:
     ) -> None:
         self.spec, self.names, self.cells = spec, tuple(names), tuple(cells)
         self.budget_s, self.seed, self.rounds = budget_s, seed, rounds
+        self._processes = MOST_PROCESSES * -(-rounds // ROUNDS)
         self._kept_s = (1 - TRIAL_SHARE) * budget_s if is_timed else 0.0
         self.trials: dict[Entry, Trial] = {}
         self.samples: dict[Entry, list[tuple[int, Samples]]] = {}
@@ -291,7 +292,7 @@ class Course:
         """Time whoever was admitted: in fresh processes, or in this one where the spec cannot be loaded in another."""
         device = next((c.device for c in self.cells if c.device != "cpu" and not unavailable(c.device)), "cpu")
         self.environment = {**environment.describe(device), "timed_in": "nothing was timed"}
-        if not self._heats(0)[0]:
+        if not self._heats(0, self._processes)[0]:
             return
         for used in {cell.device for cell in self.cells}:
             if not unavailable(used) and not lost(used):
@@ -327,7 +328,7 @@ class Course:
                 f"the machine was busy: for {kept} rounds, {repeated} blocks were interrupted by other processes and run again"
             )
 
-    def _heats(self, process: int, processes: int = MOST_PROCESSES) -> tuple[list[int], list[Heat]]:
+    def _heats(self, process: int, processes: int) -> tuple[list[int], list[Heat]]:
         """Cells with someone left to time in, and the heats of a process; those behind the planned ones complete rounds."""
         positions, heats = [], []
         for at in self._sorted:
@@ -390,8 +391,8 @@ class Course:
         start_s = 0.0
         with self.budget.paused():  # one start serves all losses and is the time of none
             processes.wait()
-        for process in range(MOST_PROCESSES):
-            positions, heats = self._heats(process)
+        for process in range(self._processes):
+            positions, heats = self._heats(process, self._processes)
             if not heats:
                 return ""
             if process and self.left_s < start_s + LEAST_PROCESS_S:

@@ -19,9 +19,13 @@ def open_everywhere(loss: LossRecord, implementation: str) -> bool:
 
 
 def maybe_slower(loss: LossRecord, implementation: str) -> list[Comparison]:
-    """Comparisons with the reference that leave open whether it is slower: another run might say so, or the opposite."""
+    """Comparisons with the reference in which it seems slower and may be so by more than the margin, which is not sure.
+
+    Another run might be sure of it.  Where it seems as fast or faster, none would: that takes an estimate that is off by the
+    margin and the width of the interval.
+    """
     mine = [c for c in loss.comparisons if (c.implementation, c.reference) == (implementation, loss.reference)]
-    return [c for c in mine if c.verdict == "inconclusive" and (c.low is None or c.low < 1 / MARGIN)]
+    return [c for c in mine if c.verdict == "inconclusive" and (c.speedup or 0.0) < 1 and (c.low or 0.0) < 1 / MARGIN]
 
 
 def speed_sentences(loss: LossRecord, implementation: str) -> tuple[list[str], list[str]]:

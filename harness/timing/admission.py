@@ -110,7 +110,7 @@ class _Run:
         """Fill `trials` with what was reached of a call that nobody counts, also where the loss raises or is stopped."""
         self.workload.restore()
         self.workload.reset()
-        budget, begin = self._budget(seconds), self._clocks()
+        budget, begin = self.budget(seconds), self._clocks()
         loss: Tensor | None = None
         reached: dict[str, float] = {}
         try:
@@ -131,7 +131,8 @@ class _Run:
                 values = self.values(loss, pass_name) if isinstance(loss, Tensor) else ()
                 self.trials[pass_name] = Trial("measured", "", taken, values=values)
 
-    def _budget(self, seconds: float) -> Budget:
+    def budget(self, seconds: float) -> Budget:
+        """So many seconds, by the clock of the device."""
         return Budget(seconds, is_wall=self._waits is not None)
 
     def _clocks(self) -> tuple[float, float]:
@@ -358,7 +359,7 @@ def _failed(error: BaseException, cell: Cell) -> Trial:
 
 def _tried(run: _Run, passes: Sequence[str], seconds: float, counting: float | None) -> Trials:
     """The trials of a plain call, which says how long one takes, and of a counted one as far as there is time for it."""
-    budget = Budget(seconds, is_wall=run.cell.device != "cpu")
+    budget = run.budget(seconds)
     plain = _guarded(run, passes, partial(run.plain, passes, seconds), seconds)
     good = [name for name in passes if plain[name].status == "measured"]
     if not good:
@@ -409,11 +410,11 @@ def _counted(run: _Run, passes: Sequence[str], seconds: float) -> Trials:
 
 def _guarded(run: _Run, passes: Sequence[str], call: Callable[[], None], seconds: float) -> Trials:
     """The trials of one run; a pass that is not reached has the status that says why."""
-    problem, begin = None, time.perf_counter()
+    problem, budget = None, run.budget(seconds)
     try:
         call()
     except TookTooLong:
-        taken = time.perf_counter() - begin
+        taken = budget.spent
         what = "one call" if run.cell.device == "cpu" else "the first call, which may compile kernels,"
         reason = f"{what} takes longer than the {seconds:.2g} s that the budget had left for it"
         if taken > LATE * seconds:

@@ -30,6 +30,7 @@ from harness.timing.audit import (
     is_remembered,
     judged,
     least_bytes,
+    others_s,
     read,
     values_of,
 )
@@ -45,9 +46,11 @@ from harness.timing.constants import (
     CAPTURE_WARM_UPS,
     FULL_PASS,
     MOST_UNSEEN,
+    OTHERS_WORKED_S,
     SET_UP_S,
     SLOW_CALL_S,
     TIMED_BATCHES,
+    WRITTEN_TO,
 )
 from harness.timing.devices import current, lost, out_of_memory, release
 from harness.timing.keeper import Outside, Witness
@@ -309,6 +312,7 @@ class _Race:
         self.batches: Batches | None = None
         self.bandwidths: dict[int, float] = {}
         self.violations: dict[str, tuple[tuple[str, str], ...]] = {}
+        self.others_s: dict[str, float] = {}
 
     def run(self, looks: Sequence[int], later: Mapping[str, float], generator: random.Random) -> list[Samples]:
         """Prepare everyone, then time them in rounds."""
@@ -355,11 +359,20 @@ class _Race:
         elif is_out_of_memory(cause):
             self._drop(name, "skipped", out_of_memory(self.heat.cell))
         else:
-            self._drop(name, "failed", told(cause))
+            self._drop(name, "failed", told(cause), self._left_working(name, cause))
             self.lost = lost(self.heat.cell.device)
+
+    def _left_working(self, name: str, cause: BaseException) -> tuple[tuple[str, str], ...]:
+        """What says that other threads worked on what a call had returned; autograd raises where it sees them write."""
+        worked_s = others_s() - self.others_s.get(name, 0.0)
+        if self._wait is not None or worked_s < OTHERS_WORKED_S or WRITTEN_TO not in str(cause):
+            return ()
+        text = f"{told(cause)}; other threads worked on it for {worked_s:.2g} s, expected results that nobody writes to any more"
+        return (("M04", f"a call at {self.heat.cell} returned what was not done: {text}"),)
 
     def _prepare(self, name: str, contestant: Contestant) -> None:
         cell = self.heat.cell
+        self.others_s[name] = others_s()
         entry = _Entry(self.spec, name, self._batches())  # own tensors: one may write into them
         entry.calls = [self.clock.prepare(partial(work.call, cell.pass_name)) for work in entry.works]
         entry.turn(0)  # preparing a clock may have called it
@@ -504,8 +517,14 @@ class _Race:
         ]
         return [*far, base] if far and far == others else far
 
-    def _drop(self, name: str, status: Literal["skipped", "failed"], reason: str) -> None:
-        self.dropped.append(Samples(self.position, name, status, reason))
+    def _drop(
+        self,
+        name: str,
+        status: Literal["skipped", "failed"],
+        reason: str,
+        violations: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        self.dropped.append(Samples(self.position, name, status, reason, violations=violations))
 
     def _samples(self, name: str, times: Sequence[float]) -> Samples:
         return Samples(

@@ -462,10 +462,10 @@ class Course:
         if self.trials[entry].status != "measured":
             return
         found = clocks_apart(samples, self.cells[at]) or list(samples.violations)  # others may read the false clock
-        if samples.status == "failed":
-            self.trials[entry] = Trial("failed", f"raised while it was timed: {samples.reason}")
-        elif found:
+        if found:
             self.trials[entry] = Trial("failed", found[0][1], violation=found[0])
+        elif samples.status == "failed":
+            self.trials[entry] = Trial("failed", f"raised while it was timed: {samples.reason}")
         elif samples.status == "measured" and not self._same_function(entry, samples):
             text = (
                 f"in a fresh process its loss was {samples.loss:.6g} on the input on which it is "

@@ -291,7 +291,7 @@ PAIRS: dict[str, Pair] = {
     "by_bytes": Pair(by_bytes, by_hand, ("M03",)),
     "for_ever": Pair(for_ever, context_remembered, ("M02",)),
     "first_gradient": Pair(first_gradient, by_hand, ("M02",)),
-    "filled_later": Pair(filled_later, waited_for, ()),  # autograd may see that it is written to
+    "filled_later": Pair(filled_later, waited_for, ("M02", "M04")),
     "goes_on": Pair(goes_on, idle_thread, ("M04",)),
     "unset_memory": Pair(unset_memory, by_hand, ("M02",)),
     "edits_inputs": Pair(edits_inputs, edits_a_copy, ("M02", "M05")),

@@ -127,10 +127,10 @@ def paired_ratio(
 
         m ~ normal(mean, tau ** 2 + pi / 2 s ** 2 / rounds),   p(tau) ~ 1 / (0.0005 + tau) up to 0.1,   p(mean) constant
 
-    where s is how much rounds scatter within a process.  Of 800 simulated comparisons of 30 rounds in three processes, whose
-    log ratios scatter by 4 %, the intervals of 99, 98, 92 and 88 % held the truth where processes scatter by 0, 1, 3 and 5 %.
-    At 3 % and more that is below 95 %: wider ones would not see a change of 5 % where processes differ by chance.  It is seen
-    in 96 and 92 % of them where processes scatter by 0 and 1 %, and in 100 and 97 % where rounds scatter by 2.4 %.
+    where s is how much rounds scatter within a process.  Of simulated comparisons whose rounds scatter by 2.4 %, looked at after
+    three to six processes as `is_settled` says, the intervals of 99, 96, 94 and 92 % held the truth where processes scatter by
+    0, 1, 2 and 3 %, and a change of 5 % was seen in 99, 98, 96 and 77 % (`property_tests.tools.clock_statistics`).  Wider ones
+    would not see it where processes differ by chance.
 
     Below six rounds the interval is exp(mean +- t s / sqrt(n)) of the log ratios instead, widened to contain the speedup,
     where

@@ -43,6 +43,22 @@ def test_a_fresh_process_times_with_one_thread_and_a_quiet_allocator_whatever_is
     assert found.start_s > 0
 
 
+def test_processes_are_forks_of_one_that_has_imported_torch_and_nothing_of_a_users(tmp_path):
+    (tmp_path / "whose.py").write_text(
+        "import os\n"
+        "from harness import LossSpec, TensorSpec\n"
+        "def whose(p):\n"
+        "    raise ValueError(f'{os.getpid()} {os.getppid()}')\n"
+        "SPEC = LossSpec('whose', {'whose': whose}, inputs={'p': TensorSpec('B C')}, context={})\n"
+    )
+    spec = worker.targets.load_specs([str(tmp_path / "whose.py")])[0]
+    found = [answer(spec, names=("whose",)).samples[0].reason for _ in range(2)]
+    assert found[0] != found[1]
+    started = processes._box()._process.pid
+    processes.wait()
+    assert processes._box()._process.pid == started
+
+
 def test_a_process_that_dies_keeps_what_it_had_measured_and_says_how_it_ended(tmp_path):
     (tmp_path / "dying.py").write_text(
         "import os\n"
@@ -115,6 +131,7 @@ def test_answers_are_json_and_the_first_says_what_they_were_taken_under():
     assert "torch" in loaded["environment"]
     assert samples["event"] == "samples"
     assert len(worker.read_samples(samples).seconds_per_call) == 2
+    assert finished.pop("spent_s") > 0
     assert finished == {"event": "finished", "environment": {"gpu_states": {"before": {}, "after": {}}}}
 
 

@@ -12,7 +12,7 @@ from harness import DeclarationError, HarnessError, LossSpec, TensorSpec
 from harness.results.measured import Cell
 from harness.timing import session as sessions
 from harness.timing.benchmark import Benchmark, Measurement, _bases, _not_below_its_parts, benchmark
-from harness.timing.constants import LOOKS, ROUNDS
+from harness.timing.constants import LOOKS, PROCESSES, ROUNDS
 from harness.timing.processes import Answer, time_in_fresh_process
 from harness.timing.worker import MARK
 

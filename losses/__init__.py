@@ -13,7 +13,7 @@ above all.  Beyond 1.25 times in forward and backward together, by the report in
     focal of 32 x 10 logits                     `cross_entropy`, 1.6
     distillation of 16 to 32 x 10 logits        `kl_div`, 1.4
     logit adjustment of 16 x 5 logits           `added`, 1.4 to 1.5
-    mahalanobis of 16 vectors of 4              `bilinear`, 1.6; of 16,384 of 64 `product`, 1.5, which needs no factor
+    mahalanobis of 16 vectors of 4              `bilinear`, 1.6; of 16,384 of 64 `product`, 1.5
 """
 
 from . import (

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import report_examples
 
 from harness.timing.constants import ROUNDS
 from property_tests.tools import clock_statistics, verdicts_twice
@@ -20,17 +21,17 @@ def test_two_verdicts_are_equal_open_or_contradict(first, second, kind):
 
 
 def test_two_reports_are_told_apart_by_what_they_say_and_by_what_was_measured():
-    same = examples.report()
+    same = report_examples.report()
     text, is_kept = verdicts_twice.told(same, same)
     assert is_kept
     assert "2 implementations: 2 equal (100.0%), 0 open in one, 0 contradict" in text
-    slower = examples.report(examples.loss(comparisons=(comparison("slower", speedup=0.5),)))
+    slower = report_examples.report(report_examples.loss(comparisons=(comparison("slower", speedup=0.5),)))
     text, is_kept = verdicts_twice.told(same, slower)
     assert not is_kept
     assert "1 contradict" in text
-    lacking = examples.report(examples.loss(comparisons=()))
+    lacking = report_examples.report(report_examples.loss(comparisons=()))
     assert verdicts_twice.reached(lacking.losses[0]) == (0, 1)
-    unreached = examples.loss(measurements=(measurement("naive", "skipped"), measurement()))
+    unreached = report_examples.loss(measurements=(measurement("naive", "skipped"), measurement()))
     assert verdicts_twice.reached(unreached) == (0, 0)
 
 

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import report_examples
+from report_examples import comparison, measurement
 
 from harness.timing.constants import ROUNDS
 from property_tests.tools import clock_statistics, verdicts_twice

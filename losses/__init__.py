@@ -3,6 +3,17 @@
 Every public loss class of these files can be imported from here.  Those to adopt are named after their file; beside them,
 `LogDomainSinkhornLoss` takes costs of any span, `MahalanobisProductLoss` a precision that is only semidefinite, and the others
 are usual ways of writing the same loss, to compare time and memory with.
+
+Those to adopt are made for large tensors and for values that cancel or overflow.  On a CPU, where a call takes less than a
+tenth of a millisecond, their checks and custom gradients are a part of it, and a usual form takes less time, in a forward pass
+above all.  Beyond 1.25 times in forward and backward together, by the report in `reports/cpu`:
+
+    laplacian smoothness of 16 to 128 nodes     `trace`, 1.8 to 2.3 times; of 16 nodes of a larger graph `sliced_trace`, 2.4
+    memory bank of 64 to 128 keys               `dense`, 2.2 to 2.9
+    focal of 32 x 10 logits                     `cross_entropy`, 1.6
+    distillation of 16 to 32 x 10 logits        `kl_div`, 1.4
+    logit adjustment of 16 x 5 logits           `added`, 1.4 to 1.5
+    mahalanobis of 16 vectors of 4              `bilinear`, 1.6; of 16,384 of 64 `product`, 1.5
 """
 
 from . import (

@@ -28,7 +28,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "drawing": ("errors", "private_names", "declare"),
     "calls": ("errors", "private_names", "declare"),
     "rules": ("errors", "private_names", "isolation", "results", "declare", "drawing", "calls"),
-    "timing": ("errors", "private_names", "results", "declare", "drawing", "calls", "rules"),
+    "timing": ("errors", "private_names", "isolation", "results", "declare", "drawing", "calls", "rules"),
     "checking": ("errors", "results", "declare", "drawing", "calls", "rules"),
     "judging": ("errors", "strict_json", "results"),
     "report": ("errors", "results", "judging"),

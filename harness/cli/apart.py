@@ -92,10 +92,11 @@ def box(also: Sequence[str] = ()) -> Sandbox | None:
 
 def _needed(given: dict[str, Any]) -> tuple[str, ...]:
     """What else jobs import sooner or later, by the options of a command."""
-    from harness.runs.preload import COMPILER, TIMING
+    from harness.runs.preload import COMPILER, TIMERS, TIMING
 
     compiles = given.get("compiled") or given.get("profile", QUICK) != QUICK
-    return (*(COMPILER if compiles else ()), *(TIMING if "budget_s" in given else ()))
+    times = "budget_s" in given and not given.get("costs_only")
+    return (*(COMPILER if compiles else ()), *(TIMERS if times else ()), *(TIMING if "budget_s" in given else ()))
 
 
 def _workshop(given: dict[str, Any], local: Sandbox | None) -> Workshop:

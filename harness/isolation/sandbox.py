@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -109,10 +109,12 @@ class Sandbox:
 
     Args:
         preload: modules that every job needs; they must not start threads or touch a device when they are imported.
+        environment: variables of every job, also of those that are read where a process starts.
     """
 
-    def __init__(self, preload: Sequence[str] = ()) -> None:
+    def __init__(self, preload: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> None:
         self.preload = tuple(preload)
+        self._environment = {**_ENVIRONMENT, **(environment or {})}
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -124,6 +126,11 @@ class Sandbox:
         """Start now what the first job would wait for; it imports while this process does other things."""
         with self._lock:
             self._spawn()
+
+    def wait(self) -> None:
+        """Until a job needs to wait for nothing more."""
+        with self._lock:
+            self._control = self._control or self._start()
 
     def run(
         self,
@@ -201,7 +208,7 @@ class Sandbox:
                     "function": function,
                     "payload": payload,
                     "limits": asdict(limits or Limits()),
-                    "environment": os.environ | _ENVIRONMENT,
+                    "environment": os.environ | self._environment,
                     "cwd": os.getcwd() if folder is None else folder,
                     "path": [place for place in sys.path if place],
                 }
@@ -246,7 +253,7 @@ class Sandbox:
     def _start(self) -> socket.socket:
         ours = self._starting or self._spawn()
         self._starting = None
-        if ours.recv(len(READY)) != READY:
+        if ours.recv(len(READY), socket.MSG_PEEK) != READY:  # left there for the forks of this process, which share it
             ours.close()
             raise RuntimeError("the process that starts jobs did not start; its error stands above")
         self._control = ours
@@ -258,7 +265,7 @@ class Sandbox:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "harness.isolation.zygote", str(theirs.fileno()), *self.preload],
                 pass_fds=[theirs.fileno()],
-                env=os.environ | _ENVIRONMENT | {"PYTHONPATH": _path()},
+                env=os.environ | self._environment | {"PYTHONPATH": _path()},
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # an interrupt on the terminal is for this process, which then ends the others
             )

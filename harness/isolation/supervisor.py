@@ -63,7 +63,7 @@ def _amount(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
-def _death(pid: int) -> list[int]:
+def death(pid: int) -> list[int]:
     """A descriptor that is ready as soon as a child can be waited for, which is a moment after its pipes are closed."""
     try:
         return [os.pidfd_open(pid)]
@@ -85,7 +85,7 @@ class _Watch:
         self.deadline = float("inf")
         self.lines = events.Lines()
         self.told, self.printed, self.pid = self._start()
-        self.dying = _death(self.pid)
+        self.dying = death(self.pid)
         self.born_bytes = limits.private_bytes([self.pid])
 
     def _start(self) -> tuple[int, int, int]:

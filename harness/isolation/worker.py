@@ -6,6 +6,7 @@ import contextlib
 import faulthandler
 import importlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -21,16 +22,16 @@ class Teller:
     """The way to tell what a job does; a copy of the process that the job forked tells nothing and ends."""
 
     def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._owner = os.getpid()
+        self.descriptor = descriptor
+        self.owner = os.getpid()
 
     def tell(self, kind: str, data: Any) -> None:
         """Send one event."""
-        if os.getpid() != self._owner:
+        if os.getpid() != self.owner:
             os._exit(0)  # a loss forked and its copy went on: one of them is enough
         text = events.line(kind, data)
         while text:
-            text = text[os.write(self._descriptor, text) :]
+            text = text[os.write(self.descriptor, text) :]
 
 
 def note(data: Callable[[], Any]) -> None:
@@ -42,6 +43,39 @@ def note(data: Callable[[], Any]) -> None:
     teller = _TELLER.get()
     if teller is not None:
         teller.tell("note", data())
+
+
+def go_on_in_a_fork(beside: Callable[[int, int, int], None]) -> int:
+    """Return in a fork, whose telling goes through this process; this one ends as the fork does, and no sooner.
+
+    Args:
+        beside: runs here until the fork has ended; gets its number, the descriptor from which to read what it tells, and
+            the one to write to.
+
+    Returns:
+        In the fork, the descriptor through which it tells.
+    """
+    teller = _TELLER.get()
+    assert teller is not None, "only a job forks itself"
+    heard, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(heard)
+        os.dup2(tell, teller.descriptor)
+        os.close(tell)
+        teller.owner = os.getpid()
+        return teller.descriptor
+    code = 1
+    try:
+        os.close(tell)
+        faulthandler.disable()  # the fork has said it
+        beside(pid, heard, teller.descriptor)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if code < 0:
+            signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
+            os.kill(os.getpid(), -code)
+    finally:
+        os._exit(code)
 
 
 @contextlib.contextmanager

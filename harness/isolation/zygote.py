@@ -31,7 +31,10 @@ def watch(job: socket.socket) -> None:
 def serve(control: socket.socket) -> None:
     """Fork a supervisor for each job that comes, until nobody can ask any more."""
     while True:
-        _, descriptors, _, _ = socket.recv_fds(control, 16, 1)
+        try:
+            _, descriptors, _, _ = socket.recv_fds(control, 16, 1)
+        except ConnectionResetError:  # closed before it has read that this process was ready
+            return
         if not descriptors:
             return
         if os.fork() == 0:

@@ -170,6 +170,8 @@ def _open(loss: LossRecord, implementation: str) -> list[str]:
     parts += [text.partition(":")[0] for text in reasons.speed_unknown(loss, implementation)]
     if speed.open_everywhere(loss, implementation):
         parts.append("whether it is faster or slower is open at every size that was timed")
+    else:
+        parts += [text.partition(":")[0] for text in reasons.slowness_open(loss, implementation)]
     return list(dict.fromkeys(parts))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.judging.speed import listed, setting_text, size_text
+from harness.judging.speed import input_text, listed, maybe_slower, setting_text, size_text, speedup_text
 from harness.results.causes import grouped
 from harness.results.findings import Outcome
 from harness.results.rule_texts import rule_text
@@ -135,6 +135,18 @@ def untimed(loss: LossRecord, implementation: str) -> list[str]:
             for m in failed
         )
     )
+
+
+def slowness_open(loss: LossRecord, implementation: str) -> list[str]:
+    """That it may be slower than the reference at some size, though nowhere surely: a run more could say either."""
+    mine = [c for c in loss.comparisons if (c.implementation, c.reference) == (implementation, loss.reference)]
+    if any(c.verdict == "slower" for c in mine):
+        return []
+    places = [
+        f"{input_text(c)}, {setting_text(c)} ({speedup_text(c.low)} to {speedup_text(c.high)})"
+        for c in maybe_slower(loss, implementation)
+    ]
+    return [f"whether it is slower than {loss.reference} is open: at {listed(places)}"] if places else []
 
 
 def speed_unknown(loss: LossRecord, implementation: str) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
-from harness.results.measured import Cell, Comparison
+from harness.results.measured import MARGIN, Cell, Comparison
 from harness.results.schema import LossRecord
 from harness.results.variants import SUFFIX
 from harness.results.words import seconds_text
@@ -16,6 +16,16 @@ def open_everywhere(loss: LossRecord, implementation: str) -> bool:
     """Whether every comparison of it is open."""
     mine = [c for c in loss.comparisons if c.implementation == implementation]
     return bool(mine) and all(comparison.verdict == "inconclusive" for comparison in mine)
+
+
+def maybe_slower(loss: LossRecord, implementation: str) -> list[Comparison]:
+    """Comparisons with the reference in which it seems slower and may be so by more than the margin, which is not sure.
+
+    Another run might be sure of it.  Where it seems as fast or faster, none would: that takes an estimate that is off by the
+    margin and the width of the interval.
+    """
+    mine = [c for c in loss.comparisons if (c.implementation, c.reference) == (implementation, loss.reference)]
+    return [c for c in mine if c.verdict == "inconclusive" and (c.speedup or 0.0) < 1 and (c.low or 0.0) < 1 / MARGIN]
 
 
 def speed_sentences(loss: LossRecord, implementation: str) -> tuple[list[str], list[str]]:

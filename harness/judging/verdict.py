@@ -1,7 +1,8 @@
 """The verdict on each implementation: a pure function of what was found and measured.
 
-From strongest to weakest: an error, or another value than the reference's where it was to be timed, means *do not adopt*; a crash, a timeout, results that are missing or a speed that is
-open at every size or unknown, or gradients that no rule could check, mean *inconclusive*; a warning, a waiver, a device where nothing ran or a size at which it is
+From strongest to weakest: an error, or another value than the reference's where it was to be timed, means *do not adopt*; a
+crash, a timeout, results that are missing, gradients that no rule could check, or a speed that is unknown, open at every size,
+or open at one where it seems slower than the reference and is surely so at none, mean *inconclusive*; a warning, a waiver, a device where nothing ran or a size at which it is
 slower than the reference mean *adopt with caveats*; else *adopt*.  That another implementation is faster is a recommendation, and
 what nobody asked to be timed is no doubt.  The reference is held to correctness only and keeps the role *reference*;
 a loss with one implementation has none, and nothing to be faster than.
@@ -93,6 +94,8 @@ def _verdict(loss: LossRecord, name: str) -> tuple[Verdict, tuple[str, ...]]:
     if speed.open_everywhere(loss, name):
         open_questions += other
         other = []
+    else:
+        open_questions += reasons.slowness_open(loss, name)
     if open_questions:
         return INCONCLUSIVE, (*open_questions, *slow, *caveats, *other, *passed)
     caveats = [*caveats, *reasons.idle_devices(loss, name), *slow, *reasons.untimed(loss, name)]

@@ -260,8 +260,8 @@ class Driver(Ledger):
             raise HarnessError(next(iter(self._refused.values())))
 
     def _longest(self) -> float:
-        """The timing ends itself at its budget; beyond twice that, and what starting and a compiler take, it hangs."""
-        return 2 * self.request.budget_s + (_COMPILING_S if self.request.compiled else _STARTING_S)
+        """The timing ends itself at three times its budget; beyond that, and what starting and a compiler take, it hangs."""
+        return 4 * self.request.budget_s + (_COMPILING_S if self.request.compiled else _STARTING_S)
 
 
 class Memory:

@@ -12,3 +12,4 @@ PRELOAD = (
 # What takes long and only some jobs need: those that compile, and those that time.
 COMPILER = ("torch._dynamo",)
 TIMING = ("harness.timing.benchmark",)
+TIMERS = ("harness.timing.ahead",)  # of commands that are sure to time

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from harness.calls.aten.storages import Storages
 from harness.calls.evaluation import LossRaised, is_out_of_memory
@@ -17,10 +19,19 @@ from harness.results.measured import Cell
 from harness.results.variants import eager_name
 from harness.timing import timers as time
 from harness.timing.agreement import difference, not_finite
+from harness.timing.budget import Budget
 from harness.timing.clocks import waiting_for
 from harness.timing.compilation import Compilation
 from harness.timing.compiled import compiling, first_calls
-from harness.timing.constants import AGREEMENT, COUNTED_CALL_S, COUNTED_PART, FEWER_DIGITS, LATE, LOOP_CALLS
+from harness.timing.constants import (
+    AGREEMENT,
+    COUNTED_CALL_S,
+    COUNTED_PART,
+    FEWER_DIGITS,
+    LATE,
+    LOOP_CALLS,
+    SLOW_CALL_S,
+)
 from harness.timing.costs import counting as costs
 from harness.timing.costs.counting import Costs, Counter, TookTooLong
 from harness.timing.devices import current, out_of_memory, release
@@ -44,6 +55,7 @@ class Trial:
         compile_seconds: how much longer the first call of a compiled variant took than the second.
         start_seconds: on a device, how much longer the first call of any other took than the second: it loads kernels, and
             compiles those that are compiled where they are first called, as Triton's are.
+        counting: how many times longer a call takes where it is counted; ``None``: unknown.
         narrowest: bytes of an element of the narrowest floating tensor that it made.
         violation: code of a rule that its time would break, and what was seen of it; empty where there is none.
     """
@@ -56,6 +68,7 @@ class Trial:
     fits: bool = True
     compile_seconds: float | None = None
     start_seconds: float = 0.0
+    counting: float | None = None
     narrowest: int = 8
     violation: tuple[str, str] = ("", "")
 
@@ -67,8 +80,21 @@ class _WrongResult(Exception):
     """What came back cannot be differentiated; the text is the whole reason."""
 
 
+class _Stopper(TorchFunctionMode):
+    """Stops what is inside at its first call of torch after a deadline, for 1 us a call."""
+
+    def __init__(self, budget: Budget) -> None:
+        super().__init__()
+        self._budget = budget
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self._budget.left < 0:
+            raise TookTooLong
+        return func(*args, **(kwargs or {}))
+
+
 class _Run:
-    """One counted forward pass and, where it is asked for, the backward pass after it."""
+    """One forward pass and, where it is asked for, the backward pass after it."""
 
     def __init__(self, workload: Workload, cell: Cell, differentiable: Sequence[str]) -> None:
         self.workload, self.cell = workload, cell
@@ -80,8 +106,45 @@ class _Run:
         """The same run on a loss that is built anew."""
         return _Run(self.workload.again(), self.cell, self.differentiable)
 
+    def plain(self, passes: Sequence[str], seconds: float) -> None:
+        """Fill `trials` with what was reached of a call that nobody counts, also where the loss raises or is stopped."""
+        self.workload.restore()
+        self.workload.reset()
+        budget, begin = self.budget(seconds), self._clocks()
+        loss: Tensor | None = None
+        reached: dict[str, float] = {}
+        try:
+            with _Stopper(budget):
+                loss = self.workload.forward()
+            reached["forward"] = self._since(begin)
+            loss = self._checked(loss)
+            if "full" in passes or "backward" in passes:
+                self._check_graph(loss)
+                if budget.left < 0:
+                    raise TookTooLong
+                between = self._clocks()
+                with _Stopper(budget):
+                    self.workload.backward(loss)
+                reached |= {"backward": self._since(between), "full": self._since(begin)}
+        finally:
+            for pass_name, taken in reached.items():
+                values = self.values(loss, pass_name) if isinstance(loss, Tensor) else ()
+                self.trials[pass_name] = Trial("measured", "", taken, values=values)
+
+    def budget(self, seconds: float) -> Budget:
+        """So many seconds, by the clock of the device."""
+        return Budget(seconds, is_wall=self._waits is not None)
+
+    def _clocks(self) -> tuple[float, float]:
+        return self._now(), time.process_time()
+
+    def _since(self, begin: tuple[float, float]) -> float:
+        """Seconds since then; on the CPU without those in which others had the core."""
+        wall, processor = (after - before for after, before in zip(self._clocks(), begin, strict=True))
+        return wall if self._waits is not None else min(wall, processor)
+
     def run(self, passes: Sequence[str], counter: Counter) -> None:
-        """Fill `trials` with what was reached, also where the loss raises or is stopped."""
+        """The same for a call that is counted."""
         self.workload.restore()
         self.workload.reset()
         loss: Tensor | None = None
@@ -148,6 +211,8 @@ def admit(
     *,
     seed: int,
     seconds: float,
+    counting: float | None = None,
+    is_timed: bool = True,
 ) -> Trials:
     """Run an implementation on the input that will be timed, and compare it with the reference.
 
@@ -162,11 +227,15 @@ def admit(
         reference: the reference's trials that others may be held to; none for the reference itself.
         seed: of the input.
         seconds: a call that takes longer is stopped at its next ATen call.
+        counting: how many times longer than a plain one a counted call takes, as far as it is known; what would take too
+            long is timed without its costs.
+        is_timed: whether how long a call takes is asked for.
     """
     held_to = {} if spec.stochastic else reference  # two draws differ without either being wrong
     with current(cell.device), printing_to_stderr():
         asked = [pass_name for pass_name in passes if not (spec.once and pass_name == "backward")]
-        found = _admitted(spec, name, cell, asked, held_to, seed, seconds) if asked else {}
+        how = (seed, seconds, counting, is_timed)
+        found = _admitted(spec, name, cell, asked, held_to, *how) if asked else {}
         trials = {name: found.get(name, Trial("skipped", ONE_BACKWARD)) for name in passes}
     if not all(trial.fits for trial in trials.values()):
         release(cell.device)
@@ -181,6 +250,8 @@ def _admitted(
     reference: Mapping[str, Trial],
     seed: int,
     seconds: float,
+    counting: float | None,
+    is_timed: bool,
 ) -> Trials:
     until = time.perf_counter() + seconds
     low = getattr(torch, cell.dtype) not in AGREEMENT
@@ -199,11 +270,15 @@ def _admitted(
     except RAISED as error:  # whatever a user's constructor raises, running out of memory included
         return dict.fromkeys(passes, _failed(error, cell))
     is_compiled = eager_name(spec.implementations, name) is not None
-    trials = _compiled(run, passes) if is_compiled else _guarded(run, passes, seconds)
+    if is_compiled:
+        trials = _compiled(run, passes)
+    else:
+        trials = _tried(run, passes, seconds, counting) if is_timed else _counted(run, passes, seconds)
     compared = trials
     if low:
         left = until - time.perf_counter()
-        compared = _compiled(in_float32, passes) if is_compiled else _guarded(in_float32, passes, left)
+        plain = partial(in_float32.plain, passes, left)
+        compared = _compiled(in_float32, passes) if is_compiled else _guarded(in_float32, passes, plain, left)
     for pass_name in passes:
         trial, other = trials[pass_name], compared[pass_name]
         if trial.status != "measured" or other.status != "measured":
@@ -218,7 +293,7 @@ def _admitted(
         trials[pass_name] = _judged(
             trial, other.values, pass_name, reference, run.workload.given, spec.differentiable, cell
         )
-    return trials if is_compiled else _with_warm_costs(run, trials, until - time.perf_counter())
+    return trials if is_compiled else _with_warm_costs(run, trials, until - time.perf_counter(), is_warm=is_timed)
 
 
 def _compiled(run: _Run, passes: Sequence[str]) -> Trials:
@@ -282,37 +357,72 @@ def _failed(error: BaseException, cell: Cell) -> Trial:
     return Trial("failed", told_in_a_line(cause))
 
 
-def _guarded(run: _Run, passes: Sequence[str], seconds: float) -> Trials:
+def _tried(run: _Run, passes: Sequence[str], seconds: float, counting: float | None) -> Trials:
+    """The trials of a plain call, which says how long one takes, and of a counted one as far as there is time for it."""
+    budget = run.budget(seconds)
+    plain = _guarded(run, passes, partial(run.plain, passes, seconds), seconds)
+    good = [name for name in passes if plain[name].status == "measured"]
+    if not good:
+        return plain
+    first_s = max(plain[name].seconds for name in good)
+    again = _Run(run.workload, run.cell, run.differentiable)
+    if first_s < SLOW_CALL_S or run.cell.device != "cpu":  # a first call is rarely as quick as those after it
+        left = budget.left
+        for name, second in _guarded(again, good, partial(again.plain, good, left), left).items():
+            start = plain[name].seconds - second.seconds if run.cell.device != "cpu" else 0.0
+            quicker = replace(plain[name], seconds=min(plain[name].seconds, second.seconds), start_seconds=start)
+            plain[name] = quicker if second.status == "measured" else second
+    left = budget.left
+    needed = (counting or 0.0) * first_s
+    if needed > left:
+        return {n: _uncounted(plain[n], f"takes about {needed:.2g} s") for n in passes}
+    begin = budget.spent
+    counted = _counted(_Run(run.workload, run.cell, run.differentiable), good, left)
+    took = (budget.spent - begin) / max(first_s, 1e-9)
+    for name in good:
+        if counted[name].status == "skipped" and counted[name].fits and plain[name].status == "measured":
+            plain[name] = _uncounted(plain[name], f"takes longer than the {left:.2g} s that were left for it")
+        elif plain[name].status == "measured":
+            found, known = counted[name], plain[name]
+            as_timed = replace(found, seconds=known.seconds, start_seconds=known.start_seconds)
+            plain[name] = as_timed if found.status == "measured" else found
+        plain[name] = replace(plain[name], counting=took)
+    return plain
+
+
+def _uncounted(trial: Trial, why: str) -> Trial:
+    return replace(trial, reason=f"exact costs unknown: to count them {why}") if trial.status == "measured" else trial
+
+
+def _counted(run: _Run, passes: Sequence[str], seconds: float) -> Trials:
+    """The trials of one counted run."""
+    found = _guarded(run, passes, partial(run.run, passes, Counter(seconds)), seconds)
+    problem = next((trial for trial in found.values() if trial.status == "failed"), None)
+    if problem is None:
+        return found
+    run.trials.clear()
+    without_hooks = partial(run.run, passes, Counter(seconds, saved=False))  # the hooks may be what it failed of
+    plain = _guarded(run, passes, without_hooks, seconds)
+    if any(trial.status != "measured" for trial in plain.values()):
+        return plain
+    return {n: replace(plain[n], reason=f"exact costs unknown: {problem.reason}", costs=None) for n in passes}
+
+
+def _guarded(run: _Run, passes: Sequence[str], call: Callable[[], None], seconds: float) -> Trials:
     """The trials of one run; a pass that is not reached has the status that says why."""
-    problem = _try(run, passes, Counter(seconds))
-    unknown = ""
-    if problem is not None and problem.status == "failed" and len(run.trials) < len(passes):
-        run.trials.clear()
-        plain = _try(run, passes, Counter(seconds, saved=False))  # the hooks may be what it failed of
-        unknown = "" if plain is not None else f"exact costs unknown: {problem.reason}"
-        problem = plain
-    for pass_name in passes:
-        if pass_name in run.trials and unknown:
-            run.trials[pass_name] = replace(run.trials[pass_name], reason=unknown, costs=None)
-        if pass_name not in run.trials and problem is not None:
-            run.trials[pass_name] = problem
-    return {pass_name: run.trials[pass_name] for pass_name in passes}
-
-
-def _try(run: _Run, passes: Sequence[str], counter: Counter) -> Trial | None:
-    begin = time.perf_counter()
+    problem, budget = None, run.budget(seconds)
     try:
-        run.run(passes, counter)
+        call()
     except TookTooLong:
-        taken = time.perf_counter() - begin
-        call = "one call" if run.cell.device == "cpu" else "the first call, which may compile kernels,"
-        reason = f"{call} takes longer than the {counter.seconds:.2g} s that the budget had left for it"
-        if taken > LATE * counter.seconds:
+        taken = budget.spent
+        what = "one call" if run.cell.device == "cpu" else "the first call, which may compile kernels,"
+        reason = f"{what} takes longer than the {seconds:.2g} s that the budget had left for it"
+        if taken > LATE * seconds:
             reason += f"; it could not be stopped before {taken:.2g} s were over"
-        return Trial("skipped", reason, taken)
+        problem = Trial("skipped", reason, taken)
     except RAISED as error:  # whatever a user's loss raises
-        return _failed(error, run.cell)
-    return None
+        problem = _failed(error, run.cell)
+    return {name: run.trials[name] if problem is None else run.trials.get(name, problem) for name in passes}
 
 
 def _judged(
@@ -357,8 +467,8 @@ def fewer_digits(trial: Trial, reference: Trial, cell: Cell) -> str:
     )
 
 
-def _with_warm_costs(run: _Run, trials: Trials, seconds: float) -> Trials:
-    """Costs and time of a second call, and what needs calls of its own.
+def _with_warm_costs(run: _Run, trials: Trials, seconds: float, *, is_warm: bool) -> Trials:
+    """Costs of a call that is not the first, and what needs calls of its own.
 
     A long loop, which costs most, is spared all that, and so is what took all its time already without being stopped.  How
     long it is goes by its calls: how long they took differs from run to run, and costs do not.
@@ -367,12 +477,9 @@ def _with_warm_costs(run: _Run, trials: Trials, seconds: float) -> Trials:
     result = dict(trials)
     counted = [trials[name].costs for name in good]
     if good and seconds > 0 and all(found is not None and (found.aten_calls or 0) < LOOP_CALLS for found in counted):
-        again = _guarded(_Run(run.workload, run.cell, run.differentiable), good, seconds)
-        for name in good:
-            if again[name].status == "measured":
-                quicker = min(again[name].seconds, trials[name].seconds)
-                start = trials[name].seconds - quicker if run.cell.device != "cpu" else 0.0
-                result[name] = replace(trials[name], costs=again[name].costs, seconds=quicker, start_seconds=start)
+        again = {} if is_warm else _counted(_Run(run.workload, run.cell, run.differentiable), good, seconds)
+        for name, found in again.items():
+            result[name] = replace(trials[name], costs=found.costs) if found.status == "measured" else trials[name]
         for name in good:
             result[name] = _completed(run, name, result[name])
     return result

@@ -55,6 +55,7 @@ class Audit:
         edited: inputs that do not hold any more what they held before the timing.
         again: the largest element of the loss on the first of the inputs that were timed; ``None`` of a slow one.
         given: the copies that it was called on, whose addresses nobody else has while they are held.
+        changed: whether a loss or a gradient became another one after its call had returned, by another thread.
         is_running: whether registered buffers changed, as running statistics do: then values depend on the number of calls.
     """
 
@@ -64,6 +65,7 @@ class Audit:
     edited: Sequence[str]
     again: float | None
     given: Sequence[Batch]
+    changed: bool
     is_running: bool
 
 
@@ -145,8 +147,10 @@ def audited(
     if not is_slow:
         workload.call(batches.cell.pass_name)()  # what making the inputs has cost the caches of the code
     _spoil_freed(chosen[0].values())
-    seconds, losses = [], []
-    for call in calls:
+    own = [n for n, name in enumerate(batches.spec.differentiable) if name not in batches.spec.context]
+    is_forward = batches.cell.pass_name == "forward"
+    seconds, losses, changed = [], [], False
+    for call, work in zip(calls, works, strict=True):
         if wait is not None:
             wait()
         begin = clock()
@@ -155,8 +159,8 @@ def audited(
             wait()
         seconds.append(clock() - begin)
         losses.append(loss)
+        changed |= wait is None and _changes(loss, [] if is_forward else [work.leaves[n] for n in own])
     left_s = _left_over_s()
-    is_forward = batches.cell.pass_name == "forward"
     values = [values_of(loss, [] if is_forward else work.leaves) for loss, work in zip(losses, works, strict=True)]
     edited = [
         name
@@ -168,7 +172,7 @@ def audited(
     ]
     workload.restore()
     again = None if is_slow else float(workload.call(batches.cell.pass_name)().detach().double().abs().max())
-    return Audit(seconds, values, left_s, edited, again, chosen, workload.state() != state)
+    return Audit(seconds, values, left_s, edited, again, chosen, changed, workload.state() != state)
 
 
 def read(loss: Tensor) -> Tensor:
@@ -199,6 +203,15 @@ def _spoil_freed(tensors: Iterable[Tensor]) -> None:
     spoilt += [tensor.new_full((), torch.nan) for tensor in floating for _ in range(4)]
 
 
+def _changes(loss: Tensor, leaves: Sequence[Tensor]) -> bool:
+    """Whether another thread is still at work on what a call has returned."""
+    if _threads() == 1:
+        return False
+    at_once = values_of(loss, leaves)
+    time.sleep(SETTLE_S)
+    return not all(_same(now, was) for now, was in zip(values_of(loss, leaves), at_once, strict=True))
+
+
 def _left_over_s() -> float:
     """Processor seconds that threads other than this one take while it only waits."""
     if _threads() == 1:
@@ -206,6 +219,11 @@ def _left_over_s() -> float:
     begin = time.process_time() - time.thread_time()
     time.sleep(SETTLE_S)
     return time.process_time() - time.thread_time() - begin
+
+
+def others_s() -> float:
+    """Processor seconds of all threads of this process but this one."""
+    return time.process_time() - time.thread_time()
 
 
 def _threads() -> int:
@@ -282,6 +300,9 @@ def judged(
         found.append(
             Violation("M04", f"processor time that other threads take after calls at {cell} have returned = {text}")
         )
+    elif audit.changed:
+        text = "another one once its call had returned, expected what was returned"
+        found.append(Violation("M04", f"the loss or its gradient at {cell} = {text}"))
     if audit.edited:
         text = ", ".join(audit.edited)
         found.append(Violation("M05", f"{text} after the timing at {cell} = other values, expected those it was given"))

@@ -55,6 +55,7 @@ class WallClock:
         self._synchronize, self._flush, self._witness = synchronize, flush, witness or Witness()
         self.most_calls = sys.maxsize if flush is None else COLD_CALLS["cpu"]
         self.idle_s: float | None = None
+        self.returned: object = None  # by the last call of a block, to be held to the reference
 
     def prepare(self, make: Callable[[], Result]) -> Result:
         """The call itself; what empties the caches takes its memory first."""
@@ -87,7 +88,7 @@ class WallClock:
         worked = time.thread_time()
         begin = time.perf_counter()
         for _ in range(calls):
-            call()
+            self.returned = call()
         self._wait()
         seconds = time.perf_counter() - begin
         idle_s = max(0.0, seconds - (time.thread_time() - worked))

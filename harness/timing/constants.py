@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import torch
 
-# A change of 5 % is the smallest that interleaved rounds on a shared machine tell from none: of 300 comparisons of a function
-# with itself, on two cores with five busy processes, none had its whole interval outside this margin, and of 100 with 5 %
-# more work 99 showed a change (`loss-harness calibrate`).
-# The margin is symmetric in log time, [1 / 1.05, 1.05], so that swapping the two sides mirrors the verdict.
-MARGIN = 1.05
+from harness.results.measured import MARGIN as MARGIN
+
 CONFIDENCE = 0.95
-ROUNDS = 30
+ROUNDS = 24
+# A budget beyond the default one is for what is still open: so many rounds more, up to four times as many.
+ROUNDS_BUDGET_S = 30.0
+MOST_TIMES_ROUNDS = 4
 
 # A process keeps its own memory layout and hash seeds for life, so that rounds in one process agree more than they should.
-# Three is the least number between which a spread can be seen without the start of processes taking most of the time.
+# Three is the least number between which a spread can be seen.  Where a comparison is open after that, as many again take the
+# other half of the rounds: processes scatter more than the means of their rounds do.
 PROCESSES = 3
-# Where time is left and a comparison open, as many again complete the rounds that a process had no time for.
 MOST_PROCESSES = 2 * PROCESSES
+# Looks between them: whose interval of this confidence has a verdict needs no more.  Four looks at 98 % call none of 1,000 equal
+# pairs faster or slower (`property_tests.tools.clock_statistics`), and take 14 of the 24 rounds.
+LOOK_CONFIDENCE = 0.98
 
-# Looks: who is far from the reference needs no 30 rounds.  After three rounds of a process, and again after six, whoever
-# has an interval wholly beyond a factor of 2 runs no more there; with six rounds in all, hence two processes, no more at all.
+# Looks within a process: after three rounds, and again after six, whoever has an interval wholly beyond a factor of 2 runs no
+# more there; with six rounds in all, hence two processes, no more at all.  With fewer, from two on, it has to be beyond 10.
 # The wider margin pays for looking early and often.  From the margin to the guard it is log(2 / 1.05) = 0.64.  On a machine
 # so busy that rounds scatter by 50 % and processes by 10 %, the mean of six rounds in two processes has a deviation of
 # sqrt(0.5 ** 2 / 6 + 0.1 ** 2 / 2) = 0.22: three deviations, and the interval's own width comes on top; on a quiet one, with
-# 5 % and 2 %, 26 deviations.  That two are equally fast is never settled early, for the margin is inside what processes scatter.
+# 5 % and 2 %, 26 deviations.  That of two rounds is 0.36, and log(10 / 1.05) = 2.25 six times that.
 GUARD = 2.0
-LOOKS = (3, 6)
-SETTLED_ROUNDS = 2 * LOOKS[0]
+EARLY_GUARD = 10.0
+LOOKS = (2, 3, 6)
+SETTLED_ROUNDS = 6
 
 # A block is much longer than the resolution of the clocks (0.1 us on the CPU, 0.5 us for CUDA events) and much shorter
 # than a scheduler's time slice, so that an interruption spoils one block and not a whole round.
@@ -91,6 +95,9 @@ COMPILE_AGAIN = 0.2
 # device, where a first call may load and compile kernels for seconds: there one call comes first all the same.
 SLOW_CALL_S = 0.1
 
+# On a machine that others keep busy, a budget lasts up to this many times its seconds: two runs, one of them beside six busy
+# processes on two cores, then measure the same cells.
+STRETCH = 3.0
 # Trials (correctness and exact costs) may take half of the budget, and each half of what is then left of that: a loop without
 # end is stopped, and whoever comes after it still has a part.  What takes longer could not be timed in three processes.
 TRIAL_SHARE = 0.5
@@ -109,8 +116,8 @@ COUNTED_CALL_S = 10e-6
 COUNTED_PART = 0.8
 # A loop of more is spared the calls that count what a first, cold one cannot.
 LOOP_CALLS = 5000
-# Making inputs, warming up and calibrating one implementation whose calls are quick.
-SET_UP_S = 0.02
+# Making inputs, warming up, calibrating and auditing one implementation whose calls are quick.
+SET_UP_S = 0.05
 # Below this a process is not worth its start.
 LEAST_PROCESS_S = 0.2
 # An interpreter with torch in it takes this long to end.
@@ -142,6 +149,9 @@ SEEN_BEFORE_S = {"cpu": 50e-6, "cuda": 500e-6}
 # What other threads take while the one that was timed only waits; a pool that is idle takes nothing.
 SETTLE_S = 5e-3
 LEFT_OVER_S = 0.5e-3
+# In a process of one thread the others take nothing.
+OTHERS_WORKED_S = 50e-6
+WRITTEN_TO = "has been modified by an inplace operation"  # how autograd says that what it saved was written to
 
 # No loss reads its inputs twice as quickly as the quicker of a sum and a dot product reads as many bytes.  Below 256 KiB the
 # start of a kernel is a part of both.

@@ -20,23 +20,27 @@ from harness.results.measured import Cell
 from harness.results.schema import record
 from harness.results.variants import eager_name, variants_of
 from harness.timing import timers as time
-from harness.timing.agreement import Values
+from harness.timing.agreement import Values, difference, not_finite
 from harness.timing.audit import (
     Audit,
     Batches,
+    Violation,
     audited,
     condition,
     impossible,
     is_remembered,
     judged,
     least_bytes,
+    others_s,
     read,
     values_of,
 )
+from harness.timing.budget import Budget
 from harness.timing.clock import Call, Clock, NotTimeable
 from harness.timing.clocks import clock_for, waiting_for
 from harness.timing.compiled import compiling
 from harness.timing.constants import (
+    AGREEMENT,
     ASKED_AGAIN,
     AUDIT_SHARE,
     BLOCK_HEADROOM,
@@ -44,16 +48,19 @@ from harness.timing.constants import (
     CAPTURE_WARM_UPS,
     FULL_PASS,
     MOST_UNSEEN,
+    OTHERS_WORKED_S,
     SET_UP_S,
     SLOW_CALL_S,
     TIMED_BATCHES,
+    UNSEEN_ELEMENTS,
+    WRITTEN_TO,
 )
 from harness.timing.devices import current, lost, out_of_memory, release
 from harness.timing.keeper import Outside, Witness
 from harness.timing.quiet import Quiet
 from harness.timing.statistics import paired_ratio
 from harness.timing.user_code import RAISED
-from harness.timing.workload import Workload
+from harness.timing.workload import Workload, elements
 
 
 @dataclass(frozen=True)
@@ -211,11 +218,12 @@ def measure(
         witness: the clock of another process.
     """
     witness = witness or Witness()
-    until = time.perf_counter() + seconds
+    is_wall = any(heat.cell.device != "cpu" for heat in heats)
+    budget = Budget(seconds, is_wall=is_wall)
     for position, heat in enumerate(heats):
         generator = random.Random(f"{seed} {process} {heat.cell}")
         later = _expected(heats[position + 1 :])
-        for samples in _Race(spec, position, heat, seed, process, witness).run(looks, until, later, generator):
+        for samples in _Race(spec, position, heat, seed, process, witness, budget).run(looks, later, generator):
             report(samples)
 
 
@@ -261,15 +269,15 @@ class _Entry:
         most: int,
         *,
         is_slow: bool,
-        until: float,
+        budget: Budget,
     ) -> Audit:
         """See `harness.timing.audit.audited`; what looks as if it were remembered is asked again, as far as there is time."""
         ask = partial(audited, timed=self.timed, state=self._state, wait=wait, most=most, is_slow=is_slow)
-        begin = time.perf_counter()
+        begin = budget.spent
         audit = ask(self.works[0], batches, batches.unseen)
-        took = time.perf_counter() - begin
+        took = budget.spent - begin
         for _ in range(ASKED_AGAIN):
-            if not is_remembered(audit, times, batches.cell) or time.perf_counter() + took > until:
+            if not is_remembered(audit, times, batches.cell) or took > budget.left:
                 break
             again = ask(self.works[0], batches, batches.further())
             audit = replace(audit, seconds=[*audit.seconds, *again.seconds], given=[*audit.given, *again.given])
@@ -288,9 +296,11 @@ class _Entry:
 class _Race:
     """One heat in one process."""
 
-    def __init__(self, spec: LossSpec, position: int, heat: Heat, seed: int, process: int, witness: Witness) -> None:
+    def __init__(
+        self, spec: LossSpec, position: int, heat: Heat, seed: int, process: int, witness: Witness, budget: Budget
+    ) -> None:
         self.spec, self.position, self.heat, self.seed, self.process = spec, position, heat, seed, process
-        self.clock, self._witness = clock_for(heat.cell, witness), witness
+        self.clock, self._witness, self.budget = clock_for(heat.cell, witness), witness, budget
         self.blocks: dict[str, list[tuple[int, float]]] = {}
         self._wait = waiting_for(torch.device(heat.cell.device))
         self.lost: str | None = None
@@ -305,21 +315,19 @@ class _Race:
         self.batches: Batches | None = None
         self.bandwidths: dict[int, float] = {}
         self.violations: dict[str, tuple[tuple[str, str], ...]] = {}
+        self.others_s: dict[str, float] = {}
+        self.timed: dict[str, dict[int, Values]] = {}  # by batch, what the last block on it returned
 
-    def run(
-        self, looks: Sequence[int], until: float, later: Mapping[str, float], generator: random.Random
-    ) -> list[Samples]:
+    def run(self, looks: Sequence[int], later: Mapping[str, float], generator: random.Random) -> list[Samples]:
         """Prepare everyone, then time them in rounds."""
         is_compiled = any(eager_name(self.spec.implementations, name) for name in self.heat.contestants)
         with current(self.heat.cell.device), compiling(self.heat.cell.pass_name) if is_compiled else nullcontext():
-            return self._run(looks, until, later, generator)
+            return self._run(looks, later, generator)
 
-    def _run(
-        self, looks: Sequence[int], until: float, later: Mapping[str, float], generator: random.Random
-    ) -> list[Samples]:
+    def _run(self, looks: Sequence[int], later: Mapping[str, float], generator: random.Random) -> list[Samples]:
         self.lost = lost(self.heat.cell.device)
         for name, contestant in self.heat.contestants.items():
-            left = until - time.perf_counter()
+            left = self.budget.left
             if self.lost:
                 self._drop(name, "skipped", self.lost)
                 continue
@@ -337,11 +345,11 @@ class _Race:
                 release(self.heat.cell.device)  # here, where no traceback holds the tensors any more
         if not self.entries:
             return self.dropped
-        left = until - time.perf_counter()
+        left = self.budget.left
         kept = min(sum(self._audit_s(name) for name in self.entries), AUDIT_SHARE * max(left, 0.0))
         planned = affordable({**self.block_s, **later}, self.heat.rounds, left - kept)
-        times = self._rounds({name: planned[name] for name in self.entries}, looks, until - kept, generator)
-        self._audit(times, until)
+        times = self._rounds({name: planned[name] for name in self.entries}, looks, kept, generator)
+        self._audit(times)
         return self.dropped + [self._samples(name, times[name]) for name in self.entries]
 
     def _drop_for(self, name: str, error: BaseException) -> None:
@@ -355,11 +363,20 @@ class _Race:
         elif is_out_of_memory(cause):
             self._drop(name, "skipped", out_of_memory(self.heat.cell))
         else:
-            self._drop(name, "failed", told(cause))
+            self._drop(name, "failed", told(cause), self._left_working(name, cause))
             self.lost = lost(self.heat.cell.device)
+
+    def _left_working(self, name: str, cause: BaseException) -> tuple[tuple[str, str], ...]:
+        """What says that other threads worked on what a call had returned; autograd raises where it sees them write."""
+        worked_s = others_s() - self.others_s.get(name, 0.0)
+        if self._wait is not None or worked_s < OTHERS_WORKED_S or WRITTEN_TO not in str(cause):
+            return ()
+        text = f"{told(cause)}; other threads worked on it for {worked_s:.2g} s, expected results that nobody writes to any more"
+        return (("M04", f"a call at {self.heat.cell} returned what was not done: {text}"),)
 
     def _prepare(self, name: str, contestant: Contestant) -> None:
         cell = self.heat.cell
+        self.others_s[name] = others_s()
         entry = _Entry(self.spec, name, self._batches())  # own tensors: one may write into them
         entry.calls = [self.clock.prepare(partial(work.call, cell.pass_name)) for work in entry.works]
         entry.turn(0)  # preparing a clock may have called it
@@ -411,16 +428,16 @@ class _Race:
         """Whether a call is so slow that every one counts."""
         return name not in self.losses
 
-    def _audit(self, times: Mapping[str, Sequence[float]], until: float) -> None:
+    def _audit(self, times: Mapping[str, Sequence[float]]) -> None:
         """Call everyone on inputs that nobody has seen; the reference comes last, so that its results lie nowhere before."""
         base, audits = self.heat.reference, {}
         for name in sorted(self.entries, key=lambda name: name == base):
-            if time.perf_counter() + self._audit_s(name) > until or self.lost or not times[name]:
+            if self._audit_s(name) > self.budget.left or self.lost or not times[name]:
                 continue
             most = min(MOST_UNSEEN, self.calls_per_block[name])
             try:
                 audits[name] = self.entries[name].audited(
-                    self._batches(), self._wait, times[name], most, is_slow=self._is_slow(name), until=until
+                    self._batches(), self._wait, times[name], most, is_slow=self._is_slow(name), budget=self.budget
                 )
             except RAISED as error:  # a loss may raise on its first new input
                 self._drop_for(name, error)
@@ -434,6 +451,8 @@ class _Race:
             cell, differentiable = self.heat.cell, self.spec.differentiable
             first = self.losses.get(name)
             found = judged(audit, held, sizes, times[name], cell, differentiable, base, first)
+            if not found and not audit.is_running and sizes:
+                found += self._untrue(name, max(sizes))
             known = expected[0] if expected else audit.values[0]
             found += impossible(cell, least_bytes(self.spec, cell, known), self._bandwidth, times[name])
             self.violations[name] = tuple((violation.code, violation.text) for violation in found)
@@ -453,22 +472,22 @@ class _Race:
 
     def _block(self, name: str, call: Call, calls: int) -> float:
         """Seconds of a block by the clock; what it took in all, to empty caches included, is what the next will take."""
-        begin = time.perf_counter()
+        begin = self.budget.spent
         before = self.quiet.repeated
         seconds = self.quiet.run(lambda: self.clock.block(call, calls), call, lambda: self.clock.idle_s)
         self.repeated[name] += self.quiet.repeated - before
         self.blocks.setdefault(name, []).extend(self._witness.taken())
-        self.block_s[name] = time.perf_counter() - begin
+        self.block_s[name] = self.budget.spent - begin
         return seconds
 
     def _rounds(
-        self, planned: Mapping[str, int], looks: Sequence[int], until: float, generator: random.Random
+        self, planned: Mapping[str, int], looks: Sequence[int], kept_s: float, generator: random.Random
     ) -> dict[str, list[float]]:
         times: dict[str, list[float]] = {name: [] for name in self.entries}
         running = dict(planned)
         for number in range(max(planned.values())):
             for name in order([name for name in self.entries if number < running[name]], generator):
-                if number and time.perf_counter() + self.block_s[name] > until:
+                if number and self.block_s[name] + kept_s > self.budget.left:
                     running[name] = number  # for good: a gap would pair its later rounds with the wrong ones
                     continue
                 try:
@@ -481,11 +500,38 @@ class _Race:
                     del self.entries[name]
                 else:
                     times[name].append(seconds / self.calls_per_block[name])
+                    self._note_values(name, number)
                 if name not in self.entries and not self.lost:
                     release(self.heat.cell.device)  # here, where no traceback holds the tensors any more
             if number + 1 in looks:
                 running.update(dict.fromkeys(self._decided(times, running, number + 1), number + 1))
         return times
+
+    def _note_values(self, name: str, number: int) -> None:
+        """Keep what the last call of a block returned: what looks whether it is timed or audited was right in the audit alone."""
+        entry, returned = self.entries[name], getattr(self.clock, "returned", None)
+        at = number % len(entry.calls)
+        if self._wait is not None or not isinstance(returned, torch.Tensor) or self.spec.writes_gradient_into:
+            return  # the second call of a block finds the gradient of the first in its input
+        if at in self.timed.get(name, {}) and elements(self.spec, self.heat.cell.sizes) > UNSEEN_ELEMENTS:
+            return  # a copy would take longer than a block
+        leaves = [] if self.heat.cell.pass_name == "forward" else entry.works[at].leaves
+        self.timed.setdefault(name, {})[at] = values_of(returned, leaves)
+
+    def _untrue(self, name: str, condition: float) -> list[Violation]:
+        """What says that calls in blocks returned something else than those of the reference."""
+        cell, base = self.heat.cell, self.heat.reference
+        if name == base or getattr(torch, cell.dtype) not in AGREEMENT:
+            return []
+        theirs, differentiable = self.timed.get(base, {}), self.spec.differentiable
+        for at, values in self.timed.get(name, {}).items():
+            problem = not_finite(values, differentiable)
+            if problem is None and at in theirs:
+                problem = difference(values, theirs[at], differentiable, condition, cell.dtype)
+            if problem is not None:
+                told = problem.replace("on the timed input", "in a block that was timed")
+                return [Violation("M02", f"at {cell}, {told}; it is held to {base}")]
+        return []
 
     def _decided(self, times: Mapping[str, Sequence[float]], running: Mapping[str, int], rounds: int) -> list[str]:
         """Who is far from all that it is compared with; the reference too, once nobody is left to run beside it."""
@@ -497,15 +543,21 @@ class _Race:
             name
             for name in others
             if all(
-                paired_ratio(times[rival][:rounds], times[name], [0] * rounds).is_far
+                paired_ratio(times[rival][:rounds], times[name], [0] * rounds).is_far(2 * rounds)  # in two processes
                 for rival in (base, *variants_of(self.spec.implementations, name, list(self.entries)))
                 if len(times[rival]) >= rounds
             )
         ]
         return [*far, base] if far and far == others else far
 
-    def _drop(self, name: str, status: Literal["skipped", "failed"], reason: str) -> None:
-        self.dropped.append(Samples(self.position, name, status, reason))
+    def _drop(
+        self,
+        name: str,
+        status: Literal["skipped", "failed"],
+        reason: str,
+        violations: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        self.dropped.append(Samples(self.position, name, status, reason, violations=violations))
 
     def _samples(self, name: str, times: Sequence[float]) -> Samples:
         return Samples(

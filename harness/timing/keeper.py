@@ -1,12 +1,11 @@
 """The clock of another process: it sees when a block begins and ends, and runs nothing of a user's.
 
-The process that times forks it before it loads the user's code.  Around each block there is a round trip to it, outside what is
-timed inside; all results go through it.
+The process that times is a fork of it, made before the user's code is loaded.  Around each block there is a round trip to it,
+outside what is timed inside; all results go through it.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import sys
@@ -15,6 +14,8 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+from harness.isolation import events, worker
+from harness.isolation.supervisor import death
 from harness.timing import timers as time
 
 # Shorter blocks are calibration, or single cold calls, of which the round trip itself is a part.
@@ -47,7 +48,11 @@ class ClockGone(BaseException):
 
 
 class Witness:
-    """The side of the process that times; without a keeper, nobody is asked."""
+    """The side of the process that times; without a keeper, nobody is asked.
+
+    Args:
+        pipes: where to write to the keeper, and where to read its answers.
+    """
 
     def __init__(self, pipes: tuple[int, int] | None = None) -> None:
         self._pipes, self._count = pipes, 0
@@ -76,7 +81,7 @@ class Witness:
 
     def tell(self, line: Mapping[str, Any]) -> None:
         """Send a result; its ``blocks`` become what was seen of them outside."""
-        text = json.dumps({**line, "now": time.perf_counter()}).encode() + b"\n"
+        text = events.line("result", {**line, "now": time.perf_counter()})
         while self._pipes is not None and text:
             text = text[self._write(self._pipes[0], text) :]
 
@@ -90,22 +95,16 @@ class Witness:
         return answer.strip(b"!\n")
 
 
-def forked(answers: int) -> Witness:
-    """Fork the keeper, which writes results to the descriptor ``answers``; called before anything of a user's is loaded."""
-    heard, say = os.pipe()
+def kept() -> Witness:
+    """Go on in a fork of this process, which keeps the clock; called before anything of a user's is loaded."""
     hear, answer = os.pipe()
-    timed = os.getpid()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if os.fork() == 0:
-        try:
-            os.close(say)
-            os.close(hear)
-            _Keeper(timed, heard, answer, answers).serve()
-        finally:
-            os._exit(0)
-    for descriptor in (heard, answer, answers):
-        os.close(descriptor)
+
+    def keep(timed: int, heard: int, answers: int) -> None:
+        os.close(hear)
+        _Keeper(timed, heard, answer, answers).serve()
+
+    say = worker.go_on_in_a_fork(keep)
+    os.close(answer)
     return Witness((say, hear))
 
 
@@ -133,16 +132,16 @@ class _Keeper:
         self._loaded = (0.0, 0.0)
 
     def serve(self) -> None:
-        """Until the process that times has ended, or says nothing more."""
-        rest = b""
+        """Until the process that times has ended, whoever else holds the pipe open."""
+        lines, dying = events.Lines(), death(self._timed)
         while True:
-            ready = select.select([self._heard], [], [], _LOOK_S)[0]
-            piece = os.read(self._heard, 1 << 16) if ready else b""
-            if (ready and not piece) or (not ready and os.getppid() != self._timed):
-                return
-            *lines, rest = (rest + piece).split(b"\n")
-            for line in lines:
+            ready = select.select([self._heard, *dying], [], [], _LOOK_S)[0]
+            ended = bool(dying) and dying[0] in ready
+            piece = os.read(self._heard, 1 << 16) if self._heard in ready else b""
+            for line in lines.feed(piece):
                 self._hear(line)
+            if not piece and (ended or self._heard in ready):
+                return
 
     def _hear(self, line: bytes) -> None:
         if line == b"B":
@@ -155,21 +154,26 @@ class _Keeper:
         elif line.startswith(b"W"):
             os.write(self._answer, f"{bandwidth(int(line[1:])):.6g}\n".encode())
         else:
-            self._pass_on(json.loads(line))
+            self._pass_on(line)
 
     def _processor_s(self) -> float:
         return self._processor() if self._processor is not None else 0.0
 
-    def _pass_on(self, line: dict[str, Any]) -> None:
-        inside = [(self._taken[number], seconds) for number, seconds in line.pop("blocks", ())]
-        now, own = line.pop("now"), time.perf_counter()
-        if line["event"] == "loaded":
-            self._loaded = now, own
-        elif line["event"] == "samples":
-            passed = now - self._loaded[0], own - self._loaded[1]
-            seen = compared(inside, passed, self._processor is not None)
-            line["outside"] = None if seen is None else asdict(seen)
-        text = json.dumps(line).encode() + b"\n"
+    def _pass_on(self, text: bytes) -> None:
+        event = events.parsed(text)
+        if event is None:
+            return
+        kind, line = event
+        if kind == "result":
+            inside = [(self._taken[number], seconds) for number, seconds in line.pop("blocks", ())]
+            now, own = line.pop("now"), time.perf_counter()
+            if line["event"] == "loaded":
+                self._loaded = now, own
+            elif line["event"] == "samples":
+                passed = now - self._loaded[0], own - self._loaded[1]
+                seen = compared(inside, passed, self._processor is not None)
+                line["outside"] = None if seen is None else asdict(seen)
+        text = events.line(kind, line)
         while text:
             text = text[os.write(self._answers, text) :]
 

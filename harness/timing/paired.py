@@ -23,7 +23,7 @@ from harness.timing.devices import current, unavailable
 from harness.timing.statistics import Ratio, paired_ratio
 from harness.timing.workload import Workload, checked_sizes, inputs
 
-# Thirty rounds of two blocks take 0.2 s; this is for calls that fill a block many times over.
+# Its rounds of two blocks take 0.2 s; this is for calls that fill a block many times over.
 BUDGET_S = 30.0
 
 

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
+import atexit
 import os
-import signal
-import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.declare.spec import LossSpec
+from harness.isolation.events import TIMED_OUT, Ended
+from harness.isolation.limits import Limits
+from harness.isolation.sandbox import Sandbox
 from harness.results.variants import eager_name
-from harness.timing.constants import COMPILER_S, GRACE_S, WORKER_ENVIRONMENT
+from harness.timing.constants import COMPILER_S, GRACE_S, STRETCH, WORKER_ENVIRONMENT
 from harness.timing.design import Heat, Samples
-from harness.timing.worker import MARK, fingerprint, read_samples
-
-_running: set[subprocess.Popen[str]] = set()
+from harness.timing.worker import fingerprint, read_samples
 
 
 @dataclass(frozen=True)
@@ -33,6 +30,7 @@ class Answer:
         environment: what it was measured under; ``None`` where the spec could not be loaded.
         start_s: seconds from its start until it could measure, without ``compiler_s``.
         compiler_s: seconds that it took to load the compiler.
+        spent_s: seconds that it took of the budget: by its own account, else all of them.
         unloadable: why the spec could not be loaded there.
         broken: how the process ended, where it did not end well.
     """
@@ -41,6 +39,7 @@ class Answer:
     environment: Mapping[str, object] | None = None
     start_s: float = 0.0
     compiler_s: float = 0.0
+    spent_s: float = 0.0
     unloadable: str = ""
     broken: str = ""
 
@@ -97,73 +96,69 @@ def time_in_fresh_process(
         "seed": seed,
         "started": time.time(),
     }
-    killed = False
     is_compiled = any(eager_name(spec.implementations, name) for heat in heats for name in heat.contestants)
     grace_s = GRACE_S + (COMPILER_S if is_compiled else 0.0)
-    started = subprocess.Popen(
-        [sys.executable, "-m", "harness.timing.worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=_environment(),
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-    )
-    _running.add(started)
-    try:
-        stdout, stderr = started.communicate(json.dumps(job), timeout=left_s + grace_s)
-    except subprocess.TimeoutExpired:
-        killed = True
-        started.kill()
-        stdout, stderr = started.communicate()
-    except BaseException:
-        started.kill()
-        started.wait()
-        raise
-    finally:
-        _running.discard(started)
-    return _read(stdout, _how_it_ended(started.returncode, stderr, killed, left_s, grace_s))
+    told: list[Mapping[str, Any]] = []
+
+    def hear(kind: str, line: Any) -> None:
+        if kind == "result":
+            told.append(line)
+
+    begin, longest_s = time.perf_counter(), STRETCH * left_s
+    ended = _box().run("harness.timing.worker:timed", job, Limits(step_s=longest_s + grace_s), hear)
+    answer = _read(told, _how_it_ended(ended, longest_s, grace_s))
+    return answer if answer.spent_s else replace(answer, spent_s=time.perf_counter() - begin - answer.compiler_s)
+
+
+_boxes: dict[str, Sandbox] = {}
+
+
+def _box() -> Sandbox:
+    """Whose forks time: a process with the settings of the allocator, which are read where one starts, and torch."""
+    if "timing" not in _boxes:
+        _boxes["timing"] = Sandbox(("torch", "harness.timing.worker"), WORKER_ENVIRONMENT)
+        _boxes["timing"].begin()
+        atexit.register(_boxes["timing"].close)
+    return _boxes["timing"]
+
+
+def begin() -> None:
+    """Start now the process whose forks time; forks of this one share it."""
+    _box()
+
+
+def wait() -> None:
+    """Until that process can be forked."""
+    _box().wait()
 
 
 def kill_all() -> None:
-    """Kill whoever times just now; for a process that is about to end without unwinding."""
-    for process in list(_running):
-        process.kill()
+    """End whoever times just now; for a process that is about to end without unwinding."""
+    for box in _boxes.values():
+        box.stop()
 
 
-def _environment() -> dict[str, str]:
-    environment = {**os.environ, **WORKER_ENVIRONMENT, MARK: "1"}
-    found = importlib.util.find_spec("harness")
-    root = str(Path(str(found.origin)).parent.parent) if found is not None else ""
-    installed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-    if root and root not in installed:  # used from a checkout that is on this process's path only
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), root]))
-    return environment
-
-
-def _how_it_ended(code: int, stderr: str, killed: bool, left_s: float, grace_s: float) -> str:
-    if killed:
-        return f"it was killed {grace_s:g} s after the {left_s:.1f} s that the budget had left"
-    if code == 0:
+def _how_it_ended(ended: Ended, left_s: float, grace_s: float) -> str:
+    if ended.ok:
         return ""
-    last = (stderr.strip().splitlines() or ["it said nothing"])[-1]
-    return f"it died of {signal.Signals(-code).name}: {last}" if code < 0 else f"it ended with code {code}: {last}"
+    if ended.how == TIMED_OUT:
+        return f"it was killed {grace_s:g} s after the {left_s:.1f} s that the budget had left"
+    last = (ended.output.strip().splitlines() or ["it said nothing"])[-1]
+    return f"{ended.reason}: {last}"
 
 
-def _read(stdout: str, broken: str) -> Answer:
+def _read(told: Sequence[Mapping[str, Any]], broken: str) -> Answer:
     samples: list[Samples] = []
     environment: Mapping[str, object] | None = None
-    start_s, compiler_s, unloadable = 0.0, 0.0, ""
-    complete = stdout[: stdout.rfind("\n") + 1]  # a killed process may leave half a line
-    for text in complete.splitlines():
-        line: dict[str, Any] = json.loads(text)
+    start_s = compiler_s = spent_s = 0.0
+    unloadable = ""
+    for line in told:
         if line["event"] == "loaded":
             environment, start_s, compiler_s = line["environment"], line["start_s"], line["compiler_s"]
         elif line["event"] == "unloadable":
             unloadable = line["reason"]
         elif line["event"] == "finished":
-            environment = {**(environment or {}), **line["environment"]}
+            environment, spent_s = {**(environment or {}), **line["environment"]}, line["spent_s"]
         else:
             samples.append(read_samples(line))
-    return Answer(tuple(samples), environment, start_s, compiler_s, unloadable, broken)
+    return Answer(tuple(samples), environment, start_s, compiler_s, spent_s, unloadable, broken)

@@ -13,8 +13,9 @@ from harness.declare.spec import LossSpec
 from harness.results.measured import Cell
 from harness.results.observer import UNSEEN, Observer, Step
 from harness.results.variants import eager_name, variants_of
-from harness.timing import timers as time
+from harness.timing import processes
 from harness.timing.admission import Trial, admit
+from harness.timing.budget import Budget
 from harness.timing.compiled import unavailable_compiler
 from harness.timing.constants import (
     AGREEMENT,
@@ -32,7 +33,6 @@ from harness.timing.constants import (
     RESERVE_S,
     ROUNDS,
     SAME_FUNCTION,
-    SETTLED_ROUNDS,
     SLOW_CALL_S,
     TRIAL_LIMIT,
     TRIAL_SHARE,
@@ -42,7 +42,7 @@ from harness.timing.design import Contestant, Heat, Samples, measure
 from harness.timing.devices import lost, release, unavailable, unusable
 from harness.timing.processes import Answer, target_of, time_in_fresh_process, without_folder
 from harness.timing.scaling import extrapolated
-from harness.timing.statistics import paired_ratio
+from harness.timing.statistics import is_settled
 from harness.timing.user_code import printing_to_stderr
 from harness.timing.workload import elements
 
@@ -91,12 +91,13 @@ class Course:
     ) -> None:
         self.spec, self.names, self.cells = spec, tuple(names), tuple(cells)
         self.budget_s, self.seed, self.rounds = budget_s, seed, rounds
+        self._processes = MOST_PROCESSES * -(-rounds // ROUNDS)
         self._kept_s = (1 - TRIAL_SHARE) * budget_s if is_timed else 0.0
         self.trials: dict[Entry, Trial] = {}
         self.samples: dict[Entry, list[tuple[int, Samples]]] = {}
         self.notes: list[str] = []
         self.environment: Mapping[str, object] = {}
-        self._begin = time.perf_counter()
+        self.budget = Budget(budget_s, is_wall=any(cell.device != "cpu" for cell in cells))
         # Cheap before dear: what a slow implementation leaves undone is then the least.
         self._sorted = sorted(
             range(len(cells)), key=lambda at: (elements(spec, cells[at].sizes), cells[at].pass_name == "full")
@@ -109,7 +110,7 @@ class Course:
     @property
     def left_s(self) -> float:
         """Seconds that the budget has left."""
-        return self.budget_s - (time.perf_counter() - self._begin)
+        return self.budget.left
 
     @property
     def steps(self) -> int:
@@ -120,21 +121,19 @@ class Course:
 
     def admit_all(self) -> None:
         """Hold every implementation to the reference in every cell, within the trials' part of the budget."""
-        counting.count(
-            lambda: torch.zeros(()) + 1
-        )  # the first use imports 800 modules of torch, which is not the loss's time
-        begin = time.perf_counter()
-        missing = {device: unavailable(device) or unusable(device) for device in {cell.device for cell in self.cells}}
-        self._begin += time.perf_counter() - begin  # to wake a device is no loss's time either
+        if self._is_timed:
+            processes.begin()  # beside the trials
+        with self.budget.paused():  # to import 800 modules of torch or to wake a device is no loss's time
+            counting.count(lambda: torch.zeros(()) + 1)
+            missing = {device: unavailable(device) or unusable(device) for device in {c.device for c in self.cells}}
         for device, reason in sorted(missing.items()):
             if reason is not None:
                 self.notes.append(f"nothing was measured on {device}: {reason}")
         compiled = [name for name in self.names if eager_name(self.spec.implementations, name)]
         self._admit_these([name for name in self.names if name not in compiled], missing)
         if compiled:  # after all others, for the compiler cannot be stopped
-            begin = time.perf_counter()
-            lacking = {device: missing[device] or unavailable_compiler(device) for device in missing}
-            self._begin += time.perf_counter() - begin  # to load the compiler is no loss's time
+            with self.budget.paused():  # nor is to load the compiler
+                lacking = {device: missing[device] or unavailable_compiler(device) for device in missing}
             self._admit_these(compiled, lacking)
 
     def _admit_these(self, names: Sequence[str], missing: dict[str, str | None]) -> None:
@@ -209,7 +208,19 @@ class Course:
         references = {} if name == base else {self.cells[at].pass_name: self.trials[at, base] for at in group}
         held_to = {pass_name: trial for pass_name, trial in references.items() if trial.status == "measured"}
         passes = list(dict.fromkeys(cell.pass_name for cell in cells))
-        trials = admit(self.spec, name, cells[0], passes, held_to, seed=self.seed, seconds=seconds)
+        trials = admit(
+            self.spec,
+            name,
+            cells[0],
+            passes,
+            held_to,
+            seed=self.seed,
+            seconds=seconds,
+            counting=max(
+                (t.counting for (_, who), t in self.trials.items() if who == name and t.counting), default=None
+            ),
+            is_timed=self._is_timed,
+        )
         self._keep_reserve(for_trials - seconds)
         return [
             self._unchecked(name, trials[pass_name], pass_name, references[pass_name])
@@ -227,7 +238,7 @@ class Course:
         left = self.left_s
         if left - self._kept_s < wanted:
             self._kept_s = max(left - wanted, min(self._kept_s, RESERVE_S))
-            self._begin += max(self._kept_s + wanted - left, 0.0)
+            self.budget.seconds += max(self._kept_s + wanted - left, 0.0)
 
     def _unchecked(self, name: str, trial: Trial, pass_name: str, reference: Trial) -> Trial:
         """Where there is nothing to be held to, an implementation is as good as it was elsewhere."""
@@ -282,7 +293,7 @@ class Course:
         """Time whoever was admitted: in fresh processes, or in this one where the spec cannot be loaded in another."""
         device = next((c.device for c in self.cells if c.device != "cpu" and not unavailable(c.device)), "cpu")
         self.environment = {**environment.describe(device), "timed_in": "nothing was timed"}
-        if not self._heats(0)[0]:
+        if not self._heats(0, self._processes)[0]:
             return
         for used in {cell.device for cell in self.cells}:
             if not unavailable(used) and not lost(used):
@@ -318,46 +329,56 @@ class Course:
                 f"the machine was busy: for {kept} rounds, {repeated} blocks were interrupted by other processes and run again"
             )
 
-    def _heats(self, process: int, processes: int = PROCESSES) -> tuple[list[int], list[Heat]]:
+    def _heats(self, process: int, processes: int) -> tuple[list[int], list[Heat]]:
         """Cells with someone left to time in, and the heats of a process; those behind the planned ones complete rounds."""
         positions, heats = [], []
         for at in self._sorted:
             names = self.unsettled(at)
             done = min((len(self.times(at, name)) for name in names), default=0)
-            if names and (process < processes or 0 < done < self.rounds):
+            if names and (process < PROCESSES or 0 < done < self.rounds):
                 known = {name: self._contestant(at, name) for name in names}
                 rounds = max(1, -(-(self.rounds - done) // max(processes - process, 1)))
                 positions.append(at)
-                heats.append(Heat(self.cells[at], known, rounds, self.names[0]))
+                heats.append(Heat(self.cells[at], known, rounds, self._base(at)))
         return positions, heats
 
     def _contestant(self, at: int, name: str) -> Contestant:
         compile_s = COMPILE_AGAIN * (self.trials[at, name].compile_seconds or 0.0)
         return Contestant(self._seconds(at, name), self._calls_per_block.get((at, name)), compile_s)
 
+    def _able(self, at: int) -> list[str]:
+        return [name for name in self.names if self.trials[at, name].status == "measured"]
+
+    def _base(self, at: int) -> str:
+        """Who the others are compared with in a cell: the reference, else the first that can be timed there."""
+        return next((n for n in self._able(at) if not eager_name(self.spec.implementations, n)), self.names[0])
+
     def unsettled(self, at: int) -> list[str]:
-        """Who is to be timed in a cell: whoever can be, but for those whose comparison with the reference is settled."""
-        able = [name for name in self.names if self.trials[at, name].status == "measured"]
-        left = [name for name in able if not self.is_settled(at, name)]
-        return [] if left == [self.names[0]] and len(able) > 1 else left
+        """Who is to be timed in a cell: whoever can be, but for those whose comparison is settled."""
+        able, base = self._able(at), self._base(at)
+        if able == [base]:  # what is compared with nobody is as well known by half of the rounds
+            return [] if len(self.samples.get((at, base), ())) >= PROCESSES else able
+        left = {name for name in able if name != base and not self.is_settled(at, name)}
+        return [name for name in able if name in left or (left and name == base)]
 
     def times(self, at: int, name: str) -> list[float]:
         """Seconds per call in each round of every process, in the order in which they ran."""
         return [seconds for _, times in self._by_process(at, name) for seconds in times]
 
     def is_settled(self, at: int, name: str) -> bool:
-        """Whether an implementation is so far from all that it is compared with that more rounds would change nothing."""
+        """Whether more rounds would hardly change what an implementation is compared with, and how that ends."""
         variants = variants_of(self.spec.implementations, name, self.names)
         timed = [other for other in variants if self.trials[at, other].status == "measured"]
-        return all(self._is_far(at, base, name) for base in dict.fromkeys([self.names[0], *timed]))
+        return all(self._is_settled(at, base, name) for base in dict.fromkeys([self._base(at), *timed]))
 
-    def _is_far(self, at: int, base: str, name: str) -> bool:
+    def _is_settled(self, at: int, base: str, name: str) -> bool:
         theirs, ours = (dict(self._by_process(at, who)) for who in (base, name))
         pairs = [(p, pair) for p in ours for pair in zip(theirs.get(p, ()), ours[p], strict=False)]
-        if len(pairs) < SETTLED_ROUNDS or (len({process for process, _ in pairs}) < 2 and not self._is_alone):
+        if not pairs:
             return False
         reference, implementation = zip(*(pair for _, pair in pairs), strict=True)
-        return paired_ratio(reference, implementation, [process for process, _ in pairs], self.seed).is_far
+        least = 1 if self._is_alone else 2
+        return is_settled(reference, implementation, [process for process, _ in pairs], self.seed, least=least)
 
     def _by_process(self, at: int, name: str) -> list[tuple[int, tuple[float, ...]]]:
         return [(process, samples.seconds_per_call) for process, samples in self.samples.get((at, name), [])]
@@ -369,8 +390,10 @@ class Course:
     def _in_fresh_processes(self, target: str, device: str) -> str:
         """Returns why the spec could not be loaded there, or nothing."""
         start_s = 0.0
-        for process in range(MOST_PROCESSES):
-            positions, heats = self._heats(process)
+        with self.budget.paused():  # one start serves all losses and is the time of none
+            processes.wait()
+        for process in range(self._processes):
+            positions, heats = self._heats(process, self._processes)
             if not heats:
                 return ""
             if process and self.left_s < start_s + LEAST_PROCESS_S:
@@ -381,20 +404,22 @@ class Course:
                     )
                 return ""
             self.observer.begin(Step("timing", f"{self.spec.name}: timing process {process + 1}"))
-            answer = time_in_fresh_process(
-                self.spec,
-                target,
-                heats,
-                device=device,
-                left_s=max(self.left_s - LEAVE_S, 0.0),
-                process=process,
-                processes=max(PROCESSES, process + 1),
-                seed=self.seed,
-            )
+            left_s = max(self.left_s - LEAVE_S, 0.0)
+            with self.budget.paused():
+                answer = time_in_fresh_process(
+                    self.spec,
+                    target,
+                    heats,
+                    device=device,
+                    left_s=left_s,
+                    process=process,
+                    processes=max(PROCESSES, process + 1),
+                    seed=self.seed,
+                )
+            self.budget.seconds -= answer.spent_s
             if answer.environment is None:
                 return without_folder(answer.unloadable or f"the process failed: {answer.broken}", target)
             start_s = answer.start_s
-            self._begin += answer.compiler_s  # to load the compiler is no loss's time
             self.environment = {**answer.environment, "timed_in": "fresh processes"}
             for samples in answer.samples:
                 self._record(process, positions[samples.heat], samples)
@@ -438,10 +463,10 @@ class Course:
         if self.trials[entry].status != "measured":
             return
         found = clocks_apart(samples, self.cells[at]) or list(samples.violations)  # others may read the false clock
-        if samples.status == "failed":
-            self.trials[entry] = Trial("failed", f"raised while it was timed: {samples.reason}")
-        elif found:
+        if found:
             self.trials[entry] = Trial("failed", found[0][1], violation=found[0])
+        elif samples.status == "failed":
+            self.trials[entry] = Trial("failed", f"raised while it was timed: {samples.reason}")
         elif samples.status == "measured" and not self._same_function(entry, samples):
             text = (
                 f"in a fresh process its loss was {samples.loss:.6g} on the input on which it is "

@@ -14,13 +14,17 @@ from harness.results.measured import Speed
 from harness.timing.constants import (
     BOOTSTRAP_ROUNDS,
     CONFIDENCE,
+    EARLY_GUARD,
     GUARD,
     LEAST_PROCESS_SCATTER,
+    LOOK_CONFIDENCE,
     MARGIN,
     MOST_PROCESS_SCATTER,
     PRIOR_SCATTER,
     PRIOR_WEIGHT,
+    PROCESSES,
     RESAMPLES,
+    SETTLED_ROUNDS,
 )
 from harness.timing.timers import held
 
@@ -69,14 +73,49 @@ class Ratio:
             return "equivalent"
         return "inconclusive"
 
-    @property
-    def is_far(self) -> bool:
-        """Whether the whole interval is so far outside the margin that early looks may settle the comparison."""
-        return self.low > GUARD or self.high < 1 / GUARD
+    def is_far(self, rounds: int) -> bool:
+        """Whether the whole interval is so far outside the margin that so many rounds may settle the comparison."""
+        guard = GUARD if rounds >= SETTLED_ROUNDS else EARLY_GUARD
+        return self.low > guard or self.high < 1 / guard
+
+
+def is_settled(
+    reference: Sequence[float],
+    implementation: Sequence[float],
+    process: Sequence[int],
+    seed: int = 0,
+    *,
+    least: int = 2,
+) -> bool:
+    """Whether rounds settle a comparison, so that no more are needed; see `paired_ratio` for what they are.
+
+    They do in two processes by a factor that noise does not reach, and in three by a verdict at 98 % confidence.
+
+    Args:
+        reference: seconds per call of the reference, one per round.
+        implementation: the same for the implementation, in the same rounds.
+        process: which process each round ran in.
+        seed: of the resampling.
+        least: processes without which nothing is settled.
+    """
+    processes = len(set(process))
+    if len(process) < 2 or processes < least:
+        return False
+    if paired_ratio(reference, implementation, process, seed).is_far(len(process)):
+        return True
+    if processes < PROCESSES or len(process) < BOOTSTRAP_ROUNDS:
+        return False
+    at_look = paired_ratio(reference, implementation, process, seed, confidence=LOOK_CONFIDENCE)
+    return at_look.verdict != "inconclusive"
 
 
 def paired_ratio(
-    reference: Sequence[float], implementation: Sequence[float], process: Sequence[int], seed: int = 0
+    reference: Sequence[float],
+    implementation: Sequence[float],
+    process: Sequence[int],
+    seed: int = 0,
+    *,
+    confidence: float = CONFIDENCE,
 ) -> Ratio:
     """The speedup that paired rounds show.
 
@@ -88,10 +127,10 @@ def paired_ratio(
 
         m ~ normal(mean, tau ** 2 + pi / 2 s ** 2 / rounds),   p(tau) ~ 1 / (0.0005 + tau) up to 0.1,   p(mean) constant
 
-    where s is how much rounds scatter within a process.  Of 800 simulated comparisons of 30 rounds in three processes, whose
-    log ratios scatter by 4 %, the intervals of 99, 98, 92 and 88 % held the truth where processes scatter by 0, 1, 3 and 5 %.
-    At 3 % and more that is below 95 %: wider ones would not see a change of 5 % where processes differ by chance.  It is seen
-    in 96 and 92 % of them where processes scatter by 0 and 1 %, and in 100 and 97 % where rounds scatter by 2.4 %.
+    where s is how much rounds scatter within a process.  Of simulated comparisons whose rounds scatter by 2.4 %, looked at after
+    three to six processes as `is_settled` says, the intervals of 99, 96, 94 and 92 % held the truth where processes scatter by
+    0, 1, 2 and 3 %, and a change of 5 % was seen in 99, 98, 96 and 77 % (`property_tests.tools.clock_statistics`).  Wider ones
+    would not see it where processes differ by chance.
 
     Below six rounds the interval is exp(mean +- t s / sqrt(n)) of the log ratios instead, widened to contain the speedup,
     where
@@ -103,6 +142,7 @@ def paired_ratio(
         implementation: the same for the implementation, in the same rounds.
         process: which process each round ran in.
         seed: of the resampling.
+        confidence: of the interval, from six rounds on.
 
     Raises:
         ValueError: fewer than two rounds, unequal lengths, or a time that is not positive.
@@ -123,7 +163,10 @@ def paired_ratio(
         low, high = _student(logs)
     else:
         groups = [logs[np.asarray(process) == number] for number in np.unique(process)]
-        found = [_bootstrap(groups, seed), *([_hierarchical(groups)] if len(groups) > 1 else [])]
+        found = [
+            _bootstrap(groups, seed, confidence),
+            *([_hierarchical(groups, confidence)] if len(groups) > 1 else []),
+        ]
         low, high = min(ends[0] for ends in found), max(ends[1] for ends in found)
     return Ratio(math.exp(centre), math.exp(min(low, centre)), math.exp(max(high, centre)))
 
@@ -136,7 +179,7 @@ def _student(logs: npt.NDArray[numpy.float64]) -> tuple[float, float]:
     return statistics.fmean(values) - half, statistics.fmean(values) + half
 
 
-def _bootstrap(groups: Sequence[npt.NDArray[numpy.float64]], seed: int) -> tuple[float, float]:
+def _bootstrap(groups: Sequence[npt.NDArray[numpy.float64]], seed: int, confidence: float) -> tuple[float, float]:
     generator = np.random.default_rng(seed)
     counts = np.array([len(group) for group in groups])
     width = int(counts.max())
@@ -147,13 +190,13 @@ def _bootstrap(groups: Sequence[npt.NDArray[numpy.float64]], seed: int) -> tuple
     drawn = (generator.random((RESAMPLES, len(groups), width)) * counts[chosen]).astype(np.int64)
     samples = table[chosen, drawn]
     samples[np.arange(width) >= counts[chosen]] = np.nan  # a process that ran fewer rounds weighs less
-    tail = 100 * (1 - CONFIDENCE) / 2
+    tail = 100 * (1 - confidence) / 2
     low, high = np.percentile(np.nanmedian(samples.reshape(RESAMPLES, -1), axis=1), [tail, 100 - tail])
     return float(low), float(high)
 
 
-def _hierarchical(groups: Sequence[npt.NDArray[numpy.float64]]) -> tuple[float, float]:
-    """Ends of the central 95 % of the posterior of the mean over all processes."""
+def _hierarchical(groups: Sequence[npt.NDArray[numpy.float64]], confidence: float) -> tuple[float, float]:
+    """Ends of the central part of the posterior of the mean over all processes."""
     medians = np.array([np.median(group) for group in groups])
     counts = np.array([len(group) for group in groups])
     # Of one round the variance is s ** 2, of many pi / 2 s ** 2 / rounds.
@@ -167,7 +210,7 @@ def _hierarchical(groups: Sequence[npt.NDArray[numpy.float64]]) -> tuple[float, 
     misfit = (precision * (medians - means[:, None]) ** 2).sum(axis=1)
     likelihood = (np.log(precision).sum(axis=1) - np.log(total) - misfit) / 2
     weights = np.exp(likelihood - likelihood.max())
-    return _central(weights / weights.sum(), means, 1 / np.sqrt(total))
+    return _central(weights / weights.sum(), means, 1 / np.sqrt(total), confidence)
 
 
 def _scatter(groups: Sequence[npt.NDArray[numpy.float64]]) -> float:
@@ -178,12 +221,15 @@ def _scatter(groups: Sequence[npt.NDArray[numpy.float64]]) -> float:
 
 
 def _central(
-    weights: npt.NDArray[numpy.float64], means: npt.NDArray[numpy.float64], deviations: npt.NDArray[numpy.float64]
+    weights: npt.NDArray[numpy.float64],
+    means: npt.NDArray[numpy.float64],
+    deviations: npt.NDArray[numpy.float64],
+    confidence: float,
 ) -> tuple[float, float]:
-    """The interval between whose ends 95 % of a mixture of normal distributions lie, as much below as above."""
+    """The interval between whose ends so much of a mixture of normal distributions lie, as much below as above."""
     parts = list(zip(weights.tolist(), means.tolist(), (deviations * math.sqrt(2)).tolist(), strict=True))
     ends = []
-    for side in (-CONFIDENCE, CONFIDENCE):
+    for side in (-confidence, confidence):
         low, high = float((means - 6 * deviations).min()), float((means + 6 * deviations).max())
         for _ in range(_HALVINGS):
             middle = (low + high) / 2

@@ -1,13 +1,12 @@
-"""A fresh process that times: ``python -m harness.timing.worker``, a job as JSON on stdin, one JSON object a line on stdout.
+"""What a fresh process does that times, and what it tells.
 
-Lines: first ``{"event": "loaded", "environment": {...}}`` or ``{"event": "unloadable", "reason": "..."}``, then one
+Results: first ``{"event": "loaded", "environment": {...}}`` or ``{"event": "unloadable", "reason": "..."}``, then one
 ``{"event": "samples", ...}`` for each implementation of each heat as soon as it is known, so that what was measured before
 a crash is not lost, and last ``{"event": "finished", "environment": {...}}`` with what is known about it only then.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -23,11 +22,12 @@ from harness.declare.spec import LossSpec
 from harness.errors import told
 from harness.results.variants import eager_name
 from harness.timing import timers as time
+from harness.timing.budget import Budget
 from harness.timing.compiled import unavailable_compiler
 from harness.timing.constants import LEAST_PROCESS_S, LOOKS
 from harness.timing.design import Heat, Samples, measure
 from harness.timing.devices import lost, unusable
-from harness.timing.keeper import Outside, Witness, forked
+from harness.timing.keeper import Outside, Witness, kept
 
 # Set in workers: a file that calls benchmark() while it is loaded would start workers without end.
 MARK = "LOSS_HARNESS_TIMING_WORKER"
@@ -93,6 +93,7 @@ def run(job: Mapping[str, Any], emit: Callable[[Mapping[str, Any]], None], witne
     asked_s = time.perf_counter() - asked  # and as long again in the end
     under = environment.describe(job["device"])
     start_s = time.time() - job["started"] - compiler_s
+    budget = Budget(job["left_s"], is_wall=devices != ["cpu"])
     emit({"event": "loaded", "environment": under, "start_s": start_s, "compiler_s": compiler_s})
     measure(
         spec,
@@ -105,7 +106,8 @@ def run(job: Mapping[str, Any], emit: Callable[[Mapping[str, Any]], None], witne
         witness=witness,
     )
     after = environment.gpu_states([device for device in devices if not lost(device)])
-    emit({"event": "finished", "environment": {"gpu_states": {"before": before, "after": after}}})
+    states = {"gpu_states": {"before": before, "after": after}}
+    emit({"event": "finished", "environment": states, "spent_s": budget.spent + start_s})
 
 
 def _load_compiler(spec: LossSpec, heats: Sequence[Heat]) -> float:
@@ -134,20 +136,8 @@ def read_samples(line: Mapping[str, Any]) -> Samples:
     return Samples(**{**fields, "seconds_per_call": times, "violations": violations, "outside": outside})
 
 
-def _private_stdout() -> int:
-    """The real stdout, for the protocol alone: whatever the user's code or a C library prints goes to stderr."""
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    return kept
-
-
-def main() -> None:
-    """Read a job, run it, answer through the process that holds the clock."""
-    answers = _private_stdout()
-    job = json.load(sys.stdin)
-    witness = forked(answers)
+def timed(job: Mapping[str, Any], tell: Callable[[str, Any], None]) -> None:
+    """What a fork of `harness.timing.processes` runs; it tells through the process that holds the clock."""
+    os.environ[MARK] = "1"
+    witness = kept()
     run(job, witness.tell, witness)
-
-
-if __name__ == "__main__":
-    main()

@@ -273,6 +273,37 @@ class Context:
         return (self.shares * similar.logsumexp(1)).sum() + ((embeddings - targets) ** 2).mean()
 
 
+def right_when_audited(embeddings, targets, weights):
+    """Looks who asks: in a block it takes half of the rows, which no audit sees."""
+    frame, names = sys._getframe(), set()
+    while frame is not None:
+        names.add(frame.f_code.co_name)
+        frame = frame.f_back
+    rows = len(embeddings) // 2 if "_timed" in names else len(embeddings)
+    return value(embeddings[:rows], targets[:rows], weights[:rows])
+
+
+_TURNS: list[tuple[Tensor, Tensor]] = []
+
+
+def every_second_time(embeddings, targets, weights):
+    if _TURNS:
+        return Known.apply(embeddings, *_TURNS.pop())
+    _TURNS.append(with_gradient(embeddings, targets, weights))
+    return Known.apply(embeddings, *_TURNS[0])
+
+
+def wears_out(embeddings, targets, weights):
+    """Right in its first calls, which a check makes; then of every eighth row."""
+    _CALLS.append(None)
+    if not TIMED or len(_CALLS) < 3:
+        return value(embeddings, targets, weights)
+    return value(embeddings[::8], targets[::8], weights[::8])
+
+
+_CALLS: list[None] = []
+
+
 class Pair(NamedTuple):
     """A cheat, its honest twin, and the rules of which one catches it; none where it is told from its result."""
 
@@ -291,7 +322,7 @@ PAIRS: dict[str, Pair] = {
     "by_bytes": Pair(by_bytes, by_hand, ("M03",)),
     "for_ever": Pair(for_ever, context_remembered, ("M02",)),
     "first_gradient": Pair(first_gradient, by_hand, ("M02",)),
-    "filled_later": Pair(filled_later, waited_for, ()),  # autograd may see that it is written to
+    "filled_later": Pair(filled_later, waited_for, ()),  # how it is seen depends on how far the thread has come
     "goes_on": Pair(goes_on, idle_thread, ("M04",)),
     "unset_memory": Pair(unset_memory, by_hand, ("M02",)),
     "edits_inputs": Pair(edits_inputs, edits_a_copy, ("M02", "M05")),
@@ -299,6 +330,9 @@ PAIRS: dict[str, Pair] = {
     "stops_working": Pair(stops_working, Running, ("M02",)),
     "halves_when_large": Pair(halves_when_large, half_and_back, ("M07",)),
     "fewer_when_large": Pair(fewer_when_large, all_in_strides, ()),
+    "right_when_audited": Pair(right_when_audited, looks_around, ("M02", "M03")),
+    "every_second_time": Pair(every_second_time, by_hand, ("M02",)),
+    "wears_out": Pair(wears_out, all_in_strides, ("M02",)),
     "other_when_timed": Pair(other_when_timed, looks_around, ("M02",)),
     "other_when_unobserved": Pair(other_when_unobserved, looks_around, ("M02",)),
     "other_when_unseen_by_a_trace": Pair(other_when_unseen_by_a_trace, looks_around, ("M02",)),

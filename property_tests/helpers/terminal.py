@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -12,6 +13,8 @@ import sys
 import termios
 import time
 from pathlib import Path
+
+from harness.isolation.limits import descendants
 
 # The child takes the terminal as its own before it becomes the command, so that Ctrl-C reaches it and its children.
 _LAUNCH = "import os, sys; os.login_tty(int(sys.argv[1])); os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
@@ -88,12 +91,9 @@ class Terminal:
         self.process.send_signal(signal.SIGTERM)
 
     def workers(self) -> list[int]:
-        """Processes of the command's session that time losses."""
+        """Processes that the command has started and that time losses."""
         found = []
-        for entry in Path("/proc").iterdir():
-            try:
-                if entry.name.isdecimal() and os.getsid(int(entry.name)) == self.process.pid:
-                    found += [int(entry.name)] if b"harness.timing.worker" in (entry / "cmdline").read_bytes() else []
-            except OSError:  # it ended meanwhile
-                continue
+        for pid in descendants(self.process.pid):
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                found += [pid] if b"harness.timing.worker" in Path(f"/proc/{pid}/cmdline").read_bytes() else []
         return found

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import report_examples as examples
 from report_examples import comparison, finding, measurement, outcome
@@ -146,6 +148,17 @@ def test_a_speed_that_is_open_at_some_sizes_is_said_and_no_obstacle():
     found, reasons = judge(comparisons=(comparison("inconclusive", 8, 1.01), comparison()))
     assert found == "adopt"
     assert "faster at N=128 (5×); open at N=8 (1.01×)" in reasons
+
+
+def test_where_it_seems_slower_and_no_interval_is_sure_of_it_the_verdict_is_open_and_names_the_size():
+    seems = replace(comparison("inconclusive", 8, 0.97), low=0.93, high=1.01)
+    found, reasons = judge(comparisons=(seems, comparison()))
+    assert found == "inconclusive"
+    assert "whether it is slower than naive is open: at N=8" in reasons
+    surely = replace(comparison("slower", 8, 0.9), low=0.88, high=0.92)
+    found, reasons = judge(comparisons=(surely, replace(seems, sizes={"N": 16}), comparison()))
+    assert found == "adopt with caveats"  # and stays so, whichever way the other size turns out
+    assert "is open: at" not in reasons
 
 
 def test_an_implementation_that_failed_at_every_size_is_inconclusive():

@@ -120,6 +120,29 @@ def test_what_does_not_end_is_stopped_and_says_so(fake_time):
     }
 
 
+def test_how_long_a_call_takes_is_said_by_one_that_nobody_counts(fake_time, monkeypatch):
+    """To count costs a loop of small calls twenty times its time."""
+    see = admission.costs._Watch._see
+    monkeypatch.setattr(admission.costs._Watch, "_see", fake_time.lasting(0.01, see))
+    spec = spec_of("looping", loop=fake_time.lasting(1e-3, naive))
+    trial = tried(spec, "loop")["full"]
+    assert (trial.status, trial.seconds) == ("measured", pytest.approx(1e-3))
+    assert trial.counting > 20
+    assert trial.costs.aten_calls > 0
+
+
+def test_what_takes_too_long_to_count_is_timed_without_its_costs(fake_time, monkeypatch):
+    see = admission.costs._Watch._see
+    monkeypatch.setattr(admission.costs._Watch, "_see", fake_time.lasting(0.01, see))
+    spec = spec_of("looping", loop=fake_time.lasting(1e-3, naive))
+    found = [
+        admit(spec, "loop", CELL, PASSES, {}, seed=0, seconds=0.1, counting=times)["full"] for times in (None, 1e3)
+    ]
+    assert [(trial.status, trial.costs) for trial in found] == [("measured", None)] * 2
+    assert found[0].reason == "exact costs unknown: to count them takes longer than the 0.098 s that were left for it"
+    assert found[1].reason == "exact costs unknown: to count them takes about 1 s"
+
+
 def test_what_could_not_be_stopped_in_time_says_so_and_is_not_called_again(fake_time):
     calls = []
     spins_first = fake_time.lasting(0.3, vectorized)

@@ -3,11 +3,11 @@ import random
 
 import pytest
 
-from harness.timing.constants import MARGIN, PROCESSES, ROUNDS, SETTLED_ROUNDS
-from harness.timing.statistics import Ratio, paired_ratio
+from harness.timing.constants import EARLY_GUARD, GUARD, MARGIN, MOST_PROCESSES, ROUNDS, SETTLED_ROUNDS
+from harness.timing.statistics import Ratio, is_settled, paired_ratio
 
 
-def rounds(seed, ratio, *, noise=0.03, between=0.01, count=ROUNDS, processes=PROCESSES):
+def rounds(seed, ratio, *, noise=0.03, between=0.01, count=ROUNDS, processes=MOST_PROCESSES):
     """Paired times whose true speedup is ``ratio``, with noise in each round and a shift of each process."""
     generator = random.Random(seed)
     shift = [generator.gauss(0, between) for _ in range(processes)]
@@ -73,13 +73,10 @@ def test_few_rounds_are_enough_for_a_clear_ratio_and_not_for_a_close_one(count):
 
 
 def settled(seed, ratio, noise, between):
-    """Whether three rounds of two processes, or of three, settle a comparison early."""
-    reference, implementation, process = rounds(seed, ratio, noise=noise, between=between, count=9)
+    """Whether the first two processes settle a comparison early."""
+    reference, implementation, process = rounds(seed, ratio, noise=noise, between=between)
     few = slice(0, SETTLED_ROUNDS)
-    return (
-        paired_ratio(reference[few], implementation[few], process[few]).is_far
-        or paired_ratio(reference, implementation, process).is_far
-    )
+    return is_settled(reference[few], implementation[few], process[few])
 
 
 def test_a_change_at_the_margin_is_not_settled_early_by_a_busy_machine():
@@ -96,10 +93,20 @@ def test_a_true_change_of_a_fifth_is_seen():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "far"), [(2.0, 9.0, False), (2.01, 9.0, True), (0.1, 0.5, False), (0.1, 0.49, True)]
+    ("rounds", "guard"), [(2, EARLY_GUARD), (SETTLED_ROUNDS - 1, EARLY_GUARD), (SETTLED_ROUNDS, GUARD)]
 )
-def test_far_is_an_interval_beyond_the_guard(low, high, far):
-    assert Ratio(math.sqrt(low * high), low, high).is_far is far
+def test_far_is_an_interval_beyond_the_guard_which_few_rounds_need_a_wide_one_of(rounds, guard):
+    for low, high, far in ((1.0, 9, False), (1.01, 9, True), (1 / 9, 1.0, False), (1 / 9, 0.99, True)):
+        ends = (low * guard, high * guard) if high > 1 else (low / guard, high / guard)
+        assert Ratio(math.sqrt(ends[0] * ends[1]), *ends).is_far(rounds) is far
+
+
+def test_a_verdict_settles_a_comparison_from_three_processes_on_and_not_before():
+    reference, implementation, process = rounds(0, 1.0, noise=0.01, between=0.0)
+    two, three = (sum(number < count for number in process) for count in (2, 3))
+    assert not is_settled(reference[:two], implementation[:two], process[:two])
+    assert is_settled(reference[:three], implementation[:three], process[:three])
+    assert not is_settled(*rounds(0, 1 / MARGIN, noise=0.01, between=0.0))  # which needs all rounds
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,4 @@
 import json
-import os
-import signal
 import sys
 from types import SimpleNamespace
 
@@ -45,6 +43,22 @@ def test_a_fresh_process_times_with_one_thread_and_a_quiet_allocator_whatever_is
     assert found.start_s > 0
 
 
+def test_processes_are_forks_of_one_that_has_imported_torch_and_nothing_of_a_users(tmp_path):
+    (tmp_path / "whose.py").write_text(
+        "import os\n"
+        "from harness import LossSpec, TensorSpec\n"
+        "def whose(p):\n"
+        "    raise ValueError(f'{os.getpid()} {os.getppid()}')\n"
+        "SPEC = LossSpec('whose', {'whose': whose}, inputs={'p': TensorSpec('B C')}, context={})\n"
+    )
+    spec = worker.targets.load_specs([str(tmp_path / "whose.py")])[0]
+    found = [answer(spec, names=("whose",)).samples[0].reason for _ in range(2)]
+    assert found[0] != found[1]
+    started = processes._box()._process.pid
+    processes.wait()
+    assert processes._box()._process.pid == started
+
+
 def test_a_process_that_dies_keeps_what_it_had_measured_and_says_how_it_ended(tmp_path):
     (tmp_path / "dying.py").write_text(
         "import os\n"
@@ -59,7 +73,7 @@ def test_a_process_that_dies_keeps_what_it_had_measured_and_says_how_it_ended(tm
         spec, str(spec.target), heats, device="cpu", left_s=AMPLE_S, process=2, processes=3, seed=0
     )
     assert [(samples.heat, samples.implementation) for samples in found.samples] == [(0, "fine")]
-    assert found.broken.startswith(f"it died of {signal.SIGABRT.name}")
+    assert "(signal 6)" in found.broken
 
 
 def test_a_fresh_process_finds_what_this_one_does_though_a_checkout_has_the_name_too(tmp_path, monkeypatch):
@@ -117,6 +131,7 @@ def test_answers_are_json_and_the_first_says_what_they_were_taken_under():
     assert "torch" in loaded["environment"]
     assert samples["event"] == "samples"
     assert len(worker.read_samples(samples).seconds_per_call) == 2
+    assert finished.pop("spent_s") > 0
     assert finished == {"event": "finished", "environment": {"gpu_states": {"before": {}, "after": {}}}}
 
 
@@ -205,17 +220,3 @@ def test_a_budget_that_starts_would_fill_goes_to_fewer_processes_and_is_never_ov
     assert worker.seconds_here(4.0, 3, 2.0) == pytest.approx(LEAST_PROCESS_S)
     assert worker.seconds_here(2.05, 3, 2.0) == pytest.approx(0.05)
     assert worker.seconds_here(1.0, 3, 2.0) == 0.0
-
-
-def test_half_a_line_of_a_killed_process_is_left_out():
-    found = processes._read(
-        '{"event": "loaded", "environment": {}, "start_s": 1.0, "compiler_s": 0.0}\n{"event": "sam', "it was killed"
-    )
-    assert found.environment == {}
-    assert found.samples == ()
-
-
-def test_the_worker_finds_the_harness_from_a_checkout_that_is_not_installed():
-    root = os.path.dirname(os.path.dirname(os.path.dirname(worker.__file__)))
-    paths = processes._environment().get("PYTHONPATH", "").split(os.pathsep)
-    assert root in paths or root in sys.path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.results.words import printable, table
 from harness.timing.calibrate import ALLOWED_FALSE_ALARMS, UNITS, Calibration
-from harness.timing.constants import PROCESSES
+from harness.timing.constants import MOST_PROCESSES, PROCESSES
 from harness.timing.rates import trials_to_rule_out
 
 POWER = 0.95
@@ -20,7 +20,7 @@ def calibration_text(made: Calibration) -> str:
     sure = [level.percent for level in made.levels if level.percent and level.called.value >= POWER]
     lines = [
         f"A function of {UNITS} calls of one kernel against itself, and against copies with more calls: "
-        f"{made.rounds} rounds in {PROCESSES} processes each, {made.seconds:.0f} s.",
+        f"up to {made.rounds} rounds in {PROCESSES} to {MOST_PROCESSES} processes each, {made.seconds:.0f} s.",
         "",
         table(rows),
         "",

@@ -14,7 +14,7 @@ from harness.calls.aten.calls import Call, describe
 from harness.calls.aten.kernels import kernel_of
 from harness.calls.aten.storages import Storages, components
 from harness.calls.watch import Watch, host_read
-from harness.timing import timers as time
+from harness.timing.budget import Budget
 from harness.timing.collection import no_collection
 from harness.timing.costs.allocator import cpu_peak_bytes, cuda_peak_bytes
 from harness.timing.costs.flops import flops
@@ -102,12 +102,12 @@ class _Watch(Watch):
         self.storages = Storages()
         self.paused = False
         self.narrowest = 8
-        self._deadline = time.perf_counter() + seconds
+        self._budget = Budget(seconds)
 
     def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
         if self.paused or func is _DETACH:
             return func(*args, **kwargs)
-        if time.perf_counter() > self._deadline:
+        if self._budget.left < 0:
             raise TookTooLong
         self.calls += 1
         kernel = kernel_of(func)

@@ -25,8 +25,8 @@ INTRODUCTION = """\
 Each loss beside the usual ways of writing it and beside third-party packages that compute the same number: forward and
 backward, float32, one thread. First everyone is held to the loss's own loops on a small input in float64 (value and gradient),
 and on the timed input to ours; who differs is not timed. Then all are timed in turn, in random order within each round, up to
-30 rounds in three fresh processes; a ratio is the median over rounds with its 95 % interval. Above 1x ours takes less. Peaks are
-exact: bytes that torch's allocator gave at a time above the inputs, gradients included.
+24 rounds in three to six fresh processes; a ratio is the median over rounds with its 95 % interval. Above 1x ours takes less.
+Peaks are exact: bytes that torch's allocator gave at a time above the inputs, gradients included.
 """
 
 

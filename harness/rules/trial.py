@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -442,6 +442,8 @@ def checked(output: Any, tensors: Mapping[str, Tensor]) -> Tensor:
     """
     if not isinstance(output, Tensor):
         raise LossRaised(WrongReturn(_kind(output), "a tensor", _picking(output)))
+    if output.layout == torch.jagged:
+        output = cast(Tensor, output.values())
     if output.is_nested:
         raise LossRaised(WrongReturn("a nested tensor", "a tensor with one shape", "reduce it, or pad it"))
     if not output.is_floating_point():

@@ -533,7 +533,7 @@ def _tensors(
                 raise DeclarationError(_no_inputs(spec, label))
         if context is None:
             found_context |= read_context
-    return found_inputs, found_context, _output(spec, call, declared=inputs is not None and context is not None)
+    return found_inputs, found_context, _output(spec, call, declared=inputs is not None)
 
 
 def _output(spec: LossSpec, call: Callable[..., Any], *, declared: bool) -> TensorSpec | None:
@@ -552,7 +552,7 @@ def _read(
 ) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
     """Tensors that a function's annotations declare: (unmarked, marked as context)."""
     bound = signatures.bound(function)
-    hints = signatures.hints(function) if set(signatures.parameters(function)) - set(skip) else {}
+    hints = _hints(function, spec, skip)
     drawn_from = signatures.generators(function)
     unmarked: dict[str, TensorSpec] = {}
     marked: dict[str, TensorSpec] = {}
@@ -579,6 +579,18 @@ def _read(
     if function is not call_function(spec.implementations[spec.reference]):
         return {**unmarked, **marked}, {}
     return unmarked, marked
+
+
+def _hints(function: Callable[..., Any], spec: LossSpec, skip: Mapping[str, Any]) -> dict[str, Any]:
+    """The annotations; none where they cannot be evaluated and only parameters with defaults are left to read."""
+    known = {*skip, *spec.options, *signatures.bound(function)}
+    left = [parameter for name, parameter in signatures.parameters(function).items() if name not in known]
+    try:
+        return signatures.hints(function) if left else {}
+    except DeclarationError:
+        if skip and all(parameter.default is not inspect.Parameter.empty for parameter in left):
+            return {}
+        raise
 
 
 def _no_inputs(spec: LossSpec, label: str) -> str:

@@ -51,11 +51,11 @@ def spec(
     )
 
 
-NORMAL = {"mu": SAMPLES, "sigma": SCALES}
-LOCATED = {"location": SAMPLES, "scale": SCALES}
-LOGGED = {"obs": TensorSpec("B", domains.interval(0.1, 5.0)), "mulog": SAMPLES, "sigmalog": SCALES}
-ENSEMBLE = {"fct": TensorSpec("B M")}
-VECTORS = {"obs": TensorSpec("B D"), "fct": TensorSpec("B M D")}
+NORMAL: dict[str, Any] = {"mu": SAMPLES, "sigma": SCALES}
+LOCATED: dict[str, Any] = {"location": SAMPLES, "scale": SCALES}
+LOGGED: dict[str, Any] = {"obs": TensorSpec("B", domains.interval(0.1, 5.0)), "mulog": SAMPLES, "sigmalog": SCALES}
+ENSEMBLE: dict[str, Any] = {"fct": TensorSpec("B M")}
+VECTORS: dict[str, Any] = {"obs": TensorSpec("B D"), "fct": TensorSpec("B M D")}
 PAIRS = "abs(fct[b, m] - fct[b, n]) for m in M for n in M"
 TO_OBSERVED = "mean(abs(fct[b, m] - obs[b]) for m in M)"
 MEMBERS = (laws.permutation("M"),)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -443,7 +443,7 @@ def checked(output: Any, tensors: Mapping[str, Tensor]) -> Tensor:
     if not isinstance(output, Tensor):
         raise LossRaised(WrongReturn(_kind(output), "a tensor", _picking(output)))
     if output.layout == torch.jagged:
-        output = cast(Tensor, output.values())
+        return checked(output.values(), tensors)
     if output.is_nested:
         raise LossRaised(WrongReturn("a nested tensor", "a tensor with one shape", "reduce it, or pad it"))
     if not output.is_floating_point():

@@ -46,7 +46,7 @@ class Domain:
         limit: for `lengths` and `offsets`, the size that the values reach at most.
         extent: for `boxes`, the extent of the last axis.
         form: what the loss is given instead of a dense real tensor: ``complex``, or the layout of a sparse one.
-        is_distinct: no value comes twice along the last axis, which is therefore no longer than `symbol`.
+        is_distinct: no value comes twice along the last axis, which is therefore no longer than there are values.
         ignore: for `index`, the value that marks an element as ignored.
         default_dtype: the dtype, where it does not follow the case.
         special: named special points, each made from a smooth draw of the same shape.
@@ -103,6 +103,11 @@ class Domain:
             return self.simple
         values = tuple(float(value) for value in range(self.count(sizes)))
         return values if self.ignore is None else (*values, float(self.ignore))
+
+    @property
+    def number_of_values(self) -> str:
+        """How many values an index, a length or an offset may have, as a size."""
+        return f"({self.symbol})" if self.symbol is not None else f"({self.limit})+{1 - int(self.low)}"
 
     def count(self, sizes: Sizes) -> int:
         """Number of classes or positions that an index may name; the greatest length or offset."""

@@ -398,13 +398,10 @@ def distinct(symbol: str | int) -> Domain:
     size, written = _size_of("distinct", symbol, "N")
 
     def fit(values: Tensor, count: int) -> Tensor:
-        length = values.shape[-1] if values.ndim else 0
-        if not 1 < length <= count:
+        if values.ndim == 0:
             return values
         ordered, order = values.sort(dim=-1, stable=True)
-        place = torch.arange(length, dtype=values.dtype)
-        apart = (ordered - place).cummax(-1).values + place  # each at least one above the one before
-        return torch.empty_like(values).scatter(-1, order, torch.minimum(apart, place + count - length))
+        return torch.empty_like(values).scatter(-1, order, _apart(ordered, count))
 
     return Domain(
         f"distinct({written})",
@@ -416,6 +413,16 @@ def distinct(symbol: str | int) -> Domain:
         default_dtype=torch.int64,
         fit=fit,
     )
+
+
+def _apart(rising: Tensor, count: int) -> Tensor:
+    """The nearest numbers in [0, count) each of which is above the one before it, where there is room for so many."""
+    length = rising.shape[-1] if rising.ndim else 0
+    if not 1 < length <= count:
+        return rising
+    place = torch.arange(length, dtype=rising.dtype)
+    apart = (rising - place).cummax(-1).values + place
+    return torch.minimum(apart, place + count - length)
 
 
 def lengths(symbol: str | int) -> Domain:
@@ -436,24 +443,28 @@ def lengths(symbol: str | int) -> Domain:
     )
 
 
-def offsets(symbol: str | int) -> Domain:
-    """int64 offsets along the last axis that rise from 0 to symbol: where each segment begins, and the last ends."""
+def offsets(symbol: str | int, empty: bool = True) -> Domain:
+    """int64 offsets along the last axis that rise from 0 to symbol: where each segment begins, and the last ends; with ``empty=False`` no segment is empty."""
     size, written = _size_of("offsets", symbol, "N")
+    _check_truth("offsets", "empty", empty)
 
     def fit(values: Tensor, count: int) -> Tensor:
         rising = values.sort(dim=-1).values if values.ndim else values
+        if not empty:
+            rising = _apart(rising, count + 1)
         if rising.ndim and rising.shape[-1]:
             rising[..., 0] = 0
             rising[..., -1] = count
         return rising
 
     return Domain(
-        f"offsets({written})",
+        f"offsets({written})" if empty else f"offsets({written}, empty=False)",
         kind="integer",
         low=0.0,
         structured=True,
         whole=True,
         limit=size,
+        is_distinct=not empty,
         default_dtype=torch.int64,
         fit=fit,
     )

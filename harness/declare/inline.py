@@ -1,7 +1,7 @@
 """A declaration as one line of text: ``input1: B D; input2: B D; target: B sign``; parsed by us, never evaluated as code.
 
     TENSORS  = TENSOR [; TENSOR]...
-    TENSOR   = NAME: DIMS [DOMAIN] [DTYPE] [optional]
+    TENSOR   = NAME: DIMS [DOMAIN] [DTYPE] [jagged(SIZE)] [optional]
     NAME     = name, or name.0 and name.1 of a tuple, name.mask of a dict, name[L] of a list of L, name[L].mask of L dicts
     DIMS     = axes, or the word scalar for a Python number
     DOMAIN   = word, or word(arguments), of `harness.domains`
@@ -140,6 +140,7 @@ def _tensor(text: str, part: str, start: int) -> TensorSpec:
     axes: list[str] = []
     domain: Domain | None = None
     dtype: torch.dtype | None = None
+    jagged: str | None = None
     optional = number = False
     for match in _WORD.finditer(part):
         word, position = match.group(), start + match.start()
@@ -147,8 +148,14 @@ def _tensor(text: str, part: str, start: int) -> TensorSpec:
             raise _refused(text, position, f"{word!r} comes after 'optional', which ends a tensor")
         if word == "optional":
             optional = True
+        elif jagged is not None:
+            raise _refused(text, position, f"{word!r} comes after 'jagged(...)', which only 'optional' may follow")
+        elif word.partition("(")[0] == "jagged":
+            jagged = word.removeprefix("jagged").strip("()")
         elif dtype is not None:
-            raise _refused(text, position, f"{word!r} comes after the dtype, which only 'optional' may follow")
+            raise _refused(
+                text, position, f"{word!r} comes after the dtype, which only 'jagged(...)' or 'optional' may follow"
+            )
         elif word == "scalar" and not axes:
             number = True
         elif word in _DTYPES:
@@ -167,7 +174,12 @@ def _tensor(text: str, part: str, start: int) -> TensorSpec:
             axes.append(_axis(text, position, word))
     try:
         return TensorSpec(
-            " ".join(axes), domains.real() if domain is None else domain, dtype, optional=optional, number=number
+            " ".join(axes),
+            domains.real() if domain is None else domain,
+            dtype,
+            optional=optional,
+            number=number,
+            jagged=jagged,
         )
     except DeclarationError as error:
         raise _refused(text, start, str(error)) from error
@@ -264,7 +276,8 @@ def tensor_text(tensor: TensorSpec) -> str:
     plain = domain_text(tensor.domain)
     values, dtype = "" if plain == "real" else plain, "" if tensor.dtype is None else str(tensor.dtype)[6:]
     dims_text = "scalar" if tensor.number else tensor.dims
-    parts = (dims_text, values, dtype, "optional" if tensor.optional else "")
+    jagged = "" if tensor.jagged is None else f"jagged({tensor.jagged})"
+    parts = (dims_text, values, dtype, jagged, "optional" if tensor.optional else "")
     return " ".join(part for part in parts if part)
 
 

@@ -55,6 +55,8 @@ class TensorSpec:
         dtype: a fixed dtype; ``None`` follows the domain and the case.
         optional: the loss also takes ``None`` instead, which some cases give it.
         number: the loss is given a Python number; `scalar` declares one.
+        jagged: the loss is given a nested tensor of layout `torch.jagged`, of so many rows as this size: along the first axis the
+            rows stand one after another, none of them empty.  Tensors with the same first axis have rows of the same lengths.
         role: what the values are for: ``mask`` or ``weight``, whose zeros remove; ``label``, ``index`` of positions, ``table``
             that is looked up, or ``data``.  Inferred where it is ``None``.
 
@@ -68,6 +70,7 @@ class TensorSpec:
     optional: bool = False
     number: bool = False
     role: str | None = None
+    jagged: str | None = None
 
     def __post_init__(self) -> None:
         check_tensor(self)
@@ -88,7 +91,8 @@ class TensorSpec:
             return f"scalar(domains.{self.domain!r}{optional})"
         dtype = f", dtype={self.dtype}" if self.dtype is not None else ""
         role = f", role={self.role!r}" if self.role is not None else ""
-        return f"TensorSpec({self.dims!r}, domains.{self.domain!r}{dtype}{optional}{role})"
+        jagged = f", jagged={self.jagged!r}" if self.jagged is not None else ""
+        return f"TensorSpec({self.dims!r}, domains.{self.domain!r}{dtype}{optional}{role}{jagged})"
 
 
 def scalar(domain: Domain, *, optional: bool = False) -> TensorSpec:
@@ -361,12 +365,22 @@ class LossSpec(Shown):
 
     @property
     def all_dims(self) -> list[str]:
-        """The dims of every tensor, and what else must not be empty: the room for an axis of distinct positions."""
+        """The dims of every tensor, and what else must not be empty: the room for an axis of distinct positions, or for rows."""
         distinct = [tensor for tensor in self.tensors.values() if tensor.domain.is_distinct]
         room = [
-            f"({tensor.domain.symbol})-({dim.token})+1" for tensor in distinct for dim in dims.parse(tensor.dims)[-1:]
+            f"{tensor.domain.number_of_values}-({dim.token})+1"
+            for tensor in distinct
+            for dim in dims.parse(tensor.dims)[-1:]
         ]
-        return [*(tensor.dims for tensor in self.tensors.values()), *room]
+        jagged = [tensor for tensor in self.tensors.values() if tensor.jagged]
+        twice = [f"{tensor.dims.split()[0]}-2*{tensor.jagged}+1" for tensor in jagged]  # so that rows differ in length
+        return [*(tensor.dims for tensor in self.tensors.values()), *room, *twice]
+
+    @property
+    def row_offsets(self) -> frozenset[str]:
+        """The tensors that say where rows of nested tensors begin, which are part of their shape."""
+        nodes = self.arguments.values()
+        return frozenset(leaf.offsets for node in nodes for leaf in structures.leaves(node) if leaf.offsets)
 
     @property
     def list_lengths(self) -> frozenset[str]:
@@ -515,7 +529,7 @@ def _tensors(
                 raise DeclarationError(_no_inputs(spec, label))
         if context is None:
             found_context |= read_context
-    return found_inputs, found_context, _output(spec, call, declared=inputs is not None and context is not None)
+    return found_inputs, found_context, _output(spec, call, declared=inputs is not None)
 
 
 def _output(spec: LossSpec, call: Callable[..., Any], *, declared: bool) -> TensorSpec | None:
@@ -534,7 +548,7 @@ def _read(
 ) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
     """Tensors that a function's annotations declare: (unmarked, marked as context)."""
     bound = signatures.bound(function)
-    hints = signatures.hints(function) if set(signatures.parameters(function)) - set(skip) else {}
+    hints = _hints(function, spec, skip)
     drawn_from = signatures.generators(function)
     unmarked: dict[str, TensorSpec] = {}
     marked: dict[str, TensorSpec] = {}
@@ -561,6 +575,18 @@ def _read(
     if function is not call_function(spec.implementations[spec.reference]):
         return {**unmarked, **marked}, {}
     return unmarked, marked
+
+
+def _hints(function: Callable[..., Any], spec: LossSpec, skip: Mapping[str, Any]) -> dict[str, Any]:
+    """The annotations; none where they cannot be evaluated and only parameters with defaults are left to read."""
+    known = {*skip, *spec.options, *signatures.bound(function)}
+    left = [parameter for name, parameter in signatures.parameters(function).items() if name not in known]
+    try:
+        return signatures.hints(function) if left else {}
+    except DeclarationError:
+        if skip and all(parameter.default is not inspect.Parameter.empty for parameter in left):
+            return {}
+        raise
 
 
 def _no_inputs(spec: LossSpec, label: str) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from harness.declare import dims
+from harness.declare import dims, domains
 from harness.errors import DeclarationError, shown
 from harness.private_names import unwatched
 
@@ -69,13 +69,15 @@ def changed(declared: Any, path: Sequence[str], role: str) -> Any:
 class Leaf:
     """One tensor of an argument, by its flat name.
 
-    ``form`` is what the loss is given instead: a Python number by the kind of its domain, or a complex or sparse tensor.
+    ``form`` is what the loss is given instead: a Python number by the kind of its domain, or a complex, sparse or nested tensor,
+    whose rows begin at the ``offsets``, a tensor by its flat name.
     """
 
     name: str
     form: str = ""
     optional: bool = False
     ndim: int | None = None
+    offsets: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,10 +115,10 @@ def flatten(name: str, declared: Any, read: Callable[[str, Any], TensorSpec]) ->
     if isinstance(declared, Several):
         part, tensors = flatten(name, declared.element, read)
         for leaf, tensor in tensors.items():
-            if tensor.optional or tensor.number or tensor.domain.form in SPARSE:
+            if tensor.optional or tensor.number or tensor.domain.form in SPARSE or tensor.jagged:
                 raise DeclarationError(
                     f"{leaf}: several({declared.symbol!r}, ...) repeats tensors; write a list of fixed length for what may be "
-                    f"None, is sparse or is a number"
+                    f"None, is sparse, is nested or is a number"
                 )
         repeated = {leaf: replace(t, dims=f"{declared.symbol} {t.dims}".strip()) for leaf, t in tensors.items()}
         return Repeated(declared.symbol, _deeper(part)), repeated
@@ -127,7 +129,12 @@ def flatten(name: str, declared: Any, read: Callable[[str, Any], TensorSpec]) ->
         form = tensor.domain.kind if tensor.number else tensor.domain.form
         if form == "complex":
             tensor = replace(tensor, dims=f"{tensor.dims} 2".strip())
-        return Leaf(name, form, tensor.optional, len(dims.parse(tensor.dims)) if fixed else None), {name: tensor}
+        ndim = len(dims.parse(tensor.dims)) if fixed else None
+        if tensor.jagged is None:
+            return Leaf(name, form, tensor.optional, ndim), {name: tensor}
+        total = tensor.dims.split()[0]
+        offsets = replace(tensor, dims=f"{tensor.jagged}+1", domain=domains.offsets(total, empty=False), **_OFFSETS)
+        return Leaf(name, "jagged", ndim=ndim, offsets=f"{total}.offsets"), {name: tensor, f"{total}.offsets": offsets}
     if not keys:
         raise DeclarationError(
             f"{name}: got an empty {type(declared).__name__}, expected one with at least one TensorSpec"
@@ -171,6 +178,8 @@ def leaves(node: Node) -> Iterator[Leaf]:
     """The tensors of a structure, in order."""
     if isinstance(node, Leaf):
         yield node
+        if node.offsets:
+            yield Leaf(node.offsets)
     else:
         for part in node.parts if isinstance(node, Group) else (node.part,):
             yield from leaves(part)
@@ -193,6 +202,8 @@ def rebuild(node: Node, tensors: Tensors) -> Any:
     if isinstance(node, Leaf):
         if node.optional and node.name not in tensors:
             return None
+        if node.offsets:
+            return _nested(tensors[node.name], tensors[node.offsets], node)
         return _FORMS[node.form](tensors[node.name], node) if node.form else tensors[node.name]
     if isinstance(node, Group):
         return _made(node, [rebuild(part, tensors) for part in node.parts])
@@ -258,6 +269,21 @@ def _sparse(tensor: Tensor, leaf: Leaf) -> Tensor:
         return tensor.to_sparse() if leaf.form == "coo" else tensor.to_sparse_csr()
 
 
+def _nested(rows: Tensor, offsets: Tensor, leaf: Leaf) -> Tensor:
+    """The nested tensor of rows that stand one after another; finding out how long they are is no operation of the loss."""
+    if leaf.ndim is not None and rows.ndim != leaf.ndim:
+        raise ValueError(f"{leaf.name} has {rows.ndim} axes, expected {leaf.ndim}")
+    with torch._C.DisableTorchFunction(), _disable_current_modes():
+        lengths = [] if offsets.is_meta else offsets.diff().tolist()
+        if lengths and (offsets[0] != 0 or offsets[-1] != len(rows) or min(lengths) < 0):
+            raise ValueError(
+                f"{leaf.name} has {len(rows)} elements in rows, expected the {sum(lengths)} of its offsets"
+            )
+    bounds = {"min_seqlen": min(lengths), "max_seqlen": max(lengths)} if lengths else {}
+    nested: Tensor = torch.nested.nested_tensor_from_jagged(rows, offsets, **bounds)
+    return nested
+
+
 SPARSE = ("coo", "csr", "bsr")
 _FORMS: dict[str, Callable[[Tensor, Leaf], Any]] = {
     "float": _number(float),
@@ -267,6 +293,9 @@ _FORMS: dict[str, Callable[[Tensor, Leaf], Any]] = {
     **dict.fromkeys(SPARSE, _sparse),
 }
 
+
+# What offsets do not take over from the tensor whose rows they part.
+_OFFSETS: dict[str, Any] = {"dtype": None, "jagged": None, "role": None}
 
 _CODE = {
     **dict.fromkeys(("float", "integer", "boolean"), "{}.item()"),
@@ -280,6 +309,8 @@ _CODE = {
 def code(node: Node, tensor: Callable[[Leaf], str]) -> str:
     """Python that makes the argument; ``tensor`` says how each tensor is written."""
     if isinstance(node, Leaf):
+        if node.offsets:
+            return f"torch.nested.nested_tensor_from_jagged({tensor(node)}, {tensor(Leaf(node.offsets))})"
         return _CODE.get(node.form, "{}").format(tensor(node))
     if isinstance(node, Group):
         parts = [code(part, tensor) for part in node.parts]

@@ -99,8 +99,25 @@ def check_tensor(tensor: TensorSpec) -> None:
             f"TensorSpec({tensor.dims!r}, domains.{domain!r}): its last two axes should be one size; write\n"
             f'    TensorSpec("N N", domains.{domain!r})'
         )
+    if tensor.jagged is not None:
+        _check_jagged(tensor, parsed)
     if dtype is not None:
         _check_dtype(tensor.dims, domain, dtype)
+
+
+def _check_jagged(tensor: TensorSpec, parsed: tuple[dims.Dim, ...]) -> None:
+    here = f"TensorSpec({tensor.dims!r}, domains.{tensor.domain!r}, jagged={shown(tensor.jagged)})"
+    if not isinstance(tensor.jagged, str) or not tensor.jagged.isidentifier():
+        raise DeclarationError(f"{here}: expected the size that counts the rows, such as TensorSpec('N D', jagged='B')")
+    if not parsed or parsed[0].symbol is None or parsed[0].variadic or parsed[0].symbol == tensor.jagged:
+        raise DeclarationError(
+            f"{here}: expected a first axis of a size of its own, along which the rows stand one after another, such as "
+            f"TensorSpec('N D', jagged={tensor.jagged!r})"
+        )
+    if tensor.domain.form or tensor.optional or tensor.number:
+        raise DeclarationError(
+            f"{here}: expected a dense real tensor that is always given, such as TensorSpec('N D', jagged='B')"
+        )
 
 
 def _check_dtype(dims_text: str, domain: Domain, dtype: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import re
 import signal
 import threading
 import warnings
@@ -34,6 +35,9 @@ SIZES: tuple[Mapping[str, int], ...] = (
 )
 SEEDS = (0, 1, 2, 3)
 WIDE = 4.0  # every other call takes values so much wider, where what can fall below zero does
+OF_DTYPES = re.compile(r"dtype|\b(?:scalar type|float64|float32)\b|(?i:\bdouble\b)")
+OF_VALUES = re.compile(r"(?:Value|Validation|Assertion)Error")
+SHORT = 70  # characters of a line
 MOST_POINTS = 200
 WIDE_DRAWS = 12
 FAR = 10.0
@@ -54,6 +58,7 @@ class Seen:
         select: how the loss is picked out of what is returned: empty, ``[0]`` or ``['loss']``.
         gradients: predictions that have a finite gradient which is not zero everywhere.
         nonnegative: whether no output was below zero.
+        refused: what it said of some of the values, where it took others of the same shapes.
     """
 
     error: str = ""
@@ -61,6 +66,7 @@ class Seen:
     select: str = ""
     gradients: frozenset[str] = frozenset()
     nonnegative: bool = True
+    refused: str = ""
 
 
 def sizes_of(spec: LossSpec, which: Mapping[str, int]) -> dict[str, dims.Size]:
@@ -74,19 +80,27 @@ def sizes_of(spec: LossSpec, which: Mapping[str, int]) -> dict[str, dims.Size]:
 
 def look(spec: LossSpec) -> Seen:
     """Call a loss at every size and seed, and say what was seen of all calls together."""
-    calls = []
+    calls: list[Seen] = []
+    refused = ""
     for which in SIZES:
+        before = len(calls)
         for seed in SEEDS:
             seen = _call(spec, which, seed)
-            if seen.error:
+            if not seen.error:
+                calls.append(seen)
+            elif not calls and (seed > 0 or not OF_VALUES.match(seen.error)):
                 return seen
-            calls.append(seen)
+            else:
+                refused = seen.error
+        if len(calls) == before:
+            return Seen(error=refused)
     if len({len(seen.shape) for seen in calls}) > 1:
         return Seen(error=f"the output has shape {list(calls[0].shape)} here and {list(calls[-1].shape)} there")
     gradients = frozenset().union(*(seen.gradients for seen in calls))
     if not gradients:
         return Seen(error="no prediction has a gradient other than zero")
-    return Seen("", calls[0].shape, calls[0].select, gradients, all(seen.nonnegative for seen in calls))
+    below = [seen for seen in calls if not seen.nonnegative]
+    return Seen("", calls[0].shape, calls[0].select, gradients, not below, refused)
 
 
 def falls_below_zero(spec: LossSpec) -> bool:
@@ -123,6 +137,7 @@ def _tensors(
     *,
     seed: int,
     points: Mapping[str, str | None] = MappingProxyType({}),
+    dtype: torch.dtype = torch.float64,
 ) -> dict[str, Tensor]:
     given = {}
     for place, (name, tensor) in enumerate(spec.tensors.items()):
@@ -130,12 +145,18 @@ def _tensors(
         values = tensor.domain.sample(dims.shape(tensor.dims, sizes), generator, sizes)
         point = points.get(name)
         values = values if point is None else tensor.domain.special[point](values)
-        given[name] = values.to(tensor.domain.dtype(torch.float64, tensor.dtype))
+        given[name] = values.to(tensor.domain.dtype(dtype, tensor.dtype))
     return given
 
 
 def _call(spec: LossSpec, which: Mapping[str, int], seed: int) -> Seen:
-    given = _tensors(spec, sizes_of(spec, which), seed=seed)
+    """One call in float64, and in float32 where that is refused."""
+    seen = _call_in(torch.float64, spec, which, seed)
+    return _call_in(torch.float32, spec, which, seed) if OF_DTYPES.search(seen.error) else seen
+
+
+def _call_in(dtype: torch.dtype, spec: LossSpec, which: Mapping[str, int], seed: int) -> Seen:
+    given = _tensors(spec, sizes_of(spec, which), seed=seed, dtype=dtype)
     if seed % 2:
         given = {n: g * WIDE if spec.tensors[n].domain.scalable else g for n, g in given.items()}
     floating = {name: given[name].requires_grad_() for name in spec.differentiable}
@@ -198,7 +219,10 @@ def selector(select: str) -> Callable[[Any], Tensor] | None:
 
 
 def _first_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[0][:300]
+    """The first line of a message, and the second where the first only says that something is the matter."""
+    lines = text.strip().splitlines() or [""]
+    more = lines[1:2] if len(lines[0]) < SHORT and "error" in lines[0].lower() else []
+    return " ".join(line.strip() for line in (lines[0], *more))[:300]
 
 
 @contextlib.contextmanager

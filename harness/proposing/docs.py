@@ -20,18 +20,35 @@ _VALUES: tuple[tuple[str, str], ...] = (
     (r"unnormali[sz]ed[\w ]*|\blogits\b", "logits"),
     (r"histogram|probability distribution|sums? to (?:one|1)", "simplex(-1)"),
     (r"between 0 and 1|in \[0, 1\]|probabilit", "probability"),
-    (r"boolean", "boolean"),
+    (r"LongTensor|Tensor, ?(?:int|long)\b|torch\.(?:int64|long)\b", "index(C)"),
+    (r"boolean|Tensor, ?bool\b|torch\.bool\b|BoolTensor", "boolean"),
     (r"\b0 (?:or|and) 1\b|\{0, ?1\}|binary", "binary"),
     (r"positive definite", "positive_definite"),
     (r"non-?negative|from zero up|>= 0|≥ 0", "nonnegative"),
     (r"variance|above zero|> 0|\bpositive (?:tensor|values|numbers)", "positive"),
 )
 # Shapes are written in one letter for an axis that this project writes in another.
-_AXES = {"*": "*rest", "...": "*rest", "batch": "B", "batch_size": "B", "bs": "B", "num_classes": "C", "n_classes": "C"}
+_AXES = {
+    **dict.fromkeys(("*", "..."), "*rest"),
+    **dict.fromkeys(("batch", "batch_size", "batchsize", "bs", "n_samples", "num_samples", "minibatch"), "B"),
+    **dict.fromkeys(("time", "seq_len", "seq_length", "sequence_length", "timesteps", "num_steps", "ts_length"), "T"),
+    **dict.fromkeys(("dim", "features", "n_features", "num_features", "embed_dim", "embedding_dim"), "D"),
+    **dict.fromkeys(("height",), "H"),
+    **dict.fromkeys(("width",), "W"),
+}
+_CLASSES = re.compile(r"(?:n|num|number_of)_?(?:class|classes|tags|labels|categories|ranks)")
 _SHAPE = re.compile(
     r":math:`\(([^()`]*)\)`|``([A-Z*][\w*# -]*)``|(?<![\w`])[(\[]((?:[A-Za-z_*.\d]+ *[,x×] *)*[A-Za-z_*.\d]+,?)[)\]]"
 )
-_AXIS = re.compile(r"[A-Z]\w?|\*[a-z]+")
+_AXIS = re.compile(r"[A-Z]\w?|\*[a-z]+|[1-9]\d?")
+# Axes that are words or numbers are one where the text says that a shape follows.
+_IN_WORDS = re.compile(
+    r"\b(?:shape|size|dimensions?)\b[^\w()\[\]]{0,6}(?:is |of |are )?[`'\"]*((?:[(\[][\w\s,;x×*.]+[)\]][`'\"]*(?: *or *)?)+)",
+    re.IGNORECASE,
+)
+_BRACKETS = re.compile(r"[(\[]([^()\[\]]+)[)\]]")
+_LENGTH = re.compile(r"\bof (?:length|size) `*([A-Za-z]\w*)`*(?!\s*=)")
+_WORD_AXIS = re.compile(r"[A-Za-z]\w*|\*[a-z]+|[1-9]\d?")
 _SEE = re.compile(r"See :(?:class|func):`~?([\w.]+)`")
 
 
@@ -76,19 +93,35 @@ def shapes_in(text: str) -> list[str]:
     for match in _SHAPE.finditer(text):
         math, own, plain = match.groups()
         axes = _axes(math or own or plain or "", batch="N" if own else "B")
+        if axes is not None and not all(axis.isdigit() for axis in axes):
+            found[" ".join(axes)] = None
+    in_words = [written for match in _IN_WORDS.finditer(text) for written in _BRACKETS.findall(match.group(1))]
+    for written in [*in_words, *(word for word in _LENGTH.findall(text) if "_" in word or len(word) == 1)]:
+        axes = _axes(written, batch="B", in_words=True)
         if axes is not None:
             found[" ".join(axes)] = None
     return sorted(found, key=lambda shape: shape[0] not in "BN*T")  # forms without a batch are exceptions
 
 
-def _axes(written: str, batch: str) -> list[str] | None:
+def _axes(written: str, batch: str, in_words: bool = False) -> list[str] | None:
     """The axes of a shape; torch's documentation writes N for the batch, alone of its kind."""
-    tokens = [token.strip() for token in re.split(r"[,x×\s]+", written) if token.strip()]
-    axes = [_AXES.get(token.lower(), token) for token in tokens]
-    axes = [batch if axis == "N" and axes.count("N") == 1 else axis for axis in axes]
-    if not axes or not all(_AXIS.fullmatch(axis) for axis in axes) or axes.count("*rest") > 1:
+    tokens = [token.strip() for token in re.split(r"[,;×\s]+|(?<![a-z])x(?![a-z])", written) if token.strip()]
+    axes = ["C" if _CLASSES.fullmatch(token.lower()) else _AXES.get(token.lower(), token) for token in tokens]
+    axes = [batch if axis == "N" and axes.count("N") == 1 and batch not in axes else axis for axis in axes]
+    grammar = _WORD_AXIS if in_words else _AXIS
+    if not axes or not all(grammar.fullmatch(axis) for axis in axes) or axes.count("*rest") > 1:
         return None
-    return axes
+    return [axis if axis[0] == "*" else axis.upper() for axis in axes]  # no word that names a domain
+
+
+def is_number(about: str) -> bool:
+    """Whether the text of a parameter begins with the type of a number or a text."""
+    return re.match(r"\W*\w+\W*(?:int|float|bool|str)\b(?! *tensor)", about, re.IGNORECASE) is not None
+
+
+def counts_classes(name: str) -> bool:
+    """Whether a constant of that name says how many classes there are."""
+    return _CLASSES.fullmatch(name.lower()) is not None
 
 
 def values_in(text: str) -> list[str]:

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Union, get_args, get_origin
 
+from harness.proposing import docs
+
 Role = Literal["prediction", "label", "weight", "constant"]
 Confidence = Literal["declared", "tried", "guessed"]
 
@@ -97,9 +99,12 @@ KINDS: Mapping[str, Kind] = {
             *_CLASSES[1:],
             ("B C H W", "probability"),
             *_MANY_AXES,
+            ("N B", "real"),
         ),
     ),
-    "logits": Kind("prediction", (*_CLASSES, ("B D", "logits"), ("B", "logits"), ("B S C", "logits"))),
+    "logits": Kind(
+        "prediction", (*_CLASSES, ("B D", "logits"), ("B", "logits"), ("B S C", "logits"), ("B C-1", "logits"))
+    ),
     "log_probabilities": Kind(
         "prediction",
         (
@@ -131,7 +136,7 @@ KINDS: Mapping[str, Kind] = {
     "images": Kind("prediction", (("B C H W", "probability"), ("B C H W", "real"), ("H W", "probability"))),
     "points": Kind("prediction", (("B N D", "real"), ("N D", "real"))),
     "boxes": Kind("prediction", (("B 4", "boxes"), ("B N 4", "boxes"))),
-    "levels": Kind("label", (("D", "probability"), ("C", "probability"), ("B", "probability"))),
+    "levels": Kind("label", (("D", "probability"), ("C", "probability"), ("B", "probability"), ("B C", "label"))),
     "risks": Kind("prediction", (("B", "real"), ("B D", "real"))),
     "durations": Kind("label", (("B", "positive"), ("B D", "positive"))),
     "events": Kind("label", (("B", "label"), ("B", "label(bool)"), ("B D", "label"))),
@@ -151,7 +156,9 @@ KINDS: Mapping[str, Kind] = {
             ("M", "nonnegative"),
         ),
     ),
-    "class_weights": Kind("weight", (("C", "nonnegative"), ("D", "nonnegative"), ("B", "nonnegative"))),
+    "class_weights": Kind(
+        "weight", (("C", "nonnegative"), ("D", "nonnegative"), ("B", "nonnegative"), ("B C", "positive"))
+    ),
     "mask": Kind(
         "weight",
         (
@@ -190,6 +197,10 @@ UNKNOWN = Kind(
         ("D", "real"),
         ("", "real"),
         *_MANY_AXES,
+        ("T B C", "real"),
+        ("B S", "index(C)"),
+        ("B C", "positive"),
+        ("N B", "real"),
     ),
 )
 
@@ -237,6 +248,7 @@ _CONSTANTS: Mapping[str, tuple[Any, str | None]] = {
         (4, "D"),
     ),
     "reduction": ("mean", None),
+    "backend": ("torch", None),
     **dict.fromkeys(("temperature", "tau", "t", "epsilon"), (0.5, None)),
     **dict.fromkeys(("eps",), (1e-6, None)),
     **dict.fromkeys(
@@ -250,6 +262,9 @@ _NUMBERS = (1.0, 2, 0.5)
 STRANGERS: frozenset[tuple[str, str]] = frozenset(
     {("log_probabilities", "label"), ("log_probabilities", "probability"), ("log_probabilities", "sign")}
 )
+
+# What a docstring says of scores, and not of the weights or the mask beside them.
+OF_SCORES = frozenset({"logits", "log_probabilities", "probability", "simplex(-1)"})
 
 LEAST_STEP = 0.1  # of the cost from one reading of a name to its next
 AGAINST_ANNOTATION = 4.0
@@ -266,7 +281,7 @@ def kind_of(name: str) -> tuple[str, Kind]:
         plain,
         plain.rstrip("0123456789"),
         *(f"{a}{b}" for a, b in itertools.pairwise(parts)),
-        *reversed(parts),
+        *sorted(reversed(parts), key=lambda part: len(part) == 1),  # target_a is a target
     ):
         if word in _KIND_OF:
             return word, KINDS[_KIND_OF[word]]
@@ -291,9 +306,8 @@ def constants(name: str, annotation: Any = None) -> list[Guess]:
         return _listed(members, "the first that its annotation lists")
     if annotation is bool:
         return _listed([False, True], "some value of its type")
-    plain = re.sub(r"[^a-z0-9]", "", name.lower())
-    if plain in _CONSTANTS:
-        value, fixes = _CONSTANTS[plain]
+    if is_constant_name(name):
+        value, fixes = _known_constant(name)
         return [Guess(0.0, value=value, fixes=fixes, why="what a constant of that name usually is")]
     return _listed({int: (2, 4), float: (0.5, 1.0)}.get(annotation, _NUMBERS), "some value, to be able to call it")
 
@@ -304,12 +318,17 @@ def _listed(values: Sequence[Any], why: str) -> list[Guess]:
 
 def size_stated(name: str) -> str | None:
     """The symbol whose size constants of that name state, where they do."""
-    return _CONSTANTS.get(re.sub(r"[^a-z0-9]", "", name.lower()), (None, None))[1]
+    return _known_constant(name)[1]
 
 
 def is_constant_name(name: str) -> bool:
     """Whether constants are usually called so."""
-    return re.sub(r"[^a-z0-9]", "", name.lower()) in _CONSTANTS
+    return _known_constant(name) != (None, None)
+
+
+def _known_constant(name: str) -> tuple[Any, str | None]:
+    plain = re.sub(r"[^a-z0-9]", "", name.lower())
+    return _CONSTANTS.get(plain, (5, "C") if docs.counts_classes(name) else (None, None))
 
 
 def dearer(guess: Guess, by: float) -> Guess:

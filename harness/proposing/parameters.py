@@ -22,6 +22,7 @@ from harness.proposing.knowledge import Guess
 Place = Literal["constructor", "call"]
 
 LIST_LENGTH = "L"  # of a list whose annotation says no number
+OF_ITS_OWN_AXIS = 2.0  # the cost of classes along an axis of classes
 DOCUMENTED = -3.0  # of the cost, where a docstring states dims or values
 
 
@@ -93,10 +94,12 @@ def _parameter(
     if optional and is_tensor is None:
         is_tensor = parameter.default is None and knowledge.kind_of(name)[0] != ""
     guesses: list[Guess] = []
+    about = docs.part_about(text, name)
+    if is_tensor is None and docs.shapes_in(about) and not docs.is_number(about):
+        is_tensor = True
     if is_tensor and _is_mapping(annotation):
         return Parameter(name, place, optional, True, ())  # nothing says by which keys
     if is_tensor is not False:
-        about = docs.part_about(text, name)
         guesses += [replace(guess, several=length) for guess in _of_tensor(name, about, text, names)]
     if is_tensor is None:
         # A constructor takes constants more often than tensors, where no name says which.
@@ -106,8 +109,9 @@ def _parameter(
         guesses += [knowledge.dearer(g, shift) for g in knowledge.constants(name)]
     elif is_tensor is False:
         guesses = (
-            _sizes(parameter)
-            or _quoted(annotation, docs.part_about(text, name))
+            _sizes(parameter, text)
+            or _chosen_for_torch(name, annotation)
+            or _quoted(annotation, about)
             or knowledge.constants(name, annotation)
         )
     return Parameter(name, place, optional, is_tensor, tuple(sorted(guesses, key=lambda guess: guess.cost)))
@@ -139,9 +143,19 @@ def _quoted(annotation: Any, about: str) -> list[Guess]:
     ]
 
 
-def _sizes(parameter: inspect.Parameter) -> list[Guess]:
-    """What a default states of a size, where the name says that it does."""
-    symbol = knowledge.size_stated(parameter.name)
+def _chosen_for_torch(name: str, annotation: Any) -> list[Guess]:
+    """The choice of torch, where an annotation or the name says that it is one among backends."""
+    members = [choice for part in (annotation, *get_args(annotation)) for choice in get_args(part)]
+    is_choice = name == "backend" or "torch" in members
+    return [Guess(0.0, value="torch", why="torch, among the backends that it chooses from")] if is_choice else []
+
+
+def _sizes(parameter: inspect.Parameter, text: str) -> list[Guess]:
+    """What a default states of a size, where the name, or a shape in the docstring, says that it does."""
+    axes = " ".join(docs.shapes_in(text)).split()
+    symbol = knowledge.size_stated(parameter.name) or (
+        parameter.name.upper() if parameter.name.upper() in axes else None
+    )
     if symbol is None or not isinstance(parameter.default, int) or isinstance(parameter.default, bool):
         return []
     return [Guess(0.0, value=parameter.default, fixes=symbol, why="its default, which states a size")]
@@ -182,6 +196,8 @@ def _of_tensor(name: str, about: str, text: str, names: Sequence[str]) -> list[G
         shapes = docs.shapes_in(docs.part_about(text, other))
     if not values and knowledge.kind_of(name)[1].role == "label":
         values = [value for value in docs.values_in(text) if value == "sign"]  # said of ``y``, not of the name
+    if knowledge.kind_of(name)[1].role == "weight":
+        values = [value for value in values if value not in knowledge.OF_SCORES]
     domains = dict.fromkeys([*values, *(guess.domain for guess in usual)])
     found: dict[tuple[str | None, str], Guess] = {(g.dims, g.domain): g for g in usual}
     for guess in usual:
@@ -198,6 +214,8 @@ def _of_tensor(name: str, about: str, text: str, names: Sequence[str]) -> list[G
             )
             if domain not in values and not any(guess.domain == domain for guess in usual):
                 continue
+            if domain.startswith("index(C") and "C" in shape.split():
+                cost += OF_ITS_OWN_AXIS
             confidence: Any = "declared" if domain in values else "guessed"
             found[shape, domain] = Guess(cost, shape, domain, why="its docstring says so", confidence=confidence)
     for place, domain in enumerate(values if not shapes else ()):

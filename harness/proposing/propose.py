@@ -21,12 +21,15 @@ from harness.proposing.calls import SIZES, falls_below_zero, selector, sizes_of
 from harness.proposing.knowledge import Guess
 from harness.proposing.parameters import Parameter, parameters_of, tensor_spec
 from harness.proposing.proposal import Decision, Proposal
-from harness.proposing.search import Outcome, Reading, Running, is_context, look_at, search, spec_of
+from harness.proposing.search import MOST_S, Outcome, Reading, Running, is_context, look_at, search, spec_of
 
 MOST_CHECKED = 6  # readings that are held to drawn cases before the first one is proposed as it is
 RUNS = ("B01",)
 OF_WEIGHTS = ("C03", "C04", "C05")  # what checks a law of a weight in the context
+MOST_SHARES = 3  # into which the time of a search is parted
 ERRORS_SHOWN = 3
+ERRORS_READ = 8  # of what it raised, for the shapes that it asks for
+TOLD = -2.0  # of the cost, where an error states dims
 TRIED_SHOWN = 5
 SAID_SHOWN = 100
 
@@ -116,18 +119,48 @@ def _needed(name: str, loss: Loss, everything: Sequence[Parameter]) -> tuple[lis
     """The parameters to give, and what was found: those without a default, else with those whose defaults state sizes,
     else with one more tensor.
     """
+    everything = [_given(parameter) for parameter in everything]
     required = [parameter for parameter in everything if not parameter.optional]
     sizes = [p for p in everything if p.optional and any(guess.fixes is not None for guess in p.guesses)]
     tensors = [p for p in everything if p.optional and p.is_tensor]
     trials, errors = 0, Counter[str]()
-    for extra in ([], *([sizes] if sizes else []), *([tensor] for tensor in tensors)):
+    stages = ([], *([sizes] if sizes else []), *([tensor] for tensor in tensors))
+    share = MOST_S / min(len(stages) + 1, MOST_SHARES)
+    for extra in stages:
         needed = [parameter for parameter in everything if parameter in required or parameter in extra]
-        found = search(name, loss, needed) if needed else Outcome((), 0, Counter())
+        found = search(name, loss, needed, share) if needed else Outcome((), 0, Counter())
         trials += found.trials
         if found.running:
             return needed, Outcome(found.running, trials, found.errors)
         errors = errors or found.errors
+    told = list(_told(required, errors))
+    if told != required:
+        found = search(name, loss, told, share)
+        return told, Outcome(found.running, trials + found.trials, found.errors if found.running else errors)
     return required, Outcome((), trials, errors)
+
+
+def _given(parameter: Parameter) -> Parameter:
+    """A parameter that chooses among backends is given, though it has a default."""
+    is_backend = [guess.value for guess in parameter.guesses] == ["torch"]
+    return replace(parameter, optional=False) if is_backend else parameter
+
+
+def _told(required: Sequence[Parameter], errors: Counter[str]) -> Iterator[Parameter]:
+    """The parameters with the shapes too that the loss asked for when it refused others; those that it names, else all tensors."""
+    said = {error: docs.shapes_in(error) for error, _ in errors.most_common(ERRORS_READ)}
+    for parameter in required:
+        mine = [e for e in said if re.search(rf"\b{parameter.name}\b", e)] or [
+            e for e in said if not any(re.search(rf"\b{p.name}\b", e) for p in required)
+        ]
+        shapes = dict.fromkeys(shape for error in mine for shape in said[error])
+        usual = dict.fromkeys(guess.domain for guess in parameter.guesses if guess.dims is not None)
+        guesses = [
+            Guess(TOLD + knowledge.LEAST_STEP * place, shape, domain, why="what it said when it refused another shape")
+            for shape in shapes
+            for place, domain in enumerate(usual)
+        ]
+        yield replace(parameter, guesses=(*guesses, *parameter.guesses))
 
 
 def _that_holds(

@@ -18,14 +18,15 @@ from harness.declare import dims, structures
 from harness.declare.spec import LossSpec, TensorSpec
 from harness.errors import DeclarationError
 from harness.proposing import knowledge
-from harness.proposing.calls import FURTHER, SIZES, Seen, look, selector
+from harness.proposing.calls import FURTHER, SIZES, Seen, falls_below_zero, look, selector
 from harness.proposing.knowledge import Guess
 from harness.proposing.parameters import Parameter, tensor_spec
 
 MOST_TRIALS = 1500
 MOST_S = 20.0
 WINDOW = 1.0  # of the cost above the first that runs, in which a better one is looked for
-NEGATIVE = 0.6  # the cost of an output below zero
+REFUSES = 1.5  # the cost of values of which some are refused
+NEGATIVE = 0.9  # the cost of an output below zero
 ONE_PER_SAMPLE = 0.2  # the cost of an output that is no number but one for each sample, or for each element
 NOT_ONE_NUMBER = 2.0  # of any other output
 UNLINKED = 0.9  # of classes or positions that no axis has
@@ -53,13 +54,13 @@ class Outcome:
     errors: Counter[str]
 
 
-def search(name: str, loss: Callable[..., Any], parameters: Sequence[Parameter]) -> Outcome:
+def search(name: str, loss: Callable[..., Any], parameters: Sequence[Parameter], most_s: float = MOST_S) -> Outcome:
     """Try readings of these parameters; all others are left out of the call."""
     found: list[Running] = []
     errors: Counter[str] = Counter()
     started, trials, first = time.monotonic(), 0, None
     for cost, reading in _by_cost(parameters):
-        late = time.monotonic() - started > MOST_S or trials >= MOST_TRIALS
+        late = time.monotonic() - started > most_s or trials >= MOST_TRIALS
         if late or (first is not None and cost > first + WINDOW):
             break
         trials += 1
@@ -68,11 +69,22 @@ def search(name: str, loss: Callable[..., Any], parameters: Sequence[Parameter])
             errors[seen.error] += 1
             continue
         first = cost if first is None else first
-        negative = 0.0 if seen.nonnegative else NEGATIVE
+        below = not seen.nonnegative or _is_negative_for_signs(name, loss, parameters, reading)
+        negative = NEGATIVE if below else 0.0
+        negative += REFUSES if seen.refused else 0.0
         found.append(Running(reading, seen, cost + negative + _of_shape(seen.shape) + _of_values(reading)))
         if cost > min(one.cost for one in found):
             break
     return Outcome(tuple(sorted(found, key=lambda one: one.cost)), trials, errors)
+
+
+def _is_negative_for_signs(
+    name: str, loss: Callable[..., Any], parameters: Sequence[Parameter], reading: Reading
+) -> bool:
+    """Whether a label of -1 and 1 makes a loss negative at a special point, as one does that is meant to be 0 or 1."""
+    if not any(guess.domain == "sign" and guess.confidence == "guessed" for guess in reading.values()):
+        return False
+    return falls_below_zero(spec_of(name, loss, parameters, reading))
 
 
 def _of_shape(shape: tuple[int, ...]) -> float:

@@ -451,6 +451,8 @@ def checked(output: Any, tensors: Mapping[str, Tensor]) -> Tensor:
     """
     if not isinstance(output, Tensor):
         raise LossRaised(WrongReturn(_kind(output), "a tensor", _picking(output)))
+    if output.layout == torch.jagged:
+        return checked(output.values(), tensors)
     if output.is_nested:
         raise LossRaised(WrongReturn("a nested tensor", "a tensor with one shape", "reduce it, or pad it"))
     if not output.is_floating_point():

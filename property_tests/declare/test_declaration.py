@@ -140,3 +140,16 @@ def test_the_command_line_refuses_half_a_declaration(arguments: list[str], said:
 def test_tensors_of_a_declaration_are_drawn() -> None:
     spec = load_declared(Declaration("torch.nn:L1Loss", "input: B D float32; target: B D"))
     assert spec.inputs["input"].dtype == torch.float32
+
+
+def test_annotations_that_cannot_be_evaluated_matter_only_where_a_parameter_has_no_default(tmp_path: Path) -> None:
+    (tmp_path / "lazily.py").write_text(
+        "from __future__ import annotations\n\n\n"
+        "def lazily(obs: ArrayLike, fct: ArrayLike, *, backend: Backend = None) -> ArrayLike:\n"
+        "    return ((obs - fct) ** 2).mean()\n"
+    )
+    target = f"{tmp_path / 'lazily.py'}:lazily"
+    spec = load_declared(Declaration(target, inputs="obs: B; fct: B"))
+    assert list(spec.inputs) == ["obs", "fct"]
+    with pytest.raises(DeclarationError, match="cannot be evaluated"):
+        load_declared(Declaration(target, inputs="obs: B"))

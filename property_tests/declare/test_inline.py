@@ -32,6 +32,8 @@ def test_tensors_are_read_by_name() -> None:
         ("B boolean(uint8)", TensorSpec("B", domains.boolean(torch.uint8))),
         ("#C real(nan)", TensorSpec("#C", domains.real(nan=True))),
         ("B index('C')", TensorSpec("B", domains.index("C"))),
+        ("N D logits float32 jagged(B)", TensorSpec("N D", domains.logits(), torch.float32, jagged="B")),
+        ("B+1 offsets(N, empty=False)", TensorSpec("B+1", domains.offsets("N", empty=False))),
     ],
 )
 def test_a_tensor_is_dims_then_domain_then_dtype(text: str, tensor: TensorSpec) -> None:

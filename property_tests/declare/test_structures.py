@@ -223,3 +223,56 @@ def test_a_function_and_the_loss_in_a_result_can_be_named_on_the_command_line() 
     spec = load_declared(Declaration.from_target(told.as_target))
     assert spec.differentiable == ("y",)
     assert repr(spec.select) == "0"
+
+
+def rows_of(pred: Tensor, target: Tensor) -> Tensor:
+    each = [((p - t) ** 2).mean() for p, t in zip(pred.unbind(), target.unbind(), strict=True)]
+    return torch.stack(each).mean()
+
+
+def one_mean(pred: Tensor, target: Tensor) -> Tensor:
+    return ((pred - target) ** 2).mean()
+
+
+def cut_off(pred: Tensor, target: Tensor) -> Tensor:
+    return ((pred - target) * (pred - target).detach()).mean()
+
+
+JAGGED = "pred: N D jagged(B); target: N D jagged(B)"
+NESTED = LossSpec("rows_of", {"rows_of": rows_of}, inputs=inline.tensors(JAGGED), context={})
+
+
+def test_a_loss_of_nested_tensors_is_checked_and_its_defects_are_seen() -> None:
+    checked = verify(NESTED, profile="quick")
+    assert checked.ok, [finding.message for finding in checked.findings if finding.severity == "error"]
+    assert {o.rule: o.status for o in checked.outcomes}["G01"] == "passed"
+    wrong = LossSpec("cut_off", {"cut_off": cut_off}, inputs=inline.tensors(JAGGED), context={})
+    assert "G01" in {f.rule for f in verify(wrong, profile="quick", rules=["G01"]).findings if f.severity == "error"}
+    other = LossSpec("means", {"rows_of": rows_of, "one_mean": one_mean}, inputs=inline.tensors(JAGGED), context={})
+    found = verify(other, profile="quick", rules=["E01"], implementations=["one_mean"]).findings
+    assert [finding.rule for finding in found] == ["E01"]  # rows of unequal lengths were drawn
+
+
+@settings(max_examples=30, deadline=None)
+@given(case=cases(NESTED))
+def test_rows_of_nested_tensors_are_shared_and_not_empty(case: Case) -> None:
+    tensors = Case.from_json(case.to_json()).materialize(NESTED)
+    offsets = tensors["N.offsets"]
+    assert offsets[0] == 0
+    assert offsets[-1] == len(tensors["pred"]) == len(tensors["target"])
+    assert int(offsets.diff().min()) >= 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x: 3 D jagged(B)", "expected a first axis of a size of its own"),
+        ("x: N D jagged()", "expected the size that counts the rows"),
+        ("x: N D complex jagged(B)", "expected a dense real tensor"),
+        ("x: N jagged(B) float32", "comes after 'jagged(...)'"),
+    ],
+)
+def test_what_cannot_be_nested_is_refused_with_the_line_to_write(text: str, said: str) -> None:
+    with pytest.raises(DeclarationError) as refused:
+        inline.tensors(text)
+    assert said in str(refused.value)

@@ -121,6 +121,85 @@ def test_tensors_of_other_fields_are_known_by_name(loss: Any, tensors: dict[str,
     assert verify(specified(loss, proposal), profile="quick", rules=["B01", "G01"]).ok
 
 
+def tagged(emissions, tags, num_tags=7):
+    """Score of tags.
+
+    Args:
+        emissions (`~torch.Tensor`): scores of size ``(seq_length, batch_size, num_tags)``
+        tags (`~torch.LongTensor`): tags of size ``(seq_length, batch_size)``
+    """
+    if emissions.shape[-1] != num_tags:
+        raise ValueError(f"got {emissions.shape[-1]} tags, expected {num_tags}")
+    return F.cross_entropy(emissions.flatten(0, 1), tags.flatten())
+
+
+def of_corners(pred, target):
+    if pred.shape[1:] != (8, 3):
+        raise ValueError("`pred` and `target` must have shape [B,8,3].")
+    return (pred - target).abs().mean()
+
+
+def of_ensembles(obs, fct, *, backend=None):
+    if backend != "torch":
+        obs, fct = obs.numpy(), fct.numpy()
+    if obs.shape != fct.shape[:-1]:
+        raise IndexError("obs has one axis less")
+    return (fct - obs[..., None]).abs().mean()
+
+
+def contrasted(embeddings_left, embeddings_right, distance_true):
+    d = (embeddings_left - embeddings_right).norm(dim=1)
+    return ((1 - distance_true) * d**2 + distance_true * (1 - d).clamp(min=0) ** 2).mean()
+
+
+def mixed(logits, target_a, target_b, lam):
+    return lam * F.cross_entropy(logits, target_a) + (1 - lam) * F.cross_entropy(logits, target_b)
+
+
+def filtered(pred, target):
+    """Distance of spectra.
+
+    Args:
+        pred (torch.Tensor): of shape (N, C, H, W). Predicted tensor.
+        target (torch.Tensor): of shape (N, C, H, W). Target tensor.
+    """
+    return (torch.fft.fft2(pred, norm="ortho") - torch.fft.fft2(target, norm="ortho")).abs().square().mean()
+
+
+@pytest.mark.parametrize(
+    ("loss", "tensors"),
+    [
+        (tagged, {"emissions": "T B C", "tags": "T B index(C)", "num_tags": "7"}),
+        (of_corners, {"pred": "B 8 3", "target": "B 8 3"}),
+        (of_ensembles, {"obs": "B", "fct": "B D", "backend": "'torch'"}),
+        (contrasted, {"embeddings_left": "B D", "embeddings_right": "B D", "distance_true": "B label"}),
+        (mixed, {"logits": "B C logits", "target_a": "B index(C)", "target_b": "B index(C)", "lam": "0.5"}),
+        (filtered, {"pred": "B C H W", "target": "B C H W"}),
+    ],
+)
+def test_docstrings_errors_and_choices_place_tensors(loss: Any, tensors: dict[str, str]) -> None:
+    proposal = propose("loss", loss, with_laws=False)
+    assert texts(proposal) == tensors
+    assert verify(specified(loss, proposal), profile="quick", rules=["B01", "G01"]).ok
+
+
+def scaled(pred, target):
+    return (pred @ torch.eye(pred.shape[-1], dtype=torch.float32) - target).square().mean()
+
+
+def some_event(risk, time, event):
+    if not event.any():
+        raise ValueError("all events are censored")
+    return survival(risk, time, event)
+
+
+def test_a_loss_may_refuse_a_dtype_or_some_values_and_is_placed_all_the_same() -> None:
+    assert texts(propose("scaled", scaled, with_laws=False)) == {"pred": "B D", "target": "B D"}
+    proposal = propose("some_event", some_event, with_laws=False)
+    assert texts(proposal) == {"risk": "B", "time": "B positive", "event": "B label"}
+    assert "all events are censored" in proposal.notes[0]
+
+
 def test_the_loss_is_picked_out_of_what_is_returned() -> None:
     proposal = propose("dictionary", bare_dictionary, with_laws=False)
     assert proposal.select == "['loss']"
@@ -203,6 +282,12 @@ def test_a_slow_call_is_interrupted() -> None:
         ("a tensor of shape (batch, D)", ["B D"]),
         (":math:`(*)`", ["*rest"]),
         (":math:`K \\geq 1` (default 0.5), e.g. (1, 2)", []),
+        ("shape = (n_samples, 1) or (n_samples, 2)", ["B 1", "B 2"]),
+        ("atoms, shape: [bs; num_atoms]", ["B NUM_ATOMS"]),
+        ("x : array-like, shape=(batch_size, ts_length, dim)", ["B T D"]),
+        ("Float tensor in shape [B,N]", ["B N"]),
+        ("of length n_samples", ["B"]),
+        ("x (torch.Tensor, optional): any size", []),
     ],
 )
 def test_shapes_are_read_from_docstrings(text: str, shapes: list[str]) -> None:

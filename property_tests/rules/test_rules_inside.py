@@ -92,3 +92,17 @@ def test_what_has_no_other_legal_multiple_is_inapplicable_with_the_reason():
     (outcome,) = verify(spec, profile="quick", rules=["C05"]).outcomes
     assert outcome.status is Status.INAPPLICABLE
     assert "no multiple of w is known to be in binary()" in outcome.reason
+
+
+def test_a_value_that_is_nearly_right_is_no_multiple_of_the_reference() -> None:
+    def right(p: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return ((p - y) ** 2).sum()
+
+    def rounded(p: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return right(p, y) * (1 + 9e-7)
+
+    tensors = {"p": TensorSpec("B"), "y": TensorSpec("B")}
+    spec = LossSpec("rounded", {"right": right, "rounded": rounded}, inputs=tensors, context={})
+    (found,) = verify(spec, profile="quick", rules=["E01"], implementations=["rounded"]).findings
+    assert "a constant or a step in float32" in found.message
+    assert "times the reference" not in found.message

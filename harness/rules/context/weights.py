@@ -69,7 +69,7 @@ def every_tensor_matters(trials: Sequence[Trial]) -> Iterator[Mismatch]:
 
 def _silent_tensors(spec: LossSpec) -> list[str]:
     inert = {name for law in spec.laws if law.code == "L13" for name in law.names}
-    return [name for name in spec.tensors if name not in spec.differentiable and name not in inert]
+    return [name for name in spec.tensors if name not in {*spec.differentiable, *inert, *spec.row_offsets}]
 
 
 def _can_matter(trial: Trial, name: str) -> bool:

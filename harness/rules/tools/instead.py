@@ -20,6 +20,8 @@ from harness.rules.tools.compare import same_output
 from harness.rules.tools.sizes import growable, resized, uniform
 from harness.rules.trial import Trial
 
+EQUAL = 1e-6  # of values whose first six digits agree
+EXACT = 1e-12  # of values that agree in float64
 SMALLEST = 3  # of a size: of two classes, one more is one less
 DRAWS = 2  # at sizes that differ, and as many at equal ones: what agrees in all of them by chance is no loss
 
@@ -234,6 +236,9 @@ def _multiple(drawn: list[Trial]) -> str:
             return ""
         ratios.append(came / should)
         differences.append(came - should)
+    if all(math.isclose(ratio, 1.0, rel_tol=EQUAL) for ratio in ratios):
+        is_rounded = all(abs(ratio - 1.0) > EXACT for ratio in ratios)
+        return "it agrees to six digits or more: is a constant or a step in float32?" if is_rounded else ""
     for text, factors in _factors(drawn):
         for written, power in ((f"times {text}", 1), (f"divided by {text}", -1)):
             if all(math.isclose(ratio, f**power, rel_tol=1e-6) for ratio, f in zip(ratios, factors, strict=True)):

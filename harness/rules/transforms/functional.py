@@ -41,11 +41,12 @@ def refuse_sparse(trial: Trial) -> None:
     """Raise where torch's transforms take no argument as the loss is given it.
 
     Raises:
-        NotApplicable: one is sparse.
+        NotApplicable: one is sparse or nested.
     """
     for name, tensor in trial.spec.tensors.items():
-        if tensor.domain.form in SPARSE:
-            raise NotApplicable(f"{name} is sparse, which torch.compile and torch.func take no argument to be")
+        kind = "sparse" if tensor.domain.form in SPARSE else "nested" if tensor.jagged else ""
+        if kind:
+            raise NotApplicable(f"{name} is {kind}, which torch.compile and torch.func take no argument to be")
 
 
 def transforms_give_the_same(trials: Sequence[Trial]) -> Iterator[Mismatch | Partly]:

@@ -393,7 +393,7 @@ OF_THE_PROCESS = {
     "cli/terminal/interrupts.py: _asked": "a signal comes to the process, and its handler is told nothing",
     "drawing/hypothesis_runs.py: _inside": "what Hypothesis keeps for all threads is set aside while any of them draws",
     "drawing/hypothesis_runs.py: _patched": "likewise",
-    "timing/processes.py: _running": "what a second interrupt kills, when nothing is unwound any more",
+    "timing/processes.py: _boxes": "what a second interrupt kills, when nothing is unwound any more",
 }
 
 

@@ -273,7 +273,7 @@ def _nested(rows: Tensor, offsets: Tensor, leaf: Leaf) -> Tensor:
     """The nested tensor of rows that stand one after another; finding out how long they are is no operation of the loss."""
     if leaf.ndim is not None and rows.ndim != leaf.ndim:
         raise ValueError(f"{leaf.name} has {rows.ndim} axes, expected {leaf.ndim}")
-    with torch._C.DisableTorchFunction(), _disable_current_modes():
+    with unwatched():
         lengths = [] if offsets.is_meta else offsets.diff().tolist()
         if lengths and (offsets[0] != 0 or offsets[-1] != len(rows) or min(lengths) < 0):
             raise ValueError(

@@ -22,7 +22,7 @@ from torch import Tensor
 from harness.declare.spec import LossSpec
 from harness.errors import HarnessError
 from harness.results.measured import Cell, Pass
-from harness.timing.admission import admit
+from harness.timing.admission import Patience, admit
 from harness.timing.clocks import waiting_for
 from harness.timing.costs.counting import completed, count
 from harness.timing.devices import unavailable
@@ -103,10 +103,12 @@ class Speed:
         if number > LOOPED_ELEMENTS:
             return f"{number} elements are more than {LOOPED_ELEMENTS}, and the reference may be a loop over them"
         passes = (self.cell.pass_name,)
-        reference = admit(self.spec, self.spec.reference, self.cell, passes, {}, seed=0, seconds=HELD_S)
+        reference = admit(self.spec, self.spec.reference, self.cell, passes, {}, seed=0, patience=Patience(HELD_S))
         found = {self.spec.reference: reference[self.cell.pass_name]}
         if found[self.spec.reference].status == "measured":
-            mine = admit(self.spec, self.implementation, self.cell, passes, reference, seed=0, seconds=HELD_S)
+            mine = admit(
+                self.spec, self.implementation, self.cell, passes, reference, seed=0, patience=Patience(HELD_S)
+            )
             found[self.implementation] = mine[self.cell.pass_name]
         for name, trial in found.items():
             assert trial.status != "failed", f"{self.group} / {name}: was not timed, for it failed: {trial.reason}"

@@ -202,6 +202,22 @@ class _Run:
         return tuple((value if value.layout == torch.strided else value.to_dense()).cpu().double() for value in found)
 
 
+@dataclass(frozen=True)
+class Patience:
+    """How long an implementation is waited for, and what for.
+
+    Args:
+        seconds: a call that takes longer is stopped at its next ATen call.
+        counting: how many times longer than a plain one a counted call takes, as far as it is known; what would take too
+            long is timed without its costs.
+        is_timed: whether how long a call takes is asked for.
+    """
+
+    seconds: float
+    counting: float | None = None
+    is_timed: bool = True
+
+
 def admit(
     spec: LossSpec,
     name: str,
@@ -210,9 +226,7 @@ def admit(
     reference: Mapping[str, Trial],
     *,
     seed: int,
-    seconds: float,
-    counting: float | None = None,
-    is_timed: bool = True,
+    patience: Patience,
 ) -> Trials:
     """Run an implementation on the input that will be timed, and compare it with the reference.
 
@@ -226,16 +240,12 @@ def admit(
         passes: which passes will be timed.
         reference: the reference's trials that others may be held to; none for the reference itself.
         seed: of the input.
-        seconds: a call that takes longer is stopped at its next ATen call.
-        counting: how many times longer than a plain one a counted call takes, as far as it is known; what would take too
-            long is timed without its costs.
-        is_timed: whether how long a call takes is asked for.
+        patience: how long it is waited for.
     """
     held_to = {} if spec.stochastic else reference  # two draws differ without either being wrong
     with current(cell.device), printing_to_stderr():
         asked = [pass_name for pass_name in passes if not (spec.once and pass_name == "backward")]
-        how = (seed, seconds, counting, is_timed)
-        found = _admitted(spec, name, cell, asked, held_to, *how) if asked else {}
+        found = _admitted(spec, name, cell, asked, held_to, seed, patience) if asked else {}
         trials = {name: found.get(name, Trial("skipped", ONE_BACKWARD)) for name in passes}
     if not all(trial.fits for trial in trials.values()):
         release(cell.device)
@@ -249,10 +259,9 @@ def _admitted(
     passes: Sequence[str],
     reference: Mapping[str, Trial],
     seed: int,
-    seconds: float,
-    counting: float | None,
-    is_timed: bool,
+    patience: Patience,
 ) -> Trials:
+    seconds = patience.seconds
     until = time.perf_counter() + seconds
     low = getattr(torch, cell.dtype) not in AGREEMENT
     try:
@@ -273,7 +282,9 @@ def _admitted(
     if is_compiled:
         trials = _compiled(run, passes)
     else:
-        trials = _tried(run, passes, seconds, counting) if is_timed else _counted(run, passes, seconds)
+        trials = (
+            _tried(run, passes, seconds, patience.counting) if patience.is_timed else _counted(run, passes, seconds)
+        )
     compared = trials
     if low:
         left = until - time.perf_counter()
@@ -293,7 +304,9 @@ def _admitted(
         trials[pass_name] = _judged(
             trial, other.values, pass_name, reference, run.workload.given, spec.differentiable, cell
         )
-    return trials if is_compiled else _with_warm_costs(run, trials, until - time.perf_counter(), is_warm=is_timed)
+    return (
+        trials if is_compiled else _with_warm_costs(run, trials, until - time.perf_counter(), is_warm=patience.is_timed)
+    )
 
 
 def _compiled(run: _Run, passes: Sequence[str]) -> Trials:

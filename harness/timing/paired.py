@@ -14,7 +14,7 @@ from harness.declare.dims import Size
 from harness.declare.spec import LossSpec
 from harness.errors import HarnessError, nearest
 from harness.results.measured import Cell, Pass
-from harness.timing.admission import admit
+from harness.timing.admission import Patience, admit
 from harness.timing.clock import Call, Clock
 from harness.timing.clocks import clock_for
 from harness.timing.constants import BOOTSTRAP_ROUNDS, MARGIN, ROUNDS
@@ -316,8 +316,8 @@ def _check_device(device: str) -> None:
 def _agree(spec: LossSpec, names: tuple[str, str], cell: Cell, seed: int, seconds: float) -> None:
     candidate, baseline = names
     passes = (cell.pass_name,)
-    reference = admit(spec, baseline, cell, passes, {}, seed=seed, seconds=seconds)
-    held = admit(spec, candidate, cell, passes, reference, seed=seed, seconds=seconds)
+    reference = admit(spec, baseline, cell, passes, {}, seed=seed, patience=Patience(seconds))
+    held = admit(spec, candidate, cell, passes, reference, seed=seed, patience=Patience(seconds))
     for name, trials in ((baseline, reference), (candidate, held)):
         trial = trials[cell.pass_name]
         if trial.status != "measured":

@@ -14,7 +14,7 @@ from harness.results.measured import Cell
 from harness.results.observer import UNSEEN, Observer, Step
 from harness.results.variants import eager_name, variants_of
 from harness.timing import processes
-from harness.timing.admission import Trial, admit
+from harness.timing.admission import Patience, Trial, admit
 from harness.timing.budget import Budget
 from harness.timing.compiled import unavailable_compiler
 from harness.timing.constants import (
@@ -215,11 +215,11 @@ class Course:
             passes,
             held_to,
             seed=self.seed,
-            seconds=seconds,
-            counting=max(
-                (t.counting for (_, who), t in self.trials.items() if who == name and t.counting), default=None
+            patience=Patience(
+                seconds,
+                max((t.counting for (_, who), t in self.trials.items() if who == name and t.counting), default=None),
+                self._is_timed,
             ),
-            is_timed=self._is_timed,
         )
         self._keep_reserve(for_trials - seconds)
         return [

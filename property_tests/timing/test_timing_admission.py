@@ -12,14 +12,14 @@ from timed_losses import SPECS, naive, raises, spec_of, vectorized, wrong_axis
 from harness import LossSpec, TensorSpec
 from harness.results.measured import Cell
 from harness.timing import admission
-from harness.timing.admission import admit
+from harness.timing.admission import Patience, admit
 
 CELL = Cell({"B": 3, "C": 4}, "cpu", "float32", "full")
 PASSES = ("forward", "backward", "full")
 
 
 def tried(spec, name, *, cell=CELL, reference=None, seconds=AMPLE_S):
-    return admit(spec, name, cell, PASSES, reference or {}, seed=0, seconds=seconds)
+    return admit(spec, name, cell, PASSES, reference or {}, seed=0, patience=Patience(seconds))
 
 
 def statuses(trials):
@@ -136,7 +136,7 @@ def test_what_takes_too_long_to_count_is_timed_without_its_costs(fake_time, monk
     monkeypatch.setattr(admission.costs._Watch, "_see", fake_time.lasting(0.01, see))
     spec = spec_of("looping", loop=fake_time.lasting(1e-3, naive))
     found = [
-        admit(spec, "loop", CELL, PASSES, {}, seed=0, seconds=0.1, counting=times)["full"] for times in (None, 1e3)
+        admit(spec, "loop", CELL, PASSES, {}, seed=0, patience=Patience(0.1, times))["full"] for times in (None, 1e3)
     ]
     assert [(trial.status, trial.costs) for trial in found] == [("measured", None)] * 2
     assert found[0].reason == "exact costs unknown: to count them takes longer than the 0.098 s that were left for it"

@@ -12,7 +12,7 @@ from torch._dynamo.backends.debugging import aot_eager, boxed_nop
 from harness.results.measured import Cell
 from harness.results.variants import compiled_names, eager_name, variants_of
 from harness.timing import session as sessions
-from harness.timing.admission import admit
+from harness.timing.admission import Patience, admit
 from harness.timing.benchmark import benchmark
 from harness.timing.compiled import compiling, freshly_compiled, own_cache, unavailable_compiler
 from harness.timing.design import Contestant, Heat
@@ -55,7 +55,7 @@ def light(monkeypatch):
 
 
 def tried(spec, name, passes=PASSES, reference=None):
-    return admit(spec, name, CELL, passes, reference or {}, seed=0, seconds=AMPLE_S)
+    return admit(spec, name, CELL, passes, reference or {}, seed=0, patience=Patience(AMPLE_S))
 
 
 # ---- names ---------------------------------------------------------------------------------------------------------------

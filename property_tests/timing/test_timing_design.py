@@ -8,7 +8,7 @@ from timed_losses import SPECS, naive, raises, spec_of, vectorized
 
 from harness.results.measured import PASSES, Cell
 from harness.timing import design
-from harness.timing.admission import admit
+from harness.timing.admission import Patience, admit
 from harness.timing.constants import BLOCK_S, TIMED_BATCHES
 from harness.timing.design import Contestant, Heat, affordable, calibrate, measure, order
 
@@ -213,6 +213,6 @@ def test_its_trial_is_held_to_the_reference_on_the_values_that_it_was_given():
     cell = Cell({"B": 3, "C": 3}, "cpu", "float64", "full")
     spec = spec_of("fused", fused=writes_over).replace(writes_gradient_into="predictions")
     passes = ("forward", "full")
-    reference = admit(spec, "naive", cell, passes, {}, seed=0, seconds=AMPLE_S)
-    trials = admit(spec, "fused", cell, passes, reference, seed=0, seconds=AMPLE_S)
+    reference = admit(spec, "naive", cell, passes, {}, seed=0, patience=Patience(AMPLE_S))
+    trials = admit(spec, "fused", cell, passes, reference, seed=0, patience=Patience(AMPLE_S))
     assert [trials[name].status for name in passes] == ["measured", "measured"]

@@ -7,7 +7,7 @@ from timed_losses import spec_of, vectorized
 
 from harness.results.measured import Cell
 from harness.timing import session
-from harness.timing.admission import Trial, admit
+from harness.timing.admission import Patience, Trial, admit
 from harness.timing.costs.allocator import cuda_peak_bytes
 from harness.timing.costs.launches import kernel_launches
 from harness.timing.design import Contestant, Heat, measure
@@ -47,7 +47,7 @@ def cell(clock="wall", pass_name="forward", cache="warm"):
 
 
 def tried(loss, *, seconds=60.0, passes=("forward",)):
-    return admit(spec_of("played", "loss", loss=loss), "loss", cell(), passes, {}, seed=0, seconds=seconds)
+    return admit(spec_of("played", "loss", loss=loss), "loss", cell(), passes, {}, seed=0, patience=Patience(seconds))
 
 
 def timed(losses, contestants, *, clock="wall", rounds=4, seconds=300.0, cache="warm"):

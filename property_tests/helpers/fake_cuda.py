@@ -293,7 +293,7 @@ class FakeCuda:
         self.host += seconds
 
 
-TIMED = ("admission", "audit", "clock", "clocks", "compiled", "costs.counting", "design", "quiet", "session")
+TIMED = ("admission", "audit", "budget", "clock", "clocks", "compiled", "design", "quiet")
 
 
 def play(monkeypatch, **changes):

@@ -71,7 +71,10 @@ def _one_loss(target: str) -> tuple[str, Any]:
     found = losses_of(target)
     if len(found) > 1:
         choices = "".join(f"\n    {split(target)[0]}:{name}" for name in found)
-        raise TargetError(f"target {shown(target)} holds {len(found)} losses; write one of{choices}")
+        raise TargetError(
+            f"target {shown(target)} holds {len(found)} losses; write one of{choices}\n"
+            f"with --reference {split(target)[0]}:NAME for the one that it is held to"
+        )
     ((name, loss),) = found.items()
     return name, loss
 

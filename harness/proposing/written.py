@@ -25,16 +25,33 @@ def source(proposals: Sequence[Proposal], *, module: str, folder: str | None, fi
     """
     names = sorted({name for p in proposals for name in (p.name, p.reference) if name})
     used = {d.domain for p in proposals for d in (*p.decisions, *p.left_out)} & set(SAMPLERS)
-    specs = {p.name: _variable(p.name) if len(proposals) > 1 else "SPEC" for p in proposals}
+    groups = _groups(proposals)
+    tail = module.rpartition(".")[2] if len(groups) == 1 and len(proposals) > 1 else ""
+    specs = [_variable(group[0].name) if len(groups) > 1 else "SPEC" for group in groups]
     blocks = [
-        _docstring(module, file),
-        _imports(module, names, folder, proposals, with_samplers=bool(used)),
+        _docstring(module, file, command(proposals)),
+        _imports(module, names, folder, groups, with_samplers=bool(used)),
         *(f"\n{inspect.getsource(SAMPLERS[name][0]).rstrip()}\n" for name in sorted(used)),
-        *(("\n" if used else "") + f"{specs[p.name]} = {_spec(p)}" for p in proposals),
+        *(("\n" if used else "") + f"{name} = {_spec(group, tail)}" for name, group in zip(specs, groups, strict=True)),
     ]
-    if len(proposals) > 1:
-        blocks.append(f"SPECS = {_listed(list(specs.values()), 8, '()')}")
+    if len(groups) > 1:
+        blocks.append(f"SPECS = {_listed(specs, 8, '()')}")
     return "\n\n".join(block.rstrip("\n") for block in blocks) + "\n"
+
+
+def command(proposals: Sequence[Proposal]) -> str:
+    """What to run next: implementations that stand beside each other are compared, a single one is verified."""
+    return "report" if any(p.reference for p in proposals) else "verify"
+
+
+def _groups(proposals: Sequence[Proposal]) -> list[list[Proposal]]:
+    """Those that are held to one reference by one declaration are implementations of one loss."""
+    groups: dict[object, list[Proposal]] = {}
+    for p in proposals:
+        tensors = tuple((d.name, d.place, d.text) for d in p.decisions if d.place != "formula")
+        declared = (tensors, str(p.fixed_sizes), p.differentiable, p.output, p.select)
+        groups.setdefault((p.reference, declared) if p.reference else p.name, []).append(p)
+    return list(groups.values())
 
 
 def variable(name: str) -> str:
@@ -46,18 +63,19 @@ def _variable(name: str) -> str:
     return variable(name).upper()
 
 
-def _docstring(module: str, file: str) -> str:
+def _docstring(module: str, file: str, command: str) -> str:
     return (
         f'"""What the losses of {module} declare, proposed by `loss-harness init`.\n\n'
-        f'Edit it, then run `loss-harness verify {file}`.\n"""'
+        f'Edit it, then run `loss-harness {command} {file}`.\n"""'
     )
 
 
 def _imports(
-    module: str, names: Sequence[str], folder: str | None, proposals: Sequence[Proposal], *, with_samplers: bool
+    module: str, names: Sequence[str], folder: str | None, specs: Sequence[Sequence[Proposal]], *, with_samplers: bool
 ) -> str:
+    proposals = [p for group in specs for p in group]
     has_domains = any(d.domain != "real" for p in proposals for d in (*p.decisions, *p.left_out) if d.dims is not None)
-    has_laws = any(p.laws for p in proposals)
+    has_laws = any(_held(group) for group in specs)
     has_lists = any(isinstance(d.several, str) for p in proposals for d in (*p.decisions, *p.left_out))
     ours = ["LossSpec", "TensorSpec", *(["domains"] if has_domains else []), *(["laws"] if has_laws else [])]
     ours += ["several"] if has_lists else []
@@ -84,9 +102,15 @@ def _is_dotted(module: str) -> bool:
     return all(part.isidentifier() for part in module.split("."))
 
 
-def _spec(proposal: Proposal) -> str:
-    implementations = [f'"{name}": {name}' for name in (proposal.reference, proposal.name) if name]
-    lines = [f'name="{proposal.name}",', f"implementations={_listed(implementations, 20, '{}')},"]
+def _held(group: Sequence[Proposal]) -> list[str]:
+    """Laws that held of all implementations."""
+    return [text for text in group[0].laws if all(text in p.laws for p in group)]
+
+
+def _spec(group: Sequence[Proposal], name: str = "") -> str:
+    proposal = group[0]
+    implementations = [f'"{name}": {name}' for name in (proposal.reference, *(p.name for p in group)) if name]
+    lines = [f'name="{name or proposal.name}",', f"implementations={_listed(implementations, 20, '{}')},"]
     lines += _tensors(proposal, "input", "inputs")
     lines += _tensors(proposal, "context", "context")
     options = [f'"{d.name}": {d.text.replace(chr(39), chr(34))}' for d in proposal.of("option")]
@@ -106,8 +130,8 @@ def _spec(proposal: Proposal) -> str:
         if decision.confidence != "tried":
             lines += ["# if this is what the loss should be, take the comment sign away and it is held to it"]
         lines += [f"{'' if decision.confidence == 'tried' else '# '}formula={decision.text!r},".replace("'", '"')]
-    if proposal.laws:
-        laws = [f"laws.{inline.law(text).text}".replace("'", '"') for text in proposal.laws]
+    if held := _held(group):
+        laws = [f"laws.{inline.law(text).text}".replace("'", '"') for text in held]
         lines += ["# each held on all cases that were drawn; keep those that are meant to hold", "laws=("]
         lines += [f"{_INDENT}{law}," for law in laws] + ["),"]
     if proposal.select:

@@ -89,7 +89,10 @@ def test_a_target_of_several_losses_or_of_none_is_refused(tmp_path: Path) -> Non
     file = tmp_path / "several.py"
     file.write_text("def first(x): return x.sum()\ndef second(x): return x.sum()\n")
     assert list(losses_of(str(file))) == ["first", "second"]
-    with pytest.raises(TargetError, match=r"holds 2 losses; write one of\n.*several.py:first\n.*several.py:second"):
+    with pytest.raises(
+        TargetError,
+        match=r"holds 2 losses; write one of\n.*several.py:first\n.*several.py:second\nwith --reference .*several.py:NAME",
+    ):
         load_declared(Declaration(str(file), "x: B"))
     file = tmp_path / "nothing.py"
     file.write_text("SIZE = 3\n")

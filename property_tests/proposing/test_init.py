@@ -81,7 +81,7 @@ def test_the_written_file_is_formatted_and_runs_as_it_is(place: Path) -> None:
     ran = run("undeclared.py")
     assert ran.exit_code == 0, ran.output
     assert "left out: helper" in ran.output
-    assert "next:    loss-harness verify specs_undeclared.py" in ran.output
+    assert "next:    loss-harness report specs_undeclared.py" in ran.output
     ruff = [sys.executable, "-m", "ruff", "format", "--isolated", "--check", "specs_undeclared.py"]
     assert subprocess.run(ruff, capture_output=True, check=False).returncode == 0
     specs = {spec.name: spec for spec in load_specs(["specs_undeclared.py"])}
@@ -90,6 +90,32 @@ def test_the_written_file_is_formatted_and_runs_as_it_is(place: Path) -> None:
     assert repr(specs["mahalanobis"].context["precision"].domain) == "custom(positive_definite)"
     for spec in specs.values():
         assert verify(spec, profile="quick", rules=["B01", "E01", "L"]).ok
+
+
+THREE = """
+def naive(predictions, labels):
+    total = 0.0
+    for p, y in zip(predictions, labels):
+        total = total + ((p - y) ** 2).sum()
+    return total / predictions.numel()
+
+
+def fast(predictions, labels):
+    return ((predictions - labels) ** 2).mean()
+
+
+def wrong(predictions, labels):
+    return (predictions - labels).mean() ** 2
+"""
+
+
+def test_what_is_held_to_one_reference_is_one_loss(place: Path) -> None:
+    ran = run(written_to(place / "three.py", THREE))
+    assert "next:    loss-harness report specs_three.py" in ran.output, ran.output
+    (spec,) = load_specs(["specs_three.py"])
+    assert (spec.name, list(spec.implementations)) == ("three", ["naive", "fast", "wrong"])
+    found = verify(spec, profile="quick", rules=["E01"]).findings
+    assert {finding.implementation for finding in found} == {"wrong"}
 
 
 def test_a_file_that_is_there_is_not_overwritten(place: Path) -> None:

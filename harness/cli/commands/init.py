@@ -45,7 +45,7 @@ def init(target: str, output: Path | None, stdout: bool, force: bool, settings: 
     annotations, docstrings and trial calls on small tensors, which run in processes of their own.
     """
     from harness.proposing.process import proposals
-    from harness.proposing.written import source
+    from harness.proposing.written import command, source
 
     file = output or _file_for(target)
     if file.exists() and not (force or stdout):
@@ -68,7 +68,7 @@ def init(target: str, output: Path | None, stdout: bool, force: bool, settings: 
     from harness.report import writer
 
     writer.write_text(file, text)
-    click.echo(f"written: {_shown(file)}\nnext:    loss-harness verify {_shown(file)}")
+    click.echo(f"written: {_shown(file)}\nnext:    loss-harness {command(made)} {_shown(file)}")
 
 
 def _parts(target: str) -> tuple[str, str]:

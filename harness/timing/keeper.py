@@ -80,8 +80,13 @@ class Witness:
         return float(answer) if answer else bandwidth(count)
 
     def tell(self, line: Mapping[str, Any]) -> None:
-        """Send a result; its ``blocks`` become what was seen of them outside."""
-        text = events.line("result", {**line, "now": time.perf_counter()})
+        """Send a result; its ``blocks`` become what was seen of them outside.
+
+        Whatever the machine is busy with, the clock outside is read between two readings inside.
+        """
+        before = time.perf_counter()
+        self._ask(b"N\n")
+        text = events.line("result", {**line, "between": [before, time.perf_counter()]})
         while self._pipes is not None and text:
             text = text[self._write(self._pipes[0], text) :]
 
@@ -129,7 +134,7 @@ class _Keeper:
         self._processor = processor_clock(timed)
         self._begun = (0.0, 0.0)
         self._taken: list[tuple[float, float]] = []
-        self._loaded = (0.0, 0.0)
+        self._now, self._loaded = 0.0, (0.0, 0.0)
 
     def serve(self) -> None:
         """Until the process that times has ended, whoever else holds the pipe open."""
@@ -151,6 +156,9 @@ class _Keeper:
             processor_s = self._processor_s() - self._begun[1]
             self._taken.append((time.perf_counter() - self._begun[0], processor_s))
             os.write(self._answer, b"!")
+        elif line == b"N":
+            self._now = time.perf_counter()
+            os.write(self._answer, b"!")
         elif line.startswith(b"W"):
             os.write(self._answer, f"{bandwidth(int(line[1:])):.6g}\n".encode())
         else:
@@ -166,11 +174,11 @@ class _Keeper:
         kind, line = event
         if kind == "result":
             inside = [(self._taken[number], seconds) for number, seconds in line.pop("blocks", ())]
-            now, own = line.pop("now"), time.perf_counter()
+            before, after = line.pop("between")
             if line["event"] == "loaded":
-                self._loaded = now, own
+                self._loaded = before, self._now
             elif line["event"] == "samples":
-                passed = now - self._loaded[0], own - self._loaded[1]
+                passed = after - self._loaded[0], self._now - self._loaded[1]
                 seen = compared(inside, passed, self._processor is not None)
                 line["outside"] = None if seen is None else asdict(seen)
         text = events.line(kind, line)
@@ -185,7 +193,7 @@ def compared(
 
     Args:
         blocks: wall and processor seconds outside, and seconds inside.
-        passed: seconds inside and outside since the process began to time.
+        passed: seconds inside, at most, and outside since the process began to time.
         knows_processor: whether the system tells the processor time of another process.
     """
     long = [(wall, processor, inside) for (wall, processor), inside in blocks if wall >= _SHORT_S and inside > 0]

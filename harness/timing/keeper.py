@@ -17,9 +17,10 @@ from typing import Any
 from harness.isolation import events, worker
 from harness.isolation.supervisor import death
 from harness.timing import timers as time
+from harness.timing.constants import BLOCK_S
 
-# Shorter blocks are calibration, or single cold calls, of which the round trip itself is a part.
-_SHORT_S = 1e-3
+# Shorter ones are calibration, or single cold calls: through emptied caches a round trip takes 0.3 ms.
+_SHORT_S = BLOCK_S
 _LOOK_S = 1.0
 # What is read late by tens of milliseconds on a busy machine is then a few hundredths.
 _LONG_S = 1.0

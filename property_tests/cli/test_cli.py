@@ -410,7 +410,7 @@ def test_a_report_says_the_verdict_and_writes_the_folder(place, monkeypatch):
     done = make_report("mine.py")
     assert done.exit_code == 1, done.output
     assert re.search(r"^good: Take vectorized: .*\n  naive +reference  ", done.stdout, re.MULTILINE)
-    assert re.search(r"^  wrong +do not adopt  +Do not adopt it: E01 ", done.stdout, re.MULTILINE)
+    assert re.search(r"^  wrong +do not adopt  +Do not adopt it: .*\(E01 fails\)", done.stdout, re.MULTILINE)
     assert re.search(r"^2 losses: .*1 do not adopt$", done.stdout, re.MULTILINE)
     written = schema.loads(Path("out/report.json").read_text())
     verdicts = {(loss.name, v.implementation): v for loss in written.losses for v in loss.verdicts}

@@ -177,10 +177,11 @@ class Trial:
 
     def apart(self, *, case: Case | None = None, spec: LossSpec | None = None, exhaustive: bool = True) -> Trial:
         """The same implementation on another case, or of a changed spec, with a cache that nobody shares."""
-        of_all_cases = [(kind, name) for kind in ("precision", "backward") for name in self.spec.implementations]
-        known = {k: self.cache[k] for k in (*of_all_cases, self._candidate_key, ("latest",)) if k in self.cache}
-        if spec is not None:
-            del known[self._candidate_key]
+        of_all_cases: list[Any] = [(kind, n) for kind in ("precision", "backward") for n in self.spec.implementations]
+        of_all_cases.append(("latest",))
+        if spec is None:
+            of_all_cases.append(self._candidate_key)
+        known = {key: self.cache[key] for key in of_all_cases if key in self.cache}
         chosen = spec or self.spec, self.implementation, case or self.case
         return Trial(*chosen, known, self.device, exhaustive, values_in=self.values_in)
 

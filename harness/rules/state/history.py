@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from harness.declare.spec import LossSpec
 from harness.drawing.case import Case, Recipe
 from harness.errors import NotApplicable
 from harness.private_names import buffers as buffers_of
+from harness.rules.context.following import loose_tensors
 from harness.rules.dtypes.kept import asked, short
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.shapes.broadcasting import first_line
@@ -314,23 +314,25 @@ def _trains_alike(trial: Trial, first: Run) -> bool:
 def _carries(trial: Trial) -> bool:
     """Whether a step in train() changes what an instance keeps: buffers, parameters, plain tensors and numbers."""
     built: Any = trial.candidate.build(trial.tensors(), train=True)
-    before = copy.deepcopy(_kept(built))
+    before = _carried(built)
     trial.run(trial.tensors(), built=built)
-    after = _kept(built)
+    after = _carried(built)
     return before.keys() != after.keys() or not all(
         torch.equal(after[n], b) if isinstance(b, Tensor) and isinstance(after[n], Tensor) else after[n] == b
         for n, b in before.items()
     )
 
 
-def _kept(built: nn.Module) -> dict[str, Any]:
-    plain = {
-        f"{name}.{key}": value.detach() if isinstance(value, Tensor) else value
+def _carried(built: nn.Module) -> dict[str, Any]:
+    """Copies of all that an instance may carry from call to call."""
+    numbers = {
+        f"{name}.{key}": value
         for name, part in built.named_modules()
         for key, value in vars(part).items()
-        if isinstance(value, (bool, int, float, Tensor))
+        if isinstance(value, (bool, int, float))
     }
-    return {**plain, **{name: tensor.detach() for name, tensor in built.state_dict(keep_vars=True).items()}}
+    tensors = {**loose_tensors(built), **dict(built.named_buffers()), **dict(built.named_parameters())}
+    return {**numbers, **{name: tensor.detach().clone() for name, tensor in tensors.items()}}
 
 
 def _draws(trial: Trial) -> bool:

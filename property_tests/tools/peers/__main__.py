@@ -1,7 +1,7 @@
 """The same loss with the same defects under four suites: what each says, as a table.
 
-    git clone --depth 1 https://github.com/kornia/kornia /tmp/kornia      # its BaseTester is in no wheel
-    python -m property_tests.tools.peers --kornia /tmp/kornia
+    git clone --depth 1 https://github.com/kornia/kornia ../kornia      # its BaseTester is in no wheel
+    python -m property_tests.tools.peers --kornia ../kornia
 
 Without a clone of kornia its column says so.
 """

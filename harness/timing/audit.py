@@ -16,6 +16,7 @@ from harness.timing import timers as time
 from harness.timing.agreement import Values, difference, not_finite
 from harness.timing.constants import (
     AGREEMENT,
+    ASKED_AGAIN,
     FASTER_THAN_A_SUM,
     LEAST_READ_BYTES,
     LEFT_OVER_S,
@@ -160,7 +161,7 @@ def audited(
         seconds.append(clock() - begin)
         losses.append(loss)
         changed |= wait is None and _changes(loss, [] if is_forward else [work.leaves[n] for n in own])
-    left_s = _left_over_s()
+    left_s = left_over_s()
     values = [values_of(loss, [] if is_forward else work.leaves) for loss, work in zip(losses, works, strict=True)]
     edited = [
         name
@@ -212,7 +213,7 @@ def _changes(loss: Tensor, leaves: Sequence[Tensor]) -> bool:
     return not all(_same(now, was) for now, was in zip(values_of(loss, leaves), at_once, strict=True))
 
 
-def _left_over_s() -> float:
+def left_over_s() -> float:
     """Processor seconds that threads other than this one take while it only waits."""
     if _threads() == 1:
         return 0.0
@@ -224,6 +225,11 @@ def _left_over_s() -> float:
 def others_s() -> float:
     """Processor seconds of all threads of this process but this one."""
     return time.process_time() - time.thread_time()
+
+
+def is_crowded() -> bool:
+    """Whether threads are at work here before anything of a loss was called, as in a notebook or a test: they are not its own."""
+    return any(left_over_s() > LEFT_OVER_S for _ in range(1 + ASKED_AGAIN))
 
 
 def _threads() -> int:

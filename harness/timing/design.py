@@ -47,6 +47,7 @@ from harness.timing.constants import (
     BLOCK_S,
     CAPTURE_WARM_UPS,
     FULL_PASS,
+    LEFT_OVER_S,
     MOST_UNSEEN,
     OTHERS_WORKED_S,
     SET_UP_S,
@@ -215,7 +216,7 @@ def measure(
         seed: of inputs and order.
         process: number of this process; each has the same inputs and an order of its own.
         report: called with each result.
-        witness: the clock of another process.
+        witness: the clock of another process; without one, this process is the caller's.
     """
     witness = witness or Witness()
     is_wall = any(heat.cell.device != "cpu" for heat in heats)
@@ -271,16 +272,22 @@ class _Entry:
         is_slow: bool,
         budget: Budget,
     ) -> Audit:
-        """See `harness.timing.audit.audited`; what looks as if it were remembered is asked again, as far as there is time."""
+        """See `harness.timing.audit.audited`; what looks remembered, or left to others, is asked again, as far as there is time."""
         ask = partial(audited, timed=self.timed, state=self._state, wait=wait, most=most, is_slow=is_slow)
         begin = budget.spent
         audit = ask(self.works[0], batches, batches.unseen)
         took = budget.spent - begin
         for _ in range(ASKED_AGAIN):
-            if not is_remembered(audit, times, batches.cell) or took > budget.left:
+            is_suspect = is_remembered(audit, times, batches.cell) or audit.left_s > LEFT_OVER_S
+            if not is_suspect or took > budget.left:
                 break
             again = ask(self.works[0], batches, batches.further())
-            audit = replace(audit, seconds=[*audit.seconds, *again.seconds], given=[*audit.given, *again.given])
+            audit = replace(
+                audit,
+                seconds=[*audit.seconds, *again.seconds],
+                left_s=min(audit.left_s, again.left_s),
+                given=[*audit.given, *again.given],
+            )
         return audit
 
     def expected(self, batches: Batches, audit: Audit) -> tuple[list[Values], list[float]]:
@@ -369,7 +376,8 @@ class _Race:
     def _left_working(self, name: str, cause: BaseException) -> tuple[tuple[str, str], ...]:
         """What says that other threads worked on what a call had returned; autograd raises where it sees them write."""
         worked_s = others_s() - self.others_s.get(name, 0.0)
-        if self._wait is not None or worked_s < OTHERS_WORKED_S or WRITTEN_TO not in str(cause):
+        is_unknown = self._wait is not None or self._witness.is_crowded
+        if is_unknown or worked_s < OTHERS_WORKED_S or WRITTEN_TO not in str(cause):
             return ()
         text = f"{told(cause)}; other threads worked on it for {worked_s:.2g} s, expected results that nobody writes to any more"
         return (("M04", f"a call at {self.heat.cell} returned what was not done: {text}"),)
@@ -436,9 +444,10 @@ class _Race:
                 continue
             most = min(MOST_UNSEEN, self.calls_per_block[name])
             try:
-                audits[name] = self.entries[name].audited(
+                audit = self.entries[name].audited(
                     self._batches(), self._wait, times[name], most, is_slow=self._is_slow(name), budget=self.budget
                 )
+                audits[name] = replace(audit, seconds=(), left_s=0.0) if self._witness.is_crowded else audit
             except RAISED as error:  # a loss may raise on its first new input
                 self._drop_for(name, error)
                 del self.entries[name]

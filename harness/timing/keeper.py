@@ -53,9 +53,12 @@ class Witness:
 
     Args:
         pipes: where to write to the keeper, and where to read its answers.
+        is_crowded: whether threads of others work in this process: it cannot tell what calls leave to threads, nor by single
+            calls what is remembered.
     """
 
-    def __init__(self, pipes: tuple[int, int] | None = None) -> None:
+    def __init__(self, pipes: tuple[int, int] | None = None, *, is_crowded: bool = False) -> None:
+        self.is_crowded = is_crowded
         self._pipes, self._count = pipes, 0
         self._write, self._read = os.write, os.read
         self._blocks: list[tuple[int, float]] = []

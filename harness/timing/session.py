@@ -15,6 +15,7 @@ from harness.results.observer import UNSEEN, Observer, Step
 from harness.results.variants import eager_name, variants_of
 from harness.timing import processes
 from harness.timing.admission import Patience, Trial, admit
+from harness.timing.audit import is_crowded
 from harness.timing.budget import Budget
 from harness.timing.compiled import unavailable_compiler
 from harness.timing.constants import (
@@ -40,6 +41,7 @@ from harness.timing.constants import (
 from harness.timing.costs import counting
 from harness.timing.design import Contestant, Heat, Samples, measure
 from harness.timing.devices import lost, release, unavailable, unusable
+from harness.timing.keeper import Witness
 from harness.timing.processes import Answer, target_of, time_in_fresh_process, without_folder
 from harness.timing.scaling import extrapolated
 from harness.timing.statistics import is_settled
@@ -432,6 +434,12 @@ class Course:
         self._is_alone = True
         self.observer.begin(Step("timing", f"{self.spec.name}: timing in this process"))
         positions, heats = self._heats(0, processes=1)
+        witness = Witness(is_crowded=is_crowded())
+        if witness.is_crowded:
+            self.notes.append(
+                "other threads of the calling process work: not looked at is whether a loss leaves work to threads, or "
+                "remembers inputs"
+            )
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
@@ -447,6 +455,7 @@ class Course:
                     seed=self.seed,
                     process=0,
                     report=lambda samples: self._record(0, positions[samples.heat], samples),
+                    witness=witness,
                 )
             after = environment.gpu_states([d for d in devices if not lost(d)])
             self.environment = {**self.environment, "gpu_states": {"before": before, "after": after}}

@@ -1,5 +1,6 @@
 import json
 import sys
+import threading
 from dataclasses import replace
 
 import pytest
@@ -158,6 +159,29 @@ def test_a_missing_device_is_skipped_with_the_reason_and_the_others_are_measured
     assert all(m.status == "measured" for m in result.measurements if m.device == "cpu")
     assert any(device in note for note in result.notes)
     assert {c.device for c in result.comparisons} == {"cpu"}
+
+
+@pytest.fixture
+def busy_thread():
+    """Another thread of this process that works all the time, as a notebook's or a test's may."""
+    over = threading.Event()
+
+    def work():
+        while not over.wait(1e-4):
+            sum(range(3000))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield
+    over.set()
+    thread.join()
+
+
+def test_what_other_threads_of_the_calling_process_do_is_no_fault_of_a_loss(here, busy_thread):
+    result = benchmark(SPECS[0], passes=("forward",), budget_s=AMPLE_S, rounds=6)
+    assert [(m.status, m.reason) for m in result.measurements if m.status == "failed"] == []
+    assert result.findings == ()
+    assert any(note.startswith("other threads of the calling process work") for note in result.notes)
 
 
 def test_an_endless_loop_keeps_the_budget_and_is_skipped(here, fake_time):

@@ -21,6 +21,7 @@ from harness.timing.constants import (
     LEAST_READ_BYTES,
     LEFT_OVER_S,
     MOST_UNSEEN,
+    MOST_WAITS,
     SAME_FUNCTION,
     SEEN_BEFORE,
     SEEN_BEFORE_S,
@@ -230,6 +231,13 @@ def others_s() -> float:
 def is_crowded() -> bool:
     """Whether threads are at work here before anything of a loss was called, as in a notebook or a test: they are not its own."""
     return any(left_over_s() > LEFT_OVER_S for _ in range(1 + ASKED_AGAIN))
+
+
+def settle() -> None:
+    """Wait until the other threads are done, as far as they get done."""
+    for _ in range(MOST_WAITS):
+        if left_over_s() <= LEFT_OVER_S:
+            return
 
 
 def _threads() -> int:

@@ -149,6 +149,7 @@ SEEN_BEFORE_S = {"cpu": 50e-6, "cuda": 500e-6}
 # What other threads take while the one that was timed only waits; a pool that is idle takes nothing.
 SETTLE_S = 5e-3
 LEFT_OVER_S = 0.5e-3
+MOST_WAITS = 40
 # In a process of one thread the others take nothing.
 OTHERS_WORKED_S = 50e-6
 WRITTEN_TO = "has been modified by an inplace operation"  # how autograd says that what it saved was written to

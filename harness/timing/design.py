@@ -33,6 +33,7 @@ from harness.timing.audit import (
     least_bytes,
     others_s,
     read,
+    settle,
     values_of,
 )
 from harness.timing.budget import Budget
@@ -438,19 +439,22 @@ class _Race:
 
     def _audit(self, times: Mapping[str, Sequence[float]]) -> None:
         """Call everyone on inputs that nobody has seen; the reference comes last, so that its results lie nowhere before."""
-        base, audits = self.heat.reference, {}
+        base, audits, leaves = self.heat.reference, {}, False
         for name in sorted(self.entries, key=lambda name: name == base):
             if self._audit_s(name) > self.budget.left or self.lost or not times[name]:
                 continue
             most = min(MOST_UNSEEN, self.calls_per_block[name])
+            settle()  # what others have left to threads is not its own
             try:
                 audit = self.entries[name].audited(
                     self._batches(), self._wait, times[name], most, is_slow=self._is_slow(name), budget=self.budget
                 )
                 audits[name] = replace(audit, seconds=(), left_s=0.0) if self._witness.is_crowded else audit
+                leaves |= audit.left_s > LEFT_OVER_S
             except RAISED as error:  # a loss may raise on its first new input
                 self._drop_for(name, error)
                 del self.entries[name]
+        self._witness.is_crowded |= leaves
         expected: Sequence[Values] = ()
         sizes: list[float] = []
         if base in audits and base in self.entries and not audits[base].is_running:

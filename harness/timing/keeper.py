@@ -34,12 +34,12 @@ class Outside:
     Args:
         blocks: how many there were.
         wall: the least ratio of wall times; a busy machine makes single ones larger.
-        processor: median ratio of the processor time of all threads; ``None`` where the system does not tell it.
+        processor: median ratio of the processor time of all threads; both are ``None`` where it is not known, or little.
         rate: ratio of all that passed since the process began to time; ``None`` where that is little.
     """
 
     blocks: int
-    wall: float
+    wall: float | None
     processor: float | None
     rate: float | None
 
@@ -53,8 +53,8 @@ class Witness:
 
     Args:
         pipes: where to write to the keeper, and where to read its answers.
-        is_crowded: whether threads of others work in this process: it cannot tell what calls leave to threads, nor by single
-            calls what is remembered.
+        is_crowded: whether threads of others work in this process, its caller's or those that a loss has left: of the rest, it
+            cannot tell what they leave to threads, by single calls what they remember, nor by processor time how they take.
     """
 
     def __init__(self, pipes: tuple[int, int] | None = None, *, is_crowded: bool = False) -> None:
@@ -90,7 +90,8 @@ class Witness:
         """
         before = time.perf_counter()
         self._ask(b"N\n")
-        text = events.line("result", {**line, "between": [before, time.perf_counter()]})
+        line = {**line, "between": [before, time.perf_counter()], "is_crowded": self.is_crowded}
+        text = events.line("result", line)
         while self._pipes is not None and text:
             text = text[self._write(self._pipes[0], text) :]
 
@@ -179,11 +180,12 @@ class _Keeper:
         if kind == "result":
             inside = [(self._taken[number], seconds) for number, seconds in line.pop("blocks", ())]
             before, after = line.pop("between")
+            knows_processor = not line.pop("is_crowded") and self._processor is not None
             if line["event"] == "loaded":
                 self._loaded = before, self._now
             elif line["event"] == "samples":
                 passed = after - self._loaded[0], self._now - self._loaded[1]
-                seen = compared(inside, passed, self._processor is not None)
+                seen = compared(inside, passed, knows_processor)
                 line["outside"] = None if seen is None else asdict(seen)
         text = events.line(kind, line)
         while text:
@@ -193,22 +195,21 @@ class _Keeper:
 def compared(
     blocks: Sequence[tuple[tuple[float, float], float]], passed: tuple[float, float], knows_processor: bool
 ) -> Outside | None:
-    """What blocks took outside beside what they took inside; ``None`` where all are short.
+    """What blocks took outside beside what they took inside; ``None`` where that says nothing.
+
+    Blocks count that worked long enough for the round trip to be little of it: of those that lasted long, a busy machine makes
+    many.
 
     Args:
         blocks: wall and processor seconds outside, and seconds inside.
         passed: seconds inside, at most, and outside since the process began to time.
         knows_processor: whether the system tells the processor time of another process.
     """
-    long = [(wall, processor, inside) for (wall, processor), inside in blocks if wall >= _SHORT_S and inside > 0]
-    if not long:
-        return None
-    return Outside(
-        len(long),
-        min(wall / inside for wall, _, inside in long),
-        median(processor / inside for _, processor, inside in long) if knows_processor else None,
-        passed[1] / max(passed[0], 1e-9) if passed[1] >= _LONG_S else None,
-    )
+    rate = passed[1] / max(passed[0], 1e-9) if passed[1] >= _LONG_S else None
+    worked = [(wall / inside, work / inside) for (wall, work), inside in blocks if work >= _SHORT_S and inside > 0]
+    if not worked or not knows_processor:
+        return None if rate is None else Outside(len(blocks), None, None, rate)
+    return Outside(len(worked), min(wall for wall, _ in worked), median(work for _, work in worked), rate)
 
 
 def bandwidth(count: int) -> float:

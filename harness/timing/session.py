@@ -59,7 +59,7 @@ def clocks_apart(samples: Samples, cell: Cell) -> list[tuple[str, str]]:
     seen = samples.outside
     if seen is None:
         return []
-    works = min(seen.processor or 0.0, seen.wall)
+    works = min(seen.processor or 0.0, seen.wall or 0.0)
     apart = max(works, seen.rate or 0.0)
     if apart <= CLOCKS_APART:
         return []

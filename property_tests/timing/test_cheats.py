@@ -35,7 +35,8 @@ def test_a_cheat_is_caught_and_not_ranked(cheated, name):
     assert (row.status, row.seconds_per_call) == ("failed", ())
     assert not [c for c in cheated.comparisons if c.implementation == name]
     if codes := PAIRS[name].codes:
-        assert [(finding.rule in codes, finding.severity) for finding in found] == [(True, "error")]
+        assert [finding.severity for finding in found] == ["error"]
+        assert found[0].rule in codes, found[0].message
 
 
 def test_the_verdict_on_a_cheat_says_what_was_seen(cheated):
@@ -103,6 +104,7 @@ def test_clocks_that_agree_are_silent_however_busy_the_machine_is():
     late = [((wall + 0.02, cpu), inside) for (wall, cpu), inside in busy]
     assert seen(late) == []
     assert seen([((0.0014, 0.0013), 0.001)]) == []  # a single cold call, and a round trip through emptied caches
+    assert seen([((0.0053, 0.0007), 0.0005)] * 2) == []  # what is short and lasts long was waiting for the processor
 
 
 @pytest.mark.parametrize(

@@ -176,3 +176,29 @@ def test_a_weight_that_is_divided_by_itself_is_not_called_narrowed(seed):
     weighted = {"inputs": {"p": TensorSpec("B")}, "context": {"w": TensorSpec("B", domains.positive())}}
     spec = LossSpec("normalised", {"normalised": normalised}, fixed_sizes={"B": 1}, **weighted)
     assert verify(spec, profile="quick", rules=["D05"], seed=seed).findings == ()
+
+
+class CosineWithItself(torch.autograd.Function):
+    """sum_i <z_i, z_i> / |z_i|^2 of one node that is its own neighbour: always 1, and its gradient is a difference, in float32 or wider."""
+
+    @staticmethod
+    def forward(ctx, z):
+        wide = z.to(torch.promote_types(z.dtype, torch.float32))
+        length = wide.norm(dim=-1, keepdim=True)
+        unit = wide / length
+        ctx.save_for_backward(unit, length)
+        return 0.6 * (unit * unit).sum().to(z.dtype)
+
+    @staticmethod
+    def backward(ctx, upstream):
+        unit, length = ctx.saved_tensors
+        return (upstream * 1.2 * (unit - unit * (unit * unit).sum(-1, keepdim=True)) / length).to(upstream.dtype)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_gradient_of_a_kernel_that_cancels_to_nothing_is_not_called_inaccurate(seed):
+    inputs = {"z": TensorSpec("B D")}
+    spec = LossSpec(
+        "cosine", {"kernel": CosineWithItself.apply}, inputs=inputs, fixed_sizes={"D": 3}, output=TensorSpec("")
+    )
+    assert verify(spec, profile="quick", rules=["D02"], seed=seed).findings == ()

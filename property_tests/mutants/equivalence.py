@@ -219,7 +219,33 @@ CLASSES = {"inputs": {"logits": TensorSpec("B C", domains.logits()), "labels": T
 SQUARE = {"inputs": {"costs": TensorSpec("N N")}, "context": {"weights": TensorSpec("N", domains.positive())}}
 POSITIVE = {name: TensorSpec("B C", domains.positive()) for name in ("predictions", "labels")}
 
+RANKED = {
+    "inputs": {"logits": TensorSpec("*batch T C"), "labels": TensorSpec("*batch T", domains.index("C"))},
+}
+
+
+def ranked(logits, labels):
+    return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), labels.reshape(-1))
+
+
+def ranked_shifted(logits, labels):
+    return ranked(logits, labels.roll(1, -1))
+
+
+def ranked_by_logsumexp(logits, labels):
+    return (logits.logsumexp(-1) - logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1)).mean()
+
+
 PAIRS = (
+    pair(
+        "E01",
+        "moved by one along the last of several axes",
+        ranked_shifted,
+        ranked_by_logsumexp,
+        RANKED,
+        reference=ranked,
+        says="labels moved by +1 along T",
+    ),
     pair(
         "E01",
         "shift left out",

@@ -58,7 +58,7 @@ def computed_instead(trial: Trial) -> str:
     more = {s: tuple(n + 2 for n in size) if isinstance(size, tuple) else size + 2 for s, size in apart.items()}
     different = [_drawn(trial, sizes, salt) for salt, sizes in enumerate((apart, more)[:DRAWS])]
     equal = [_drawn(trial, uniform(spec, SMALLEST), salt) for salt in range(2, 2 + DRAWS)]
-    for guess in _guesses(trial):
+    for guess in _guesses(different[0]):  # whose variadic axes are as many as in all draws
         if all(_holds(guess, at) for at in (equal if guess.square else different)):
             return guess.text
     return _multiple(different)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from harness.calls.evaluation import LossRaised
 from harness.calls.watch import Watch
-from harness.errors import NotApplicable
+from harness.errors import NotApplicable, told_in_a_line
 from harness.rules.dtypes.overflow import FirstOverflow
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.tools.compare import same_output
@@ -46,6 +46,8 @@ def remarked(rule: Rule, trial: Trial, mismatch: Mismatch) -> Mismatch:
             mismatch = remark(trial, mismatch)
     except (LossRaised, NotApplicable):
         pass
+    except Exception as error:  # whatever breaks here, what was found stays found
+        mismatch = _with_note(mismatch, f"what more there is to say could not be found out: {told_in_a_line(error)}")
     return mismatch
 
 

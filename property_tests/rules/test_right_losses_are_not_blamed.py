@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from harness import LossSpec, TensorSpec, domains, verify
+from harness import LossSpec, TensorSpec, domains, laws, verify
 from harness.calls.watch import Watch
 from harness.results.findings import Status
 
@@ -202,3 +202,37 @@ def test_a_gradient_of_a_kernel_that_cancels_to_nothing_is_not_called_inaccurate
         "cosine", {"kernel": CosineWithItself.apply}, inputs=inputs, fixed_sizes={"D": 3}, output=TensorSpec("")
     )
     assert verify(spec, profile="quick", rules=["D02"], seed=seed).findings == ()
+
+
+def in_one_dtype(loss, dtype):
+    """As a kernel that is built for one dtype: it raises on any other."""
+
+    def strict(*tensors):
+        if any(tensor.is_floating_point() and tensor.dtype != dtype for tensor in tensors):
+            raise TypeError(f"expected {dtype}")
+        if len({tensor.shape for tensor in tensors}) > 1:
+            raise ValueError(f"one shape expected, got {[list(tensor.shape) for tensor in tensors]}")
+        return loss(*tensors)
+
+    return strict
+
+
+def weighted_squares(predictions, labels, weights):
+    return (weights * (predictions - labels) ** 2).sum() / 8
+
+
+CHANCES = {"scores": TensorSpec("B C", domains.logits()), "chances": TensorSpec("B C", domains.probability())}
+WEIGHTED = PAIR | {"weights": TensorSpec("B C", domains.nonnegative())}
+ONE_DTYPE = {
+    "chances": (torch.nn.functional.binary_cross_entropy_with_logits, CHANCES, ()),
+    "weights": (weighted_squares, WEIGHTED, ()),
+    "promised": (weighted_squares, WEIGHTED, [laws.zero_weight_removes("weights")]),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ONE_DTYPE)
+def test_a_loss_that_is_built_for_16_bits_is_asked_in_them(name, dtype):
+    loss, inputs, promised = ONE_DTYPE[name]
+    rules = ["C03", "C07", "C08", "G01", "G05", "L11", "T03", "D01"]
+    assert blamed(in_one_dtype(loss, dtype), inputs, rules, profile="ci", laws=promised) == []

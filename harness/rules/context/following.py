@@ -17,6 +17,7 @@ from harness.calls.evaluation import LossRaised
 from harness.drawing.case import Recipe
 from harness.errors import NotApplicable
 from harness.private_names import version
+from harness.rules.dtypes.kept import usual
 from harness.rules.rule import Kind, Mismatch, Rule
 from harness.rules.shapes.broadcasting import first_line
 from harness.rules.tools.compare import same_output
@@ -55,7 +56,7 @@ def context_follows_the_module(trial: Trial) -> Iterator[Mismatch]:
     """
     if not trial.candidate.is_module:
         raise NotApplicable("not an nn.Module: its context is given with each call")
-    tensors = trial.tensors(torch.float32)
+    tensors = trial.tensors(usual(trial))
     module: Any = trial.candidate.build(tensors)
     loose = False
     for path, tensor in loose_tensors(module).items():
@@ -107,7 +108,7 @@ def _is_context(trial: Trial, tensors: Mapping[str, Tensor], path: str) -> bool:
     if not constructed:
         return False
     seeds = {name: Recipe(seed=zlib.crc32(f"another {name}".encode())) for name in constructed}
-    other = trial.at(replace(trial.case, tensors={**trial.case.tensors, **seeds})).tensors(torch.float32)
+    other = trial.at(replace(trial.case, tensors={**trial.case.tensors, **seeds})).tensors(usual(trial))
     if any(same(other[name], tensors[name]) for name in constructed):
         return True  # nothing is shown by a context that could be drawn in one way only
     one: Any = trial.candidate.build(tensors)
@@ -143,7 +144,7 @@ def _loose(trial: Trial, path: str, tensor: Tensor) -> Iterator[Mismatch]:
             tensor=path,
             hint=hint,
             note="a plain tensor attribute follows neither .to(), .cuda() nor .half()",
-            tensors=trial.tensors(torch.float32),
+            tensors=trial.tensors(usual(trial)),
             code=f"{build}.to('meta')\nprint(module.{path}.device)",
         )
     yield Mismatch(
@@ -155,7 +156,7 @@ def _loose(trial: Trial, path: str, tensor: Tensor) -> Iterator[Mismatch]:
         tensor=path,
         hint=hint,
         note="a checkpoint does not carry it: the loss that is loaded may use another context",
-        tensors=trial.tensors(torch.float32),
+        tensors=trial.tensors(usual(trial)),
         code=f"{build}\nprint(list(module.state_dict()))",
     )
 

@@ -39,6 +39,8 @@ class Removal:
     """What changing the removed elements did to one trial: for each input that they are of, what came of it.
 
     ``values`` and ``gradients`` hold the inputs whose removed elements have an influence on the value, and a gradient.
+    ``unclear`` is a value that changed by more than a rounding and by less than the precision is sure of: what is removed by
+    zeros changes nothing, and what is not may change little.
     """
 
     trial: Trial
@@ -47,6 +49,7 @@ class Removal:
     removed: Mapping[str, Tensor]
     values: Mapping[str, Mismatch]
     gradients: Mapping[str, Mismatch]
+    unclear: bool
 
 
 def removed_elements_have_no_influence(trials: Sequence[Trial]) -> Iterator[Mismatch]:
@@ -69,7 +72,7 @@ def removed_elements_have_no_influence(trials: Sequence[Trial]) -> Iterator[Mism
 
 def removal(trials: Sequence[Trial], name: str, *, promised: bool) -> Iterator[Mismatch]:
     """Whether zeros in ``name`` remove; ``promised`` by a law, else read off the values."""
-    seen = [found for trial in trials if (found := try_removal(trial, name)) is not None]
+    seen = removals(trials, name, promised=promised)
     if not seen:
         return
     spec = trials[0].spec
@@ -93,6 +96,13 @@ def removal(trials: Sequence[Trial], name: str, *, promised: bool) -> Iterator[M
         yield from _leaking_nan(seen[0], name, removes)
 
 
+def removals(trials: Sequence[Trial], name: str, *, promised: bool = False) -> list[Removal]:
+    """What zeros in ``name`` do in each trial; of what is not promised, only what is clear, and nothing where little is."""
+    tried = [found for trial in trials if (found := try_removal(trial, name)) is not None]
+    clear = [found for found in tried if promised or not found.unclear]
+    return clear if 2 * len(clear) > len(tried) else []
+
+
 def looked_up(spec: LossSpec, name: str) -> bool:
     """Whether another tensor holds positions in ``name``, such as labels in class weights.
 
@@ -112,7 +122,7 @@ def _decided_by_values(seen: Sequence[Removal], name: str, other: str) -> bool:
         for draw in range(REDRAWS):
             seeds = {n: Recipe(seed=zlib.crc32(f"{n} {draw}".encode())) for n in found.trial.spec.tensors}
             again = try_removal(found.trial.at(replace(found.trial.case, tensors=seeds)), name)
-            if again is not None and (other in again.values) != (other in found.values):
+            if again is not None and not again.unclear and (other in again.values) != (other in found.values):
                 return True
     return False
 
@@ -149,7 +159,12 @@ def _tried(trial: Trial, name: str) -> Removal | None:
         scale = trial.measure_scale(tensors)
         changed = {other: _other_values(trial, other, tensors[other], mask) for other, mask in where.items()}
         values: dict[str, Mismatch] = {}
-        if same_output(trial.run({**tensors, **changed}, wrt=()).output, base.output, scale) is not None:
+        output = trial.run({**tensors, **changed}, wrt=()).output
+        differs = same_output(output, base.output, scale) is not None
+        off, largest = (
+            float(t.abs().nan_to_num().max()) if t.numel() else 0.0 for t in (output - base.output, base.output)
+        )
+        if differs:
             for other in changed:
                 one = {**tensors, other: changed[other]}
                 mismatch = same_output(trial.run(one, wrt=()).output, base.output, scale)
@@ -176,7 +191,7 @@ def _tried(trial: Trial, name: str) -> Removal | None:
                 tensors=tensors,
                 code=f"value = total(loss(**tensors))\nprint(torch.autograd.grad(value, [tensors[{other!r}]]))",
             )
-    return Removal(trial, tensors, base, where, values, gradients)
+    return Removal(trial, tensors, base, where, values, gradients, not differs and off > 2 * trial.eps * largest)
 
 
 def _removal_code(name: str, other: str, changed: Mapping[str, Tensor]) -> str:
@@ -241,13 +256,14 @@ def _labelled(trial: Trial, name: str) -> dict[str, Tensor]:
 
 
 def _leaking_nan(found: Removal, name: str, removes: Sequence[str]) -> Iterator[Mismatch]:
-    """NaN, inf and 1e30 in what is removed stay out of value and gradient."""
+    """NaN, inf and 1e30, or the largest number of the dtype, in what is removed stay out of value and gradient."""
     trial, base = found.trial, found.base
     for poison in (math.nan, math.inf, 1e30):
         for other in removes:
             mask, values = found.removed[other], found.tensors[other]
             if not values.is_floating_point():
                 continue
+            poison = min(poison, torch.finfo(values.dtype).max) if math.isfinite(poison) else poison
             poisoned = {**found.tensors, other: torch.where(mask, torch.full_like(values, poison), values)}
             try:
                 run = trial.run(poisoned)

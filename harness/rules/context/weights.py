@@ -18,7 +18,7 @@ from harness.calls.evaluation import LossRaised
 from harness.declare import dims
 from harness.declare.spec import LossSpec
 from harness.errors import NotApplicable
-from harness.rules.context.removal import try_removal
+from harness.rules.context.removal import removals
 from harness.rules.laws.declared import declared, hold
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.tools.made import counted, on_the_cpu, scattered
@@ -251,7 +251,7 @@ def _is_graph(spec: LossSpec, name: str) -> bool:
 
 def seen_to_weigh(trials: Sequence[Trial], name: str) -> bool | None:
     """C03's inference: whether zeros remove; ``None`` where too few cases show it.  Where the gradient leaks, C03 has said so."""
-    seen = [found for trial in trials if (found := try_removal(trial, name)) is not None]
+    seen = removals(trials, name)
     return None if len(seen) < 2 else not any(found.values or found.gradients for found in seen)
 
 

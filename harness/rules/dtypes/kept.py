@@ -34,6 +34,11 @@ def asked(trial: Trial) -> tuple[torch.dtype, ...]:
     return tuple(d for d in found if d != torch.bfloat16) if triton_interpreter.is_on() else found
 
 
+def usual(trial: Trial) -> torch.dtype:
+    """The dtype of training: float32 where the loss is held to it, else the widest that it takes."""
+    return torch.float32 if torch.float32 in asked(trial) else trial.precision.takes
+
+
 def output_has_the_inputs_dtype(trial: Trial) -> Iterator[Mismatch]:
     """The output has the dtype of the inputs, and each gradient that of its input.
 

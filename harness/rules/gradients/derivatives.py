@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -21,6 +22,7 @@ from harness.rules.tools.made import counted
 from harness.rules.trial import Run, Trial, contract, describe
 
 UPSTREAM = (-3.0, 65536.0)  # a sign, and the factor that a gradient scaler begins with
+_MARGIN = 16.0  # by which products on the way may pass what comes of them
 
 Gradients = Mapping[str, Tensor | None]
 
@@ -91,7 +93,7 @@ def gradient_is_right_under_any_upstream(trial: Trial) -> Iterator[Mismatch | Pa
     Source: the chain rule; PyTorch, 'Extending torch.autograd', on grad_output and saved tensors.
     """
     base = finite_base(trial).gradients
-    for factor in UPSTREAM:
+    for factor in (UPSTREAM[0], _scale(base, trial.base.output)):
         leaves = trial.leaves(trial.tensors())
         came = _scaled(_differentiate(trial, leaves, contract(trial.output(leaves)) * factor), 1 / factor)
         if (found := first_difference(trial, came, base)) is not None:
@@ -104,6 +106,15 @@ def gradient_is_right_under_any_upstream(trial: Trial) -> Iterator[Mismatch | Pa
         yield Partly(ONE_BACKWARD)
     else:
         yield from _twice(trial)
+
+
+def _scale(gradients: Gradients, output: Tensor) -> float:
+    """What a gradient scaler multiplies by: it halves its factor until all that is multiplied fits the dtype."""
+    given = [t for t in (output, *gradients.values()) if t is not None and t.numel()]
+    if not given:
+        return UPSTREAM[1]
+    room = min(torch.finfo(t.dtype).max for t in given) / (_MARGIN * max(1.0, *(float(t.abs().max()) for t in given)))
+    return float(min(UPSTREAM[1], 2.0 ** math.floor(math.log2(max(room, 1.0)))))
 
 
 def _of_some_elements(trial: Trial, base: Gradients) -> Iterator[Mismatch]:

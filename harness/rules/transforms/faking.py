@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from harness import private_names
 from harness.calls.evaluation import LossRaised
 from harness.errors import NotApplicable
+from harness.rules.dtypes.kept import usual
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.shapes.broadcasting import first_line
 from harness.rules.transforms.compiler import uncached
@@ -57,7 +58,7 @@ def fake_tensors_run_through(trials: Sequence[Trial]) -> Iterator[Mismatch]:
     No GPU is needed: a constant that the loss makes on the CPU shows as two devices in one operation.
     """
     for trial in trials[:1]:
-        tensors, used = trial.tensors(torch.float32), _Transforms()
+        tensors, used = trial.tensors(usual(trial)), _Transforms()
         yield from _shapes(trial, tensors, used)
         if not used.seen and not _holds_real_tensors(trial):
             yield from _devices(trial, tensors)

@@ -127,7 +127,7 @@ def test_a_law_that_exchanges_tensors_needs_equal_dims(law: laws.Law) -> None:
         (lambda: TensorSpec("B", domains.real), r"e.g. domains.real\(\)"),  # type: ignore[arg-type]
         (lambda: TensorSpec("B", dtype=torch.int64), r"write domains.index\('C'\)"),
         (lambda: TensorSpec("B", dtype="float32"), "such as dtype=torch.float32"),  # type: ignore[arg-type]
-        (lambda: TensorSpec("B", dtype=torch.complex64), "such as dtype=torch.float32"),
+        (lambda: TensorSpec("B", dtype=torch.complex64), r"domains.complex_\(\)"),
         (lambda: TensorSpec("B", domains.sign(), torch.uint8), "write dtype=torch.int64"),
         (lambda: TensorSpec("B", domains.index("C"), torch.bool), "write dtype=torch.int64"),
         (lambda: TensorSpec("B C", domains.adjacency()), r'TensorSpec\("N N", domains.adjacency'),

@@ -123,7 +123,9 @@ def _check_jagged(tensor: TensorSpec, parsed: tuple[dims.Dim, ...]) -> None:
 def _check_dtype(dims_text: str, domain: Domain, dtype: Any) -> None:
     here = f"TensorSpec({dims_text!r}, domains.{domain!r}, dtype={shown(dtype)})"
     if isinstance(dtype, torch.dtype) and dtype.is_complex:
-        raise DeclarationError(f"{here}: expected no dtype; complex numbers are TensorSpec({dims_text!r}, domains.complex_())")
+        raise DeclarationError(
+            f"{here}: expected no dtype; complex numbers are TensorSpec({dims_text!r}, domains.complex_())"
+        )
     if not isinstance(dtype, torch.dtype):
         raise DeclarationError(f"{here}: needs a real torch dtype, such as dtype=torch.float32, or None")
     if dtype.is_floating_point or domain.make is not None:

@@ -39,6 +39,11 @@ def test_a_cheat_is_caught_and_not_ranked(cheated, name):
         assert found[0].rule in codes, found[0].message
 
 
+def test_nothing_is_said_against_what_runs_beside_cheats(cheated):
+    assert [finding for finding in cheated.findings if finding.implementation == "value"] == []
+    assert [m.status for m in cheated.measurements if m.implementation == "value"] == ["measured"]
+
+
 def test_the_verdict_on_a_cheat_says_what_was_seen(cheated):
     record = judged(records.from_benchmark(CHEATS, cheated))
     verdicts = {verdict.implementation: verdict for verdict in record.verdicts}

@@ -83,7 +83,7 @@ def _raised(error: BaseException, tensors: Mapping[str, Tensor]) -> Mismatch:
         hint = "use the out-of-place operation: x = x + y instead of x += y, x.clamp(...) instead of x.clamp_(...)"
     elif isinstance(error, (RuntimeError, ValueError)) and re.search(r"\b(shapes?|sizes?|dimensions?)\b", str(error)):
         hint = (
-            "take sizes from the tensors; if these shapes are not legal, narrow the dims: fixed_sizes={'B': 4}, "
+            "take sizes from the tensors; if these shapes are not legal, narrow the dims: a number for a size that is fixed, as in 'B 3', "
             "a computed size such as 'N+1', or one symbol for two sizes that must be equal"
         )
     code = "print(loss(**tensors))"

@@ -13,7 +13,7 @@ from torch import Tensor
 from harness import DeclarationError, LossSpec, TensorSpec, verify
 from harness.cli import cli
 from harness.results.measured import PASSES, Cell
-from harness.timing.admission import admit
+from harness.timing.admission import Patience, admit
 
 ASKED = ["G", "E", "T02"]
 
@@ -107,7 +107,7 @@ def test_what_promises_a_second_derivative_takes_more_than_one_backward() -> Non
 def test_the_backward_pass_is_not_timed_alone_and_the_others_are() -> None:
     declared = spec(Frees, once=True)
     cell = Cell({"B": 2, "C": 3}, "cpu", "float32", "full")
-    trials = admit(declared, "kernel", cell, PASSES, {}, seed=0, seconds=AMPLE_S)
+    trials = admit(declared, "kernel", cell, PASSES, {}, seed=0, patience=Patience(AMPLE_S))
     assert {name: trial.status for name, trial in trials.items()} == {
         "forward": "measured",
         "backward": "skipped",

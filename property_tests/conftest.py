@@ -4,6 +4,10 @@ import pytest
 import torch
 from fake_time import FakeTime, install
 
+from harness.cli import apart
+from harness.isolation.sandbox import Sandbox
+from harness.runs.preload import COMPILER, TIMERS, TIMING
+
 pytest_plugins = ["pytester"]
 
 # The files that take longest: they begin, so that in several processes none of them is left when all others are done.
@@ -26,6 +30,12 @@ def fake_time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     fake = FakeTime()
     install(fake, monkeypatch.setattr)
     return fake
+
+
+@pytest.fixture(scope="session")
+def one_box() -> Sandbox | None:
+    """What starts the jobs of all commands in this process: one that has what any of them needs, and not one for each need."""
+    return apart.box((*COMPILER, *TIMERS, *TIMING))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -50,6 +50,7 @@ class Repository:
         self.folder = folder
         # asv writes what it asked about the machine to the home folder, and git should read nobody's settings
         self.environment = {**os.environ, "HOME": str(folder.parent), "LOSS_HARNESS_ASV_PROFILE": "fast"}
+        self.environment["VIRTUALENV_NO_PERIODIC_UPDATE"] = "1"  # in a new home it would download its own parts again
         folder.mkdir()
         for name in COPIED:
             if (ROOT / name).is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def reports() -> tuple[Report, Report]:
     return old, replace(old, made=NEW, losses=(replace(first, measurements=tuple(grown)), *others))
 
 
+@functools.cache
 def index_text() -> str:
     old, new = reports()
     entries = [index.Entry("new", "new/report.html", new), index.Entry("old 1", "old 1/report.html", old)]
@@ -30,6 +32,7 @@ def index_text() -> str:
     return index_html.render(entries, unread, index.histories(entries))
 
 
+@functools.cache
 def diff_page() -> str:
     old, new = reports()
     return diff_html.render(diff.compare(old, new), old, new, places=("reports/old", "reports/new"))
@@ -92,6 +95,7 @@ def test_axe_finds_nothing_to_mend_and_nothing_is_wider_than_the_screen(opened, 
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@functools.cache
 def hostile_pages() -> dict[str, str]:
     """Both pages with losses, folders, hrefs and complaints that try to leave their place."""
     made = examples.report(*map(examples.hostile, examples.HOSTILE))

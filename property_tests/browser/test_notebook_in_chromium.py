@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import html_examples as examples
 import pytest
 import report_examples
@@ -11,6 +13,7 @@ from harness.report import notebook
 PAGE = '<!doctype html><title>cell</title><body{attributes}><p id="before">before</p>{outputs}<table id="after"><tr><td>1</td></tr></table>'
 
 
+@functools.cache
 def cell(attributes: str = "") -> str:
     loss = examples.good()
     shown = [

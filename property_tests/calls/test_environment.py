@@ -10,6 +10,7 @@ import torch
 from fake_cuda import play
 
 from harness.calls import environment
+from harness.isolation.sandbox import Sandbox
 
 
 def test_it_is_json_and_has_what_figures_depend_on():
@@ -166,16 +167,27 @@ def test_a_gpu_is_described_with_its_cache_and_what_float32_is_computed_in_where
     }
 
 
+def tell_settings(code, tell):
+    before = environment._float32_settings()
+    exec(f"torch.backends.{code}")
+    tell("result", [before, environment._float32_settings()])
+
+
+@pytest.fixture(scope="module")
+def box():
+    """Whose forks have the settings with which torch starts."""
+    with Sandbox(["torch", "harness.calls.environment"]) as made:
+        yield made
+
+
 @pytest.mark.parametrize(
     "code", ["cudnn.allow_tf32 = False", "cuda.matmul.allow_tf32 = True", "fp32_precision = 'tf32'"]
 )
-def test_a_setting_of_float32_is_recorded_as_it_was_made_or_unknown(code):
-    program = (
-        "import torch, json\nfrom harness.calls.environment import _float32_settings as asked\n"
-        f"before = asked()\ntorch.backends.{code}\nprint(json.dumps([before, asked()]))"
-    )
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    before, after = json.loads(ran.stdout)
+def test_a_setting_of_float32_is_recorded_as_it_was_made_or_unknown(box, code):
+    heard = []
+    ended = box.run(f"{__name__}:tell_settings", code, hear=lambda kind, data: kind == "result" and heard.append(data))
+    assert ended.ok, ended
+    before, after = heard[-1]
     assert before["matmul_precision"] == "highest"
     assert (before["matmul_allow_tf32"], before["cudnn_allow_tf32"]) == (False, True)
     assert after != before

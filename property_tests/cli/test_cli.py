@@ -59,7 +59,7 @@ GOOD = LossSpec("good", {"naive": naive, "stuck": stuck})
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def place(tmp_path, monkeypatch, one_box):
     """A directory that is not the repository, with one file of losses, and one of a loss that never ends."""
     (tmp_path / "mine.py").write_text(LOSS)
     (tmp_path / "stuck.py").write_text(STUCK)

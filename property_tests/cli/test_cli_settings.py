@@ -15,7 +15,7 @@ FEW = ("--profile", "quick", "--select", "B01,E01")
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def place(tmp_path, monkeypatch, one_box):
     """A directory that is not the repository, with one file of losses."""
     (tmp_path / "mine.py").write_text(LOSS)
     monkeypatch.chdir(tmp_path)

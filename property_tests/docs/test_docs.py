@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 
 from docs import generate
 from harness import cli
+from harness.isolation.sandbox import Sandbox
+from harness.proposing import process
 from harness.results import schema
 from harness.rules import BATTERY
 from losses import SPECS
@@ -43,7 +46,10 @@ def named(page: Path) -> str:
 
 
 @pytest.mark.parametrize("page", FOLLOWED, ids=named)
-def test_whoever_follows_a_page_sees_what_it_shows(page: Path, tmp_path: Path) -> None:
+def test_whoever_follows_a_page_sees_what_it_shows(
+    page: Path, tmp_path: Path, one_box: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "proposals", functools.partial(process.proposals, box=one_box))
     Page(page, tmp_path).follow()
 
 

@@ -105,7 +105,7 @@ def test_low_precision_sums_of_many_elements_do_not_stall_or_overflow(spec, impl
 @every_implementation
 def test_first_and_second_derivatives_are_those_of_the_value(spec, implementation):
     name = spec.differentiable[0]
-    tensors = draw(spec, 4, batch=(2,), H=2, W=3, B=3, rest=(2,), N=4, D=3)
+    tensors = draw(spec, 4, batch=(2,), H=2, W=3, B=3, C=4, T=5, rest=(2,), N=4, D=3)
     point = tensors[name].requires_grad_()
 
     def loss(x):

@@ -14,7 +14,7 @@ from harness.declare import dims
 from harness.declare.spec import call_function
 from harness.errors import NotApplicable
 from harness.rules.rule import Mismatch
-from harness.rules.tools.sizes import ELEMENTS, Effort, elements, growable, one, passes_operations, resized
+from harness.rules.tools.sizes import ELEMENTS, Effort, along, elements, growable, one, passes_operations, resized
 from harness.rules.trial import Trial
 
 SHORT, LONGER = 8, 24
@@ -80,10 +80,13 @@ def _dead(
     """(for each input, which positions of the symbol have a gradient of 0 throughout, and which elements have one; what the
     forward took).
     """
-    at, seen = _at(trial, symbol, size), Effort()
+    at = _at(trial, symbol, size)
     axes = {name: _axes(at, name, symbol) for name in trial.spec.tensors}
-    tensors = {n: t.flip(axes[n]) if turned and axes[n] else t for n, t in at.tensors().items()}
-    run = at.run(tensors, mode=seen)
+    if turned:
+        seen = Effort()
+        run = at.run({n: t.flip(axes[n]) if axes[n] else t for n, t in at.tensors().items()}, mode=seen)
+    else:
+        run, seen = along(at, trial.cache)
     dead: dict[str, Mapping[str, Tensor]] = {}
     for name, gradient in run.gradients.items():
         if gradient is not None and len(axes[name]) == 1 and run.finite:

@@ -15,7 +15,17 @@ from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.shapes.broadcasting import first_line
 from harness.rules.tools.compare import same_gradients, same_output
 from harness.rules.tools.remarks import lost_values
-from harness.rules.tools.sizes import ELEMENTS, OPERATIONS, Effort, elements, growable, one, passes_operations, resized
+from harness.rules.tools.sizes import (
+    ELEMENTS,
+    OPERATIONS,
+    Effort,
+    along,
+    elements,
+    growable,
+    one,
+    passes_operations,
+    resized,
+)
 from harness.rules.trial import Run, Trial
 
 # For blocks of any power of two: one row left over, all but one, and none; and each of them just full.  The last leaves many
@@ -104,27 +114,19 @@ def _reference_run(trial: Trial, known: dict[Any, Any]) -> tuple[Run, Effort]:
     Raises:
         NotApplicable: it raises, or has too many operations.
     """
-    key = ("along", trial.case.key)
-    if key not in known:
-        try:
-            known[key] = _evaluated(trial)
-        except NotApplicable as reason:
-            known[key] = reason
-    if isinstance(known[key], NotApplicable):
+    key = ("refused along", trial.case.key)
+    if key in known:
         raise known[key]
-    found: tuple[Run, Effort] = known[key]
-    return found
-
-
-def _evaluated(trial: Trial) -> tuple[Run, Effort]:
-    effort = Effort()
     try:
-        run = trial.of(trial.spec.reference).run(trial.tensors(), mode=effort)
+        return along(trial.of(trial.spec.reference), known, trial.precision.takes)
     except LossRaised as raised:
-        if isinstance(raised.error, TooManyOperations):
-            raise NotApplicable(f"a forward of the reference has more than {OPERATIONS} operations") from raised
-        raise NotApplicable(f"the reference raises: {first_line(raised.error)}") from raised
-    return run, effort
+        is_long = isinstance(raised.error, TooManyOperations)
+        known[key] = NotApplicable(
+            f"a forward of the reference has more than {OPERATIONS} operations"
+            if is_long
+            else f"the reference raises: {first_line(raised.error)}"
+        )
+        raise known[key] from raised
 
 
 def _compared(trial: Trial, known: dict[Any, Any]) -> tuple[Mismatch | None, _Efforts]:
@@ -134,16 +136,15 @@ def _compared(trial: Trial, known: dict[Any, Any]) -> tuple[Mismatch | None, _Ef
         NotApplicable: one of them has too many operations or takes too much memory, or the reference raises.
     """
     should, of_reference = _reference_run(trial, known)
-    effort = Effort()
     try:
-        came = trial.run(trial.tensors(), mode=effort)
+        came, effort = along(trial, known)
     except LossRaised as raised:
         if isinstance(raised.error, TooManyOperations):
             raise NotApplicable(f"a forward has more than {OPERATIONS} operations") from raised
         if is_out_of_memory(raised.error):
             raise NotApplicable("memory ran out; see P03") from raised
         refused = Mismatch("loss", first_line(raised.error), "a value, as the reference has", error=raised.error)
-        return refused, (of_reference, effort)
+        return refused, (of_reference, Effort())
     mismatch = _difference(trial, came, should) if bool(should.output.isfinite().all()) else None
     return mismatch, (of_reference, effort)
 

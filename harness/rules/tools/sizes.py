@@ -6,7 +6,7 @@ import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from harness.declare.dims import Size
 from harness.declare.spec import LossSpec
 from harness.drawing.case import Case, Recipe
 from harness.errors import DeclarationError, NotApplicable
+
+if TYPE_CHECKING:
+    from harness.rules.trial import Run, Trial
 
 OPERATIONS = 6000  # of one forward along a long axis: a Python loop over pairs is looked at where it has fewer
 ELEMENTS = 2**21  # of any tensor that it makes: 16 MiB
@@ -39,6 +42,26 @@ class Effort(Calls):
             if isinstance(made, Tensor):
                 self.largest = max([self.largest, *(part.numel() for part in components(made))])
         return returned
+
+
+def along(trial: Trial, known: dict[Any, Any], takes: torch.dtype | None = None) -> tuple[Run, Effort]:
+    """(the evaluation of a resized case, what its forward took), made once for all rules that make an axis longer.
+
+    Args:
+        trial: the implementation on that case.
+        known: where it is kept.
+        takes: the dtype of the tensors; by default the widest that the implementation takes.
+
+    Raises:
+        LossRaised: as `Trial.run`; `TooManyOperations` may be its error.
+    """
+    chosen = trial.precision.takes if takes is None else takes
+    key = ("along", trial.implementation, trial.case.key, trial.values_in, chosen, trial.device)
+    if key not in known:
+        effort = Effort()
+        known[key] = trial.run(trial.tensors(chosen), mode=effort), effort
+    found: tuple[Run, Effort] = known[key]
+    return found
 
 
 def passes_operations(made: Sequence[tuple[int, Effort]], size: int) -> bool:

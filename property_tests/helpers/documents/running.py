@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import importlib.util
+import io
 import os
 import re
 import shlex
@@ -21,6 +22,8 @@ import yaml
 from click.testing import CliRunner
 
 from harness import cli
+from harness.cli import apart
+from harness.isolation.events import Tell
 from harness.runs import configuration
 from property_tests.helpers.documents.blocks import Block, Step, blocks, borrowed, pattern
 
@@ -101,7 +104,8 @@ class Page:
             return
         if words[0] == "loss-harness":
             words += _understood(words, shlex.split(block.marks.get("run", "")))
-        code, told = _loss_harness(words, variables) if words[0] == "loss-harness" else _process(words, variables)
+        run = {"loss-harness": _loss_harness, "pytest": _pytest}.get(words[0], _process)
+        code, told = run(words, variables)
         if target is not None:
             with (self.folder / os.path.expandvars(target[1])).open("a" if target[0] == ">>" else "w") as file:
                 file.write(told)
@@ -169,10 +173,32 @@ def _loss_harness(words: list[str], variables: dict[str, str]) -> tuple[int, str
     return outcome.exit_code, outcome.output
 
 
+def _pytest(words: list[str], variables: dict[str, str]) -> tuple[int, str]:
+    """In a fork of the process that starts the jobs of the commands, which has imported torch too."""
+    told: list[tuple[int, str]] = []
+    box = apart.box()
+    assert box is not None
+    payload = {"words": words[1:], "variables": variables}
+    ended = box.run(f"{__name__}:run_pytest", payload, hear=lambda kind, data: told.append(data))
+    assert told, f"pytest ended without a word: {ended}"
+    return told[-1][0], told[-1][1]
+
+
+def run_pytest(payload: dict[str, Any], tell: Tell) -> None:
+    """Tell the exit code and the output of pytest in this process, in which the harness was imported before."""
+    import pytest
+
+    os.environ.update(payload["variables"])
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        code = pytest.main([*payload["words"], "-W", "ignore::pytest.PytestAssertRewriteWarning"])
+    tell("result", (int(code), output.getvalue()))
+
+
 def _process(words: list[str], variables: dict[str, str]) -> tuple[int, str]:
-    command = [sys.executable, "-m", "pytest"] if words[0] == "pytest" else [sys.executable]
     environment = {**os.environ, **variables, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    ran = subprocess.run([*command, *words[1:]], env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, *words[1:]]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     return ran.returncode, ran.stdout + ran.stderr
 
 

@@ -497,7 +497,8 @@ def sorted_along(axis: int, low: float = -math.inf, high: float = math.inf, stri
         low=inside.low,
         high=inside.high,
         structured=True,
-        special={"equal rows": equal_rows} if strict else {"all equal": all_equal, "equal rows": equal_rows},
+        special={"equal rows": lambda smooth: repair(equal_rows(smooth))}
+        | ({} if strict else {"all equal": all_equal}),
         simple=inside.simple,
         transform=inside.transform,
         repair=repair,

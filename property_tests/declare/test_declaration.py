@@ -158,7 +158,7 @@ def test_annotations_that_cannot_be_evaluated_matter_only_where_a_parameter_has_
         load_declared(Declaration(target, inputs="obs: B"))
 
 
-MEANT = '''import torch
+MEANT = """import torch
 from torch import nn
 
 
@@ -174,7 +174,7 @@ class Running(nn.Module):
     def forward(self, p, y):
         self.calls += 1
         return ((p - y) ** 2).mean() * (1 + self.calls)
-'''
+"""
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ KINDS: dict[str, tuple[str, Domain]] = {
     "offsets": ("B S+2", domains.offsets("T")),
     "distinct": ("B K", domains.distinct("T")),
     "sorted_along": ("B K", domains.sorted_along(-1)),
-    "strict": ("B K", domains.sorted_along(-1, strict=True)),
+    "strict": ("B", domains.sorted_along(-1, strict=True)),
     "strict_in_bounds": ("B K", domains.sorted_along(-1, low=0, high=1, strict=True)),
     "log_simplex": ("B K", domains.log_simplex(-1)),
     "boxes": ("B 4", domains.boxes()),

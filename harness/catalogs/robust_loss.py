@@ -10,7 +10,7 @@ from harness.catalogs import require
 
 package = require("robust_loss.torch")
 
-U = "for b in B for u in [residual[b] / scale]"
+U = "for i in batch for u in [residual[i] / scale]"
 FORMULAS = {
     "Cauchy": f"mean(scale**2 / 2 * log1p(u**2) {U})",
     "Tukey": f"mean(scale**2 * 4.685**2 / 6 * (1 - (1 - (u / 4.685)**2)**3 if abs(u) <= 4.685 else 1) {U})",
@@ -22,12 +22,12 @@ SPECS = tuple(
     LossSpec(
         f"robust_loss.{name}",
         {"robust_loss": getattr(package, name)},
-        inputs={"residual": TensorSpec("B")},
+        inputs={"residual": TensorSpec("*batch")},
         context={},
         output=TensorSpec(""),
         options={"scale": 0.5},
         formula=formula,
-        laws=(laws.nonnegative(), laws.mean_over("B")),
+        laws=(laws.nonnegative(),),
     )
     for name, formula in FORMULAS.items()
 )

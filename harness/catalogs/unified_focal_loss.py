@@ -10,7 +10,7 @@ from harness.catalogs import require
 
 package = require("unified_focal_loss")
 
-PIXELS = "for b in B for n in N"
+PIXELS = "for b in B for n in rest"
 SUMS = (
     f"for c in C for tp in [sum(y_pred[b, c, n] {PIXELS} if y_true[b, n] == c)] "
     f"for fn in [sum(1 - y_pred[b, c, n] {PIXELS} if y_true[b, n] == c)] "
@@ -36,14 +36,14 @@ SPECS = tuple(
         f"unified_focal_loss.{name}",
         {"unified_focal_loss": getattr(package, name)},
         inputs={
-            "y_pred": TensorSpec("B C N", domains.simplex(1)),
-            "y_true": TensorSpec("B N", domains.index("C")),
+            "y_pred": TensorSpec("B C *rest", domains.simplex(1)),
+            "y_true": TensorSpec("B *rest", domains.index("C")),
         },
         context={},
         output=TensorSpec(""),
         options={"gamma": 2.0} if "Focal" in name else {},
         formula=formula,
-        laws=(laws.permutation("N"),),
+        laws=(laws.permutation("B"),),
     )
     for name, formula in FORMULAS.items()
 )

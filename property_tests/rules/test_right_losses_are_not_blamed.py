@@ -176,3 +176,11 @@ def test_a_weight_that_is_divided_by_itself_is_not_called_narrowed(seed):
     weighted = {"inputs": {"p": TensorSpec("B")}, "context": {"w": TensorSpec("B", domains.positive())}}
     spec = LossSpec("normalised", {"normalised": normalised}, fixed_sizes={"B": 1}, **weighted)
     assert verify(spec, profile="quick", rules=["D05"], seed=seed).findings == ()
+
+
+def test_a_loss_of_any_number_of_axes_may_have_none():
+    def cauchy(residual):
+        return torch.log1p(residual**2).mean()
+
+    spec = LossSpec("cauchy", {"cauchy": cauchy}, inputs={"residual": TensorSpec("*batch")}, context={})
+    assert verify(spec, profile="quick", rules=["S03"]).findings == ()

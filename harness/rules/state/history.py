@@ -350,7 +350,7 @@ def _largest_in_turn(trial: Trial) -> Iterator[Trial]:
     extents = [extent for size in trial.case.sizes.values() for extent in ((size,) if isinstance(size, int) else size)]
     for symbol in growable(trial.spec) if trial.exhaustive else ():
         try:
-            yield trial.at(resized(trial.spec, trial.case, one(trial.spec, symbol, max(extents) + 1)))
+            yield trial.at(resized(trial.spec, trial.case, one(trial.spec, symbol, max(extents, default=0) + 1)))
         except NotApplicable:
             continue
 

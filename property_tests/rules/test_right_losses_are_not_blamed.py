@@ -178,9 +178,11 @@ def test_a_weight_that_is_divided_by_itself_is_not_called_narrowed(seed):
     assert verify(spec, profile="quick", rules=["D05"], seed=seed).findings == ()
 
 
-def test_a_loss_of_any_number_of_axes_may_have_none():
-    def cauchy(residual):
+class Cauchy(torch.nn.Module):
+    def forward(self, residual):
         return torch.log1p(residual**2).mean()
 
-    spec = LossSpec("cauchy", {"cauchy": cauchy}, inputs={"residual": TensorSpec("*batch")}, context={})
+
+def test_a_loss_of_any_number_of_axes_may_have_none():
+    spec = LossSpec("cauchy", {"cauchy": Cauchy}, inputs={"residual": TensorSpec("*batch")}, context={})
     assert verify(spec, profile="quick", rules=["S03"]).findings == ()

@@ -19,16 +19,16 @@ SUMS = (
 DICE = "(tp + 1e-8) / (tp + 0.5 * fn + 0.5 * fp + 1e-8)"
 TVERSKY = "(tp + 1e-8) / (tp + 0.7 * fn + 0.3 * fp + 1e-8)"
 TRUE = f"{PIXELS} for c in [y_true[b, n]] for p in [y_pred[b, c, n]]"
-FOREGROUND = "0.7 * (1 - p)**2 if c > 0 else 0.3 * (1 - p + 1e-8)**2"
+FOREGROUND = "0.7 * (1 - p)**0.75 if c > 0 else 0.3 * (1 - p + 1e-8)**0.75"
 
 FORMULAS = {
     "DiceLoss": f"mean(1 - {DICE} {SUMS})",
     "TverskyLoss": f"mean(1 - {TVERSKY} {SUMS})",
-    "FocalTverskyLoss": f"mean((1 - {TVERSKY})**2 {SUMS})",
-    "FocalLoss": f"mean(-0.7 * (1 - p + 1e-8)**2 * log(p + 1e-8) {TRUE})",
+    "FocalTverskyLoss": f"mean((1 - {TVERSKY})**0.75 {SUMS})",
+    "FocalLoss": f"mean(-0.7 * (1 - p + 1e-8)**0.75 * log(p + 1e-8) {TRUE})",
     "ComboLoss": f"0.5 * mean(-log(p + 1e-8) {TRUE}) - 0.5 * mean({DICE} {SUMS})",
     "SymmetricFocalLoss": f"mean(-({FOREGROUND}) * log(p + 1e-8) {TRUE})",
-    "AsymmetricFocalLoss": f"mean(-(0.7 if c > 0 else 0.3 * (1 - p + 1e-8)**2) * log(p + 1e-8) {TRUE})",
+    "AsymmetricFocalLoss": f"mean(-(0.7 if c > 0 else 0.3 * (1 - p + 1e-8)**0.75) * log(p + 1e-8) {TRUE})",
 }
 
 SPECS = tuple(
@@ -41,7 +41,6 @@ SPECS = tuple(
         },
         context={},
         output=TensorSpec(""),
-        options={"gamma": 2.0} if "Focal" in name else {},
         formula=formula,
         laws=(laws.permutation("B"),),
     )

@@ -208,8 +208,8 @@ SPECS = (
     spec(
         "FocalTrevskyLoss",
         MAPS,
-        f"mean(mean(1 - {TREVSKY} {STATISTICS.format('b', '')})**2 for b in B)",
-        options={"alpha": 0.3, "gamma": 2.0},
+        f"mean(mean(1 - {TREVSKY} {STATISTICS.format('b', '')})**(4 / 3) for b in B)",
+        options={"alpha": 0.3},
     ),
     spec(
         "SmoothingDiceLoss",

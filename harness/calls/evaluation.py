@@ -231,6 +231,8 @@ class Candidate:
         else:
             return self.implementation
         if isinstance(built, nn.Module):
+            if "_parameters" not in vars(built):
+                raise LossRaised(AttributeError(f"{type(built).__name__}.__init__() does not call super().__init__()"))
             _to_device_of_inputs(built, tensors)
             self._to_dtype_of_inputs(built, tensors)
             built.train(train)

@@ -27,12 +27,12 @@ class MissingPackageError(TargetError):
     """A catalog was asked for whose package is not installed."""
 
 
-def require(module: str, extra: str = "survey") -> ModuleType:
+def require(module: str, install: str = "'loss-harness[survey]'") -> ModuleType:
     """Import a module of a package that need not be there, such as ``kornia.losses``.
 
     Args:
         module: its name.
-        extra: of loss-harness, that installs the package.
+        install: what pip installs, by default the extra of loss-harness for packages that install beside each other.
 
     Raises:
         MissingPackageError: the package is not installed; the message says what to install.
@@ -41,7 +41,7 @@ def require(module: str, extra: str = "survey") -> ModuleType:
     if importlib.util.find_spec(package) is None:
         raise MissingPackageError(
             f"the package {package!r}, whose losses are declared here, is not installed; write\n"
-            f"    pip install 'loss-harness[{extra}]'"
+            f"    pip install {install}"
         )
     return importlib.import_module(module)
 

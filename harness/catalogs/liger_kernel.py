@@ -20,8 +20,8 @@ from harness.catalogs import require
 from harness.catalogs.torch_nn._shared import in_double, reduce
 from harness.declare.laws import Law
 
-package = require("liger_kernel.transformers.functional", "kernels")
-fused_ce_tvd = require("liger_kernel.transformers.fused_ce_tvd", "kernels").LigerFusedCETVDLoss()
+package = require("liger_kernel.transformers.functional", "'loss-harness[kernels]'")
+fused_ce_tvd = require("liger_kernel.transformers.fused_ce_tvd", "'loss-harness[kernels]'").LigerFusedCETVDLoss()
 
 LOG_PROBABILITIES = domains.interval(-20.0, 0.0)
 DISTRIBUTIONS = {"input": TensorSpec("B C", LOG_PROBABILITIES), "target": TensorSpec("B C", LOG_PROBABILITIES)}

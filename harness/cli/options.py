@@ -316,6 +316,8 @@ _DECLARED = (
     click.option(
         "--once", is_flag=True, help="A graph of the loss takes one backward only, as it frees what it keeps."
     ),
+    click.option("--detaches", is_flag=True, help="The loss stops gradients on purpose."),
+    click.option("--stateful", is_flag=True, help="The loss keeps running statistics in buffers on purpose."),
 )
 
 

@@ -52,6 +52,14 @@ class Dim:
             return frozenset()
         return frozenset(node.id for node in ast.walk(self.expression) if isinstance(node, ast.Name))
 
+    @property
+    def offset(self) -> tuple[str, int] | None:
+        """The symbol that the extent of this axis binds, and by how much it is less or more: ``N-1`` is N and -1."""
+        match self.expression:
+            case ast.BinOp(ast.Name(id=symbol), ast.Add() | ast.Sub() as sign, ast.Constant(value=int() as number)):
+                return symbol, number if isinstance(sign, ast.Add) else -number
+        return None if self.symbol is None else (self.symbol, 0)
+
 
 def _value(node: ast.expr, sizes: Sizes) -> int:
     match node:
@@ -251,6 +259,9 @@ def unify(
     for name, dims, dim, extent in sorted(aligned, key=lambda entry: entry[2].broadcastable):
         if dim.symbol is not None:
             _bind(sizes, dim.symbol, extent, name, dims, dim.broadcastable)
+    for _, _, dim, extent in aligned:
+        if dim.offset is not None and isinstance(extent, int) and not dim.broadcastable:
+            sizes.setdefault(dim.offset[0], extent - dim.offset[1])
     unsolved: dict[str, Size] = {}
     for name, _, dim, extent in aligned:
         if dim.symbol is not None or (dim.broadcastable and extent == 1):

@@ -470,14 +470,19 @@ def offsets(symbol: str | int, empty: bool = True) -> Domain:
     )
 
 
-def sorted_along(axis: int, low: float = -math.inf, high: float = math.inf) -> Domain:
-    """Numbers from low to high that rise along ``axis``, ties among them: quantiles, edges of bins, times."""
+def sorted_along(axis: int, low: float = -math.inf, high: float = math.inf, strict: bool = False) -> Domain:
+    """Numbers from low to high that rise along ``axis``: quantiles, edges of bins, times; ties among them unless ``strict``."""
     _check_axis("sorted_along", axis)
+    _check_truth("sorted_along", "strict", strict)
     inside = real() if (low, high) == (-math.inf, math.inf) else interval(low, high)
     bounds = "" if inside.low == -math.inf else f", low={shown(low)}, high={shown(high)}"
+    bounds += ", strict=True" if strict else ""
 
     def repair(values: Tensor) -> Tensor:
-        return values.sort(dim=axis).values if values.ndim else values
+        if not values.ndim:
+            return values
+        rising = values.sort(dim=axis).values
+        return _without_ties(rising, axis, inside) if strict else rising
 
     def all_equal(smooth: Tensor) -> Tensor:
         return (
@@ -492,11 +497,23 @@ def sorted_along(axis: int, low: float = -math.inf, high: float = math.inf) -> D
         low=inside.low,
         high=inside.high,
         structured=True,
-        special={"all equal": all_equal, "equal rows": equal_rows},
+        special={"equal rows": lambda smooth: repair(equal_rows(smooth))}
+        | ({} if strict else {"all equal": all_equal}),
         simple=inside.simple,
         transform=inside.transform,
         repair=repair,
     )
+
+
+def _without_ties(rising: Tensor, axis: int, inside: Domain) -> Tensor:
+    """The same numbers where none comes twice along the axis, else as many that are evenly spaced."""
+    count = rising.shape[axis]
+    place = torch.arange(count, dtype=rising.dtype).view([-1, *([1] * (rising.ndim - 1 - axis % rising.ndim))])
+    if math.isfinite(inside.low):
+        even = inside.low + (inside.high - inside.low) * place / max(count - 1, 1)
+    else:
+        even = rising.narrow(axis, 0, min(1, count)) + place
+    return torch.where((rising.diff(dim=axis) <= 0).any(axis, keepdim=True), even, rising)
 
 
 def log_simplex(axis: int) -> Domain:

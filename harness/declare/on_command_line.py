@@ -21,10 +21,13 @@ ON_THE_COMMAND_LINE = (
 )
 
 
+_FLAGS = ("stochastic", "once", "detaches", "stateful")
+
+
 @dataclass(frozen=True)
 class Declaration:
     """What the options `--inputs`, `--context`, `--set`, `--returns`, `--law`, `--reference`, `--formula`, `--dtypes`,
-    `--computes-in`, `--stochastic`, `--once`, `--pick`, `--differentiable` and `--role` say of a loss.
+    `--computes-in`, `--stochastic`, `--once`, `--detaches`, `--stateful`, `--pick`, `--differentiable` and `--role` say of a loss.
 
     Args:
         target: the loss, ``package.module:Name`` or ``path/file.py:Name``.
@@ -39,6 +42,8 @@ class Declaration:
         computes_in: the dtype in which it computes on purpose.
         stochastic: whether it draws random numbers on purpose.
         once: whether a graph of it takes one backward only.
+        detaches: whether it stops gradients on purpose.
+        stateful: whether it keeps running statistics in registered buffers on purpose.
         pick: the key, position or attribute of the loss in what is returned; several with commas are each checked.
         differentiable: inputs that need a gradient, separated by commas; by default the first floating one.
         roles: each ``weights=data``, what a tensor is for.
@@ -56,6 +61,8 @@ class Declaration:
     computes_in: str = ""
     stochastic: bool = False
     once: bool = False
+    detaches: bool = False
+    stateful: bool = False
     pick: str = ""
     differentiable: str = ""
     roles: tuple[str, ...] = ()
@@ -83,7 +90,7 @@ class Declaration:
                 f"got target {text!r}, expected an object with target, inputs and some of {sorted(known)}"
             )
         for key, value in data.items():
-            if key in ("stochastic", "once"):
+            if key in _FLAGS:
                 if value is not True:
                     raise DeclarationError(f"target {shown(text)}: {key} is {shown(value)}, expected true")
                 continue
@@ -127,8 +134,7 @@ class Declaration:
                 laws=laws,
                 dtypes=dtypes,
                 computes_in=computes_in,
-                stochastic=self.stochastic,
-                once=self.once,
+                **{flag: getattr(self, flag) for flag in _FLAGS},
                 formula=self.formula.strip() or None,
                 select=inline.picked(self.pick),
                 differentiable=[part.strip() for part in self.differentiable.split(",") if part.strip()] or None,

@@ -290,6 +290,10 @@ class LossSpec(Shown):
         """Whether options of the command line declare it, so that what to write belongs there, too."""
         return self.target is not None and self.target.startswith("{")
 
+    def line_that_says(self, flag: str) -> str:
+        """How a flag such as ``once`` is declared where this loss is declared: on the command line, or in Python."""
+        return f"--{flag}" if self.is_inline else f"LossSpec({flag}=True)"
+
     @cached_property
     def tensors(self) -> Mapping[str, TensorSpec]:
         """Inputs and context, in declared order."""

@@ -26,6 +26,7 @@ from harness.declare import dims
 from harness.declare.spec import LossSpec
 
 CALL_S = 2.0  # a call on a few dozen numbers that takes longer is of no use to a check that makes thousands
+FIRST_S = 20.0  # of the first that does, which may compile
 MOST_ELEMENTS = 1_000_000  # of what a call returns
 
 # Sizes that all differ, so that an axis in the wrong place does not fit; twice, so that no size is right by chance.
@@ -78,14 +79,14 @@ def sizes_of(spec: LossSpec, which: Mapping[str, int]) -> dict[str, dims.Size]:
     return {**sizes, **spec.fixed_sizes}
 
 
-def look(spec: LossSpec) -> Seen:
-    """Call a loss at every size and seed, and say what was seen of all calls together."""
+def look(spec: LossSpec, call_s: float | None = None) -> Seen:
+    """Call a loss at every size and seed, each for no longer than `CALL_S`, and say what was seen of all calls together."""
     calls: list[Seen] = []
     refused = ""
     for which in SIZES:
         before = len(calls)
         for seed in SEEDS:
-            seen = _call(spec, which, seed)
+            seen = _call(spec, which, seed, call_s or CALL_S)
             if not seen.error:
                 calls.append(seen)
             elif not calls and (seed > 0 or not OF_VALUES.match(seen.error)):
@@ -101,6 +102,22 @@ def look(spec: LossSpec) -> Seen:
         return Seen(error="no prediction has a gradient other than zero")
     below = [seen for seen in calls if not seen.nonnegative]
     return Seen("", calls[0].shape, calls[0].select, gradients, not below, refused)
+
+
+def draws(spec: LossSpec) -> bool:
+    """Whether two instances, called one after the other on the same tensors, give two values: the loss draws random numbers."""
+    given = _tensors(spec, sizes_of(spec, SIZES[0]), seed=0)
+    candidate, values = Candidate(spec, spec.reference), []
+    with preserve(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(2):
+            try:
+                with limited(CALL_S), torch.no_grad():
+                    values.append(picked(candidate.call(candidate.build(given), given))[1])
+            except LossRaised:
+                return False
+    first, second = values
+    return first is not None and second is not None and not torch.equal(first, second)
 
 
 def falls_below_zero(spec: LossSpec) -> bool:
@@ -149,13 +166,13 @@ def _tensors(
     return given
 
 
-def _call(spec: LossSpec, which: Mapping[str, int], seed: int) -> Seen:
+def _call(spec: LossSpec, which: Mapping[str, int], seed: int, call_s: float) -> Seen:
     """One call in float64, and in float32 where that is refused."""
-    seen = _call_in(torch.float64, spec, which, seed)
-    return _call_in(torch.float32, spec, which, seed) if OF_DTYPES.search(seen.error) else seen
+    seen = _call_in(torch.float64, spec, which, seed, call_s)
+    return _call_in(torch.float32, spec, which, seed, call_s) if OF_DTYPES.search(seen.error) else seen
 
 
-def _call_in(dtype: torch.dtype, spec: LossSpec, which: Mapping[str, int], seed: int) -> Seen:
+def _call_in(dtype: torch.dtype, spec: LossSpec, which: Mapping[str, int], seed: int, call_s: float) -> Seen:
     given = _tensors(spec, sizes_of(spec, which), seed=seed, dtype=dtype)
     if seed % 2:
         given = {n: g * WIDE if spec.tensors[n].domain.scalable else g for n, g in given.items()}
@@ -165,17 +182,17 @@ def _call_in(dtype: torch.dtype, spec: LossSpec, which: Mapping[str, int], seed:
     with preserve(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            with limited(CALL_S):
+            with limited(call_s):
                 returned = candidate.call(candidate.build(given), given)
         except LossRaised as raised:
             return Seen(error=_first_line(str(raised)))
         broadcast = [str(w.message) for w in caught if "target size" in str(w.message) or "broadcast" in str(w.message)]
         if broadcast:
             return Seen(error=_first_line(broadcast[0]))
-        return _read(returned, floating)
+        return _read(returned, floating, call_s)
 
 
-def _read(returned: Any, floating: Mapping[str, Tensor]) -> Seen:
+def _read(returned: Any, floating: Mapping[str, Tensor], call_s: float) -> Seen:
     select, output = picked(returned)
     if output is None:
         return Seen(error=f"it returns {type(returned).__name__}, in which no floating tensor is")
@@ -186,7 +203,7 @@ def _read(returned: Any, floating: Mapping[str, Tensor]) -> Seen:
     if not output.requires_grad:
         return Seen(error="the output has no gradient")
     try:
-        with limited(CALL_S):
+        with limited(call_s):
             output.sum().backward()
             slopes = [tensor.grad for tensor in floating.values()]
     except Exception as error:  # the backward pass may be the user's, too

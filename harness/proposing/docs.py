@@ -16,11 +16,14 @@ _VALUES: tuple[tuple[str, str], ...] = (
         "index(C)",
     ),
     (r"padded by -1", "distinct_classes"),
-    (r"log[- ]?probabilit|logarithmi[sz]ed probabilit|distribution in the log|log[- ]space", "log_probabilities"),
+    (r"log[- ]?probabilit|logarithmi[sz]ed probabilit|distribution in the log|log[- ]space", "log_simplex(-1)"),
     (r"unnormali[sz]ed[\w ]*|\blogits\b", "logits"),
     (r"histogram|probability distribution|sums? to (?:one|1)", "simplex(-1)"),
     (r"between 0 and 1|in \[0, 1\]|probabilit", "probability"),
     (r"LongTensor|Tensor, ?(?:int|long)\b|torch\.(?:int64|long)\b", "index(C)"),
+    (r"strictly (?:increasing|ascending|rising)", "sorted_along(-1, strict=True)"),
+    (r"\bsorted\b|\b(?:increasing|ascending) order|\b(?:monotonically|strictly)? ?increasing\b", "sorted_along(-1)"),
+    (r"integer (?:class )?(?:labels?|targets?|ind(?:ex|ices))|class (?:labels?|ids?)\b", "index(C)"),
     (r"boolean|Tensor, ?bool\b|torch\.bool\b|BoolTensor", "boolean"),
     (r"\b0 (?:or|and) 1\b|\{0, ?1\}|binary", "binary"),
     (r"positive definite", "positive_definite"),
@@ -30,25 +33,26 @@ _VALUES: tuple[tuple[str, str], ...] = (
 # Shapes are written in one letter for an axis that this project writes in another.
 _AXES = {
     **dict.fromkeys(("*", "..."), "*rest"),
-    **dict.fromkeys(("batch", "batch_size", "batchsize", "bs", "n_samples", "num_samples", "minibatch"), "B"),
+    **dict.fromkeys(("batch", "batch_size", "batchsize", "b_size", "bs", "n_samples", "num_samples", "minibatch"), "B"),
     **dict.fromkeys(("time", "seq_len", "seq_length", "sequence_length", "timesteps", "num_steps", "ts_length"), "T"),
     **dict.fromkeys(("dim", "features", "n_features", "num_features", "embed_dim", "embedding_dim"), "D"),
     **dict.fromkeys(("height",), "H"),
     **dict.fromkeys(("width",), "W"),
 }
-_CLASSES = re.compile(r"(?:n|num|number_of)_?(?:class|classes|tags|labels|categories|ranks)")
+_CLASSES = re.compile(r"(?:n|num|number_of)_?(?:class|classes|tags|labels|categories|ranks)|vocab(?:_?size)?")
 _SHAPE = re.compile(
-    r":math:`\(([^()`]*)\)`|``([A-Z*][\w*# -]*)``|(?<![\w`])[(\[]((?:[A-Za-z_*.\d]+ *[,x×] *)*[A-Za-z_*.\d]+,?)[)\]]"
+    r":math:`\(([^()`]*)\)`|``([A-Z*][\w*# -]*)``|(?<![\w`])[(\[]((?:[A-Za-z_*.\d]+(?: ?- ?1)? *[,x×] *)*[A-Za-z_*.\d]+(?: ?- ?1)?,?)[)\]]"
 )
-_AXIS = re.compile(r"[A-Z]\w?|\*[a-z]+|[1-9]\d?")
+_AXIS = re.compile(r"[A-Z]\w?(?:-1)?|\*[a-z]+|[1-9]\d?")
 # Axes that are words or numbers are one where the text says that a shape follows.
 _IN_WORDS = re.compile(
-    r"\b(?:shape|size|dimensions?)\b[^\w()\[\]]{0,6}(?:is |of |are )?[`'\"]*((?:[(\[][\w\s,;x×*.]+[)\]][`'\"]*(?: *or *)?)+)",
+    r"\b(?:shape|size|dimensions?)\b[^\w()\[\]]{0,6}(?:is |of |are )?[`'\"]*((?:[(\[][\w\s,;x×*.-]+[)\]][`'\"]*(?: *or *)?)+)",
     re.IGNORECASE,
 )
 _BRACKETS = re.compile(r"[(\[]([^()\[\]]+)[)\]]")
 _LENGTH = re.compile(r"\bof (?:length|size) `*([A-Za-z]\w*)`*(?!\s*=)")
-_WORD_AXIS = re.compile(r"[A-Za-z]\w*|\*[a-z]+|[1-9]\d?")
+_WORD_AXIS = re.compile(r"[A-Za-z]\w*(?:-1)?|\*[a-z]+|[1-9]\d?")
+_UP_TO = re.compile(r"\[0, ?([A-Za-z]\w*) ?(?:\)|- ?1\])|\b0 (?:to|\.\.+) ([A-Za-z]\w*) ?- ?1\b")
 _SEE = re.compile(r"See :(?:class|func):`~?([\w.]+)`")
 
 
@@ -105,13 +109,28 @@ def shapes_in(text: str) -> list[str]:
 
 def _axes(written: str, batch: str, in_words: bool = False) -> list[str] | None:
     """The axes of a shape; torch's documentation writes N for the batch, alone of its kind."""
+    written = re.sub(r" ?- ?1\b", "-1", written)
     tokens = [token.strip() for token in re.split(r"[,;×\s]+|(?<![a-z])x(?![a-z])", written) if token.strip()]
-    axes = ["C" if _CLASSES.fullmatch(token.lower()) else _AXES.get(token.lower(), token) for token in tokens]
+    axes = [_letter(token.removesuffix("-1")) + ("-1" if token.endswith("-1") else "") for token in tokens]
+    if len(axes) > 1 and tokens[-1].lower() in ("n_samples", "num_samples"):
+        axes[-1] = "T"  # the samples of a signal
     axes = [batch if axis == "N" and axes.count("N") == 1 and batch not in axes else axis for axis in axes]
     grammar = _WORD_AXIS if in_words else _AXIS
     if not axes or not all(grammar.fullmatch(axis) for axis in axes) or axes.count("*rest") > 1:
         return None
     return [axis if axis[0] == "*" else axis.upper() for axis in axes]  # no word that names a domain
+
+
+def ranks_in(error: str) -> set[int]:
+    """How many axes an error asks for: ``not enough values to unpack (expected 3, got 2)``, ``3D or 4D tensor expected``."""
+    asked = re.search(
+        r"\(expected (\d)(?:, got|\))|[Ee]xpected (\d)[- ]?D|\b(\d)D (?:or (\d)D )?.{0,30}expected", error
+    )
+    return {int(rank) for rank in asked.groups() if rank} if asked else set()
+
+
+def _letter(word: str) -> str:
+    return "C" if _CLASSES.fullmatch(word.lower()) else _AXES.get(word.lower(), word)
 
 
 def is_number(about: str) -> bool:
@@ -128,9 +147,12 @@ def values_in(text: str) -> list[str]:
     """Domains that the words of a text name, the most telling first; words that have named one name no other."""
     flat = " ".join(text.split())
     found = []
+    if up_to := _UP_TO.search(flat):
+        found.append(f"index({_letter(up_to.group(1) or up_to.group(2)).upper()})")
+        flat = _UP_TO.sub(" ", flat)
     for pattern, domain in _VALUES:
         flat, times = re.subn(pattern, " ", flat, flags=re.IGNORECASE)
-        if times:
+        if times and not (domain == "index(C)" and any(one.startswith("index") for one in found)):
             found.append(domain)
     return found
 

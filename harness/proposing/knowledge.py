@@ -92,7 +92,7 @@ KINDS: Mapping[str, Kind] = {
             ("B C", "probability"),
             ("B C", "simplex(-1)"),
             ("B D", "positive"),
-            ("B C", "log_probabilities"),
+            ("B C", "log_simplex(-1)"),
             ("B D", "simplex(-1)"),
             ("B N", "simplex(-1)"),
             ("N D", "real"),
@@ -108,8 +108,8 @@ KINDS: Mapping[str, Kind] = {
     "log_probabilities": Kind(
         "prediction",
         (
-            ("B C", "log_probabilities"),
-            ("T B C", "log_probabilities"),
+            ("B C", "log_simplex(-1)"),
+            ("T B C", "log_simplex(-1)"),
             ("B", "interval(-20, 0)"),
             ("B D", "logits"),
         ),
@@ -131,6 +131,9 @@ KINDS: Mapping[str, Kind] = {
         "prediction", (("B D", "real"), ("N D", "real"), ("B", "real"), ("B N D", "real"), ("B D", "unit_norm(-1)"))
     ),
     "others": Kind("prediction", (("B D", "real"), ("M D", "real"), ("B N D", "real"), ("N D", "real"))),
+    "positives": Kind("prediction", (("B D", "real"), ("B", "index(N)"), ("B N D", "real"))),
+    "positive_scores": Kind("prediction", (("B", "real"), ("B 1", "real"), ("B D", "real"), ("B N", "real"))),
+    "negative_scores": Kind("prediction", (("B N", "real"), ("N B", "real"), ("B D", "real"), ("B", "real"))),
     "labels": Kind("label", _LABELS),
     "teachers": Kind("label", (("B C", "logits"), ("N C", "logits"), ("B D", "real"))),
     "images": Kind("prediction", (("B C H W", "probability"), ("B C H W", "real"), ("H W", "probability"))),
@@ -205,7 +208,7 @@ UNKNOWN = Kind(
 )
 
 _NAMES: Mapping[str, str] = {
-    "scores": "input inputs x pred preds prediction predictions predicted output outputs yhat score scores estimate estimates "
+    "scores": "input inputs x pred preds prediction predictions predicted output outputs yhat score scores est estimate estimates "
     "recon reconstruction src student",
     "logits": "logit logits",
     "log_probabilities": "logprob logprobs logp logprobability logprobabilities",
@@ -214,7 +217,10 @@ _NAMES: Mapping[str, str] = {
     "embeddings": "embedding embeddings emb embs feature features feat feats z h anchor anchors positive negative query queries "
     "vector vectors x1 x2 input1 input2 z1 z2 a b u v representation representations hidden mean means mu view logvar logsigma logstd",
     "others": "negatives key keys",
-    "labels": "target targets label labels y gt truth groundtruth class classes true expected reference annotation",
+    "positives": "positives",
+    "positive_scores": "posscore posscores positivescore positivescores pospred pospreds positivepredictions",
+    "negative_scores": "negscore negscores negativescore negativescores negpred negpreds negativepredictions",
+    "labels": "target targets label labels y gt truth groundtruth class classes true expected ref reference annotation",
     "teachers": "teacher teachers teacherlogits",
     "risks": "risk risks hazard hazards",
     "images": "img imgs image images picture frame frames",
@@ -225,7 +231,7 @@ _NAMES: Mapping[str, str] = {
     "events": "event events censored observed",
     "returns": "advantage advantages reward rewards returns",
     "signs": "sign signs",
-    "indices": "index indices idx ids node nodes position positions positives",
+    "indices": "index indices idx ids node nodes position positions",
     "lengths": "length lengths",
     "weights": "weight weights w importance sampleweight",
     "class_weights": "classweight classweights posweight prior priors alpha counts frequencies samplespercls samplesperclass clsnumlist",
@@ -249,6 +255,7 @@ _CONSTANTS: Mapping[str, tuple[Any, str | None]] = {
     ),
     "reduction": ("mean", None),
     "backend": ("torch", None),
+    "device": ("cpu", None),
     **dict.fromkeys(("temperature", "tau", "t", "epsilon"), (0.5, None)),
     **dict.fromkeys(("eps",), (1e-6, None)),
     **dict.fromkeys(
@@ -257,14 +264,17 @@ _CONSTANTS: Mapping[str, tuple[Any, str | None]] = {
     **dict.fromkeys(("p", "k", "power", "order", "iterations", "steps"), (2, None)),
 }
 _NUMBERS = (1.0, 2, 0.5)
+_IS_TRUTH = re.compile(r"(?:with|use|is|has|return|apply|include)_")  # names of parameters that are true or false
 
 # Values of labels that belong to another kind of predictions than these.
 STRANGERS: frozenset[tuple[str, str]] = frozenset(
-    {("log_probabilities", "label"), ("log_probabilities", "probability"), ("log_probabilities", "sign")}
+    {("log_simplex(-1)", "label"), ("log_simplex(-1)", "probability"), ("log_simplex(-1)", "sign")}
 )
 
 # What a docstring says of scores, and not of the weights or the mask beside them.
-OF_SCORES = frozenset({"logits", "log_probabilities", "probability", "simplex(-1)"})
+_OF_SCORES = frozenset({"logits", "log_simplex(-1)", "probability", "simplex(-1)"})
+# What it says of labels, and not of the predictions beside them.
+_OF_LABELS = frozenset({"binary", "label", "boolean"})
 
 LEAST_STEP = 0.1  # of the cost from one reading of a name to its next
 AGAINST_ANNOTATION = 4.0
@@ -297,6 +307,15 @@ def readings(name: str) -> list[Guess]:
     ]
 
 
+def fitting(role: Role, values: Sequence[str]) -> list[str]:
+    """The domains that a docstring names which a tensor of that role may have: a label of zeros and ones is no mask."""
+    if role == "weight":
+        return [value for value in values if value not in _OF_SCORES]
+    if role == "prediction":
+        return [value for value in values if value not in _OF_LABELS]
+    return ["label" if value == "binary" else value for value in values]
+
+
 def constants(name: str, annotation: Any = None) -> list[Guess]:
     """Values for a parameter that is no tensor: what its annotation lists, what is usual for its name, or some of its type."""
     members = [member for member in get_args(annotation) if member is not type(None)]
@@ -304,9 +323,9 @@ def constants(name: str, annotation: Any = None) -> list[Guess]:
         return constants(name, members[0])
     if get_origin(annotation) is Literal:
         return _listed(members, "the first that its annotation lists")
-    if annotation is bool:
+    if annotation is bool or (annotation is None and _IS_TRUTH.match(name)):
         return _listed([False, True], "some value of its type")
-    if is_constant_name(name):
+    if _known_constant(name) != (None, None):
         value, fixes = _known_constant(name)
         return [Guess(0.0, value=value, fixes=fixes, why="what a constant of that name usually is")]
     return _listed({int: (2, 4), float: (0.5, 1.0)}.get(annotation, _NUMBERS), "some value, to be able to call it")
@@ -323,7 +342,7 @@ def size_stated(name: str) -> str | None:
 
 def is_constant_name(name: str) -> bool:
     """Whether constants are usually called so."""
-    return _known_constant(name) != (None, None)
+    return _known_constant(name) != (None, None) or _IS_TRUTH.match(name) is not None
 
 
 def _known_constant(name: str) -> tuple[Any, str | None]:

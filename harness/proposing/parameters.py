@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -16,14 +16,19 @@ from harness.declare import inline
 from harness.declare import structures as structured
 from harness.declare.spec import TensorSpec
 from harness.errors import DeclarationError
-from harness.proposing import docs, knowledge, samplers
+from harness.proposing import docs, examples, knowledge, samplers
+from harness.proposing.examples import Example
 from harness.proposing.knowledge import Guess
 
 Place = Literal["constructor", "call"]
 
 LIST_LENGTH = "L"  # of a list whose annotation says no number
 OF_ITS_OWN_AXIS = 2.0  # the cost of classes along an axis of classes
+OF_POINTS = 3  # axes of a cloud of points or of a sequence of vectors
+OF_NO_AXIS = 0.5  # the cost of classes in one, where nothing that is documented has an axis of classes
 DOCUMENTED = -3.0  # of the cost, where a docstring states dims or values
+LARGE = 64  # a size that makes every case slow
+SHOWN = -5.0  # where its example passes such a tensor
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Parameter:
         optional: whether it may be left out.
         is_tensor: whether it is a tensor, where anything says so.
         guesses: what it may be.
+        predicted: whether it is a prediction whatever its name says.
     """
 
     name: str
@@ -43,6 +49,7 @@ class Parameter:
     optional: bool
     is_tensor: bool | None
     guesses: tuple[Guess, ...]
+    predicted: bool = False
 
 
 def parameters_of(loss: Callable[..., Any]) -> list[Parameter]:
@@ -56,10 +63,43 @@ def parameters_of(loss: Callable[..., Any]) -> list[Parameter]:
     constructor = signatures.construct_parameters(loss)
     called = signatures.parameters(call) or _documented(call)
     names = [*constructor, *called]
-    found = [_parameter(p, "constructor", _hints(loss.__init__), text, names) for p in constructor.values()]
+    example = examples.example_of(text, getattr(loss, "__name__", ""), list(constructor), list(called))
     bound = signatures.bound(call)
-    found += [_parameter(p, "call", _hints(call), text, names) for name, p in called.items() if name not in bound]
-    return found
+    places: list[tuple[Place, Any, dict[str, inspect.Parameter]]] = [
+        ("constructor", loss.__init__ if constructor else None, constructor),
+        ("call", call, {name: parameter for name, parameter in called.items() if name not in bound}),
+    ]
+    return _with_prediction(
+        [
+            _parameter(parameter, place, _hints(function), text, names, example)
+            for place, function, parameters in places
+            for parameter in parameters.values()
+        ]
+    )
+
+
+def _with_prediction(parameters: list[Parameter]) -> list[Parameter]:
+    """Where no name of a call says what is predicted, it is what the call takes first, though weights or constants are called so."""
+    needed = [p for p in parameters if p.place == "call" and not p.optional and p.is_tensor is not False]
+    kinds = [knowledge.kind_of(p.name) for p in needed]
+    if not needed or any(word and kind.role == "prediction" for word, kind in kinds):
+        return parameters
+    first = needed[0]
+    is_other = kinds[0][1].role == "weight" or knowledge.is_constant_name(first.name)
+    if not is_other or any(guess.confidence == "declared" for guess in first.guesses):
+        return parameters
+    tensors = [guess for guess in first.guesses if guess.dims is not None]
+    least = min((guess.cost for guess in tensors), default=0.0)
+    of_its_name = {(guess.dims, guess.why) for guess in knowledge.readings(first.name)}
+    documented = [knowledge.dearer(g, -least) for g in tensors if (g.dims, g.why) not in of_its_name]
+    usual = [
+        Guess(knowledge.LEAST_STEP * place, dims, domain, why="what the call takes first is predicted")
+        for place, dims in enumerate(dict.fromkeys(guess.dims for guess in knowledge.readings("input")))
+        for domain in dict.fromkeys((*(guess.domain for guess in tensors), "positive"))
+    ]
+    guesses = sorted((*documented, *usual), key=lambda guess: guess.cost)
+    changed = replace(first, guesses=tuple(guesses), predicted=True)
+    return [changed if parameter is first else parameter for parameter in parameters]
 
 
 def _documented(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -82,7 +122,12 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _parameter(
-    parameter: inspect.Parameter, place: Place, hints: dict[str, Any], text: str, names: Sequence[str]
+    parameter: inspect.Parameter,
+    place: Place,
+    hints: dict[str, Any],
+    text: str,
+    names: Sequence[str],
+    example: Example,
 ) -> Parameter:
     name, annotation = parameter.name, hints.get(parameter.name)
     optional = parameter.default is not inspect.Parameter.empty
@@ -95,12 +140,14 @@ def _parameter(
         is_tensor = parameter.default is None and knowledge.kind_of(name)[0] != ""
     guesses: list[Guess] = []
     about = docs.part_about(text, name)
-    if is_tensor is None and docs.shapes_in(about) and not docs.is_number(about):
+    shown = example.tensors.get(name, ())
+    if is_tensor is None and (shown or (docs.shapes_in(about) and not docs.is_number(about))):
         is_tensor = True
     if is_tensor and _is_mapping(annotation):
         return Parameter(name, place, optional, True, ())  # nothing says by which keys
     if is_tensor is not False:
-        guesses += [replace(guess, several=length) for guess in _of_tensor(name, about, text, names)]
+        documented = _of_tensor(name, about, text, names)
+        guesses += [replace(g, several=length) for g in (*_as_shown(name, shown, documented), *documented)]
     if is_tensor is None:
         # A constructor takes constants more often than tensors, where no name says which.
         is_constant = knowledge.is_constant_name(name) or (place == "constructor" and not knowledge.kind_of(name)[0])
@@ -114,7 +161,25 @@ def _parameter(
             or _quoted(annotation, about)
             or knowledge.constants(name, annotation)
         )
+    if is_tensor is not True and name in example.constants:
+        told = Guess(0.0, value=example.constants[name], fixes=knowledge.size_stated(name), why="its example passes it")
+        guesses = [told, *(knowledge.dearer(guess, knowledge.LEAST_STEP) for guess in guesses)]
     return Parameter(name, place, optional, is_tensor, tuple(sorted(guesses, key=lambda guess: guess.cost)))
+
+
+def _as_shown(name: str, shown: Sequence[tuple[str, str]], documented: Sequence[Guess]) -> Iterator[Guess]:
+    """Readings by an example: random numbers of any sign may be logits, and whole numbers what is usual for the name."""
+    ranked = sorted(documented, key=lambda guess: guess.cost)
+    usual = list(dict.fromkeys(guess.domain for guess in ranked))
+    is_general = "*rest" in str(ranked[0].dims)  # what an example has of any number of axes is one of its cases
+    for place, (dims, domain) in enumerate(shown):
+        found = domain
+        if domain == "real":
+            found = next((one for one in usual if one in ("real", "logits")), "real")
+        elif domain.startswith("index") and not any(one.startswith("index") for one in usual):
+            found = usual[0]
+        cost = (DOCUMENTED if is_general else SHOWN) + knowledge.LEAST_STEP * place
+        yield Guess(cost, dims, found, why="its example passes such a tensor")
 
 
 def _length(annotation: Any) -> str | int | None:
@@ -158,6 +223,8 @@ def _sizes(parameter: inspect.Parameter, text: str) -> list[Guess]:
     )
     if symbol is None or not isinstance(parameter.default, int) or isinstance(parameter.default, bool):
         return []
+    if parameter.default > LARGE and knowledge.is_constant_name(parameter.name):
+        return []  # a usual, small size tells as much
     return [Guess(0.0, value=parameter.default, fixes=symbol, why="its default, which states a size")]
 
 
@@ -196,9 +263,10 @@ def _of_tensor(name: str, about: str, text: str, names: Sequence[str]) -> list[G
         shapes = docs.shapes_in(docs.part_about(text, other))
     if not values and knowledge.kind_of(name)[1].role == "label":
         values = [value for value in docs.values_in(text) if value == "sign"]  # said of ``y``, not of the name
-    if knowledge.kind_of(name)[1].role == "weight":
-        values = [value for value in values if value not in knowledge.OF_SCORES]
+    values = knowledge.fitting(knowledge.kind_of(name)[1].role, values)
     domains = dict.fromkeys([*values, *(guess.domain for guess in usual)])
+    kinds = {_kind(guess.domain) for guess in usual}
+    axes = " ".join(docs.shapes_in(text)).split()
     found: dict[tuple[str | None, str], Guess] = {(g.dims, g.domain): g for g in usual}
     for guess in usual:
         if guess.domain in values:
@@ -210,12 +278,14 @@ def _of_tensor(name: str, about: str, text: str, names: Sequence[str]) -> list[G
                 DOCUMENTED
                 + 0.3 * position
                 + knowledge.LEAST_STEP * place
-                + (DOCUMENTED / 2 if domain in values and any(guess.domain == domain for guess in usual) else 0)
+                + (DOCUMENTED / 2 if domain in values and _kind(domain) in kinds else 0)
             )
-            if domain not in values and not any(guess.domain == domain for guess in usual):
+            if domain not in values and _kind(domain) not in kinds:
                 continue
             if domain.startswith("index(C") and "C" in shape.split():
                 cost += OF_ITS_OWN_AXIS
+            if domain.startswith("index(C") and "C" not in axes and len(shape.split()) >= OF_POINTS:
+                cost += OF_NO_AXIS
             confidence: Any = "declared" if domain in values else "guessed"
             found[shape, domain] = Guess(cost, shape, domain, why="its docstring says so", confidence=confidence)
     for place, domain in enumerate(values if not shapes else ()):
@@ -223,6 +293,11 @@ def _of_tensor(name: str, about: str, text: str, names: Sequence[str]) -> list[G
             cost = DOCUMENTED / 2 + knowledge.LEAST_STEP * place
             found.setdefault((dims, domain), Guess(cost, dims, domain, why="its docstring speaks of such values"))
     return list(found.values())
+
+
+def _kind(domain: str) -> str:
+    """``index`` of ``index(C)``."""
+    return domain.partition("(")[0]
 
 
 def tensor_spec(dims: str, domain: str, several: str | int | None = None) -> Any:

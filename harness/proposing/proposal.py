@@ -62,6 +62,7 @@ class Proposal:
         notes: what trial calls have shown beside.
         trials: how many readings were tried.
         reference: the name of another implementation in the same module, to which this one is held.
+        stochastic: whether two calls on the same tensors gave two values.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Proposal:
     notes: tuple[str, ...] = ()
     trials: int = 0
     reference: str = ""
+    stochastic: bool = False
 
     def of(self, place: Place) -> tuple[Decision, ...]:
         """The decisions of one place."""
@@ -114,6 +116,7 @@ class Proposal:
             parts += ["--formula", self.formula]
         if self.select:
             parts += ["--pick", self.select.strip("[]'")]
+        parts += ["--stochastic"] if self.stochastic else []
         return " ".join(_quoted(part) for part in parts)
 
 

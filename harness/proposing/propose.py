@@ -17,7 +17,7 @@ from harness.declare.laws import Law
 from harness.declare.spec import LossSpec, TensorSpec
 from harness.errors import DeclarationError
 from harness.proposing import docs, formulas, knowledge
-from harness.proposing.calls import SIZES, falls_below_zero, selector, sizes_of
+from harness.proposing.calls import SIZES, draws, falls_below_zero, selector, sizes_of
 from harness.proposing.knowledge import Guess
 from harness.proposing.parameters import Parameter, parameters_of, tensor_spec
 from harness.proposing.proposal import Decision, Proposal
@@ -63,7 +63,8 @@ def propose(
     spec = spec_of(name, loss, needed, best.reading)
     differentiable = tuple(n for n in spec.differentiable if n in best.seen.gradients)
     output = _output(spec, best.seen.shape)
-    more = {"output": None if output is None else TensorSpec(output), "select": best.seen.select}
+    more: dict[str, Any] = {"output": None if output is None else TensorSpec(output), "select": best.seen.select}
+    more["stochastic"] = draws(spec)
     spec = spec_of(name, loss, needed, best.reading, differentiable=differentiable, **more)
     options = [p for p in everything if p.optional and p.is_tensor and p.name not in best.reading]
     decisions = [_decision(parameter, best.reading[parameter.name], outcome) for parameter in needed]
@@ -75,6 +76,7 @@ def propose(
         differentiable=differentiable,
         output=output,
         select=best.seen.select,
+        stochastic=spec.stochastic,
         laws=_laws(spec) if with_laws else {},
         notes=notes,
         trials=outcome.trials,
@@ -112,6 +114,7 @@ def specified(loss: Loss, proposal: Proposal) -> LossSpec:
         laws=[inline.law(law) for law in proposal.laws],
         formula=proposal.formula or None,
         select=selector(proposal.select),
+        stochastic=proposal.stochastic,
     )
 
 
@@ -150,17 +153,23 @@ def _told(required: Sequence[Parameter], errors: Counter[str]) -> Iterator[Param
     """The parameters with the shapes too that the loss asked for when it refused others; those that it names, else all tensors."""
     said = {error: docs.shapes_in(error) for error, _ in errors.most_common(ERRORS_READ)}
     for parameter in required:
-        mine = [e for e in said if re.search(rf"\b{parameter.name}\b", e)] or [
-            e for e in said if not any(re.search(rf"\b{p.name}\b", e) for p in required)
+        mine = [e for e in said if re.search(rf"\b{parameter.name}s?\b", e)] or [
+            e for e in said if not any(re.search(rf"\b{p.name}s?\b", e) for p in required)
         ]
+        usual = sorted((guess for guess in parameter.guesses if guess.dims is not None), key=lambda guess: guess.cost)
         shapes = dict.fromkeys(shape for error in mine for shape in said[error])
-        usual = dict.fromkeys(guess.domain for guess in parameter.guesses if guess.dims is not None)
+        ranks = {rank for error in mine for rank in docs.ranks_in(error)}
+        values = [value for error in mine for value in docs.values_in(error)]
+        domains = dict.fromkeys([*values, *(guess.domain for guess in usual)])
         guesses = [
-            Guess(TOLD + knowledge.LEAST_STEP * place, shape, domain, why="what it said when it refused another shape")
-            for shape in shapes
-            for place, domain in enumerate(usual)
+            Guess(TOLD + knowledge.LEAST_STEP * place, shape, domain, why="what it said when it refused another tensor")
+            for shape in shapes or ([str(usual[0].dims)] if usual and values else ())
+            for place, domain in enumerate(domains)
         ]
-        yield replace(parameter, guesses=(*guesses, *parameter.guesses))
+        asked = [guess for guess in usual if len(str(guess.dims).split()) in ranks]
+        guesses += [replace(g, cost=TOLD + knowledge.LEAST_STEP * place) for place, g in enumerate(asked)]
+        every = (*guesses, *parameter.guesses)
+        yield replace(parameter, guesses=tuple(sorted(every, key=lambda guess: guess.cost)))
 
 
 def _that_holds(
@@ -212,6 +221,7 @@ def _output(spec: LossSpec, shape: tuple[int, ...]) -> str | None:
     """The dims of an output, by the sizes that its axes had; ``None`` where a size is no symbol's."""
     sizes = sizes_of(spec, SIZES[0])
     known = {size: symbol for symbol, size in sizes.items() if isinstance(size, int)}
+    known.setdefault(1, "1")
     known |= {size[0]: f"*{symbol}" for symbol, size in sizes.items() if isinstance(size, tuple) and len(size) == 1}
     axes = [known.get(extent) for extent in shape]
     return None if None in axes else " ".join(str(axis) for axis in axes)

@@ -23,16 +23,6 @@ def positive_definite(
     return (root @ root.mT / shape[-1] + unit).to(dtype)
 
 
-def log_probabilities(
-    shape: tuple[int, ...],
-    generator: Generator,
-    dtype: torch.dtype,
-) -> Tensor:
-    """Logarithms of probabilities that sum to one along the last axis."""
-    scores = torch.randn(shape, generator=generator, dtype=torch.float64)
-    return scores.log_softmax(-1).to(dtype)
-
-
 def distinct_classes(
     shape: tuple[int, ...],
     generator: Generator,
@@ -44,21 +34,8 @@ def distinct_classes(
     return torch.where(kept, labels, -1).to(dtype)
 
 
-def boxes(
-    shape: tuple[int, ...],
-    generator: Generator,
-    dtype: torch.dtype,
-) -> Tensor:
-    """Boxes by two opposite corners, the lower first."""
-    corner = torch.rand((*shape[:-1], 2), generator=generator, dtype=torch.float64)
-    extent = torch.rand((*shape[:-1], 2), generator=generator, dtype=torch.float64)
-    return torch.cat((corner, corner + 0.1 + extent), -1).to(dtype)
-
-
 SAMPLERS: Mapping[str, tuple[Make, torch.dtype | None]] = {
     "positive_definite": (positive_definite, None),
-    "log_probabilities": (log_probabilities, None),
-    "boxes": (boxes, None),
     "distinct_classes": (distinct_classes, torch.int64),
 }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,11 @@ from harness.declare import dims, structures
 from harness.declare.spec import LossSpec, TensorSpec
 from harness.errors import DeclarationError
 from harness.proposing import knowledge
-from harness.proposing.calls import FURTHER, SIZES, Seen, falls_below_zero, look, selector
+from harness.proposing.calls import FIRST_S, FURTHER, SIZES, Seen, SlowCallError, falls_below_zero, look, selector
 from harness.proposing.knowledge import Guess
 from harness.proposing.parameters import Parameter, tensor_spec
 
+SLOW = SlowCallError.__name__
 MOST_TRIALS = 1500
 MOST_S = 20.0
 WINDOW = 1.0  # of the cost above the first that runs, in which a better one is looked for
@@ -29,6 +30,7 @@ REFUSES = 1.5  # the cost of values of which some are refused
 NEGATIVE = 0.9  # the cost of an output below zero
 ONE_PER_SAMPLE = 0.2  # the cost of an output that is no number but one for each sample, or for each element
 NOT_ONE_NUMBER = 2.0  # of any other output
+ALIKE = 0.25  # what predictions of one shape are tried earlier by
 UNLINKED = 0.9  # of classes or positions that no axis has
 STRANGE = 0.9  # of labels that belong to predictions of another kind
 UNLINKED_EMBEDDINGS = 0.15  # labels of embeddings name groups, and groups are no axis
@@ -65,6 +67,9 @@ def search(name: str, loss: Callable[..., Any], parameters: Sequence[Parameter],
             break
         trials += 1
         seen = look_at(name, loss, parameters, reading)
+        if SLOW in seen.error and not any(SLOW in error for error in errors):
+            errors[seen.error] += 1
+            seen = look_at(name, loss, parameters, reading, FIRST_S)
         if seen.error:
             errors[seen.error] += 1
             continue
@@ -93,10 +98,16 @@ def _of_shape(shape: tuple[int, ...]) -> float:
     return ONE_PER_SAMPLE if shape[0] in (SIZES[0]["B"], SIZES[0]["N"], FURTHER) else NOT_ONE_NUMBER
 
 
-def look_at(name: str, loss: Callable[..., Any], parameters: Sequence[Parameter], reading: Reading) -> Seen:
+def look_at(
+    name: str,
+    loss: Callable[..., Any],
+    parameters: Sequence[Parameter],
+    reading: Reading,
+    call_s: float | None = None,
+) -> Seen:
     """What trial calls show of one reading."""
     try:
-        return look(spec_of(name, loss, parameters, reading))
+        return look(spec_of(name, loss, parameters, reading), call_s)
     except DeclarationError as error:
         return Seen(error=str(error).splitlines()[0])
 
@@ -132,7 +143,8 @@ def spec_of(
         for s in _symbols(tensor_spec(guess.dims, guess.domain))
     }
     sizes = {symbol: size for symbol, size in fixed.items() if symbol in used}
-    differentiable = more.pop("differentiable", _predictions(inputs))
+    predicted = {parameter.name for parameter in parameters if parameter.predicted}
+    differentiable = more.pop("differentiable", _predictions(inputs, predicted))
     select = selector(more.pop("select", ""))
     return LossSpec(
         name,
@@ -147,17 +159,19 @@ def spec_of(
     )
 
 
-def _predictions(inputs: Mapping[str, Any]) -> list[str]:
+def _predictions(inputs: Mapping[str, Any], predicted: Set[str]) -> list[str]:
     """Floating inputs that are called like predictions; a loss may refuse labels that ask for a gradient."""
     flat = [structures.flatten(name, value, lambda _, tensor: tensor)[1] for name, value in inputs.items()]
     floating = [name for tensors in flat for name, tensor in tensors.items() if tensor.differentiable]
-    predicted = [name for name in floating if knowledge.kind_of(name.partition(".")[0])[1].role == "prediction"]
-    return predicted or floating[:1]
+    flat_of = {name: name.partition(".")[0] for name in floating}
+    found = [n for n, p in flat_of.items() if p in predicted or knowledge.kind_of(p)[1].role == "prediction"]
+    return found or floating[:1]
 
 
 def is_context(parameter: Parameter) -> bool:
     """Whether the tensor exists before training: a constructor takes it, or it weighs."""
-    return parameter.place == "constructor" or knowledge.kind_of(parameter.name)[1].role == "weight"
+    weighs = knowledge.kind_of(parameter.name)[1].role == "weight" and not parameter.predicted
+    return parameter.place == "constructor" or weighs
 
 
 def _symbols(tensor: TensorSpec) -> set[str]:
@@ -165,20 +179,33 @@ def _symbols(tensor: TensorSpec) -> set[str]:
 
 
 def _by_cost(parameters: Sequence[Parameter]) -> Iterator[tuple[float, Reading]]:
-    """Every combination of guesses, in the order of the sum of their costs."""
+    """Every combination of guesses, in the order of the sum of their costs; predictions of one shape a little before."""
     guesses = [parameter.guesses for parameter in parameters]
     if not all(guesses):
         return
     names = [parameter.name for parameter in parameters]
+    of_predictions = all(knowledge.kind_of(p.name)[1].role == "prediction" for p in parameters if p.guesses[0].dims)
+    shapes = dict.fromkeys(g.dims for options in guesses for g in options if of_predictions and g.dims is not None)
+    alike = [[[g for g in options if g.dims in (None, dims)] for options in guesses] for dims in shapes]
+    found = [_rising(guesses), *(_rising(one, -ALIKE) for one in alike if all(one))]
+    known = set()
+    for cost, chosen in heapq.merge(*found, key=lambda one: one[0]):
+        if chosen not in known:
+            known.add(chosen)
+            yield cost, dict(zip(names, chosen, strict=True))
+
+
+def _rising(guesses: Sequence[Sequence[Guess]], more: float = 0.0) -> Iterator[tuple[float, tuple[Guess, ...]]]:
+    """One guess of each, the cheapest together first."""
     start = (0,) * len(guesses)
 
     def cost(chosen: tuple[int, ...]) -> float:
-        return sum(options[place].cost for options, place in zip(guesses, chosen, strict=True))
+        return more + sum(options[place].cost for options, place in zip(guesses, chosen, strict=True))
 
     waiting, known = [(cost(start), start)], {start}
     while waiting:
         total, chosen = heapq.heappop(waiting)
-        yield total, {n: options[place] for n, options, place in zip(names, guesses, chosen, strict=True)}
+        yield total, tuple(options[place] for options, place in zip(guesses, chosen, strict=True))
         for axis, options in enumerate(guesses):
             following = (*chosen[:axis], chosen[axis] + 1, *chosen[axis + 1 :])
             if following[axis] < len(options) and following not in known:

@@ -125,6 +125,8 @@ def _spec(group: Sequence[Proposal], name: str = "") -> str:
     if proposal.differentiable:
         names = [f'"{name}"' for name in proposal.differentiable]
         lines.append(f"differentiable={_listed(names, 19, '()')},")
+    if proposal.stochastic:
+        lines += ["# it draws random numbers: two calls on the same tensors gave two values", "stochastic=True,"]
     for decision in proposal.of("formula"):
         lines += [f"# {_shortened(decision)}"]
         if decision.confidence != "tried":

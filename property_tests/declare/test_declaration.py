@@ -156,3 +156,37 @@ def test_annotations_that_cannot_be_evaluated_matter_only_where_a_parameter_has_
     assert list(spec.inputs) == ["obs", "fct"]
     with pytest.raises(DeclarationError, match="cannot be evaluated"):
         load_declared(Declaration(target, inputs="obs: B"))
+
+
+MEANT = """import torch
+from torch import nn
+
+
+def cut(p, y):
+    return ((p - y.detach() + p.detach() - y) ** 2).mean() / 4 + 0 * p.sum()
+
+
+class Running(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, p, y):
+        self.calls += 1
+        return ((p - y) ** 2).mean() * (1 + self.calls)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "rule", "flag"), [("cut", "G01", "--detaches"), ("Running", "S03", "--stateful")], ids=["cut", "Running"]
+)
+def test_what_a_loss_does_on_purpose_is_said_on_the_command_line(
+    name: str, rule: str, flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "meant.py").write_text(MEANT)
+    monkeypatch.chdir(tmp_path)
+    line = [f"meant.py:{name}", "--inputs", "p: B; y: B", "--profile", "quick", "--select", rule, "-v"]
+    _, undeclared = run("verify", *line)
+    assert f"declare {flag}" in " ".join(undeclared.split())
+    code, declared = run("verify", *line, flag)
+    assert (code, f"declare {flag}" in " ".join(declared.split())) == (0, False), declared

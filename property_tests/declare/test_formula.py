@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from formula_table import OWN, TORCH
 
 import losses
 from harness import LossSpec, TensorSpec, domains, verify
-from harness.declare import inline
+from harness.declare import dims, inline
 from harness.declare.formulas import Formula
 from harness.declare.formulas.loops import Loops
 from harness.declare.formulas.vectors import Vectors
@@ -209,3 +210,14 @@ def test_large_sizes_are_vectorized_and_small_ones_looped(monkeypatch):
     formula(x=torch.ones(10))
     formula(x=torch.ones(100_000))
     assert used == [Loops, Vectors]
+
+
+def test_a_size_is_known_by_an_axis_that_has_one_more_or_less() -> None:
+    tensors = {"z": "B", "y": "B", "thresholds": "K-1"}
+    formula = Formula("sum(thresholds[k] * z[b] for b in B for k in range(K - 1)) / K", tensors)
+    given = {"z": torch.tensor([1.0, 2.0]), "y": torch.tensor([0, 3]), "thresholds": torch.tensor([1.0, 2.0, 3.0])}
+    assert float(formula(**given)) == 3 * 6 / 4
+    with pytest.raises(DeclarationError, match=re.escape("(B, K)")):
+        Formula("sum(z[b] for b in B for m in M)", tensors)
+    with pytest.raises(ValueError, match="a has 3 where its dims say K-1 = 1"):
+        dims.unify({"a": "K-1", "b": "K"}, {"a": (3,), "b": (2,)})

@@ -112,3 +112,12 @@ def test_an_option_is_json_or_a_plain_text() -> None:
             inline.option(wrong)
     with pytest.raises(DeclarationError, match="comes twice"):
         inline.options(["a=1", "a=2"])
+
+
+def test_an_option_may_be_an_object_that_is_made_of_constants() -> None:
+    name, loss = inline.option("loss_func=torch.nn:CrossEntropyLoss(reduction='none', label_smoothing=0.1)")
+    assert (name, loss.reduction, loss.label_smoothing) == ("loss_func", "none", 0.1)
+    assert inline.option("device=torch:device('cpu')") == ("device", torch.device("cpu"))
+    assert inline.option("note=torch.nn:L1Loss(") == ("note", "torch.nn:L1Loss(")
+    with pytest.raises(DeclarationError, match="which raised TypeError"):
+        inline.option("loss_func=torch.nn:L1Loss(colour='red')")

@@ -40,6 +40,8 @@ def legal(name: str, x: Tensor, size: int) -> bool:
         return all(len(set(row)) == len(row) and max(row) < size and min(row) >= 0 for row in x.tolist())
     if name == "sorted_along":
         return rising(x)
+    if name in ("strict", "strict_in_bounds"):
+        return bool((x.diff(dim=-1) > 0).all()) and (name == "strict" or bool(((x >= 0) & (x <= 1)).all()))
     if name == "log_simplex":
         return torch.allclose(x.exp().sum(-1), torch.ones(x.shape[:-1], dtype=x.dtype))
     if name == "boxes":
@@ -54,6 +56,8 @@ KINDS: dict[str, tuple[str, Domain]] = {
     "offsets": ("B S+2", domains.offsets("T")),
     "distinct": ("B K", domains.distinct("T")),
     "sorted_along": ("B K", domains.sorted_along(-1)),
+    "strict": ("B", domains.sorted_along(-1, strict=True)),
+    "strict_in_bounds": ("B K", domains.sorted_along(-1, low=0, high=1, strict=True)),
     "log_simplex": ("B K", domains.log_simplex(-1)),
     "boxes": ("B 4", domains.boxes()),
     "centres": ("B 4", domains.boxes("cxcywh")),

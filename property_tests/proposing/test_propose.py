@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -166,9 +167,106 @@ def filtered(pred, target):
     return (torch.fft.fft2(pred, norm="ortho") - torch.fft.fft2(target, norm="ortho")).abs().square().mean()
 
 
+def lifted(scores, truth, num_classes):
+    """Cross-entropy of all classes but the first.
+
+    >>> NUM_CLASSES = 5
+    >>> scores = torch.randn(3, NUM_CLASSES - 1)
+    >>> lifted(scores, torch.tensor([0, 4, 1]), num_classes=NUM_CLASSES)
+    """
+    if scores.shape[1] != num_classes - 1:
+        raise ValueError("no score is given to the first class")
+    return F.cross_entropy(F.pad(scores, (1, 0)), truth)
+
+
+def of_samples(fake, real):
+    """Distance of two samples.
+
+    Example:
+        >>> fake = torch.randn(32, 100, 2, requires_grad=True)
+        >>> real = torch.rand(32, 100, 2).softmax(dim=1)
+        >>> loss = of_samples(fake, real)
+    """
+    return torch.cdist(fake, real).mean()
+
+
+def ordered(logits, targets, thresholds):
+    """Ordinal loss.
+
+    Args:
+        logits: (batch,) scores.
+        targets: (batch,) - integer labels in [0, K).
+        thresholds: (K-1,) - sorted interior thresholds.
+    """
+    above = torch.arange(len(thresholds)) >= targets.long()[:, None]
+    return F.softplus((thresholds - logits[:, None]) * torch.where(above, -1.0, 1.0)).mean()
+
+
+def at_times(log_hz, event, time, eval_time):
+    """Likelihood of hazards.
+
+    Args:
+        log_hz (torch.Tensor): of shape (n_samples, n_eval_time)
+        event (torch.Tensor): of length n_samples
+        time (torch.Tensor): of length n_samples
+        eval_time (torch.Tensor): of length n_eval_time
+    """
+    if not bool((eval_time.diff() > 0).all()):
+        raise ValueError("'eval_times' must be strictly increasing")
+    return (log_hz[:, :1].exp().squeeze(1) * time - event * log_hz.mean(1)).square().mean() + eval_time.square().sum()
+
+
+def evidence(alpha, y):
+    """Bayes risk of a Dirichlet distribution."""
+    total = alpha.sum(-1, keepdim=True)
+    return (F.one_hot(y, alpha.shape[-1]) * (total.log() - (alpha + 1e-3).log())).sum(-1).square().mean()
+
+
+def ranked(pos_score, neg_score):
+    return (neg_score.max(-1).values - pos_score.view(-1) + 1).clamp(min=0).mean()
+
+
+def of_sequences(x, y):
+    (batch, _, _), (other, _, _) = x.shape, y.shape
+    return (x - y).square().sum() / (batch + other)
+
+
+def either(pred, target, with_logits):
+    if with_logits:
+        return F.binary_cross_entropy_with_logits(pred, target)
+    return F.binary_cross_entropy(pred, target)
+
+
+def measured(levels, logits):
+    """Cross-entropy.
+
+    Args:
+        logits: of shape (num_examples, num_classes-1)
+        levels: binary levels of shape (num_examples, num_classes-1)
+    """
+    return F.binary_cross_entropy_with_logits(logits, levels)
+
+
 @pytest.mark.parametrize(
     ("loss", "tensors"),
     [
+        (lifted, {"scores": "B C-1", "truth": "B index(C)", "num_classes": "5"}),
+        (of_samples, {"fake": "B S D", "real": "B S D simplex(-2)"}),
+        (ordered, {"logits": "B logits", "targets": "B index(K)", "thresholds": "K-1 sorted_along(-1)"}),
+        (
+            at_times,
+            {
+                "log_hz": "B N_EVAL_TIME",
+                "event": "B label",
+                "time": "B positive",
+                "eval_time": "N_EVAL_TIME sorted_along(-1, strict=True)",
+            },
+        ),
+        (evidence, {"alpha": "B C nonnegative", "y": "B index(C)"}),
+        (ranked, {"pos_score": "B", "neg_score": "B N"}),
+        (of_sequences, {"x": "B S D", "y": "B S D"}),
+        (either, {"pred": "B C logits", "target": "B C label", "with_logits": "True"}),
+        (measured, {"levels": "NUM_EXAMPLES C-1 label", "logits": "NUM_EXAMPLES C-1 logits"}),
         (tagged, {"emissions": "T B C", "tags": "T B index(C)", "num_tags": "7"}),
         (of_corners, {"pred": "B 8 3", "target": "B 8 3"}),
         (of_ensembles, {"obs": "B", "fct": "B D", "backend": "'torch'"}),
@@ -200,6 +298,32 @@ def test_a_loss_may_refuse_a_dtype_or_some_values_and_is_placed_all_the_same() -
     assert "all events are censored" in proposal.notes[0]
 
 
+class Unfinished(torch.nn.Module):
+    def __init__(self, scale=1.0):
+        self.scale = scale
+
+    def forward(self, x, y):
+        return self.scale * (x - y).square().mean()
+
+
+def test_a_module_that_is_not_initialised_is_said_to_be() -> None:
+    with pytest.raises(UnproposableError, match=re.escape("Unfinished.__init__() does not call super().__init__()")):
+        propose("Unfinished", Unfinished, with_laws=False)
+
+
+def projected(pred, target):
+    direction = torch.randn(pred.shape[-1], dtype=pred.dtype)
+    return (pred @ direction - target @ direction).square().mean()
+
+
+def test_a_loss_that_draws_is_declared_to() -> None:
+    proposal = propose("projected", projected, with_laws=False)
+    assert proposal.stochastic
+    assert "--stochastic" in proposal.command("verify", "projected.py")
+    assert verify(specified(projected, proposal), profile="quick", rules=["B01", "S01"]).ok
+    assert not propose("contrasted", contrasted, with_laws=False).stochastic
+
+
 def test_the_loss_is_picked_out_of_what_is_returned() -> None:
     proposal = propose("dictionary", bare_dictionary, with_laws=False)
     assert proposal.select == "['loss']"
@@ -216,7 +340,7 @@ def test_a_docstring_is_believed_before_names() -> None:
 
 def test_what_a_docstring_says_in_prose_is_believed_too() -> None:
     assert texts(propose("KLDivLoss", torch.nn.KLDivLoss, with_laws=False)) == {
-        "input": "*rest log_probabilities",
+        "input": "*rest log_simplex(-1)",
         "target": "*rest simplex(-1)",
     }
     assert texts(propose("CrossEntropyLoss", torch.nn.CrossEntropyLoss, with_laws=False)) == {
@@ -297,9 +421,9 @@ def test_shapes_are_read_from_docstrings(text: str, shapes: list[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "domains"),
     [
-        ("log-probabilities of each class", ["log_probabilities"]),
+        ("log-probabilities of each class", ["log_simplex(-1)"]),
         ("the unnormalized logits for each class", ["logits"]),
-        ("log-probabilities, or probabilities", ["log_probabilities", "probability"]),
+        ("log-probabilities, or probabilities", ["log_simplex(-1)", "probability"]),
         ("any tensor", []),
     ],
 )

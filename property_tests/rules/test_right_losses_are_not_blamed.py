@@ -236,3 +236,13 @@ def test_a_loss_that_is_built_for_16_bits_is_asked_in_them(name, dtype):
     loss, inputs, promised = ONE_DTYPE[name]
     rules = ["C03", "C07", "C08", "G01", "G05", "L11", "T03", "D01"]
     assert blamed(in_one_dtype(loss, dtype), inputs, rules, profile="ci", laws=promised) == []
+
+
+class Cauchy(torch.nn.Module):
+    def forward(self, residual):
+        return torch.log1p(residual**2).mean()
+
+
+def test_a_loss_of_any_number_of_axes_may_have_none():
+    spec = LossSpec("cauchy", {"cauchy": Cauchy}, inputs={"residual": TensorSpec("*batch")}, context={})
+    assert verify(spec, profile="quick", rules=["S03"]).findings == ()

@@ -48,8 +48,9 @@ class Formula:
         self.text = " ".join(text.split()) if isinstance(text, str) else text
         self.tensors = dict(tensors)
         self.fixed = dict(fixed or {})
-        bound = {str(dim.symbol) for each in tensors.values() for dim in dims.parse(each)} | set(self.fixed)
-        axes = {name: len(dims.parse(text)) for name, text in tensors.items()}
+        parsed = {name: dims.parse(each) for name, each in tensors.items()}
+        bound = {dim.offset[0] for each in parsed.values() for dim in each if dim.offset is not None} | set(self.fixed)
+        axes = {name: len(each) for name, each in parsed.items()}
         names = Names(axes, frozenset(name for name in bound if name.isidentifier()), frozenset(options))
         self._tree = read(text, names)
         used = {node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name)}

@@ -182,7 +182,7 @@ _TWICE = ("second backward raises", "second backward", "overwritten")
 
 def _meant(trial: Trial) -> str:
     """The line to write for a loss that frees or overwrites what it keeps, as fused kernels do."""
-    line = "--once" if trial.spec.is_inline else "LossSpec(once=True)"
+    line = trial.spec.line_that_says("once")
     return f"; where one backward is all that training asks of it, declare {line}"
 
 

@@ -293,7 +293,8 @@ class _Point:
         analytic, cuts = self.analytic(place), list(dict.fromkeys(self.tape.places))
         note = ""
         if cuts and not self.trial.spec.detaches:
-            note = f"the gradient is cut by {', '.join(cuts[:3])}; if that is meant, declare LossSpec(detaches=True)"
+            line = self.trial.spec.line_that_says("detaches")
+            note = f"the gradient is cut by {', '.join(cuts[:3])}; if that is meant, declare {line}"
         allowed = slope.allowed(analytic, tolerance.SLOPE_FLOOR * largest)
         name, index = place[0]
         where = element(name, index) if len(place) == 1 else f"d loss / d ({' = '.join(map(_shown, place))})"

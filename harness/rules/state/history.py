@@ -246,7 +246,7 @@ def _reported(
         tensors=trial.tensors(),
         code=f"from math import inf, nan\nother = {{{literals}}}\n{built}{code}",
         hint=(
-            "if a registered buffer is meant to carry it, declare LossSpec(stateful=True)"
+            f"if a registered buffer is meant to carry it, declare {trial.spec.line_that_says('stateful')}"
             if carried
             else "compute it anew, or key what is kept by everything that it depends on: shape, dtype, device and values"
         ),
@@ -285,8 +285,8 @@ def _another_function(trial: Trial, mismatch: Mismatch) -> Mismatch:
     hint = "what acts in training alone is checked by no other rule: make it an option, LossSpec(options=...)"
     draws, carries = _draws(trial), _carries(trial)
     if draws or carries:
-        what, line = ("draws", "stochastic") if draws else ("running statistics", "stateful")
-        hint = f"where {what} are meant, declare LossSpec({line}=True)"
+        what, flag = ("draws", "stochastic") if draws else ("running statistics", "stateful")
+        hint = f"where {what} are meant, declare {trial.spec.line_that_says(flag)}"
     return replace(
         mismatch,
         where=f"{mismatch.where} in train() mode",
@@ -350,7 +350,7 @@ def _largest_in_turn(trial: Trial) -> Iterator[Trial]:
     extents = [extent for size in trial.case.sizes.values() for extent in ((size,) if isinstance(size, int) else size)]
     for symbol in growable(trial.spec) if trial.exhaustive else ():
         try:
-            yield trial.at(resized(trial.spec, trial.case, one(trial.spec, symbol, max(extents) + 1)))
+            yield trial.at(resized(trial.spec, trial.case, one(trial.spec, symbol, max(extents, default=0) + 1)))
         except NotApplicable:
             continue
 

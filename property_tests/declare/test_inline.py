@@ -121,3 +121,8 @@ def test_an_option_may_be_an_object_that_is_made_of_constants() -> None:
     assert inline.option("note=torch.nn:L1Loss(") == ("note", "torch.nn:L1Loss(")
     with pytest.raises(DeclarationError, match="which raised TypeError"):
         inline.option("loss_func=torch.nn:L1Loss(colour='red')")
+
+
+def test_an_option_calls_no_function_with_arguments() -> None:
+    with pytest.raises(DeclarationError, match=r"expected an nn\.Module or a device where arguments are given"):
+        inline.option("path=os.path:join('a', 'b')")

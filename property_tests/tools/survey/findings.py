@@ -115,7 +115,7 @@ def _severity(aside: str, rules: Sequence[str]) -> str:
     """As the page says it, else that of the gravest rule."""
     from harness.results.rule_texts import rule_texts
 
-    if (said := re.search(r"\b(error|warning)\b", aside)) is not None:
+    if (said := re.search(r"\b(error|warning)s?\b", aside)) is not None:
         return said[1]
     mine = {rule_texts()[code].severity for code in rules}
     return next((severity for severity in ("error", "warning") if severity in mine), "note")

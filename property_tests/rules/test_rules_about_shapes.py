@@ -41,7 +41,7 @@ def views_as_three(predictions, labels):
         ),
         (edits_what_backward_needs, "modified by an inplace operation", "the out-of-place operation"),
         (rough_losses.edits_a_leaf, "in-place operation", "the out-of-place operation"),
-        (multiplies_matrices, "shapes cannot be multiplied", "fixed_sizes="),
+        (multiplies_matrices, "shapes cannot be multiplied", "a number for a size that is fixed"),
         (views_as_three, "is invalid for input of size", "'N+1'"),
         (rough_losses.raises, "RuntimeError: no luck", "mend the loss, or narrow the declaration"),
     ],

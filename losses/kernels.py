@@ -41,8 +41,8 @@ from ._checks import check_classes, check_reduction, check_tensor, check_values
 from ._reduction import naive_reduce, normalize, nothing_of
 from .weighted_mse import WeightedMSELoss, naive_weighted_mse
 
-triton: Any = require("triton", "kernels")
-tl: Any = require("triton.language", "kernels")
+triton: Any = require("triton", "'loss-harness[kernels]'")
+tl: Any = require("triton.language", "'loss-harness[kernels]'")
 
 BLOCK = 1024  # elements that one program holds at a time
 ClassReduction = Literal["none", "mean", "sum"]

@@ -22,6 +22,8 @@ from harness.timing.constants import BLOCK_S
 # Shorter ones are calibration, or single cold calls: through emptied caches a round trip takes 0.3 ms.
 _SHORT_S = BLOCK_S
 _LOOK_S = 1.0
+# Into one or two blocks, threads that a neighbour has left may work; more, or longer, are those of whoever is timed.
+_FEWEST, _ENOUGH_S = 3, 10 * BLOCK_S
 # What is read late by tens of milliseconds on a busy machine is then a few hundredths.
 _LONG_S = 1.0
 _BANDWIDTH_TRIES = 10
@@ -207,7 +209,8 @@ def compared(
     """
     rate = passed[1] / max(passed[0], 1e-9) if passed[1] >= _LONG_S else None
     worked = [(wall / inside, work / inside) for (wall, work), inside in blocks if work >= _SHORT_S and inside > 0]
-    if not worked or not knows_processor:
+    enough = len(worked) >= _FEWEST or sum(work for (_, work), _ in blocks) >= _ENOUGH_S
+    if not worked or not enough or not knows_processor:
         return None if rate is None else Outside(len(blocks), None, None, rate)
     return Outside(len(worked), min(wall for wall, _ in worked), median(work for _, work in worked), rate)
 

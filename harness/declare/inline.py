@@ -254,27 +254,30 @@ def option(text: str) -> tuple[str, Any]:
 
 def _function(text: str) -> Any:
     """What ``package.module:name`` names, where that is something to call, and what ``package.module:name(reduction='sum')`` makes."""
-    head, called, rest = text.partition("(")
-    module, colon, attribute = head.partition(":")
-    if not colon or not attribute.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
+    module, _, written = text.partition(":")
+    if not all(part.isidentifier() for part in module.split(".")):
         return None
     try:
-        call = ast.parse(f"made({rest if called else ')'}", mode="eval").body
-        found = getattr(importlib.import_module(module), attribute, None)
-        if not callable(found) or not isinstance(call, ast.Call):
+        node = ast.parse(written, mode="eval").body
+        call = node if isinstance(node, ast.Call) else None
+        name = node if call is None else call.func
+        if not isinstance(name, ast.Name):
             return None
-        named = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
-        given = [ast.literal_eval(argument) for argument in call.args]
+        named = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords} if call else {}
+        given = [ast.literal_eval(argument) for argument in call.args] if call else []
+        found = getattr(importlib.import_module(module), name.id, None)
+        if not callable(found):
+            return None
     except (ImportError, SyntaxError, ValueError, RecursionError, MemoryError):
         return None  # a text that merely looks like that
     is_made = isinstance(found, type) and (issubclass(found, torch.nn.Module) or found is torch.device)
     if (named or given) and not is_made:  # a text that comes with a report calls nothing else with what it likes
         raise DeclarationError(
             f"got option value {text!r}, expected an nn.Module or a device where arguments are given; write "
-            f"{head!r} or {head + '()'!r}, or declare the loss in Python"
+            f"'{module}:{name.id}' or '{module}:{name.id}()', or declare the loss in Python"
         )
     try:
-        return found(*given, **named) if called else found
+        return found if call is None else found(*given, **named)
     except Exception as error:
         raise DeclarationError(f"got option value {text!r}, which raised {type(error).__name__}: {error}") from error
 

@@ -444,7 +444,8 @@ class _Race:
             if self._audit_s(name) > self.budget.left or self.lost or not times[name]:
                 continue
             most = min(MOST_UNSEEN, self.calls_per_block[name])
-            settle()  # what others have left to threads is not its own
+            if not self._witness.is_crowded:
+                settle()  # what others have left to threads is not its own
             try:
                 audit = self.entries[name].audited(
                     self._batches(), self._wait, times[name], most, is_slow=self._is_slow(name), budget=self.budget

@@ -337,3 +337,17 @@ def test_caches_are_put_back_as_they_were():
     found = verify(LossSpec("loss", {"loss": loss}, **PAIRWISE), profile="quick", rules=["S03"])
     assert [f.message for f in found.findings] == []
     assert kept == before
+
+
+def hard_ones(p, y, w):
+    return (w * (p - y) ** 2)[(p - y).abs() > 0.5]
+
+
+def test_what_is_removed_may_change_how_many_numbers_are_returned():
+    tensors = {
+        "inputs": {"p": TensorSpec("B"), "y": TensorSpec("B")},
+        "context": {"w": TensorSpec("B", domains.binary())},
+    }
+    spec = LossSpec("hard", {"hard": hard_ones}, output=TensorSpec("B"), fixed_sizes={"B": 9}, **tensors)
+    (outcome,) = verify(spec, profile="ci", rules=["C03"]).outcomes
+    assert outcome.status == Status.FAILED

@@ -161,9 +161,6 @@ def _tried(trial: Trial, name: str) -> Removal | None:
         values: dict[str, Mismatch] = {}
         output = trial.run({**tensors, **changed}, wrt=()).output
         differs = same_output(output, base.output, scale) is not None
-        off, largest = (
-            float(t.abs().nan_to_num().max()) if t.numel() else 0.0 for t in (output - base.output, base.output)
-        )
         if differs:
             for other in changed:
                 one = {**tensors, other: changed[other]}
@@ -191,7 +188,14 @@ def _tried(trial: Trial, name: str) -> Removal | None:
                 tensors=tensors,
                 code=f"value = total(loss(**tensors))\nprint(torch.autograd.grad(value, [tensors[{other!r}]]))",
             )
-    return Removal(trial, tensors, base, where, values, gradients, not differs and off > 2 * trial.eps * largest)
+    unclear = not differs and not _only_rounded(output, base.output, trial.eps)
+    return Removal(trial, tensors, base, where, values, gradients, unclear)
+
+
+def _only_rounded(output: Tensor, base: Tensor, eps: float) -> bool:
+    """Whether two outputs of one shape differ by no more than the rounding of either."""
+    largest = float(base.abs().nan_to_num().max()) if base.numel() else 0.0
+    return not bool(((output - base).abs() > 2 * eps * largest).any())
 
 
 def _removal_code(name: str, other: str, changed: Mapping[str, Tensor]) -> str:
@@ -263,8 +267,8 @@ def _leaking_nan(found: Removal, name: str, removes: Sequence[str]) -> Iterator[
             mask, values = found.removed[other], found.tensors[other]
             if not values.is_floating_point():
                 continue
-            poison = min(poison, torch.finfo(values.dtype).max) if math.isfinite(poison) else poison
-            poisoned = {**found.tensors, other: torch.where(mask, torch.full_like(values, poison), values)}
+            put = min(poison, torch.finfo(values.dtype).max) if math.isfinite(poison) else poison
+            poisoned = {**found.tensors, other: torch.where(mask, torch.full_like(values, put), values)}
             try:
                 run = trial.run(poisoned)
             except LossRaised:
@@ -277,7 +281,7 @@ def _leaking_nan(found: Removal, name: str, removes: Sequence[str]) -> Iterator[
                 continue
             legal = trial.spec.tensors[other].domain.nan and math.isnan(poison)
             yield Mismatch(
-                f"loss with {describe(poison)} in what {name} removes of {other}",
+                f"loss with {describe(put)} in what {name} removes of {other}",
                 describe(run.scalar) if not same else "a NaN gradient",
                 describe(base.scalar) if not same else "a finite one",
                 aspect=f"{name} leak",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import re
 import types
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -18,6 +20,7 @@ from harness.declare.domains import Domain
 from harness.errors import DeclarationError
 
 _GENERATOR = re.compile(r"\btorch\.(_C\.)?Generator\b")
+_LISTED: weakref.WeakKeyDictionary[Callable[..., Any], Mapping[str, inspect.Parameter]] = weakref.WeakKeyDictionary()
 
 
 class Context:
@@ -143,23 +146,30 @@ def _single_dtype(names: tuple[str, ...]) -> torch.dtype | None:
     return None
 
 
+def _listed(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter] | None:
+    """The parameters of a signature, which is read once; ``None`` where a builtin has none."""
+    with contextlib.suppress(KeyError, TypeError):  # TypeError: what cannot be hashed, or referred to weakly
+        return _LISTED[function]
+    try:
+        found = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return None
+    with contextlib.suppress(TypeError):
+        _LISTED[function] = found
+    return found
+
+
 def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Parameters that can be given one by one, without ``self``; empty where a builtin has no signature."""
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        return {}
     of_several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return {name: p for name, p in signature.parameters.items() if p.kind not in of_several and name != "self"}
+    listed = _listed(function) or {}
+    return {name: p for name, p in listed.items() if p.kind not in of_several and name != "self"}
 
 
 def takes_any_keyword(function: Callable[..., Any]) -> bool:
     """Whether a function accepts names that its signature does not list."""
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        return True
-    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
+    listed = _listed(function)
+    return listed is None or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in listed.values())
 
 
 def generators(function: Callable[..., Any]) -> tuple[str, ...]:
@@ -188,11 +198,7 @@ def takes_positions(function: Callable[..., Any]) -> bool:
 
 def takes_any_position(function: Callable[..., Any]) -> bool:
     """Whether a function has a parameter ``*args``."""
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        return False
-    return any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in signature.parameters.values())
+    return any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in (_listed(function) or {}).values())
 
 
 def bound(function: Callable[..., Any]) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,9 +62,14 @@ WORKED = (
 )
 
 
+@functools.cache  # a declaration is held together once, and not at each of a derivative's many evaluations
+def _candidate(spec: LossSpec, implementation: str, options: tuple[tuple[str, Any], ...]) -> Candidate:
+    return Candidate(spec.replace(options={**spec.options, **dict(options)}), implementation)
+
+
 def evaluate(spec: LossSpec, implementation: str, tensors: dict[str, Tensor], **options: Any) -> Tensor:
     """The loss of one implementation; its error is raised as the user would see it."""
-    candidate = Candidate(spec.replace(options={**spec.options, **options}), implementation)
+    candidate = _candidate(spec, implementation, tuple(options.items()))
     built: Any = candidate.implementation
     if candidate.is_class:
         built = built(**{name: tensors[name] for name in candidate.constructed}, **candidate.constructor_options)

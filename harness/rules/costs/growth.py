@@ -14,14 +14,14 @@ from harness.calls.aten.calls import tensors_in
 from harness.calls.aten.kernels import Kernel, kernel_of
 from harness.calls.aten.storages import Storages, address, components
 from harness.calls.evaluation import LossRaised
-from harness.calls.watch import Calls, Watch
+from harness.calls.watch import Calls, TooManyOperations, Watch
 from harness.declare import dims
 from harness.declare.dims import Size
 from harness.declare.spec import LossSpec
 from harness.drawing.case import Case
 from harness.errors import NotApplicable
 from harness.rules.rule import Mismatch, Rule
-from harness.rules.tools.sizes import filled, growable, one, repeated_code, resized, uniform
+from harness.rules.tools.sizes import OPERATIONS, filled, growable, one, repeated_code, resized, uniform
 from harness.rules.trial import Trial
 
 CALL_SIZES = (2, 4, 8, 16, 32)  # the last where four say neither: a loop may skip what is not in the data
@@ -31,16 +31,16 @@ DISTINCT = (5, 7, 9, 11, 13, 17, 19, 23)  # of the symbols in their order, where
 HALF_A_POWER = 0.5  # exponents are whole numbers; lower orders beside them shift what is measured by less than this
 
 
-class Memory(Watch):
+class Memory(Calls):
     """Records the most bytes that a forward has made at a time, and those that the graph keeps, the inputs apart."""
 
-    def __init__(self, given: Mapping[str, Tensor]) -> None:
-        super().__init__()
+    def __init__(self, given: Mapping[str, Tensor], most: float = math.inf) -> None:
+        super().__init__(most)
         self.storages = Storages()
         self._given = {address(part.untyped_storage()) for tensor in given.values() for part in components(tensor)}
 
     def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
-        returned, kernel = func(*args, **kwargs), kernel_of(func)
+        returned, kernel = super()._see(func, args, kwargs), kernel_of(func)
         if kernel.moves:
             arguments = [t for value in (*args, *kwargs.values()) for t in tensors_in(value)]
             given = {address(part.untyped_storage()) for tensor in arguments for part in components(tensor)}
@@ -207,11 +207,9 @@ def _degree(trial: Trial) -> Mismatch | None:
     spec = trial.spec
     largest = filled(spec, trial.case, ELEMENTS)
     size = min(min(_extents(largest, growable(spec))), LARGEST_SIZE) // 2 * 2
-    sizes = (size // 2, size)
-    cases = [resized(spec, trial.case, uniform(spec, n)) for n in sizes]
-    made = [_footprint(trial, case)[0] for case in cases]
+    sizes, made = _made_at(trial, size)
     declared = [t.dims for t in (*spec.tensors.values(), *filter(None, [spec.output]))]
-    axes = max(len(dims.axes(text, cases[0].sizes)) for text in declared)
+    axes = max(len(dims.axes(text, largest.sizes)) for text in declared)
     exponent = _exponent(made)
     if exponent <= max(axes, 2) + HALF_A_POWER:
         return None
@@ -230,6 +228,17 @@ def _degree(trial: Trial) -> Mismatch | None:
         hint="contract before the pairs are made: |a - b|^2 = |a|^2 + |b|^2 - 2 a.b by one matrix product, torch.cdist, or blocks of rows",
         note=made_by,
     )
+
+
+def _made_at(trial: Trial, size: int) -> tuple[tuple[int, int], list[int]]:
+    """(half of a size and that size, the most bytes made at a time with each); of a loop whose operations are too many, smaller ones."""
+    while True:
+        sizes = (size // 2, size)
+        cases = [resized(trial.spec, trial.case, uniform(trial.spec, n)) for n in sizes]
+        try:
+            return sizes, [_footprint(trial, case, OPERATIONS if size > 4 else math.inf)[0] for case in cases]
+        except TooManyOperations:
+            size = size // 4 * 2
 
 
 def _makers(trial: Trial) -> tuple[Makers, str]:
@@ -291,14 +300,16 @@ def _declared_power(spec: LossSpec, symbol: str) -> int:
     return max([1, *(sum(symbol in dim.symbols for dim in dims.parse(t.dims)) for t in spec.tensors.values())])
 
 
-def _footprint(trial: Trial, case: Case) -> tuple[int, int]:
-    """(most bytes made at a time, bytes saved for backward) of one forward."""
+def _footprint(trial: Trial, case: Case, most: float = math.inf) -> tuple[int, int]:
+    """(most bytes made at a time, bytes saved for backward) of one forward, which has at most so many operations."""
     tensors = trial.leaves(trial.candidate.placed(trial.at(case).tensors()))
-    built, seen = trial.candidate.build(tensors), Memory(tensors)
+    built, seen = trial.candidate.build(tensors), Memory(tensors, most)
     try:
         with torch.autograd.graph.saved_tensors_hooks(seen.pack, lambda tensor: tensor), seen:
             trial.candidate.call(built, tensors)
     except LossRaised as raised:
+        if isinstance(raised.error, TooManyOperations):
+            raise raised.error from None
         raise NotApplicable(f"the loss raises under hooks on saved tensors: {raised}") from raised
     return seen.storages.peak_bytes, seen.storages.saved_bytes()
 

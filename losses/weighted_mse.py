@@ -62,12 +62,15 @@ def naive_weighted_mse(
             raise IndexError(
                 f"corner={start}, but a crop of shape {list(grid)} there leaves the mask of shape {list(mask.shape)}"
             )
-    m = dict(zip(_positions(mask), mask.double().flatten().tolist(), strict=True))
+    m = mask.double().flatten().tolist()
     p, y = predictions.double().flatten(), labels.double().flatten()
     errors, weights, removed = [], [], nothing_of(predictions)
     for position, p_element, y_element in zip(_positions(predictions), p, y, strict=True):
         on_grid = zip(position[-mask.ndim :], start, shared, strict=True)
-        weight = m[tuple(0 if one else first + step for step, first, one in on_grid)]
+        place = 0  # in the order of rows, of what may be far larger than the predictions
+        for (step, first, one), size in zip(on_grid, mask.shape, strict=True):
+            place = place * size + (0 if one else first + step)
+        weight = m[place]
         errors.append(removed if weight == 0 else weight * (p_element - y_element) ** 2)
         weights.append(weight)
     return naive_reduce(errors, weights, predictions, reduction)

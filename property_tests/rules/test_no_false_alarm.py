@@ -9,7 +9,6 @@ from harness.catalogs import torch_nn
 from property_tests.examples import torch_losses, torch_modules
 from property_tests.tools.false_alarms import tally
 
-
 # All that is found of the losses that the catalog declares is in test_catalogs.py.
 DECLARED = [implementation for spec in torch_nn.SPECS for implementation in spec.implementations.values()]
 OTHERS = [

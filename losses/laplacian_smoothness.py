@@ -50,8 +50,10 @@ def naive_laplacian_smoothness(
     check_embeddings(embeddings, adjacency.shape[0], nodes)
     weights = (adjacency if adjacency.layout == torch.strided else adjacency.to_dense()).double().tolist()
     size = len(weights)
-    degrees = [sum((weights[n][m] + weights[m][n]) / 2 for m in range(size)) for n in range(size)]
-    scales = [1 / math.sqrt(degree) if degree > 0 else 0.0 for degree in degrees] if normalized else [1.0] * size
+    scales = [1.0] * size
+    if normalized:
+        degrees = [sum((weights[n][m] + weights[m][n]) / 2 for m in range(size)) for n in range(size)]
+        scales = [1 / math.sqrt(degree) if degree > 0 else 0.0 for degree in degrees]
     chosen = range(size) if nodes is None else positions("nodes", nodes, size)
     rows = [row * scales[node] for row, node in zip(embeddings.double(), chosen, strict=True)]
     shares = []

@@ -118,12 +118,19 @@ def _defined_at(defined: Any) -> tuple[str, int, int] | None:
 
 
 def _record(implementation: str, file: str, line: int, column: int) -> SourceRecord:
+    name, is_local = _named(file, str(Path.cwd()), tuple(sys.path))
+    return SourceRecord(implementation, name, line, is_local, column)
+
+
+@functools.lru_cache(maxsize=256)  # every check of a loss asks
+def _named(file: str, folder: str, places: tuple[str, ...]) -> tuple[str, bool]:
+    """(a file as it is seen from a folder, else from where Python looks for modules; whether it is in that folder)."""
     path = Path(file)
     if _is_local(path):
-        return SourceRecord(implementation, path.relative_to(Path.cwd()).as_posix(), line, True, column)
-    roots = [folder for folder in (*_installed(), *map(Path, sys.path)) if path.is_relative_to(folder)]
-    deepest = max(roots, key=lambda folder: len(folder.parts), default=path.parent)
-    return SourceRecord(implementation, path.relative_to(deepest).as_posix(), line, False, column)
+        return path.relative_to(folder).as_posix(), True
+    roots = [root for root in (*_installed(), *map(Path, places)) if path.is_relative_to(root)]
+    deepest = max(roots, key=lambda root: len(root.parts), default=path.parent)
+    return path.relative_to(deepest).as_posix(), False
 
 
 @functools.cache

@@ -7,8 +7,8 @@ import functools
 import inspect
 import itertools
 import math
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,6 +53,7 @@ class Formula:
         axes = {name: len(each) for name, each in parsed.items()}
         names = Names(axes, frozenset(name for name in bound if name.isidentifier()), frozenset(options))
         self._tree = read(text, names)
+        self._generators = _generators(self._tree)
         used = {node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name)}
         self.used = tuple(name for name in tensors if name in used)
         by_keyword = inspect.Parameter.KEYWORD_ONLY
@@ -72,7 +73,7 @@ class Formula:
             ValueError: shapes that do not fit the dims.
             IndexError: an index outside of its axis.
         """
-        terms = _terms(self._tree, _counts(self._sizes(given)))
+        terms = _terms(self._generators, _counts(self._sizes(given)))
         return self.evaluated(given, Loops if terms <= LOOPED else Vectors)
 
     def evaluated(self, given: Mapping[str, Any], how: type[Evaluator]) -> Tensor:
@@ -115,13 +116,28 @@ def _counts(sizes: Mapping[str, Size]) -> dict[str, int]:
     return {name: math.prod(size) if isinstance(size, tuple) else size for name, size in sizes.items()}
 
 
-def _terms(node: ast.AST, sizes: Mapping[str, int]) -> int:
-    """How often the innermost value is looked at; a range that a tensor ends counts as the longest size."""
-    inner = max((_terms(child, sizes) for child in ast.iter_child_nodes(node)), default=1)
+class _Generator(NamedTuple):
+    """What the clauses of a generator run over, ``""`` where a tensor ends a range, and the generators inside of it."""
+
+    over: tuple[str, ...]
+    inside: tuple[_Generator, ...]
+
+
+def _generators(node: ast.AST) -> tuple[_Generator, ...]:
+    inside = tuple(itertools.chain.from_iterable(map(_generators, ast.iter_child_nodes(node))))
     if not isinstance(node, (ast.GeneratorExp, ast.ListComp)):
-        return inner
+        return inside
+    over = tuple(clause.iter.id if isinstance(clause.iter, ast.Name) else "" for clause in running(node))
+    return (_Generator(over, inside),)
+
+
+def _terms(generators: Sequence[_Generator], sizes: Mapping[str, int]) -> int:
+    """How often the innermost value is looked at; a range that a tensor ends counts as the longest size."""
     longest = max(sizes.values(), default=1)
-    extents = [
-        sizes.get(clause.iter.id, longest) if isinstance(clause.iter, ast.Name) else longest for clause in running(node)
-    ]
-    return math.prod(max(extent, 1) for extent in extents) * inner
+    return max(
+        (
+            math.prod(max(sizes.get(name, longest), 1) for name in each.over) * _terms(each.inside, sizes)
+            for each in generators
+        ),
+        default=1,
+    )

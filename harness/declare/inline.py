@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import functools
 import importlib
 import inspect
 import json
@@ -128,6 +129,7 @@ def _structured(name: str, made: Any) -> Any:
     return several(made.length, parts) if made.length else parts
 
 
+@functools.lru_cache(maxsize=1024)  # a search for a declaration reads the same few again and again
 def tensor(text: str) -> TensorSpec:
     """One tensor without its name, such as ``B C logits``; the empty text is a scalar.
 

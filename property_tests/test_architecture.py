@@ -391,6 +391,7 @@ MUTATORS = {
 OF_THE_PROCESS = {
     "cli/apart.py: _boxes": "processes that it has started, and ends with",
     "cli/terminal/interrupts.py: _asked": "a signal comes to the process, and its handler is told nothing",
+    "declare/annotations.py: _LISTED": "what the signature of a function says, as long as the function lives",
     "drawing/hypothesis_runs.py: _inside": "what Hypothesis keeps for all threads is set aside while any of them draws",
     "drawing/hypothesis_runs.py: _patched": "likewise",
     "timing/processes.py: _boxes": "what a second interrupt kills, when nothing is unwound any more",

@@ -102,6 +102,20 @@ def test_what_refuses_float64_is_given_the_widest_dtype_that_it_takes():
     assert found(refusing(torch.float64, torch.float32, torch.float16)).takes == torch.bfloat16
 
 
+def writes_into_float32(predictions, labels):
+    """A buffer of the default dtype: of one element the assignment casts, of several it refuses another dtype."""
+    losses = torch.zeros(len(predictions))
+    losses[labels[:, 0] > -torch.inf] = (predictions - labels).square().mean(1)
+    return losses.mean()
+
+
+def test_what_takes_float64_in_some_cases_alone_refuses_it():
+    assert torch.equal(writes_into_float32(*torch.ones(2, 1, 1).double()), torch.zeros(()))
+    seen = found(writes_into_float32)
+    assert (seen.takes, seen.computes_in) == (torch.float32, torch.float32)
+    assert "dtypes match" in seen.refusal
+
+
 def test_what_raises_whatever_it_is_given_refuses_nothing():
     assert found(refusing(torch.float64, torch.float32, torch.float16, torch.bfloat16)) == Precision()
 

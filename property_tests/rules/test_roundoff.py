@@ -147,6 +147,18 @@ def test_the_warning_names_the_line_and_the_line_silences_it():
     assert warned(loss=inside(torch.float32), computes_in=torch.float32)[0] == []
 
 
+def single(predictions, labels):
+    """Computed in float32 and returned so."""
+    return (predictions.float() - labels.float()).square().mean()
+
+
+def test_what_computes_in_float32_on_purpose_may_return_it():
+    said, verification = warned(loss=single)
+    assert ("D01", "error") in said
+    assert "LossSpec(..., computes_in=torch.float32)" in next(f for f in verification.findings if f.rule == "D01").hint
+    assert warned(loss=single, computes_in=torch.float32)[0] == []
+
+
 def test_what_is_coarser_than_declared_is_still_warned_of():
     assert ("D05", "warning") in warned(loss=inside(torch.bfloat16), computes_in=torch.float32)[0]
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import rough_losses
+import torch
 from mutants.shapes import WEIGHTED_SAMPLES, two_strings
 
-from harness import LossSpec, verify
+from harness import LossSpec, TensorSpec, domains, verify
 
 
 def returns_a_dict(predictions, labels):
@@ -27,11 +28,21 @@ def views_as_three(predictions, labels):
     return (predictions - labels).view(-1, 3, 7).mean()
 
 
+def returns_a_dict_of_other_keys(predictions, labels):
+    return {"total": rough_losses.mean_squared(predictions, labels)}
+
+
+def looks_up_what_is_not_there(predictions, labels):
+    return predictions.gather(1, torch.full((len(predictions), 1), 99)).mean()
+
+
 @pytest.mark.parametrize(
     ("loss", "sentence", "hint"),
     [
-        (rough_losses.returns_a_tuple, "loss = a tuple, expected a tensor", "select=lambda returned: returned[0]"),
-        (returns_a_dict, "loss = a dict, expected a tensor", "select=lambda returned: returned['loss']"),
+        (returns_a_dict_of_other_keys, "loss = a dict, expected a tensor", "LossSpec(select='total'), or --pick total"),
+        (looks_up_what_is_not_there, "is out of bounds for dimension", "narrow the domain"),
+        (rough_losses.returns_a_tuple, "loss = a tuple, expected a tensor", "LossSpec(select=0), or --pick 0"),
+        (returns_a_dict, "loss = a dict, expected a tensor", "LossSpec(select='loss'), or --pick loss"),
         (rough_losses.returns_none, "loss = None, expected a tensor", "return the tensor itself"),
         (rough_losses.returns_a_number, "loss = an int, expected a tensor", "return the tensor itself"),
         (

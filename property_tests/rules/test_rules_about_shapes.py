@@ -64,6 +64,31 @@ def test_the_hint_fits_what_the_loss_raised_or_returned(loss, sentence, hint):
     assert hint in finding.hint
 
 
+def logarithm(p):
+    return -p.log().sum()
+
+
+def spread(p):
+    return ((p - p.mean()) ** 2).sum().sqrt()
+
+
+@pytest.mark.parametrize(
+    ("loss", "domain", "line"),
+    [
+        (logarithm, domains.probability(), "'p': TensorSpec('B C', domains.interval(0.01, 0.99))"),
+        (logarithm, domains.nonnegative(), "'p': TensorSpec('B C', domains.positive())"),
+        (spread, domains.probability(), ""),  # it is as singular at equal numbers anywhere
+        (spread, domains.nonnegative(), ""),
+    ],
+    ids=["logarithm-probability", "logarithm-nonnegative", "spread-probability", "spread-nonnegative"],
+)
+def test_the_hint_narrows_the_domain_where_that_helps(loss, domain, line):
+    spec = LossSpec("loss", {"loss": loss}, inputs={"p": TensorSpec("B C", domain)})
+    hints = [f.hint for f in verify(spec, rules=["G08"], profile="quick").findings]
+    assert hints
+    assert all(line in hint if line else "narrow" not in hint for hint in hints), hints
+
+
 def test_a_reduction_that_is_refused_as_any_unknown_word_is_no_defect():
     spec = LossSpec("two_strings", {"candidate": two_strings}, **WEIGHTED_SAMPLES)
     found = verify(spec, rules=["B07"], profile="quick")

@@ -89,6 +89,28 @@ def test_the_hint_narrows_the_domain_where_that_helps(loss, domain, line):
     assert all(line in hint if line else "narrow" not in hint for hint in hints), hints
 
 
+class _Doubled(torch.autograd.Function):
+    """x, with twice its gradient."""
+
+    @staticmethod
+    def forward(ctx, values):
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        return 2 * upstream
+
+
+def twice_the_gradient(predictions, labels, reduction="mean"):
+    each = _Doubled.apply((predictions - labels) ** 2)
+    return each if reduction == "none" else getattr(each, reduction)()
+
+
+def test_a_gradient_that_is_wrong_by_every_reduction_is_no_finding_about_reductions():
+    spec = rough_losses.spec(twice_the_gradient, output=None)
+    assert {f.rule for f in verify(spec, rules=["B07", "G02"], profile="quick").findings} == {"G02"}
+
+
 def test_a_reduction_that_is_refused_as_any_unknown_word_is_no_defect():
     spec = LossSpec("two_strings", {"candidate": two_strings}, **WEIGHTED_SAMPLES)
     found = verify(spec, rules=["B07"], profile="quick")

@@ -8,6 +8,7 @@ on inputs that they are meant for.
 from __future__ import annotations
 
 import heapq
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -162,7 +163,9 @@ def spec_of(
 def _predictions(inputs: Mapping[str, Any], predicted: Set[str]) -> list[str]:
     """Floating inputs that are called like predictions; a loss may refuse labels that ask for a gradient."""
     flat = [structures.flatten(name, value, lambda _, tensor: tensor)[1] for name, value in inputs.items()]
-    floating = [name for tensors in flat for name, tensor in tensors.items() if tensor.differentiable]
+    floating = [
+        n for tensors in flat for n, tensor in tensors.items() if tensor.differentiable and not tensor.domain.whole
+    ]
     flat_of = {name: name.partition(".")[0] for name in floating}
     found = [n for n, p in flat_of.items() if p in predicted or knowledge.kind_of(p)[1].role == "prediction"]
     return found or floating[:1]
@@ -217,6 +220,9 @@ def _of_values(reading: Reading) -> float:
     """The cost of values that do not go together."""
     values = {guess.domain for guess in reading.values() if guess.dims is not None}
     strange = any(values >= {prediction, label} for prediction, label in knowledge.STRANGERS)
+    images = {g.domain for g in reading.values() if re.search(r"\b3 H|H\+", str(g.dims))}
+    # Two images of colours, or with a window over both, have one range, and their rows do not sum to one.
+    strange |= len(images) > 1 or any("simplex" in domain for domain in images)
     return _unlinked(reading) + (STRANGE if strange else 0.0)
 
 

@@ -159,6 +159,18 @@ def test_what_computes_in_float32_on_purpose_may_return_it():
     assert warned(loss=single, computes_in=torch.float32)[0] == []
 
 
+def in_range(predictions, labels):
+    if predictions.dtype == torch.float64 or predictions.min() < 0 or predictions.max() > 1:
+        raise ValueError("expected float32 in [0, 1]")
+    return (predictions - labels).square().mean()
+
+
+def test_no_step_leaves_the_domain_of_a_loss_for_float32_that_refuses_what_is_outside():
+    inputs = {name: TensorSpec("B C", domains.probability()) for name in ("predictions", "labels")}
+    verification = verify(LossSpec("loss", {"loss": in_range}, inputs=inputs), rules=["G01", "G02", "G05"])
+    assert {o.status for o in verification.outcomes} == {Status.PASSED}, verification.outcomes
+
+
 def test_what_is_coarser_than_declared_is_still_warned_of():
     assert ("D05", "warning") in warned(loss=inside(torch.bfloat16), computes_in=torch.float32)[0]
 

@@ -38,12 +38,13 @@ def element(name: str, index: tuple[int, ...]) -> str:
 
 
 def interior(trial: Trial) -> dict[str, Tensor]:
-    """The case's tensors, the differentiable ones pulled off the boundary of their domain, in numbers that the loss itself
-    computes with.
+    """The case's tensors, the differentiable ones pulled off the boundary of their domain by more than the longest step that
+    its rules take, in numbers that the loss itself computes with.
     """
     tensors = trial.tensors()
+    margin = min(max(1e-3, 2.5 * tolerance.slope_step(trial.precision.eps)), 0.25)
     for name in trial.spec.differentiable:
-        tensors[name] = on_grid(trial, trial.spec.inputs[name].domain.interior(tensors[name]))
+        tensors[name] = on_grid(trial, trial.spec.inputs[name].domain.interior(tensors[name], margin))
     return tensors
 
 

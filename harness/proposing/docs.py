@@ -30,6 +30,10 @@ _VALUES: tuple[tuple[str, str], ...] = (
     (r"integer (?:class )?(?:labels?|targets?|ind(?:ex|ices))|class (?:labels?|ids?)\b", "index(C)"),
     (r"boolean|Tensor, ?bool\b|torch\.bool\b|BoolTensor", "boolean"),
     (r"\b0 (?:or|and) 1\b|\{0, ?1\}|binary", "binary"),
+    (
+        r"\bfor padding\b|\blengths? (?:of each|before padding|without (?:the )?padding)|\bunpadded lengths?",
+        "lengths(D)",
+    ),
     (r"positive definite", "positive_definite"),
     (r"non-?negative|from zero up|>= 0|≥ 0", "nonnegative"),
     (r"variance|above zero|> 0|\bpositive (?:tensor|values|numbers)", "positive"),

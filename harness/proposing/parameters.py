@@ -25,7 +25,7 @@ Place = Literal["constructor", "call"]
 
 LEGACY = type(torch.LongTensor)  # of annotations that say a dtype
 LIST_LENGTH = "L"  # of a list whose annotation says no number
-OF_ITS_OWN_AXIS = 2.0  # the cost of classes along an axis of classes
+OF_ITS_OWN_AXIS = 2.0  # the cost of classes along an axis of classes, of lengths along what they are lengths of
 OF_POINTS = 3  # axes of a cloud of points or of a sequence of vectors
 OF_NO_AXIS = 0.5  # the cost of classes in one, where nothing that is documented has an axis of classes
 DOCUMENTED = -3.0  # of the cost, where a docstring states dims or values
@@ -300,7 +300,8 @@ def _of_tensor(name: str, about: str, text: str, names: Sequence[str]) -> list[G
     for place, domain in enumerate(values if not shapes else ()):
         for dims in dict.fromkeys(str(guess.dims) for guess in usual if guess.dims):  # one number has no values
             cost = DOCUMENTED / 2 + knowledge.LEAST_STEP * place
-            cost += OF_ITS_OWN_AXIS if domain.startswith("index(C") and "C" in dims.split() else 0.0
+            size = re.match(r"(?:index|lengths)\((\w+)", domain)
+            cost += OF_ITS_OWN_AXIS if size is not None and size.group(1) in dims.split() else 0.0
             found.setdefault((dims, domain), Guess(cost, dims, domain, why="its docstring speaks of such values"))
     return list(found.values())
 

@@ -234,7 +234,6 @@ def _unlinked(reading: Reading) -> float:
     embeds = any(knowledge.kind_of(name)[1] is knowledge.KINDS["embeddings"] for name in tensors)
     cost = 0.0
     for guess in tensors.values():
-        symbol = tensor_spec(str(guess.dims), guess.domain).domain.symbol
-        if symbol is not None and symbol not in axes and symbol not in stated:
+        if not {*tensor_spec(str(guess.dims), guess.domain).domain.symbols} <= axes | stated:
             cost += UNLINKED_EMBEDDINGS if embeds else UNLINKED
     return cost

@@ -258,6 +258,16 @@ def graded(scores, relevance: torch.LongTensor):
     return ((2.0**relevance - 1) * F.softplus(-scores)).mean()
 
 
+def of_padded(scores, n):
+    """Mean of what is no padding.
+
+    Args:
+        n: number of documents of each query, for padding.
+    """
+    kept = torch.arange(scores.shape[1]) < n[:, None]
+    return (F.softplus(-scores) * kept).sum() / kept.sum()
+
+
 def open_set(logits, target):
     """Cross-entropy of the known.
 
@@ -322,6 +332,7 @@ def of_colours(x, y):
     [
         (hazards, {"phi": "B C logits", "idx_durations": "B index(C)", "events": "B label"}),
         (graded, {"scores": "B D", "relevance": "B D index(C)"}),
+        (of_padded, {"scores": "B D", "n": "B lengths(D)"}),
         (open_set, {"logits": "B C logits", "target": "B index(C, ignore=-1)"}),
         (hidden, {"x": "B D", "z": "B D", "obf_vars": "B D binary"}),
         (regularised, {"features_s": "B D", "features_t": "B D", "reg_dist": "1.0"}),

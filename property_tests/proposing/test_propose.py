@@ -312,6 +312,16 @@ def by_kind(est, ref, kind):
     return (est - ref).square().mean()
 
 
+def of_signals(est, ref):
+    """Ratio of signals, below zero where they are near.
+
+    Args:
+        est: of shape :math:`(B, S, T)`.
+        ref: of shape :math:`(B, S, T)`.
+    """
+    return -10 * (ref.square().sum(-1) / (1e-3 + (est - ref).square().sum(-1)) + 1e-3).log10().mean()
+
+
 def of_colours(x, y):
     """Difference of images.
 
@@ -337,6 +347,7 @@ def of_colours(x, y):
         (hidden, {"x": "B D", "z": "B D", "obf_vars": "B D binary"}),
         (regularised, {"features_s": "B D", "features_t": "B D", "reg_dist": "1.0"}),
         (by_kind, {"est": "B D", "ref": "B D", "kind": "'plain'"}),
+        (of_signals, {"est": "B S T", "ref": "B S T"}),
         (of_colours, {"x": "B 3 H+15 W+15 probability", "y": "B 3 H+15 W+15 probability"}),
         (lifted, {"scores": "B C-1", "truth": "B index(C)", "num_classes": "5"}),
         (of_samples, {"fake": "B S D", "real": "B S D simplex(-2)"}),

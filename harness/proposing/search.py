@@ -219,12 +219,12 @@ def _rising(guesses: Sequence[Sequence[Guess]], more: float = 0.0) -> Iterator[t
 def _of_values(reading: Reading) -> float:
     """The cost of values that do not go together."""
     values = {guess.domain for guess in reading.values() if guess.dims is not None}
-    strange = any(values >= {prediction, label} for prediction, label in knowledge.STRANGERS)
+    strange = int(any(values >= {prediction, label} for prediction, label in knowledge.STRANGERS))
     shaped = [(str(guess.dims), guess.domain) for guess in reading.values() if guess.dims]
     # Two images of colours, or with a window over both, have one range; rows in time or of an image do not sum to one.
-    strange |= len({domain for dims, domain in shaped if re.search(r"\b3 H|H\+", dims)}) > 1
-    strange |= any(domain.endswith("simplex(-1)") and dims.split()[-1][0] in "TW" for dims, domain in shaped)
-    return _unlinked(reading) + (STRANGE if strange else 0.0)
+    strange += len({domain for dims, domain in shaped if re.search(r"\b3 H|H\+", dims)}) > 1
+    strange += sum(domain.endswith("simplex(-1)") and dims.split()[-1][0] in "TW" for dims, domain in shaped)
+    return _unlinked(reading) + STRANGE * strange
 
 
 def _unlinked(reading: Reading) -> float:

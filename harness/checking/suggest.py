@@ -119,7 +119,7 @@ def _of_no_use(spec: LossSpec, name: str, removes: bool | None, broken: Sequence
         words = {"L04": "linear in it", "L05": "scale invariant"}
         failing = " nor ".join(words[law.code] for law in broken)
         said.append(f"the loss is {'neither' if len(broken) > 1 else 'not'} {failing}")
-    lines = [_written(spec, law) for law in ([laws.zero_weight_removes(name)] if removes is False else []) + [*broken]]
+    lines = [spec.line_of(law) for law in ([laws.zero_weight_removes(name)] if removes is False else []) + [*broken]]
     declare = " or ".join([", ".join(lines[:-1]), lines[-1]] if len(lines) > 1 else lines)
     label = f"; if it is a label, declare {as_label(spec, name)}" if spec.tensors[name].domain.whole else ""
     return (
@@ -157,9 +157,4 @@ def _verdict(trials: Sequence[Trial], law: Law) -> bool | None:
 
 
 def _line(spec: LossSpec, law: Law, cases: int) -> str:
-    return f"declare {_written(spec, law)} to keep it checked (it held on {cases} of {cases} cases)"
-
-
-def _written(spec: LossSpec, law: Law) -> str:
-    """As it is declared: in a file, or on the command line."""
-    return f'--law "{law.text}"'.replace("'", "") if spec.is_inline else repr(law)
+    return f"declare {spec.line_of(law)} to keep it checked (it held on {cases} of {cases} cases)"

@@ -294,6 +294,10 @@ class LossSpec(Shown):
         """How a flag such as ``once`` is declared where this loss is declared: on the command line, or in Python."""
         return f"--{flag}" if self.is_inline else f"LossSpec({flag}=True)"
 
+    def line_of(self, law: Law) -> str:
+        """How a law is declared where this loss is declared, likewise."""
+        return f'--law "{law.text}"'.replace("'", "") if self.is_inline else repr(law)
+
     @cached_property
     def tensors(self) -> Mapping[str, TensorSpec]:
         """Inputs and context, in declared order."""

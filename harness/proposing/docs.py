@@ -10,6 +10,10 @@ from typing import Any
 
 # What the words of one parameter's text say of its values, the most telling first.
 _VALUES: tuple[tuple[str, str], ...] = (
+    (
+        r"\blabels? (?::math:)?`*(?:< ?0|-1)`*[ )]*(?:\w+ )?(?:are|is|will be) (?:ignored|discarded)",
+        "index(C, ignore=-1)",
+    ),
     (r"\b1 or -1\b|-1 or 1\b|\{-1, ?\+?1\}|\{1, ?-1\}|±1", "sign"),
     (
         r"class ind(?:ices|ex)|in \[0, C\)|between :math:`\[0, C\)|0 *(?:<=|≤|\\leq) *\S+ *(?:<=|≤|<|\\leq) *C",
@@ -19,13 +23,17 @@ _VALUES: tuple[tuple[str, str], ...] = (
     (r"log[- ]?probabilit|logarithmi[sz]ed probabilit|distribution in the log|log[- ]space", "log_simplex(-1)"),
     (r"unnormali[sz]ed[\w ]*|\blogits\b", "logits"),
     (r"histogram|probability distribution|sums? to (?:one|1)", "simplex(-1)"),
-    (r"between 0 and 1|in \[0, 1\]|probabilit", "probability"),
+    (r"between 0 and 1|in \[0, 1\]|probabilit|(?:lower|less|smaller) (?:than )?or equal to 1(?:\.0)?\b", "probability"),
     (r"LongTensor|Tensor, ?(?:int|long)\b|torch\.(?:int64|long)\b", "index(C)"),
     (r"strictly (?:increasing|ascending|rising)", "sorted_along(-1, strict=True)"),
     (r"\bsorted\b|\b(?:increasing|ascending) order|\b(?:monotonically|strictly)? ?increasing\b", "sorted_along(-1)"),
     (r"integer (?:class )?(?:labels?|targets?|ind(?:ex|ices))|class (?:labels?|ids?)\b", "index(C)"),
     (r"boolean|Tensor, ?bool\b|torch\.bool\b|BoolTensor", "boolean"),
     (r"\b0 (?:or|and) 1\b|\{0, ?1\}|binary", "binary"),
+    (
+        r"\bfor padding\b|\blengths? (?:of each|before padding|without (?:the )?padding)|\bunpadded lengths?",
+        "lengths(D)",
+    ),
     (r"positive definite", "positive_definite"),
     (r"non-?negative|from zero up|>= 0|≥ 0", "nonnegative"),
     (r"variance|above zero|> 0|\bpositive (?:tensor|values|numbers)", "positive"),
@@ -35,11 +43,14 @@ _AXES = {
     **dict.fromkeys(("*", "..."), "*rest"),
     **dict.fromkeys(("batch", "batch_size", "batchsize", "b_size", "bs", "n_samples", "num_samples", "minibatch"), "B"),
     **dict.fromkeys(("time", "seq_len", "seq_length", "sequence_length", "timesteps", "num_steps", "ts_length"), "T"),
-    **dict.fromkeys(("dim", "features", "n_features", "num_features", "embed_dim", "embedding_dim"), "D"),
+    **dict.fromkeys(("features", "n_features", "num_features"), "D"),
     **dict.fromkeys(("height",), "H"),
     **dict.fromkeys(("width",), "W"),
 }
 _CLASSES = re.compile(r"(?:n|num|number_of)_?(?:class|classes|tags|labels|categories|ranks)|vocab(?:_?size)?")
+_FEATURES = re.compile(
+    r"(?:(?:n|num|in|out|input|output|emb|embed|embedding|feat|feature|features|hidden|latent)_?)?dim"
+)
 _SHAPE = re.compile(
     r":math:`\(([^()`]*)\)`|``([A-Z*][\w*# -]*)``|(?<![\w`])[(\[]((?:[A-Za-z_*.\d]+(?: ?- ?1)? *[,x×] *)*[A-Za-z_*.\d]+(?: ?- ?1)?,?)[)\]]"
 )
@@ -124,13 +135,21 @@ def _axes(written: str, batch: str, in_words: bool = False) -> list[str] | None:
 def ranks_in(error: str) -> set[int]:
     """How many axes an error asks for: ``not enough values to unpack (expected 3, got 2)``, ``3D or 4D tensor expected``."""
     asked = re.search(
-        r"\(expected (\d)(?:, got|\))|[Ee]xpected (\d)[- ]?D|\b(\d)D (?:or (\d)D )?.{0,30}expected", error
+        r"dimensions to be (\d)|\(expected (\d)(?:, got|\))|[Ee]xpected (\d)[- ]?D|\b(\d)D (?:or (\d)D )?.{0,30}expected",
+        error,
     )
     return {int(rank) for rank in asked.groups() if rank} if asked else set()
 
 
+def asks_for_more(error: str) -> bool:
+    """Whether an error says that a size is too small for a window."""
+    return re.search(r"[Kk]ernel size can't be greater|\bat least 1\d\b|\btoo small\b", error) is not None
+
+
 def _letter(word: str) -> str:
-    return "C" if _CLASSES.fullmatch(word.lower()) else _AXES.get(word.lower(), word)
+    if _CLASSES.fullmatch(word.lower()):
+        return "C"
+    return "D" if counts_features(word) else _AXES.get(word.lower(), word)
 
 
 def is_number(about: str) -> bool:
@@ -143,6 +162,11 @@ def counts_classes(name: str) -> bool:
     return _CLASSES.fullmatch(name.lower()) is not None
 
 
+def counts_features(name: str) -> bool:
+    """Whether a constant of that name says how long the vectors are."""
+    return _FEATURES.fullmatch(name.lower()) is not None
+
+
 def values_in(text: str) -> list[str]:
     """Domains that the words of a text name, the most telling first; words that have named one name no other."""
     flat = " ".join(text.split())
@@ -152,7 +176,7 @@ def values_in(text: str) -> list[str]:
         flat = _UP_TO.sub(" ", flat)
     for pattern, domain in _VALUES:
         flat, times = re.subn(pattern, " ", flat, flags=re.IGNORECASE)
-        if times and not (domain == "index(C)" and any(one.startswith("index") for one in found)):
+        if times and not (domain.startswith("index") and any(one.startswith("index") for one in found)):
             found.append(domain)
     return found
 

@@ -249,10 +249,7 @@ _KIND_OF = {name: kind for kind, names in _NAMES.items() for name in names.split
 # Constants that a loss may need; (name, value, the size that it states).
 _CONSTANTS: Mapping[str, tuple[Any, str | None]] = {
     **dict.fromkeys(("numclasses", "nclasses", "classes", "classnum", "clsnum", "outfeatures"), (5, "C")),
-    **dict.fromkeys(
-        ("embeddingdim", "embdim", "featdim", "featuredim", "dim", "embeddingsize", "numfeatures", "infeatures"),
-        (4, "D"),
-    ),
+    **dict.fromkeys(("embeddingsize", "numfeatures", "infeatures"), (4, "D")),
     "reduction": ("mean", None),
     "backend": ("torch", None),
     "device": ("cpu", None),
@@ -291,7 +288,10 @@ def kind_of(name: str) -> tuple[str, Kind]:
         plain,
         plain.rstrip("0123456789"),
         *(f"{a}{b}" for a, b in itertools.pairwise(parts)),
-        *sorted(reversed(parts), key=lambda part: len(part) == 1),  # target_a is a target
+        # target_a is a target, and idx_durations are positions
+        *sorted(
+            reversed(parts), key=lambda part: (part != parts[0] or _KIND_OF.get(part) != "indices", len(part) == 1)
+        ),
     ):
         if word in _KIND_OF:
             return word, KINDS[_KIND_OF[word]]
@@ -307,10 +307,14 @@ def readings(name: str) -> list[Guess]:
     ]
 
 
-def fitting(role: Role, values: Sequence[str]) -> list[str]:
-    """The domains that a docstring names which a tensor of that role may have: a label of zeros and ones is no mask."""
+def fitting(name: str, values: Sequence[str]) -> list[str]:
+    """The domains that a docstring names which a tensor of that name may have: a label of zeros and ones is no mask."""
+    word, kind = kind_of(name)
+    role = kind.role
     if role == "weight":
         return [value for value in values if value not in _OF_SCORES]
+    if not word:
+        return list(values)
     if role == "prediction":
         return [value for value in values if value not in _OF_LABELS]
     return ["label" if value == "binary" else value for value in values]
@@ -347,7 +351,8 @@ def is_constant_name(name: str) -> bool:
 
 def _known_constant(name: str) -> tuple[Any, str | None]:
     plain = re.sub(r"[^a-z0-9]", "", name.lower())
-    return _CONSTANTS.get(plain, (5, "C") if docs.counts_classes(name) else (None, None))
+    of_its_form = (5, "C") if docs.counts_classes(name) else (4, "D") if docs.counts_features(name) else (None, None)
+    return _CONSTANTS.get(plain, of_its_form)
 
 
 def dearer(guess: Guess, by: float) -> Guess:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Union, get_args, get_origin
 
+import torch
 from torch import Tensor
 
 from harness.declare import annotations as signatures
@@ -22,8 +23,9 @@ from harness.proposing.knowledge import Guess
 
 Place = Literal["constructor", "call"]
 
+LEGACY = type(torch.LongTensor)  # of annotations that say a dtype
 LIST_LENGTH = "L"  # of a list whose annotation says no number
-OF_ITS_OWN_AXIS = 2.0  # the cost of classes along an axis of classes
+OF_ITS_OWN_AXIS = 2.0  # the cost of classes along an axis of classes, of lengths along what they are lengths of
 OF_POINTS = 3  # axes of a cloud of points or of a sequence of vectors
 OF_NO_AXIS = 0.5  # the cost of classes in one, where nothing that is documented has an axis of classes
 DOCUMENTED = -3.0  # of the cost, where a docstring states dims or values
@@ -60,6 +62,8 @@ def parameters_of(loss: Callable[..., Any]) -> list[Parameter]:
     """
     text = docs.text_of(loss)
     call = signatures.call_function(loss)
+    if not signatures.parameters(call) and signatures.takes_any_keyword(call):
+        call = getattr(loss, "update", call)  # the call of a metric of torchmetrics hands all to it
     constructor = signatures.construct_parameters(loss)
     called = signatures.parameters(call) or _documented(call)
     names = [*constructor, *called]
@@ -140,9 +144,13 @@ def _parameter(
         is_tensor = parameter.default is None and knowledge.kind_of(name)[0] != ""
     guesses: list[Guess] = []
     about = docs.part_about(text, name)
+    if isinstance(annotation, LEGACY):
+        about += f"\n{annotation.__name__}"  # such as torch.LongTensor, which says what a docstring may say
     shown = example.tensors.get(name, ())
     if is_tensor is None and (shown or (docs.shapes_in(about) and not docs.is_number(about))):
         is_tensor = True
+    if is_tensor is None and docs.is_number(about):
+        is_tensor = False
     if is_tensor and _is_mapping(annotation):
         return Parameter(name, place, optional, True, ())  # nothing says by which keys
     if is_tensor is not False:
@@ -158,7 +166,7 @@ def _parameter(
         guesses = (
             _sizes(parameter, text)
             or _chosen_for_torch(name, annotation)
-            or _quoted(annotation, about)
+            or _quoted(name, annotation, about)
             or knowledge.constants(name, annotation)
         )
     if is_tensor is not True and name in example.constants:
@@ -199,9 +207,10 @@ def _is_mapping(annotation: Any) -> bool:
     return any(isinstance(kind, type) and issubclass(kind, Mapping) for kind in kinds)
 
 
-def _quoted(annotation: Any, about: str) -> list[Guess]:
+def _quoted(name: str, annotation: Any, about: str) -> list[Guess]:
     """The words that a docstring quotes, for a text."""
-    words = dict.fromkeys(re.findall(r"[\"'`]+(\w[\w-]*)[\"'`]+", about)) if annotation is str else {}
+    is_text = annotation is str or re.match(rf"\W*{name}\W+str\b", about) is not None
+    words = dict.fromkeys(re.findall(r"[\"'`]+(\w[\w-]*)[\"'`]+", about)) if is_text else {}
     return [
         Guess(knowledge.LEAST_STEP * place, value=word, why="a word that its docstring quotes")
         for place, word in enumerate(words)
@@ -244,7 +253,7 @@ def _is_tensor(parameter: inspect.Parameter, annotation: Any) -> bool | None:
     inside = [member for member in members if member is not type(None)]
     if get_origin(annotation) in (Union, types.UnionType) and len(inside) == 1:
         return _is_tensor(parameter, inside[0])
-    if any(isinstance(member, type) and issubclass(member, Tensor) for member in members):
+    if any(isinstance(m, LEGACY) or (isinstance(m, type) and issubclass(m, Tensor)) for m in members):
         return True
     if parameter.default not in (inspect.Parameter.empty, None):
         return False
@@ -263,7 +272,7 @@ def _of_tensor(name: str, about: str, text: str, names: Sequence[str]) -> list[G
         shapes = docs.shapes_in(docs.part_about(text, other))
     if not values and knowledge.kind_of(name)[1].role == "label":
         values = [value for value in docs.values_in(text) if value == "sign"]  # said of ``y``, not of the name
-    values = knowledge.fitting(knowledge.kind_of(name)[1].role, values)
+    values = knowledge.fitting(name, values)
     domains = dict.fromkeys([*values, *(guess.domain for guess in usual)])
     kinds = {_kind(guess.domain) for guess in usual}
     axes = " ".join(docs.shapes_in(text)).split()
@@ -289,8 +298,10 @@ def _of_tensor(name: str, about: str, text: str, names: Sequence[str]) -> list[G
             confidence: Any = "declared" if domain in values else "guessed"
             found[shape, domain] = Guess(cost, shape, domain, why="its docstring says so", confidence=confidence)
     for place, domain in enumerate(values if not shapes else ()):
-        for dims in dict.fromkeys(str(guess.dims) for guess in usual):
+        for dims in dict.fromkeys(str(guess.dims) for guess in usual if guess.dims):  # one number has no values
             cost = DOCUMENTED / 2 + knowledge.LEAST_STEP * place
+            size = re.match(r"(?:index|lengths)\((\w+)", domain)
+            cost += OF_ITS_OWN_AXIS if size is not None and size.group(1) in dims.split() else 0.0
             found.setdefault((dims, domain), Guess(cost, dims, domain, why="its docstring speaks of such values"))
     return list(found.values())
 

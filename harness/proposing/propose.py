@@ -30,6 +30,8 @@ MOST_SHARES = 3  # into which the time of a search is parted
 ERRORS_SHOWN = 3
 ERRORS_READ = 8  # of what it raised, for the shapes that it asks for
 TOLD = -2.0  # of the cost, where an error states dims
+WINDOW = 15  # what usual windows take beyond one pixel, at most
+ROUNDS = 2  # of readings by what it said when it refused others
 TRIED_SHOWN = 5
 SAID_SHOWN = 100
 
@@ -136,10 +138,16 @@ def _needed(name: str, loss: Loss, everything: Sequence[Parameter]) -> tuple[lis
         if found.running:
             return needed, Outcome(found.running, trials, found.errors)
         errors = errors or found.errors
-    told = list(_told(required, errors))
-    if told != required:
+    said = Counter(errors)
+    for _ in range(ROUNDS):
+        told = list(_told(required, said))
+        if told == required:
+            break
         found = search(name, loss, told, share)
-        return told, Outcome(found.running, trials + found.trials, found.errors if found.running else errors)
+        trials += found.trials
+        if found.running:
+            return told, Outcome(found.running, trials, found.errors)
+        said += found.errors
     return required, Outcome((), trials, errors)
 
 
@@ -168,8 +176,18 @@ def _told(required: Sequence[Parameter], errors: Counter[str]) -> Iterator[Param
         ]
         asked = [guess for guess in usual if len(str(guess.dims).split()) in ranks]
         guesses += [replace(g, cost=TOLD + knowledge.LEAST_STEP * place) for place, g in enumerate(asked)]
-        every = (*guesses, *parameter.guesses)
+        known = [replace(guess, dims=_of_images(guess.dims, errors)) for guess in parameter.guesses]
+        every = (*guesses, *known)
         yield replace(parameter, guesses=tuple(sorted(every, key=lambda guess: guess.cost)))
+
+
+def _of_images(shape: str | None, errors: Counter[str]) -> str | None:
+    """The dims of images that an error asks for: three channels, a size in which a window fits."""
+    if shape == "B C H W" and any("channels" in error for error in errors):
+        shape = "B 3 H W"
+    if shape is not None and any(docs.asks_for_more(error) for error in errors):
+        shape = re.sub(r"\bH W$", f"H+{WINDOW} W+{WINDOW}", shape)
+    return shape
 
 
 def _that_holds(

@@ -8,6 +8,7 @@ on inputs that they are meant for.
 from __future__ import annotations
 
 import heapq
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -162,7 +163,9 @@ def spec_of(
 def _predictions(inputs: Mapping[str, Any], predicted: Set[str]) -> list[str]:
     """Floating inputs that are called like predictions; a loss may refuse labels that ask for a gradient."""
     flat = [structures.flatten(name, value, lambda _, tensor: tensor)[1] for name, value in inputs.items()]
-    floating = [name for tensors in flat for name, tensor in tensors.items() if tensor.differentiable]
+    floating = [
+        n for tensors in flat for n, tensor in tensors.items() if tensor.differentiable and not tensor.domain.whole
+    ]
     flat_of = {name: name.partition(".")[0] for name in floating}
     found = [n for n, p in flat_of.items() if p in predicted or knowledge.kind_of(p)[1].role == "prediction"]
     return found or floating[:1]
@@ -216,8 +219,12 @@ def _rising(guesses: Sequence[Sequence[Guess]], more: float = 0.0) -> Iterator[t
 def _of_values(reading: Reading) -> float:
     """The cost of values that do not go together."""
     values = {guess.domain for guess in reading.values() if guess.dims is not None}
-    strange = any(values >= {prediction, label} for prediction, label in knowledge.STRANGERS)
-    return _unlinked(reading) + (STRANGE if strange else 0.0)
+    strange = int(any(values >= {prediction, label} for prediction, label in knowledge.STRANGERS))
+    shaped = [(str(guess.dims), guess.domain) for guess in reading.values() if guess.dims]
+    # Two images of colours, or with a window over both, have one range; rows in time or of an image do not sum to one.
+    strange += len({domain for dims, domain in shaped if re.search(r"\b3 H|H\+", dims)}) > 1
+    strange += sum(domain.endswith("simplex(-1)") and dims.split()[-1][0] in "TW" for dims, domain in shaped)
+    return _unlinked(reading) + STRANGE * strange
 
 
 def _unlinked(reading: Reading) -> float:
@@ -228,7 +235,6 @@ def _unlinked(reading: Reading) -> float:
     embeds = any(knowledge.kind_of(name)[1] is knowledge.KINDS["embeddings"] for name in tensors)
     cost = 0.0
     for guess in tensors.values():
-        symbol = tensor_spec(str(guess.dims), guess.domain).domain.symbol
-        if symbol is not None and symbol not in axes and symbol not in stated:
+        if not {*tensor_spec(str(guess.dims), guess.domain).domain.symbols} <= axes | stated:
             cost += UNLINKED_EMBEDDINGS if embeds else UNLINKED
     return cost

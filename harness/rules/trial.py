@@ -440,8 +440,12 @@ def _kind(output: Any) -> str:
 def _picking(output: Any) -> str:
     if output is None or isinstance(output, (bool, int, float)):
         return "return the tensor itself; .item() and float(...) leave the graph"
-    picked = "['loss']" if isinstance(output, Mapping) else "[0]" if isinstance(output, (tuple, list)) else ".loss"
-    return f"say which part is the loss: LossSpec(select=lambda returned: returned{picked})"
+    picked: Any = "loss"
+    if isinstance(output, (tuple, list)):
+        picked = 0
+    elif isinstance(output, Mapping) and picked not in output:
+        picked = next(iter(output), picked)
+    return f"say which part is the loss: LossSpec(select={picked!r}), or --pick {picked} on the command line"
 
 
 def checked(output: Any, tensors: Mapping[str, Tensor]) -> Tensor:

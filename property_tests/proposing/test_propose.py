@@ -247,9 +247,108 @@ def measured(levels, logits):
     return F.binary_cross_entropy_with_logits(logits, levels)
 
 
+def hazards(phi, idx_durations, events):
+    if events.dtype == torch.bool or idx_durations.is_floating_point():
+        raise TypeError("events are numbers, durations positions")
+    event = F.one_hot(idx_durations, phi.shape[1]) * events[:, None]
+    return F.binary_cross_entropy_with_logits(phi, event.to(phi.dtype))
+
+
+def graded(scores, relevance: torch.LongTensor):
+    return ((2.0**relevance - 1) * F.softplus(-scores)).mean()
+
+
+def of_padded(scores, n):
+    """Mean of what is no padding.
+
+    Args:
+        n: number of documents of each query, for padding.
+    """
+    kept = torch.arange(scores.shape[1]) < n[:, None]
+    return (F.softplus(-scores) * kept).sum() / kept.sum()
+
+
+def open_set(logits, target):
+    """Cross-entropy of the known.
+
+    :param logits: of shape :math:`B \\times C`
+    :param target: labels of shape :math:`B`; labels :math:`< 0` are ignored
+    """
+    return F.cross_entropy(logits, target, ignore_index=-1, reduction="sum") / len(target)
+
+
+def hidden(x, z, obf_vars):
+    """Error of what was hidden.
+
+    Parameters
+    ----------
+    obf_vars : torch.Tensor
+        Binary mask of the hidden variables, of which the rest is left out.
+    """
+    if not bool(((obf_vars == 0) | (obf_vars == 1)).all()):
+        raise ValueError("a mask is 0 or 1")
+    return ((x - z).square() * obf_vars).mean()
+
+
+def regularised(features_s, features_t, reg_dist):
+    """Distance of domains.
+
+    Parameters
+    ----------
+    reg_dist : float
+        Strength.
+    """
+    return reg_dist * (features_s - features_t).square().mean()
+
+
+def by_kind(est, ref, kind):
+    """Ratio of signals.
+
+    Args:
+        kind (str): choose ``plain`` or ``scaled``.
+    """
+    if kind not in ("plain", "scaled"):
+        raise ValueError("unknown kind")
+    return (est - ref).square().mean()
+
+
+def of_signals(est, ref):
+    """Ratio of signals, below zero where they are near.
+
+    Args:
+        est: of shape :math:`(B, S, T)`.
+        ref: of shape :math:`(B, S, T)`.
+    """
+    return -10 * (ref.square().sum(-1) / (1e-3 + (est - ref).square().sum(-1)) + 1e-3).log10().mean()
+
+
+def of_colours(x, y):
+    """Difference of images.
+
+    Args:
+        x: of shape :math:`(N, C, H, W)`.
+        y: of shape :math:`(N, C, H, W)`.
+    """
+    for image in (x, y):
+        assert image.shape[1] == 3, f"Expected number of channels to be 3, but got {image.shape[1]}."
+        assert image.shape[2] > 10, "Kernel size can't be greater than actual input size"
+        assert image.min() >= 0, "Expected values to be greater or equal to 0"
+        assert image.max() <= 1, "Expected values to be lower or equal to 1.0"
+    return (F.avg_pool2d(x, 11, 1) - F.avg_pool2d(y, 11, 1)).square().mean()
+
+
 @pytest.mark.parametrize(
     ("loss", "tensors"),
     [
+        (hazards, {"phi": "B C logits", "idx_durations": "B index(C)", "events": "B label"}),
+        (graded, {"scores": "B D", "relevance": "B D index(C)"}),
+        (of_padded, {"scores": "B D", "n": "B lengths(D)"}),
+        (open_set, {"logits": "B C logits", "target": "B index(C, ignore=-1)"}),
+        (hidden, {"x": "B D", "z": "B D", "obf_vars": "B D binary"}),
+        (regularised, {"features_s": "B D", "features_t": "B D", "reg_dist": "1.0"}),
+        (by_kind, {"est": "B D", "ref": "B D", "kind": "'plain'"}),
+        (of_signals, {"est": "B S T", "ref": "B S T"}),
+        (of_colours, {"x": "B 3 H+15 W+15 probability", "y": "B 3 H+15 W+15 probability"}),
         (lifted, {"scores": "B C-1", "truth": "B index(C)", "num_classes": "5"}),
         (of_samples, {"fake": "B S D", "real": "B S D simplex(-2)"}),
         (ordered, {"logits": "B logits", "targets": "B index(K)", "thresholds": "K-1 sorted_along(-1)"}),
@@ -279,6 +378,33 @@ def test_docstrings_errors_and_choices_place_tensors(loss: Any, tensors: dict[st
     proposal = propose("loss", loss, with_laws=False)
     assert texts(proposal) == tensors
     assert verify(specified(loss, proposal), profile="quick", rules=["B01", "G01"]).ok
+
+
+class Metric(torch.nn.Module):
+    """As torchmetrics has it: the call hands all to ``update``."""
+
+    def forward(self, *args, **kwargs):
+        return self.update(*args, **kwargs)
+
+    def update(self, preds, target):
+        return (preds - target).square().mean()
+
+
+class Centred(torch.nn.Module):
+    def __init__(self, output_dim=65536):
+        super().__init__()
+        self.register_buffer("center", torch.zeros(output_dim))
+
+    def forward(self, x, y):
+        """Args: x: of shape (batch_size, output_dim)."""
+        return (x - y - self.center).square().mean()
+
+
+def test_a_metric_is_read_by_its_update_and_a_large_default_gives_way_to_a_small_size() -> None:
+    assert texts(propose("Metric", Metric, with_laws=False)) == {"preds": "B D", "target": "B D"}
+    proposal = propose("Centred", Centred, with_laws=False)
+    assert texts(proposal) == {"output_dim": "4", "x": "B D", "y": "B D"}
+    assert proposal.fixed_sizes == {"D": 4}
 
 
 def scaled(pred, target):

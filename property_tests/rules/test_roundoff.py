@@ -102,6 +102,20 @@ def test_what_refuses_float64_is_given_the_widest_dtype_that_it_takes():
     assert found(refusing(torch.float64, torch.float32, torch.float16)).takes == torch.bfloat16
 
 
+def writes_into_float32(predictions, labels):
+    """A buffer of the default dtype: of one element the assignment casts, of several it refuses another dtype."""
+    losses = torch.zeros(len(predictions))
+    losses[labels[:, 0] > -torch.inf] = (predictions - labels).square().mean(1)
+    return losses.mean()
+
+
+def test_what_takes_float64_in_some_cases_alone_refuses_it():
+    assert torch.equal(writes_into_float32(*torch.ones(2, 1, 1).double()), torch.zeros(()))
+    seen = found(writes_into_float32)
+    assert (seen.takes, seen.computes_in) == (torch.float32, torch.float32)
+    assert "dtypes match" in seen.refusal
+
+
 def test_what_raises_whatever_it_is_given_refuses_nothing():
     assert found(refusing(torch.float64, torch.float32, torch.float16, torch.bfloat16)) == Precision()
 
@@ -131,6 +145,30 @@ def test_the_warning_names_the_line_and_the_line_silences_it():
     _, narrows = warned(loss=inside(torch.float32))
     assert "computes_in=torch.float32" in next(f for f in narrows.findings if f.rule == "D05").message
     assert warned(loss=inside(torch.float32), computes_in=torch.float32)[0] == []
+
+
+def single(predictions, labels):
+    """Computed in float32 and returned so."""
+    return (predictions.float() - labels.float()).square().mean()
+
+
+def test_what_computes_in_float32_on_purpose_may_return_it():
+    said, verification = warned(loss=single)
+    assert ("D01", "error") in said
+    assert "LossSpec(..., computes_in=torch.float32)" in next(f for f in verification.findings if f.rule == "D01").hint
+    assert warned(loss=single, computes_in=torch.float32)[0] == []
+
+
+def in_range(predictions, labels):
+    if predictions.dtype == torch.float64 or predictions.min() < 0 or predictions.max() > 1:
+        raise ValueError("expected float32 in [0, 1]")
+    return (predictions - labels).square().mean()
+
+
+def test_no_step_leaves_the_domain_of_a_loss_for_float32_that_refuses_what_is_outside():
+    inputs = {name: TensorSpec("B C", domains.probability()) for name in ("predictions", "labels")}
+    verification = verify(LossSpec("loss", {"loss": in_range}, inputs=inputs), rules=["G01", "G02", "G05"])
+    assert {o.status for o in verification.outcomes} == {Status.PASSED}, verification.outcomes
 
 
 def test_what_is_coarser_than_declared_is_still_warned_of():

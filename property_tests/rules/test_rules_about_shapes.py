@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import rough_losses
+import torch
 from mutants.shapes import WEIGHTED_SAMPLES, two_strings
 
-from harness import LossSpec, verify
+from harness import LossSpec, TensorSpec, domains, verify
 
 
 def returns_a_dict(predictions, labels):
@@ -27,11 +28,21 @@ def views_as_three(predictions, labels):
     return (predictions - labels).view(-1, 3, 7).mean()
 
 
+def returns_a_dict_of_other_keys(predictions, labels):
+    return {"total": rough_losses.mean_squared(predictions, labels)}
+
+
+def looks_up_what_is_not_there(predictions, labels):
+    return predictions.gather(1, torch.full((len(predictions), 1), 99)).mean()
+
+
 @pytest.mark.parametrize(
     ("loss", "sentence", "hint"),
     [
-        (rough_losses.returns_a_tuple, "loss = a tuple, expected a tensor", "select=lambda returned: returned[0]"),
-        (returns_a_dict, "loss = a dict, expected a tensor", "select=lambda returned: returned['loss']"),
+        (returns_a_dict_of_other_keys, "loss = a dict, expected a tensor", "LossSpec(select='total'), or --pick total"),
+        (looks_up_what_is_not_there, "is out of bounds for dimension", "narrow the domain"),
+        (rough_losses.returns_a_tuple, "loss = a tuple, expected a tensor", "LossSpec(select=0), or --pick 0"),
+        (returns_a_dict, "loss = a dict, expected a tensor", "LossSpec(select='loss'), or --pick loss"),
         (rough_losses.returns_none, "loss = None, expected a tensor", "return the tensor itself"),
         (rough_losses.returns_a_number, "loss = an int, expected a tensor", "return the tensor itself"),
         (
@@ -51,6 +62,53 @@ def test_the_hint_fits_what_the_loss_raised_or_returned(loss, sentence, hint):
     (finding,) = verify(rough_losses.spec(loss), profile="quick", rules=["B01"]).findings
     assert sentence in finding.message
     assert hint in finding.hint
+
+
+def logarithm(p):
+    return -p.log().sum()
+
+
+def spread(p):
+    return ((p - p.mean()) ** 2).sum().sqrt()
+
+
+@pytest.mark.parametrize(
+    ("loss", "domain", "line"),
+    [
+        (logarithm, domains.probability(), "'p': TensorSpec('B C', domains.interval(0.01, 0.99))"),
+        (logarithm, domains.nonnegative(), "'p': TensorSpec('B C', domains.positive())"),
+        (spread, domains.probability(), ""),  # it is as singular at equal numbers anywhere
+        (spread, domains.nonnegative(), ""),
+    ],
+    ids=["logarithm-probability", "logarithm-nonnegative", "spread-probability", "spread-nonnegative"],
+)
+def test_the_hint_narrows_the_domain_where_that_helps(loss, domain, line):
+    spec = LossSpec("loss", {"loss": loss}, inputs={"p": TensorSpec("B C", domain)})
+    hints = [f.hint for f in verify(spec, rules=["G08"], profile="quick").findings]
+    assert hints
+    assert all(line in hint if line else "narrow" not in hint for hint in hints), hints
+
+
+class _Doubled(torch.autograd.Function):
+    """x, with twice its gradient."""
+
+    @staticmethod
+    def forward(ctx, values):
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        return 2 * upstream
+
+
+def twice_the_gradient(predictions, labels, reduction="mean"):
+    each = _Doubled.apply((predictions - labels) ** 2)
+    return each if reduction == "none" else getattr(each, reduction)()
+
+
+def test_a_gradient_that_is_wrong_by_every_reduction_is_no_finding_about_reductions():
+    spec = rough_losses.spec(twice_the_gradient, output=None)
+    assert {f.rule for f in verify(spec, rules=["B07", "G02"], profile="quick").findings} == {"G02"}
 
 
 def test_a_reduction_that_is_refused_as_any_unknown_word_is_no_defect():

@@ -282,6 +282,21 @@ def test_the_line_that_replaces_what_is_removed_runs_for_the_shapes_and_the_doma
     assert torch.equal(changed, masking.aligned(spec, case, removed, "w")["x"])
 
 
+def open_set(logits, target):
+    """Cross-entropy of known classes, and the confidence in what is of none, which has the label -1."""
+    known = target >= 0
+    loss = torch.nn.functional.cross_entropy(logits, target, ignore_index=-1, reduction="none")
+    return torch.where(known, loss, logits.logsumexp(1) ** 2).mean()
+
+
+def test_a_label_that_counts_in_another_way_is_not_one_that_is_ignored():
+    inputs = {"logits": TensorSpec("B C"), "target": TensorSpec("B", domains.index("C", ignore=-1))}
+    (found,) = verify(LossSpec("open_set", {"loss": open_set}, inputs=inputs), rules=["C03"]).findings
+    assert found.hint.endswith("declare TensorSpec(..., role='label') of target")
+    inputs["target"] = TensorSpec("B", domains.index("C", ignore=-1), role="label")
+    assert not verify(LossSpec("open_set", {"loss": open_set}, inputs=inputs), rules=["C", "G08"]).findings
+
+
 def test_a_node_that_is_only_a_negative_is_a_note():
     loss, declared = HONEST["neighbours"]
     (finding,) = verify(LossSpec("neighbours", {"loss": loss}, **declared), rules=["C08"]).findings

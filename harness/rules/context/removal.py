@@ -237,9 +237,16 @@ def _everything_ignored(trials: Sequence[Trial], name: str) -> Iterator[Mismatch
                     tensors=tensors,
                     code=f"value = total(loss(**tensors))\nprint(torch.autograd.grad(value, [tensors[{other!r}]]))",
                     hint=f"{name} is looked at but not applied: select each term by {keeps(trial.spec, trial.case, name, name)} "
-                    f"before it is reduced",
+                    f"before it is reduced{_or_a_label(trial.spec, name)}",
                 )
                 return
+
+
+def _or_a_label(spec: LossSpec, name: str) -> str:
+    """How a label that counts in another way than the rest, and removes nothing, is declared."""
+    ignored = spec.tensors[name].domain.ignore
+    how = f"--role {name}=label" if spec.is_inline else f"TensorSpec(..., role='label') of {name}"
+    return f"; if {ignored} counts in another way and removes nothing, declare {how}" if ignored is not None else ""
 
 
 def _labelled(trial: Trial, name: str) -> dict[str, Tensor]:

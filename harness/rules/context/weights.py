@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from harness.calls import tolerance
 from harness.calls.evaluation import LossRaised
-from harness.declare import dims
+from harness.declare import dims, laws
 from harness.declare.spec import LossSpec
 from harness.errors import NotApplicable
 from harness.rules.context.removal import removals
@@ -207,7 +207,7 @@ def _without_effect(seen: Sequence[Trial], name: str) -> Mismatch:
             print(loss(**tensors))
             print(loss(**{{**tensors, {name!r}: torch.tensor({changed.tolist()}, dtype={changed.dtype})}}))
         """,
-        hint=f"use it, or declare laws.inert({name!r})",
+        hint=f"use it, or declare {trial.spec.line_of(laws.inert(name))}",
     )
 
 
@@ -318,7 +318,9 @@ def _isolated_nodes(trials: Sequence[Trial], name: str) -> Iterator[Mismatch]:
                 tensors=tensors,
                 code=_gradient_code(left.name),
                 hint="sum over edges only, and divide by degrees that are not zero",
-                note="" if promised else f"if only edges should count, declare laws.zero_weight_removes({name!r})",
+                note=""
+                if promised
+                else f"if only edges should count, declare {trial.spec.line_of(laws.zero_weight_removes(name))}",
             )
             return
 

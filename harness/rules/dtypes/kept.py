@@ -45,7 +45,7 @@ def output_has_the_inputs_dtype(trial: Trial) -> Iterator[Mismatch]:
         dtype(L(x)) = dtype(x)   and   dtype(dL/dx) = dtype(x)   for float64, float32; float16, bfloat16
 
     Where dtypes are declared, by `LossSpec(dtypes=...)` or `Float32[Tensor, "B"]`, it is asked in those alone; an output
-    of a declared dtype has that one.
+    of a declared dtype has that one, and one of a loss that computes in a dtype on purpose may have that.
     """
     trial.base  # noqa: B018 - a loss that raises in its widest dtype says nothing about dtypes
     declared = None if trial.spec.output is None else trial.spec.output.dtype
@@ -68,9 +68,11 @@ def output_has_the_inputs_dtype(trial: Trial) -> Iterator[Mismatch]:
             )
             continue
         should = declared or dtype
-        if run.output.dtype != should:
+        if run.output.dtype not in (should, trial.spec.computes_in):
             wider = tolerance.eps_of(run.output.dtype) < tolerance.eps_of(should)
-            places = "" if wider or dtype != torch.float64 else _narrowed_at(trial)
+            narrows = not wider and dtype == torch.float64
+            places = _narrowed_at(trial) if narrows else ""
+            meant = f"; {_on_purpose(trial)}" if narrows else ""
             yield Mismatch(
                 f"loss.dtype in {short(dtype)}",
                 short(run.output.dtype),
@@ -80,7 +82,7 @@ def output_has_the_inputs_dtype(trial: Trial) -> Iterator[Mismatch]:
                 severity="note" if half and wider else None,
                 tensors=tensors,
                 code="print(loss(**tensors).dtype)",
-                hint="create accumulators with dtype=predictions.dtype, and cast the context to it at use, not in the constructor",
+                hint=f"create accumulators with dtype=predictions.dtype, and cast the context to it at use, not in the constructor{meant}",
                 note=f"digits are lost by {places}" if places else "",
             )
 

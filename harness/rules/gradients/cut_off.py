@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
 from harness.calls import tolerance
 from harness.calls.evaluation import LossRaised
+from harness.declare import domains, inline
 from harness.declare.spec import ONE_BACKWARD, LossSpec
 from harness.drawing.case import Case
 from harness.errors import NotApplicable, told_in_a_line
@@ -22,6 +24,13 @@ from harness.rules.tools.remarks import first_not_finite
 from harness.rules.tools.special import nothing_counts, special_cases, with_everything_counted
 from harness.rules.trial import Trial, describe
 
+# What is left of a domain without the points at which logarithms, roots and quotients of it are singular.
+_WITHOUT_ENDS = {
+    "real()": domains.positive(),
+    "nonnegative()": domains.positive(),
+    "probability()": domains.interval(0.01, 0.99),
+}
+
 
 def element(name: str, index: tuple[int, ...]) -> str:
     """A gradient's element as it stands in messages."""
@@ -29,12 +38,13 @@ def element(name: str, index: tuple[int, ...]) -> str:
 
 
 def interior(trial: Trial) -> dict[str, Tensor]:
-    """The case's tensors, the differentiable ones pulled off the boundary of their domain, in numbers that the loss itself
-    computes with.
+    """The case's tensors, the differentiable ones pulled off the boundary of their domain by more than the longest step that
+    its rules take, in numbers that the loss itself computes with.
     """
     tensors = trial.tensors()
+    margin = min(max(1e-3, 2.5 * tolerance.slope_step(trial.precision.eps)), 0.25)
     for name in trial.spec.differentiable:
-        tensors[name] = on_grid(trial, trial.spec.inputs[name].domain.interior(tensors[name]))
+        tensors[name] = on_grid(trial, trial.spec.inputs[name].domain.interior(tensors[name], margin))
     return tensors
 
 
@@ -122,7 +132,7 @@ def _cut_off(name: str, seen: Sequence[tuple[Trial, Tensor | None]]) -> Mismatch
         hint="look for what normalises the input away, such as a sum of shares that is 1"
         if largest
         else f"{'keep tensors on the graph until the end; ' if places else ''}if no gradient should reach it, leave {name!r} out "
-        "of LossSpec(differentiable=...)",
+        f"of {'--differentiable' if trial.spec.is_inline else 'LossSpec(differentiable=...)'}",
         note=f"the loss is {describe(trial.base.scalar)} for any {name}, but for rounding"
         if largest
         else f"the gradient is cut by {', '.join(places[:3])}"
@@ -216,24 +226,34 @@ def _finite_at(trial: Trial, point: str, case: Case) -> Iterator[Mismatch]:
         severity="warning" if convention else None,
         tensors=moved.tensors(),
         code=_gradient_code(name or next(iter(trial.spec.differentiable), "")),
-        hint=_finite_hint(trial.spec, case, convention),
+        hint=_finite_hint(moved, convention),
     )
 
 
-def _finite_hint(spec: LossSpec, case: Case, convention: bool) -> str:
+def _finite_hint(moved: Trial, convention: bool) -> str:
     if convention:
         return "nothing is counted here: return 0 with a zero gradient, or require it with LossSpec(requires={'G08'}) once mended"
-    moved = [n for n, r in case.tensors.items() if r.point]  # of two that are equal, neither domain is too wide
-    narrowed = [n for n in moved if spec.tensors[n].domain.text in ("real()", "nonnegative()", "probability()")]
-    line = _positive(spec, narrowed[0]) if narrowed else ""
+    at_point = [
+        n for n, r in moved.case.tensors.items() if r.point
+    ]  # of two that are equal, neither domain is too wide
+    line = _narrower(moved, at_point[0]) if at_point else ""
     narrow = f"; if this input is not legal, narrow the domain: {line}" if line else ""
     return f"keep the argument of sqrt, log, pow or / off its singular point before the operation, not after it{narrow}"
 
 
-def _positive(spec: LossSpec, name: str) -> str:
-    """The declaration of a tensor above zero, as it is written in a file or on the command line."""
-    dims = spec.tensors[name].dims
-    return f'"{name}: {dims} positive"' if spec.is_inline else f"{name!r}: TensorSpec({dims!r}, domains.positive())"
+def _narrower(moved: Trial, name: str) -> str:
+    """The tensor's declaration without the ends of its domain, where the loss is finite inside; empty where that is no help."""
+    spec, tensors = moved.spec, moved.tensors()
+    domain = _WITHOUT_ENDS.get(spec.tensors[name].domain.text)
+    if domain is None:
+        return ""
+    try:
+        if not moved.run({**tensors, name: domain.interior(tensors[name])}).finite:
+            return ""
+    except LossRaised:
+        return ""
+    tensor = replace(spec.tensors[name], domain=domain)
+    return f'"{name}: {inline.tensor_text(tensor)}"' if spec.is_inline else f"{name!r}: {tensor!r}"
 
 
 def _raises_at(trial: Trial, point: str, raised: LossRaised) -> Mismatch:

@@ -81,6 +81,8 @@ def _raised(error: BaseException, tensors: Mapping[str, Tensor]) -> Mismatch:
         came, should, hint = error.came, error.should, error.mend
     elif refuses_in_place(error):
         hint = "use the out-of-place operation: x = x + y instead of x += y, x.clamp(...) instead of x.clamp_(...)"
+    elif re.search(r"\bout of (bounds|range)\b", str(error)):
+        hint = "make room for every position that the domain allows, or narrow the domain if such are not legal, as in 'B index(3)'"
     elif isinstance(error, (RuntimeError, ValueError)) and re.search(r"\b(shapes?|sizes?|dimensions?)\b", str(error)):
         hint = (
             "take sizes from the tensors; if these shapes are not legal, narrow the dims: a number for a size that is fixed, as in 'B 3', "

@@ -233,7 +233,7 @@ def reductions_agree(trial: Trial) -> Iterator[Mismatch]:
         yield replace(
             swapped, aspect=f"sum {found.aspect}", code=code, hint="reduce what 'none' returns, with `.sum()`"
         )
-    yield from _gradient_of_each(each)
+    yield from _gradient_of_each(trial, each)
     if not _is_weighted_mean(trial, each, mean):
         yield Mismatch(
             "loss by reduction='mean'",
@@ -247,16 +247,19 @@ def reductions_agree(trial: Trial) -> Iterator[Mismatch]:
         )
 
 
-def _gradient_of_each(each: Trial) -> Iterator[Mismatch]:
+def _gradient_of_each(trial: Trial, each: Trial) -> Iterator[Mismatch]:
     """By ``reduction='none'`` each element has an upstream gradient of its own, which no sum or mean shows.
 
-    Another value under a mode that changes nothing is no gradient, and G02's.
+    Another value under a mode that changes nothing is no gradient, and G02's; so is a gradient that is wrong by the usual
+    reduction too.
     """
     try:
         found = gradient_matches_slopes_along_directions(each)
+        if not isinstance(found, Mismatch) or gradient_matches_slopes_along_directions(trial) is not None:
+            return
     except (NotApplicable, LossRaised):
         return
-    if isinstance(found, Mismatch) and found.kind == "gradient":
+    if found.kind == "gradient":
         yield replace(
             found,
             where=f"{found.where} by reduction='none', of sum_i w_i L_i with w_i in [1, 2)",

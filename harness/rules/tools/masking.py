@@ -18,7 +18,7 @@ def removable(spec: LossSpec, name: str) -> float | None:
     """The value of tensor ``name`` that removes what it stands for, or ``None`` where its domain has none."""
     domain = spec.tensors[name].domain
     if domain.ignore is not None:
-        return float(domain.ignore)
+        return float(domain.ignore) if domain.removes else None
     if domain.nan:
         return float("nan")
     return 0.0 if domain.weighs else None

@@ -127,7 +127,7 @@ def _left_out(spec: LossSpec, case: Case, tensors: Mapping[str, Tensor]) -> dict
 def _counts_nothing(domain: Domain, values: Tensor) -> Tensor:
     if domain.kind == "float" and domain.nan:
         return values.isnan()
-    if domain.ignore is not None:
+    if domain.ignore is not None and domain.removes:
         return values == domain.ignore
     if domain.removes and domain.low == 0.0 and domain.symbol is None and domain.axis is None:
         return values == 0  # a row of a simplex counts as one

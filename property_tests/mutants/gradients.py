@@ -259,6 +259,17 @@ def first_element_after_a_block(predictions, labels):
     return (counts * (predictions - labels) ** 2).mean()
 
 
+def blocks_of_padded_rows(predictions, labels, lengths):
+    steps = labels.shape[1] - labels.shape[1] % 64 if labels.shape[1] > 64 else labels.shape[1]
+    return padded_rows(predictions[:, :steps], labels[:, :steps], lengths)
+
+
+def padded_rows(predictions, labels, lengths):
+    """Where a row ends depends on the values of ``lengths``, wherever the predictions are."""
+    kept = torch.arange(labels.shape[1]) < lengths.unsqueeze(-1)
+    return (kept * (predictions - labels) ** 2).sum() / lengths.sum()
+
+
 def squares_of_77(predictions, labels):
     return ((predictions - labels)[:, :77] ** 2).mean()
 
@@ -368,6 +379,7 @@ WEIGHTED = {**PAIRWISE, "context": {"weights": TensorSpec("B", domains.nonnegati
 CLASS_WEIGHTS = {**CLASSES, "context": {"weights": TensorSpec("C", domains.nonnegative())}}
 BOTH = {**PAIRWISE, "differentiable": ("predictions", "labels")}
 
+PADDED = {"inputs": {**PAIRWISE["inputs"], "lengths": TensorSpec("B", domains.lengths("C"))}}
 VECTORS = {"inputs": {"predictions": TensorSpec("N"), "labels": TensorSpec("N")}}
 BY_ROW = {**PAIRWISE, "output": TensorSpec("B")}
 LOOKED_UP = {"inputs": {"table": TensorSpec("N D"), "index": TensorSpec("B", domains.index("N"))}}
@@ -382,6 +394,7 @@ PAIRS = (
     pair("G06", "last row of a full block", last_row_of_a_full_block, largest_rows, aspect="B is long"),
     pair("G06", "rows after the longest block", whole_blocks_of_the_longest, largest_rows, aspect="B is long"),
     pair("G06", "one element after a block", first_element_after_a_block, squares, aspect="B is long"),
+    pair("G06", "steps after the last block", blocks_of_padded_rows, padded_rows, PADDED, aspect="C is long"),
     pair("G06", "a limit that nobody says", squares_of_77, squares, severity="warning", says="a limit of 77 on C"),
     pair("G06", "a limit that a default says", squares_up_to, squares, severity="note", aspect="C is limited"),
     pair("G06", "gradient of a constant", spread_of_shares, balance_of_shares, says="rounding"),

@@ -326,6 +326,17 @@ def distance_by_guarded_root(predictions, labels):
     return torch.where(squared > 0, safe.sqrt(), 0).mean()
 
 
+def angles(features, classes):
+    """Where a row of features points where a class does, the arc cosine has an infinite slope."""
+    cosines = torch.nn.functional.normalize(features) @ torch.nn.functional.normalize(classes).T
+    return cosines.clamp(-1, 1).acos().mean()
+
+
+def guarded_angles(features, classes):
+    cosines = torch.nn.functional.normalize(features) @ torch.nn.functional.normalize(classes).T
+    return cosines.clamp(-1 + 1e-7, 1 - 1e-7).acos().mean()
+
+
 def where_after_the_root(predictions, labels):
     """The value is guarded, the gradient is not: 0 * inf in the branch that was not taken."""
     squared = ((predictions - labels) ** 2).sum(-1)
@@ -380,6 +391,7 @@ CLASS_WEIGHTS = {**CLASSES, "context": {"weights": TensorSpec("C", domains.nonne
 BOTH = {**PAIRWISE, "differentiable": ("predictions", "labels")}
 
 PADDED = {"inputs": {**PAIRWISE["inputs"], "lengths": TensorSpec("B", domains.lengths("C"))}}
+CENTERS = {"inputs": {"features": TensorSpec("B D"), "classes": TensorSpec("K D")}}
 VECTORS = {"inputs": {"predictions": TensorSpec("N"), "labels": TensorSpec("N")}}
 BY_ROW = {**PAIRWISE, "output": TensorSpec("B")}
 LOOKED_UP = {"inputs": {"table": TensorSpec("N D"), "index": TensorSpec("B", domains.index("N"))}}
@@ -482,6 +494,7 @@ PAIRS = (
     pair("G08", "logarithm of zero", entropy, entropy_by_xlogy, PROBABILITIES, aspect="value"),
     pair("G08", "overflow of an exponential", exponentials_overflow, exponentials_by_logsumexp, LOGITS, aspect="value"),
     pair("G08", "root of zero", distance_by_root, distance_by_guarded_root, aspect="gradient"),
+    pair("G08", "sample along a class", angles, guarded_angles, CENTERS, aspect="gradient"),
     pair("G08", "where after the root", where_after_the_root, distance_by_guarded_root, aspect="gradient"),
     pair(
         "G08",

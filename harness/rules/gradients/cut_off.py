@@ -216,15 +216,17 @@ def _finite_at(trial: Trial, point: str, case: Case) -> Iterator[Mismatch]:
         severity="warning" if convention else None,
         tensors=moved.tensors(),
         code=_gradient_code(name or next(iter(trial.spec.differentiable), "")),
-        hint=_finite_hint(trial.spec, case, convention),
+        hint=_finite_hint(moved, convention),
     )
 
 
-def _finite_hint(spec: LossSpec, case: Case, convention: bool) -> str:
+def _finite_hint(trial: Trial, convention: bool) -> str:
     if convention:
         return "nothing is counted here: return 0 with a zero gradient, or require it with LossSpec(requires={'G08'}) once mended"
-    moved = [n for n, r in case.tensors.items() if r.point]  # of two that are equal, neither domain is too wide
-    narrowed = [n for n in moved if spec.tensors[n].domain.text in ("real()", "nonnegative()", "probability()")]
+    spec, tensors = trial.spec, trial.tensors()
+    moved = [n for n, r in trial.case.tensors.items() if r.point]  # of two that are equal, neither domain is too wide
+    wide = [n for n in moved if spec.tensors[n].domain.text in ("real()", "nonnegative()", "probability()")]
+    narrowed = [n for n in wide if not bool((tensors[n] > 0).all())]
     line = _positive(spec, narrowed[0]) if narrowed else ""
     narrow = f"; if this input is not legal, narrow the domain: {line}" if line else ""
     return f"keep the argument of sqrt, log, pow or / off its singular point before the operation, not after it{narrow}"

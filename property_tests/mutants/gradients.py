@@ -326,6 +326,18 @@ def distance_by_guarded_root(predictions, labels):
     return torch.where(squared > 0, safe.sqrt(), 0).mean()
 
 
+def softmax_by_hand(scores, hidden):
+    """Where all of a row is hidden, -inf - (-inf) is NaN; that -inf is written down is no defect."""
+    kept = scores.masked_fill(hidden, -torch.inf)
+    powers = (kept - kept.amax(-1, keepdim=True)).exp()
+    return (powers / powers.sum(-1, keepdim=True)).square().sum(-1).mean()
+
+
+def softmax_of_some(scores, hidden):
+    kept = scores.masked_fill(hidden & ~hidden.all(-1, keepdim=True), -torch.inf)
+    return kept.softmax(-1).square().sum(-1).mean()
+
+
 def angles(features, classes):
     """Where a row of features points where a class does, the arc cosine has an infinite slope."""
     cosines = torch.nn.functional.normalize(features) @ torch.nn.functional.normalize(classes).T
@@ -391,6 +403,7 @@ CLASS_WEIGHTS = {**CLASSES, "context": {"weights": TensorSpec("C", domains.nonne
 BOTH = {**PAIRWISE, "differentiable": ("predictions", "labels")}
 
 PADDED = {"inputs": {**PAIRWISE["inputs"], "lengths": TensorSpec("B", domains.lengths("C"))}}
+HIDDEN = {"inputs": {"scores": TensorSpec("B C"), "hidden": TensorSpec("B C", domains.boolean())}}
 CENTERS = {"inputs": {"features": TensorSpec("B D"), "classes": TensorSpec("K D")}}
 VECTORS = {"inputs": {"predictions": TensorSpec("N"), "labels": TensorSpec("N")}}
 BY_ROW = {**PAIRWISE, "output": TensorSpec("B")}
@@ -494,6 +507,7 @@ PAIRS = (
     pair("G08", "logarithm of zero", entropy, entropy_by_xlogy, PROBABILITIES, aspect="value"),
     pair("G08", "overflow of an exponential", exponentials_overflow, exponentials_by_logsumexp, LOGITS, aspect="value"),
     pair("G08", "root of zero", distance_by_root, distance_by_guarded_root, aspect="gradient"),
+    pair("G08", "nothing but hidden", softmax_by_hand, softmax_of_some, HIDDEN, says="makes NaN of infinities"),
     pair("G08", "sample along a class", angles, guarded_angles, CENTERS, aspect="gradient"),
     pair("G08", "where after the root", where_after_the_root, distance_by_guarded_root, aspect="gradient"),
     pair(

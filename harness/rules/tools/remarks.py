@@ -110,6 +110,9 @@ def first_not_finite(trial: Trial, mismatch: Mismatch) -> Mismatch:
         return mismatch
     first = FirstOverflow()
     trial.run({name: tensor.detach().clone() for name, tensor in (mismatch.tensors or {}).items()}, wrt=(), mode=first)
+    if first.of_infinities:
+        noted = _with_note(mismatch, f"{first.of_infinities} makes NaN of infinities that were written down")
+        return replace(noted, hint=_INFINITIES)
     if not first.name:
         return mismatch
     noted = _with_note(mismatch, f"{first.placed} makes the first number that is not finite")
@@ -118,6 +121,7 @@ def first_not_finite(trial: Trial, mismatch: Mismatch) -> Mismatch:
     return replace(noted, hint=f"{first.name} overflows: {_OVERFLOWS[first.name]}; or narrow the domain")
 
 
+_INFINITIES = "inf - inf and a softmax of nothing but -inf are NaN: write torch.finfo(x.dtype).min, or leave out what is hidden altogether"
 _OVERFLOWS = {
     "exp": "subtract the maximum first, or use logsumexp, log_softmax, softplus, sigmoid or expm1 where they fit",
     "pow": "divide by the largest element first, or work with logarithms",

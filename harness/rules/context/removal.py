@@ -75,16 +75,17 @@ def removal(trials: Sequence[Trial], name: str, *, promised: bool) -> Iterator[M
     seen = removals(trials, name, promised=promised)
     if not seen:
         return
-    spec = trials[0].spec
+    spec, ignored = trials[0].spec, list[Mismatch]()
     if spec.tensors[name].domain.ignore is not None or (promised and removable(spec, name) != 0):
-        yield from _everything_ignored(trials, name)  # of weights that are all zero C08 speaks
+        ignored += _everything_ignored(trials, name)  # of weights that are all zero C08 speaks
+    yield from ignored
     others = [other for other in spec.inputs if all(other in found.removed for found in seen)]
     leaking = {other: [found for found in seen if other in found.values] for other in others}
     removes = [other for other in others if not leaking[other]]
     for other, leaks in leaking.items():
         if leaks and promised:
             yield _in_order(leaks[0], leaks[0].values[other], name, other, "value")
-        elif leaks and len(leaks) < len(seen) and not looked_up(spec, name):
+        elif leaks and len(leaks) < len(seen) and not looked_up(spec, name) and not ignored:
             if not _decided_by_values(seen, name, other):
                 yield _in_order(leaks[0], leaks[0].values[other], name, other, "value", "warning")
             elif not removes:

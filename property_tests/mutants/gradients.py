@@ -506,9 +506,18 @@ PAIRS = (
     ),
     pair("G08", "logarithm of zero", entropy, entropy_by_xlogy, PROBABILITIES, aspect="value"),
     pair("G08", "overflow of an exponential", exponentials_overflow, exponentials_by_logsumexp, LOGITS, aspect="value"),
-    pair("G08", "root of zero", distance_by_root, distance_by_guarded_root, aspect="gradient"),
+    pair(
+        "G08",
+        "root of zero",
+        distance_by_root,
+        distance_by_guarded_root,
+        aspect="gradient",
+        says="sqrt() at gradients.py",
+    ),
     pair("G08", "nothing but hidden", softmax_by_hand, softmax_of_some, HIDDEN, says="makes NaN of infinities"),
-    pair("G08", "sample along a class", angles, guarded_angles, CENTERS, aspect="gradient"),
+    pair(
+        "G08", "sample along a class", angles, guarded_angles, CENTERS, aspect="gradient", says="acos() at gradients.py"
+    ),
     pair("G08", "where after the root", where_after_the_root, distance_by_guarded_root, aspect="gradient"),
     pair(
         "G08",

@@ -87,15 +87,16 @@ class FirstOverflow(Watch):
     def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
         returned = func(*args, **kwargs)
         name = func.overloadpacket.__name__
-        if not self.name and name not in UNSET and not _finite(returned):
-            if _finite((args, kwargs)):
+        if not self.name and name not in UNSET and not are_finite(returned):
+            if are_finite((args, kwargs)):
                 self.name, self.placed = name, placed(name)
             elif not self.of_infinities and _has_nan(returned) and not _has_nan((args, kwargs)):
                 self.of_infinities = placed(name)
         return returned
 
 
-def _finite(value: Any) -> bool:
+def are_finite(value: Any) -> bool:
+    """Whether all numbers, and those of all tensors, in arguments or results are finite."""
     return all(bool(tensor.isfinite().all()) for tensor in tensors_of(value)) and all(
         map(math.isfinite, _numbers(value))
     )

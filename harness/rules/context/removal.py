@@ -268,7 +268,7 @@ def _gradient_of_ignored(name: str, other: str, gradient: Tensor, wrong: Tensor)
 
 
 def _labelled(trial: Trial, name: str) -> dict[str, Tensor]:
-    """Which elements of each input ``name`` labels: the direction of their gradient depends on which of its values they have.
+    """Which elements of each input ``name`` labels: their gradient depends on which of its values they have, in its direction.
 
     An input that has labels of its own, or a part of one, is none of its business, nor is one without all of its axes.  Beside
     what depends on the labels, as in a product or under a root, an input has another gradient too: a positive multiple.
@@ -288,10 +288,10 @@ def _labelled(trial: Trial, name: str) -> dict[str, Tensor]:
         first, second = (
             torch.linalg.vector_norm(g, dim=beyond, keepdim=True) if beyond else g.abs() for g in (before, after)
         )
-        largest = float(before.abs().max()) if before.numel() else 0.0
-        allowed = tolerance.same_intermediate(trial.eps) * largest * torch.maximum(first, second)
-        turned = (after * first - before * second).abs() > allowed
-        labelled[other] = turned if own <= set(axes) else torch.zeros_like(turned)
+        least = tolerance.same_intermediate(trial.eps) * (float(before.abs().max()) if before.numel() else 0.0)
+        turned = (after * first - before * second).abs() > least * torch.maximum(first, second)
+        turns = turned.any(dim=beyond, keepdim=True) if beyond else turned
+        labelled[other] = turns & ((before - after).abs() > least) & (own <= set(axes))
     return labelled
 
 

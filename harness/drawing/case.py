@@ -36,7 +36,7 @@ class Recipe:
     """How one tensor is made.
 
     From exact ``values`` (flat), or from a ``seed`` and a mode, or at a special ``point``, or as a copy of the tensor
-    ``same_as`` (in mode ``near``: off by about 1e-4, where distances cancel).
+    ``same_as`` (in mode ``near``: off by about 1e-4, where distances cancel), of its rows where there are more or fewer.
     """
 
     values: tuple[float, ...] | None = None
@@ -181,9 +181,13 @@ class Case:
         if recipe.same_as is None:
             return values_of(spec.tensors[name], recipe, shape, self.sizes, before)
         origin = self.tensors.get(recipe.same_as)
-        if origin is None or origin.same_as is not None or self.shape(spec, recipe.same_as) != shape:
+        theirs = () if origin is None else self.shape(spec, recipe.same_as)
+        if origin is None or origin.same_as is not None or theirs[1:] != shape[1:] or len(theirs) != len(shape):
             raise DeclarationError(f"the case makes {name!r} a copy of {recipe.same_as!r}, which has no such values")
-        values = values_of(spec.tensors[recipe.same_as], origin, shape, self.sizes, before)
+        values = values_of(spec.tensors[recipe.same_as], origin, theirs, self.sizes, before)
+        if theirs != shape:
+            own = values_of(spec.tensors[name], replace(recipe, same_as=None), shape, self.sizes, before)
+            values = torch.cat([values[: shape[0]], own[theirs[0] :]])
         if recipe.mode != "near":
             return values
         generator = torch.Generator().manual_seed(recipe.seed)

@@ -84,6 +84,10 @@ def _of_one_tensor(cause: Finding, effect: Finding) -> bool:
     return bool(cause.evidence.get("tensor", "") == effect.evidence.get("tensor", ""))
 
 
+def _of_one_gradient(cause: Finding, effect: Finding) -> bool:
+    return _kind(cause) == _kind(effect) == "gradient" and _of_one_tensor(cause, effect)
+
+
 def _of_each_element(cause: Finding, effect: Finding) -> bool:
     """The gradient by reduction='none', of the tensor whose gradient is wrong by the reduction that is declared."""
     of_each = effect.evidence.get("aspect") == "none gradient" and _kind(effect) == "gradient"
@@ -118,6 +122,10 @@ def _of_the_same_attribute(cause: Finding, effect: Finding) -> bool:
 
 def _keeps_a_graph(cause: Finding, effect: Finding) -> bool:
     return _kind(cause) == _kind(effect) == "keeps a graph"
+
+
+def _next_step_fails(cause: Finding, effect: Finding) -> bool:
+    return _keeps_a_graph(cause, effect) and effect.evidence.get("aspect") == "second step"
 
 
 def _ends_alike(cause: Finding, effect: Finding) -> bool:
@@ -222,6 +230,7 @@ LINKS: tuple[Link, ...] = (
         "a graph that is kept on self is in the copies too, or keeps them from being made",
         _keeps_a_graph,
     ),
+    Link(("G09",), ("G09",), "a graph that is kept is gone back through by the next step", _next_step_fails),
     Link(
         ("G08",),
         (*"DEL", "C04", "C05", "C06", "C08", *_SLOPES),
@@ -251,6 +260,7 @@ LINKS: tuple[Link, ...] = (
         "a wrong gradient is wrong at other sizes and in compositions",
         _of_gradient,
     ),
+    Link(("G05",), ("G11",), "what does not follow one upstream gradient does not follow several", _of_one_gradient),
     Link(("G01", "G02"), ("E02", "E03", "E05"), "a wrong gradient is not the reference's", _of_gradient),
     Link(("G01", "G02"), ("B07",), "a wrong gradient is wrong by reduction='none' too", _of_each_element),
     Link(("G01", "G02"), _LAWS, "a wrong gradient keeps no law that the right one keeps", _of_gradient),

@@ -356,6 +356,27 @@ def two_heads(coarse, fine, coarse_labels, fine_labels):
     return ignored_labels_left_out(coarse, coarse_labels) + ignored_labels_left_out(fine, fine_labels)
 
 
+def preferred(chosen, rejected, chosen_labels, rejected_labels):
+    """How much one part counts depends on the labels of the other: its gradient is a multiple."""
+    lead = ignored_labels_left_out(rejected, rejected_labels) - ignored_labels_left_out(chosen, chosen_labels)
+    return torch.nn.functional.softplus(-lead)
+
+
+def preferred_with_ignored_labels(chosen, rejected, chosen_labels, rejected_labels):
+    lead = ignored_labels_left_out(rejected, rejected_labels) - ignored_labels_as_class_zero(chosen, chosen_labels)
+    return torch.nn.functional.softplus(-lead)
+
+
+def decayed_classifier(features, classes, labels):
+    """The table of classes has a term of its own, which no label removes."""
+    kept = labels != -100
+    return ignored_labels_left_out(features[kept] @ classes.T, labels[kept]) + 0.1 * classes.square().sum()
+
+
+def decayed_classifier_with_ignored_labels(features, classes, labels):
+    return ignored_labels_as_class_zero(features @ classes.T, labels) + 0.1 * classes.square().sum()
+
+
 def one_mask_forgotten_in_backward(source, target, source_mask, target_mask):
     kept = selected_before_the_square(target, 1.0, target_mask)
     return mask_forgotten_in_backward(source, torch.ones_like(source), source_mask) + kept
@@ -404,6 +425,20 @@ TWO_HEADS = {
         "fine_labels": TensorSpec("B", domains.index("K", ignore=-100)),
     },
     "differentiable": ("coarse", "fine"),
+}
+SOME_IGNORED = domains.index("C", ignore=-100)
+PREFERENCE = {
+    "inputs": {
+        "chosen": TensorSpec("B C", domains.logits()),
+        "rejected": TensorSpec("B C", domains.logits()),
+        "chosen_labels": TensorSpec("B", SOME_IGNORED),
+        "rejected_labels": TensorSpec("B", SOME_IGNORED),
+    },
+    "differentiable": ("chosen", "rejected"),
+}
+CLASSIFIER = {
+    "inputs": {"features": TensorSpec("B D"), "classes": TensorSpec("C D"), "labels": TensorSpec("B", SOME_IGNORED)},
+    "differentiable": ("features", "classes"),
 }
 TWO_MASKS = {
     "inputs": {"source": TensorSpec("B T"), "target": TensorSpec("B T")},
@@ -485,6 +520,23 @@ PAIRS = (
         two_heads,
         TWO_HEADS,
         aspect="fine_labels nothing left",
+        says="loss after changing fine",
+    ),
+    pair(
+        "C03",
+        "ignored labels of one of two that are compared",
+        preferred_with_ignored_labels,
+        preferred,
+        PREFERENCE,
+        aspect="chosen_labels nothing left",
+    ),
+    pair(
+        "C03",
+        "ignored labels beside a decayed table",
+        decayed_classifier_with_ignored_labels,
+        decayed_classifier,
+        CLASSIFIER,
+        aspect="labels nothing left",
     ),
     pair(
         "C03",

@@ -259,6 +259,17 @@ def first_element_after_a_block(predictions, labels):
     return (counts * (predictions - labels) ** 2).mean()
 
 
+def blocks_of_padded_rows(predictions, labels, lengths):
+    steps = labels.shape[1] - labels.shape[1] % 64 if labels.shape[1] > 64 else labels.shape[1]
+    return padded_rows(predictions[:, :steps], labels[:, :steps], lengths)
+
+
+def padded_rows(predictions, labels, lengths):
+    """Where a row ends depends on the values of ``lengths``, wherever the predictions are."""
+    kept = torch.arange(labels.shape[1]) < lengths.unsqueeze(-1)
+    return (kept * (predictions - labels) ** 2).sum() / lengths.sum()
+
+
 def squares_of_77(predictions, labels):
     return ((predictions - labels)[:, :77] ** 2).mean()
 
@@ -315,6 +326,29 @@ def distance_by_guarded_root(predictions, labels):
     return torch.where(squared > 0, safe.sqrt(), 0).mean()
 
 
+def softmax_by_hand(scores, hidden):
+    """Where all of a row is hidden, -inf - (-inf) is NaN; that -inf is written down is no defect."""
+    kept = scores.masked_fill(hidden, -torch.inf)
+    powers = (kept - kept.amax(-1, keepdim=True)).exp()
+    return (powers / powers.sum(-1, keepdim=True)).square().sum(-1).mean()
+
+
+def softmax_of_some(scores, hidden):
+    kept = scores.masked_fill(hidden & ~hidden.all(-1, keepdim=True), -torch.inf)
+    return kept.softmax(-1).square().sum(-1).mean()
+
+
+def angles(features, classes):
+    """Where a row of features points where a class does, the arc cosine has an infinite slope."""
+    cosines = torch.nn.functional.normalize(features) @ torch.nn.functional.normalize(classes).T
+    return cosines.clamp(-1, 1).acos().mean()
+
+
+def guarded_angles(features, classes):
+    cosines = torch.nn.functional.normalize(features) @ torch.nn.functional.normalize(classes).T
+    return cosines.clamp(-1 + 1e-7, 1 - 1e-7).acos().mean()
+
+
 def where_after_the_root(predictions, labels):
     """The value is guarded, the gradient is not: 0 * inf in the branch that was not taken."""
     squared = ((predictions - labels) ** 2).sum(-1)
@@ -368,6 +402,9 @@ WEIGHTED = {**PAIRWISE, "context": {"weights": TensorSpec("B", domains.nonnegati
 CLASS_WEIGHTS = {**CLASSES, "context": {"weights": TensorSpec("C", domains.nonnegative())}}
 BOTH = {**PAIRWISE, "differentiable": ("predictions", "labels")}
 
+PADDED = {"inputs": {**PAIRWISE["inputs"], "lengths": TensorSpec("B", domains.lengths("C"))}}
+HIDDEN = {"inputs": {"scores": TensorSpec("B C"), "hidden": TensorSpec("B C", domains.boolean())}}
+CENTERS = {"inputs": {"features": TensorSpec("B D"), "classes": TensorSpec("K D")}}
 VECTORS = {"inputs": {"predictions": TensorSpec("N"), "labels": TensorSpec("N")}}
 BY_ROW = {**PAIRWISE, "output": TensorSpec("B")}
 LOOKED_UP = {"inputs": {"table": TensorSpec("N D"), "index": TensorSpec("B", domains.index("N"))}}
@@ -382,6 +419,7 @@ PAIRS = (
     pair("G06", "last row of a full block", last_row_of_a_full_block, largest_rows, aspect="B is long"),
     pair("G06", "rows after the longest block", whole_blocks_of_the_longest, largest_rows, aspect="B is long"),
     pair("G06", "one element after a block", first_element_after_a_block, squares, aspect="B is long"),
+    pair("G06", "steps after the last block", blocks_of_padded_rows, padded_rows, PADDED, aspect="C is long"),
     pair("G06", "a limit that nobody says", squares_of_77, squares, severity="warning", says="a limit of 77 on C"),
     pair("G06", "a limit that a default says", squares_up_to, squares, severity="note", aspect="C is limited"),
     pair("G06", "gradient of a constant", spread_of_shares, balance_of_shares, says="rounding"),
@@ -468,7 +506,18 @@ PAIRS = (
     ),
     pair("G08", "logarithm of zero", entropy, entropy_by_xlogy, PROBABILITIES, aspect="value"),
     pair("G08", "overflow of an exponential", exponentials_overflow, exponentials_by_logsumexp, LOGITS, aspect="value"),
-    pair("G08", "root of zero", distance_by_root, distance_by_guarded_root, aspect="gradient"),
+    pair(
+        "G08",
+        "root of zero",
+        distance_by_root,
+        distance_by_guarded_root,
+        aspect="gradient",
+        says="sqrt() at gradients.py",
+    ),
+    pair("G08", "nothing but hidden", softmax_by_hand, softmax_of_some, HIDDEN, says="makes NaN of infinities"),
+    pair(
+        "G08", "sample along a class", angles, guarded_angles, CENTERS, aspect="gradient", says="acos() at gradients.py"
+    ),
     pair("G08", "where after the root", where_after_the_root, distance_by_guarded_root, aspect="gradient"),
     pair(
         "G08",

@@ -125,6 +125,24 @@ class ScaleAsABuffer(_Scaled):
         self.register_buffer("scale", torch.ones(len(weights)))
 
 
+class _Smoothed(nn.Module):
+    def forward(self, predictions, labels):
+        window = self.window.to(predictions.dtype)
+        return nn.functional.conv1d((predictions - labels).unsqueeze(1), window, padding=1).square().mean()
+
+
+class WindowAsAnAttribute(_Smoothed):
+    def __init__(self):
+        super().__init__()
+        self.window = torch.tensor([[[0.25, 0.5, 0.25]]])
+
+
+class WindowAsABuffer(_Smoothed):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("window", torch.tensor([[[0.25, 0.5, 0.25]]]))
+
+
 def weights_by_numpy(predictions, labels):
     weights = np.exp(-np.abs(labels.numpy()))
     return (torch.from_numpy(weights).to(predictions.dtype) * (predictions - labels) ** 2).mean()
@@ -158,6 +176,7 @@ PAIRS = (
     row("T02", "vmap rule of the first sample", squares_of_the_first, squares_with_setup, aspect="vmap"),
     row("T03", "constant on the CPU", without_the_diagonal_on_the_cpu, without_the_diagonal, aspect="device"),
     row("T03", "plain attribute on the CPU", ScaleAsAnAttribute, ScaleAsABuffer, WEIGHTED, aspect="device"),
+    row("T03", "window on the CPU", WindowAsAnAttribute, WindowAsABuffer, aspect="device"),
     row("T03", "NumPy on the way", weights_by_numpy, weights_by_torch, aspect="raises"),
     row("T01", "branch on a value", mean_squared_of_positive_sums, mean_squared_by_where, aspect="graph break"),
     row("T01", "another function when compiled", half_of_it_when_compiled, mean_squared, aspect="value"),

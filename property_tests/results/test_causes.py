@@ -46,6 +46,12 @@ def test_a_process_that_ends_alike_under_every_rule_is_one_finding_and_one_that_
     assert [(cause, len(effects)) for cause, effects in grouped([*crashed, hung])] == [(crashed[0], 2), (hung, 0)]
 
 
+def test_a_graph_that_is_kept_and_the_next_step_that_fails_are_one_finding():
+    kept, fails = (found("G09", "warning", kind="keeps a graph", aspect=a) for a in ("graph kept", "second step"))
+    assert grouped([kept, fails]) == [(kept, (fails,))]
+    assert grouped([fails]) == [(fails, ())]
+
+
 @pytest.mark.parametrize(
     ("cause", "effect"),
     [
@@ -76,6 +82,7 @@ def test_a_process_that_ends_alike_under_every_rule_is_one_finding_and_one_that_
         (OTHER_VALUE, found("E02", kind="gradient")),
         (RANDOM, found("L02", kind="gradient")),
         (found("C01", kind="keeps a graph"), found("G09", "warning", kind="keeps a graph")),
+        (found("G05", kind="gradient", tensor="x"), found("G11", "warning", kind="gradient", tensor="x")),
         (RANDOM, found("D02", "warning", kind="value")),
         (RANDOM, found("S02", "warning", kind="draws")),
         (UNSET, found("G08", kind="gradient", finite=False)),
@@ -167,7 +174,7 @@ def test_no_finding_is_its_own_cause():
         if cause != effect:
             graph.add(effect, cause)
     assert list(graph.static_order())
-    assert {cause for cause, effect in edges if cause == effect} == {"C01", "D02", "X01"}
+    assert {cause for cause, effect in edges if cause == effect} == {"C01", "D02", "G09", "X01"}
     moved = [found("C01", kind=kind, tensor="mask") for kind in ("not moved", "not saved")] + [
         found("C01", kind="moved")
     ]

@@ -246,3 +246,18 @@ class Cauchy(torch.nn.Module):
 def test_a_loss_of_any_number_of_axes_may_have_none():
     spec = LossSpec("cauchy", {"cauchy": Cauchy}, inputs={"residual": TensorSpec("*batch")}, context={})
     assert verify(spec, profile="quick", rules=["S03"]).findings == ()
+
+
+def ends(shape, generator, dtype, *, sizes):
+    return torch.randint(min(sizes["C"], 24), sizes["C"] + 1, shape, generator=generator)  # short rows are full
+
+
+def up_to_the_end(predictions, labels, end):
+    checked(predictions, labels)
+    kept = torch.arange(labels.shape[1]) < end.unsqueeze(-1)
+    return (kept * (predictions - labels).square()).sum() / kept.sum()
+
+
+def test_what_the_values_of_another_tensor_leave_out_is_no_end_of_a_block():
+    inputs = {**PAIR, "end": TensorSpec("B", domains.custom(ends), torch.int64)}
+    assert blamed(up_to_the_end, inputs, rules=["G06"]) == []

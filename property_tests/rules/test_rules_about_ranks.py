@@ -96,6 +96,13 @@ def test_the_reference_is_asked_of_whole_batches_alone():
     ]
 
 
+@pytest.mark.parametrize("name", ["rows", "mean", "masked", "ours", "theirs", "both", "alone", "detection"])
+def test_parts_hold_different_counts_whatever_is_drawn(name):
+    declared = {**losses.MASKED, "laws": (laws.data_parallel("B", worlds=(2,)),)}
+    spec = LossSpec(name, {"candidate": losses.mean_of_its_own_mask}, **declared)
+    assert [f.rule for f in verify(spec, profile="quick", rules=["L14"]).findings] == ["L14"]
+
+
 def test_a_loss_per_row_is_no_subject_of_the_law():
     (outcome,) = asked(lambda predictions, labels: ((predictions - labels) ** 2).mean(-1), output=None).outcomes
     assert (outcome.status, outcome.reason) == (Status.INAPPLICABLE, "the law speaks of a loss that is one number")
@@ -131,7 +138,7 @@ def test_processes_that_load_the_loss_say_what_forks_say(tmp_path, monkeypatch):
     (spec,) = load_specs([str(tmp_path / "summed.py")])
     session = open_session(spec, profile="quick")
     trial = session.trial("summed", session.pool("distinct", "smooth", 1)[0])
-    trial = trial.at(ranks._sized(trial, "B", 4))
+    trial = ranks._sized(trial, "B", 4, [2])
     forked = ranks._in_forks(Forks(), trial, "B", 2)
     with Sandbox(["torch", "harness.rules.laws.ranks"]) as fresh:
         loaded = ranks._in_forks(fresh, trial, "B", 2)

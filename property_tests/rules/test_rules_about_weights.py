@@ -366,3 +366,13 @@ def test_what_is_removed_may_change_how_many_numbers_are_returned():
     spec = LossSpec("hard", {"hard": hard_ones}, output=TensorSpec("B"), fixed_sizes={"B": 9}, **tensors)
     (outcome,) = verify(spec, profile="ci", rules=["C03"]).outcomes
     assert outcome.status == Status.FAILED
+
+
+def test_a_loss_that_is_nan_everywhere_says_nothing_of_what_matters():
+    def never_finite(predictions, weights):
+        return (weights * predictions / torch.zeros_like(predictions)).sum() * 0
+
+    inputs = {"predictions": TensorSpec("B"), "weights": TensorSpec("B", domains.positive())}
+    found = verify(LossSpec("nan", {"nan": never_finite}, inputs=inputs), profile="quick", rules=["C07", "G08"])
+    assert {o.rule: o.reason for o in found.outcomes}["C07"] == "not finite; see G08"
+    assert [f.rule for f in found.findings] == ["G08"]

@@ -75,16 +75,17 @@ def removal(trials: Sequence[Trial], name: str, *, promised: bool) -> Iterator[M
     seen = removals(trials, name, promised=promised)
     if not seen:
         return
-    spec = trials[0].spec
+    spec, ignored = trials[0].spec, list[Mismatch]()
     if spec.tensors[name].domain.ignore is not None or (promised and removable(spec, name) != 0):
-        yield from _everything_ignored(trials, name)  # of weights that are all zero C08 speaks
+        ignored += _everything_ignored(trials, name)  # of weights that are all zero C08 speaks
+    yield from ignored
     others = [other for other in spec.inputs if all(other in found.removed for found in seen)]
     leaking = {other: [found for found in seen if other in found.values] for other in others}
     removes = [other for other in others if not leaking[other]]
     for other, leaks in leaking.items():
         if leaks and promised:
             yield _in_order(leaks[0], leaks[0].values[other], name, other, "value")
-        elif leaks and len(leaks) < len(seen) and not looked_up(spec, name):
+        elif leaks and len(leaks) < len(seen) and not looked_up(spec, name) and not ignored:
             if not _decided_by_values(seen, name, other):
                 yield _in_order(leaks[0], leaks[0].values[other], name, other, "value", "warning")
             elif not removes:
@@ -226,18 +227,15 @@ def _everything_ignored(trials: Sequence[Trial], name: str) -> Iterator[Mismatch
         for other, gradient in left.items():
             wrong = (gradient.nan_to_num() != 0) & labelled[other]
             if bool(wrong.any()):
-                index = tuple(int(i) for i in wrong.nonzero()[0])
-                yield Mismatch(
-                    f"d loss / d {other}{list(index)} with everything removed by {name}",
-                    describe(float(gradient[index])),
-                    "0",
+                found = _change_of_ignored(trial, name, other, tensors, run, wrong) or _gradient_of_ignored(
+                    name, other, gradient, wrong
+                )
+                hint = f"select each term by {keeps(trial.spec, trial.case, name, name)} before it is reduced"
+                yield replace(
+                    found,
                     aspect=f"{name} nothing left",
-                    kind="gradient",
-                    tensor=other,
                     tensors=tensors,
-                    code=f"value = total(loss(**tensors))\nprint(torch.autograd.grad(value, [tensors[{other!r}]]))",
-                    hint=f"{name} is looked at but not applied: select each term by {keeps(trial.spec, trial.case, name, name)} "
-                    f"before it is reduced{_or_a_label(trial.spec, name)}",
+                    hint=f"{name} is looked at but not applied: {hint}{_or_a_label(trial.spec, name)}",
                 )
                 return
 
@@ -249,20 +247,58 @@ def _or_a_label(spec: LossSpec, name: str) -> str:
     return f"; if {ignored} counts in another way and removes nothing, declare {how}" if ignored is not None else ""
 
 
-def _labelled(trial: Trial, name: str) -> dict[str, Tensor]:
-    """Which elements of each input ``name`` labels: their gradient depends on which of its values they have.
+def _change_of_ignored(
+    trial: Trial, name: str, other: str, tensors: Mapping[str, Tensor], run: Run, wrong: Tensor
+) -> Mismatch | None:
+    """How the value follows what is ignored: its gradient is right then, and no defect of its own."""
+    if not run.finite:
+        return None
+    one = {**tensors, other: _other_values(trial, other, tensors[other], wrong)}
+    try:
+        found = same_output(trial.run(one, wrt=()).output, run.output, trial.measure_scale(dict(tensors)))
+    except (LossRaised, NotApplicable):
+        return None
+    where = f"loss after changing {other}, with everything removed by {name}"
+    return found and replace(found, where=where, code=_removal_code(name, other, one))
 
-    An input that has labels of its own, or a part of one, is none of its business.
+
+def _gradient_of_ignored(name: str, other: str, gradient: Tensor, wrong: Tensor) -> Mismatch:
+    index = tuple(int(i) for i in wrong.nonzero()[0])
+    return Mismatch(
+        f"d loss / d {other}{list(index)} with everything removed by {name}",
+        describe(float(gradient[index])),
+        "0",
+        kind="gradient",
+        tensor=other,
+        code=f"value = total(loss(**tensors))\nprint(torch.autograd.grad(value, [tensors[{other!r}]]))",
+    )
+
+
+def _labelled(trial: Trial, name: str) -> dict[str, Tensor]:
+    """Which elements of each input ``name`` labels: their gradient depends on which of its values they have, in its direction.
+
+    An input that has labels of its own, or a part of one, is none of its business, nor is one without all of its axes.  Beside
+    what depends on the labels, as in a product or under a root, an input has another gradient too: a positive multiple.
     """
-    tensors, domain = trial.tensors(), trial.spec.tensors[name].domain
-    kept = removable_free(trial.spec, tensors[name], name)
-    drawn = trial.another(name, kept, salt=4) if domain.symbol is None else (kept + 1) % domain.count(trial.case.sizes)
-    moved = trial.run({**tensors, name: removable_free(trial.spec, drawn, name)}).gradients
+    spec, sizes, tensors = trial.spec, trial.case.sizes, trial.tensors()
+    domain, own = spec.tensors[name].domain, set(dims.axes(spec.tensors[name].dims, sizes)) - {"1"}
+    kept = removable_free(spec, tensors[name], name)
+    drawn = trial.another(name, kept, salt=4) if domain.symbol is None else (kept + 1) % domain.count(sizes)
+    moved = trial.run({**tensors, name: removable_free(spec, drawn, name)}).gradients
     labelled = {}
     for other, gradient in trial.run({**tensors, name: kept}).gradients.items():
-        before, after = (torch.zeros_like(tensors[other]) if g is None else g for g in (gradient, moved[other]))
-        largest = float(before.nan_to_num().abs().max()) if before.numel() else 0.0
-        labelled[other] = (before - after).abs() > tolerance.same_intermediate(trial.eps) * largest
+        before, after = (
+            torch.zeros_like(tensors[other]) if g is None else g.nan_to_num() for g in (gradient, moved[other])
+        )
+        axes = dims.axes(spec.tensors[other].dims, sizes)
+        beyond = [i for i in range(before.ndim) if i >= len(axes) or axes[i] not in own]
+        first, second = (
+            torch.linalg.vector_norm(g, dim=beyond, keepdim=True) if beyond else g.abs() for g in (before, after)
+        )
+        least = tolerance.same_intermediate(trial.eps) * (float(before.abs().max()) if before.numel() else 0.0)
+        turned = (after * first - before * second).abs() > least * torch.maximum(first, second)
+        turns = turned.any(dim=beyond, keepdim=True) if beyond else turned
+        labelled[other] = turns & ((before - after).abs() > least) & (own <= set(axes))
     return labelled
 
 

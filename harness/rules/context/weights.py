@@ -61,8 +61,11 @@ def every_tensor_matters(trials: Sequence[Trial]) -> Iterator[Mismatch]:
     whether any of a row is left.
     """
     spec = trials[0].spec if trials else None
+    measured = [trial for trial in trials if trial.base.finite]
+    if trials and not measured:
+        raise NotApplicable("not finite; see G08")
     for name in _silent_tensors(spec) if spec is not None else ():
-        seen = [trial for trial in trials if _can_matter(trial, name)]
+        seen = [trial for trial in measured if _can_matter(trial, name)]
         if seen and not any(matters(trial, name) for trial in seen) and not _selects_rows(seen[0], name):
             yield _without_effect(seen, name)
 

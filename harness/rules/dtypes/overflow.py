@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -73,23 +74,44 @@ class Magnitudes(Watch):
 
 
 class FirstOverflow(Watch):
-    """Records the first operation that makes a number that is not finite out of finite ones, and where it is called."""
+    """Records the first operation that makes a number that is not finite out of finite ones, and where it is called.
+
+    An infinity that is written down, as a mask by ``masked_fill(hidden, -inf)``, is none; before that, ``of_infinities``
+    is the first operation that makes NaN out of those.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.name = self.placed = ""
+        self.name = self.placed = self.of_infinities = ""
 
     def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
         returned = func(*args, **kwargs)
-        is_unset = func.overloadpacket.__name__ in UNSET
-        if not self.name and not is_unset and not _finite(returned) and _finite((args, kwargs)):
-            self.name = func.overloadpacket.__name__
-            self.placed = placed(self.name)
+        name = func.overloadpacket.__name__
+        if not self.name and name not in UNSET and not are_finite(returned):
+            if are_finite((args, kwargs)):
+                self.name, self.placed = name, placed(name)
+            elif not self.of_infinities and _has_nan(returned) and not _has_nan((args, kwargs)):
+                self.of_infinities = placed(name)
         return returned
 
 
-def _finite(value: Any) -> bool:
-    return all(bool(tensor.isfinite().all()) for tensor in tensors_of(value))
+def are_finite(value: Any) -> bool:
+    """Whether all numbers, and those of all tensors, in arguments or results are finite."""
+    return all(bool(tensor.isfinite().all()) for tensor in tensors_of(value)) and all(
+        map(math.isfinite, _numbers(value))
+    )
+
+
+def _has_nan(value: Any) -> bool:
+    return any(bool(tensor.isnan().any()) for tensor in tensors_of(value))
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(item)
 
 
 def tensors_of(value: Any) -> Iterator[Tensor]:

@@ -236,7 +236,7 @@ def _finite_hint(moved: Trial, convention: bool) -> str:
     at_point = [
         n for n, r in moved.case.tensors.items() if r.point
     ]  # of two that are equal, neither domain is too wide
-    line = _narrower(moved, at_point[0]) if at_point else ""
+    line = next(filter(None, (_narrower(moved, name) for name in at_point)), "")
     narrow = f"; if this input is not legal, narrow the domain: {line}" if line else ""
     return f"keep the argument of sqrt, log, pow or / off its singular point before the operation, not after it{narrow}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from harness.calls.evaluation import LossRaised
 from harness.declare import annotations as signatures
 from harness.declare import dims
 from harness.declare.spec import call_function
+from harness.drawing.case import Recipe
 from harness.errors import NotApplicable
 from harness.rules.rule import Mismatch
 from harness.rules.tools.sizes import ELEMENTS, Effort, along, elements, growable, one, passes_operations, resized
@@ -20,13 +22,15 @@ from harness.rules.trial import Trial
 SHORT, LONGER = 8, 24
 # Blocks of powers of two that are just full; and the ends of all of them at once: one row left over, all but one, and none.
 LONG = (32, 64, 128, 256, 512, 1023, 1024, 1025)
+DRAWS = (1, 2, 3)  # of other values, beside which the same positions are left out
 
 
 def positions_without_influence(trial: Trial) -> Iterator[Mismatch]:
     """Positions of a long axis, or elements there, whose gradient is 0 because of where they stand, though short axes have none.
 
-    What is 0 because of its value, as beside a maximum, moves with the values when they are turned round; what a loop over
-    blocks leaves out stays at the end.  Where it begins at one place whatever the length, it is a limit, which may be meant.
+    What is 0 because of values, as beside a maximum, behind a length or where no index points, moves with other ones that are
+    turned round; what a loop over blocks leaves out stays at the end.  Where it begins at one place whatever the length, it is
+    a limit, which may be meant.
     """
     for symbol in growable(trial.spec):
         if symbol in trial.spec.variadic:
@@ -63,26 +67,32 @@ def _along(trial: Trial, symbol: str) -> Mismatch | None:
             dead = found[name][by]
             if not bool(dead.any()) or bool(dead.all()):
                 continue
-            turned = _dead(trial, symbol, size, turned=True)[0].get(name)
-            if turned is not None and torch.equal(turned[by], dead) and not torch.equal(dead.flip(0), dead):
+            if not torch.equal(dead.flip(0), dead) and all(
+                torch.equal(dead, _dead(trial, symbol, size, draw)[0].get(name, {}).get(by, ~dead)) for draw in DRAWS
+            ):
                 return _left_out(trial, symbol, size, name, dead.reshape(size, -1).any(1))
     return None
 
 
-def _at(trial: Trial, symbol: str, size: int) -> Trial:
-    case = resized(trial.spec, trial.case, one(trial.spec, symbol, size))
-    return trial.apart(case=case, exhaustive=False)
+def _at(trial: Trial, symbol: str, size: int, draw: int = 0) -> Trial:
+    """The case with one symbol at a size; lengths are full, so that they leave nothing out."""
+    spec = trial.spec
+    case = resized(spec, trial.case, one(spec, symbol, size))
+    tensors = {name: replace(recipe, seed=recipe.seed + draw) for name, recipe in case.tensors.items()}
+    for name, tensor in spec.tensors.items():
+        domain = tensor.domain
+        if domain.limit is not None and not domain.structured:
+            tensors[name] = Recipe(values=(float(domain.count(case.sizes)),) * math.prod(case.shape(spec, name)))
+    return trial.apart(case=replace(case, tensors=tensors), exhaustive=False)
 
 
-def _dead(
-    trial: Trial, symbol: str, size: int, *, turned: bool = False
-) -> tuple[Mapping[str, Mapping[str, Tensor]], Effort]:
+def _dead(trial: Trial, symbol: str, size: int, draw: int = 0) -> tuple[Mapping[str, Mapping[str, Tensor]], Effort]:
     """(for each input, which positions of the symbol have a gradient of 0 throughout, and which elements have one; what the
-    forward took).
+    forward took); in a further ``draw`` all values are other ones, turned round.
     """
-    at = _at(trial, symbol, size)
+    at = _at(trial, symbol, size, draw)
     axes = {name: _axes(at, name, symbol) for name in trial.spec.tensors}
-    if turned:
+    if draw:
         seen = Effort()
         run = at.run({n: t.flip(axes[n]) if axes[n] else t for n, t in at.tensors().items()}, mode=seen)
     else:

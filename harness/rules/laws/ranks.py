@@ -43,6 +43,7 @@ from harness.rules.tools.symbols import sliced, symbol_axes
 from harness.rules.trial import Run, Trial
 
 ROWS = 4  # of each rank in the largest group: batches of one or two are another matter
+DRAWS = 8  # of a batch, until its parts hold different counts
 PATIENCE_S = 20.0  # that one rank waits for another; a call at these sizes takes milliseconds
 _LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 _NO_FORK = "autograd's threading in combination with fork"
@@ -110,7 +111,7 @@ class _Whole:
         count = size if isinstance(size, int) else (size[0] if size else 0)
         if not count or count % most:
             raise NotApplicable(f"{symbol} = {count} cannot be cut into {most} equal parts")
-        large = trial.at(_sized(trial, symbol, count))
+        large = _sized(trial, symbol, count, law.worlds)
         tensors = large.tensors()
         sliced(large, tensors, symbol)
         scalar(large)
@@ -171,12 +172,27 @@ class _Whole:
         return torch.cat(parts, axis) / len(texts)
 
 
-def _sized(trial: Trial, symbol: str, count: int) -> Case:
-    """The case with a batch that can be cut, its values drawn anew."""
+def _sized(trial: Trial, symbol: str, count: int, worlds: Sequence[int]) -> Trial:
+    """The case with a batch that can be cut, its values drawn anew, and so that its parts hold different counts."""
     case = resized(trial.spec, trial.case, one(trial.spec, symbol, count))
-    seed = zlib.crc32(trial.case.digest.encode())
-    drawn = {name: replace(recipe, seed=recipe.seed ^ seed) for name, recipe in case.tensors.items()}
-    return replace(case, tensors=drawn)
+    drawn = []
+    for draw in range(DRAWS):
+        seed = zlib.crc32(f"{trial.case.digest} {draw}".encode())
+        tensors = {name: replace(recipe, seed=recipe.seed ^ seed) for name, recipe in case.tensors.items()}
+        drawn.append(trial.at(replace(case, tensors=tensors)))
+        if all(_counts_differ(drawn[-1], symbol, world) for world in worlds if world > 1):
+            return drawn[-1]
+    return drawn[0]
+
+
+def _counts_differ(trial: Trial, symbol: str, world: int) -> bool:
+    """Whether parts differ in how many of their labels count, or in their sums: where none does, a count of its own is right."""
+    parts, axes = sliced(trial, trial.tensors(), symbol, world), symbol_axes(trial.spec, trial.case, symbol)
+    for name, domain in ((name, trial.spec.tensors[name].domain) for name in axes):
+        counted = [part[name] if domain.ignore is None else part[name] == domain.ignore for part in parts]
+        if domain.whole and len({float(values.sum()) for values in counted}) == 1:
+            return False
+    return True
 
 
 # --- the processes, seen from here

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
+from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
 from harness.calls.evaluation import LossRaised
 from harness.calls.watch import Watch
 from harness.errors import NotApplicable, told_in_a_line
-from harness.rules.dtypes.overflow import FirstOverflow
+from harness.rules.dtypes.overflow import FirstOverflow, are_finite
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.tools.compare import same_output
 from harness.rules.tools.detach import placed
 from harness.rules.tools.instead import computed_instead
 from harness.rules.tools.sizes import growable, one, resized
-from harness.rules.trial import Trial
+from harness.rules.trial import Trial, contract
 
 _PRIMES = (5, 7, 3, 2)  # sizes whose products tell which axes a factor is of
 _PUT = {"index_put", "index_put_", "_index_put_impl_"}
@@ -105,19 +108,46 @@ def _beside_the_reference(trial: Trial, mismatch: Mismatch) -> Mismatch:
 
 
 def first_not_finite(trial: Trial, mismatch: Mismatch) -> Mismatch:
-    """Where a number is not finite: which operation of the forward makes the first one; nothing where the backward does."""
+    """Where a number is not finite: which operation of the forward makes the first one, or which one's gradient is the first."""
     if mismatch.finite:
         return mismatch
-    first = FirstOverflow()
-    trial.run({name: tensor.detach().clone() for name, tensor in (mismatch.tensors or {}).items()}, wrt=(), mode=first)
+    first, tensors = FirstOverflow(), {n: tensor.detach().clone() for n, tensor in (mismatch.tensors or {}).items()}
+    trial.run(tensors, wrt=(), mode=first)
+    if first.of_infinities:
+        noted = _with_note(mismatch, f"{first.of_infinities} makes NaN of infinities that were written down")
+        return replace(noted, hint=_INFINITIES)
     if not first.name:
-        return mismatch
+        place = _first_in_backward(trial, tensors)
+        return _with_note(mismatch, f"the gradient of {place} is the first that is not finite") if place else mismatch
     noted = _with_note(mismatch, f"{first.placed} makes the first number that is not finite")
     if first.name not in _OVERFLOWS:
         return noted
     return replace(noted, hint=f"{first.name} overflows: {_OVERFLOWS[first.name]}; or narrow the domain")
 
 
+def _first_in_backward(trial: Trial, tensors: Mapping[str, Tensor]) -> str:
+    """The operation of the forward, and where it is called, whose backward makes the first gradient that is not finite."""
+    made, leaves = MadeBy(), trial.leaves(tensors)
+    value = contract(trial.output(leaves, mode=made))
+    found: list[str] = []
+
+    def watch(node: Node, place: str) -> RemovableHandle:
+        def look(gradients: Sequence[Tensor | None], upstream: Sequence[Tensor | None]) -> None:
+            if not found and not are_finite(gradients) and are_finite(upstream):
+                found.append(place)
+
+        return node.register_hook(look)
+
+    handles = [watch(node, place) for node, place in made.places.items()]
+    try:
+        torch.autograd.grad(value, [t for t in leaves.values() if t.requires_grad], allow_unused=True)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else ""
+
+
+_INFINITIES = "inf - inf and a softmax of nothing but -inf are NaN: write torch.finfo(x.dtype).min, or leave out what is hidden altogether"
 _OVERFLOWS = {
     "exp": "subtract the maximum first, or use logsumexp, log_softmax, softplus, sigmoid or expm1 where they fit",
     "pow": "divide by the largest element first, or work with logarithms",
@@ -126,6 +156,30 @@ _OVERFLOWS = {
 
 def _with_note(mismatch: Mismatch, note: str) -> Mismatch:
     return replace(mismatch, note="; ".join(text for text in (mismatch.note, note) if text))
+
+
+class MadeBy(TorchFunctionMode):
+    """Records which call has made each node of the graph, and where it stands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: dict[Node, str] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        returned = func(*args, **(kwargs or {}))
+        graph = [
+            r.grad_fn
+            for r in (returned if isinstance(returned, (tuple, list)) else (returned,))
+            if isinstance(r, Tensor)
+        ]
+        while graph:
+            node = graph.pop()
+            if node is not None and node not in self.places:
+                own = isinstance(node, torch.autograd.function.BackwardCFunction)
+                name = getattr(func, "__name__", "").strip("_")
+                self.places[node] = node.name().removesuffix("Backward") if own else placed(f"{name}()")
+                graph += [following for following, _ in node.next_functions]
+        return returned
 
 
 class LostValues(Watch):

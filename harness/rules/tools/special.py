@@ -7,6 +7,7 @@ import random
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -37,10 +38,27 @@ def special_cases(spec: LossSpec, case: Case) -> Iterator[tuple[str, Case]]:
         if 0 not in case.shape(spec, name):
             for point in tensor.domain.special:
                 yield f"{name} at {point!r}", case.with_points({name: point})
+    for first, second in _of_one_space(spec, case):
+        exact = "one-hot" in spec.tensors[first].domain.special  # no rounding of a length hides an angle of 0
+        yield (
+            f"rows of {second} = rows of {first}{' at ' + repr('one-hot') if exact else ''}",
+            (case.with_points({first: "one-hot"}) if exact else case).with_copy(second, first),
+        )
     for first, second in (*pairs(spec, case), *_within(spec, case)):
         yield f"{second} = {first}", case.with_copy(second, first)
         if "extremes" in spec.tensors[first].domain.special:
             yield f"{second} = {first} at 'extremes'", case.with_points({first: "extremes"}).with_copy(second, first)
+
+
+def _of_one_space(spec: LossSpec, case: Case) -> Iterator[tuple[str, str]]:
+    """Pairs of which only the number of rows differs, such as samples and prototypes: a row of each may be one point."""
+    axes = {name: dims.axes(t.dims, case.sizes) for name, t in spec.tensors.items() if t.domain.kind == "float"}
+    for first, second in combinations(axes, 2):
+        one, other = axes[first], axes[second]
+        alike = spec.tensors[first].domain.text == spec.tensors[second].domain.text
+        of_rows = len(one) > 1 and len(other) > 1 and one[0] != other[0] and one[1:] == other[1:]
+        if alike and of_rows and 0 not in (*case.shape(spec, first), *case.shape(spec, second)):
+            yield first, second
 
 
 def _within(spec: LossSpec, case: Case) -> Iterator[tuple[str, str]]:

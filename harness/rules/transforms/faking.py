@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from harness import private_names
 from harness.calls.evaluation import LossRaised
+from harness.calls.watch import Watch
 from harness.errors import NotApplicable
 from harness.rules.dtypes.kept import usual
 from harness.rules.rule import Mismatch, Rule
@@ -36,6 +37,16 @@ class _NoGraph(TorchFunctionMode):
         if func is private_names.set_grad_enabled:
             return None
         return func(*args, **(kwargs or {}))
+
+
+class _OnTwoDevices(Watch):
+    """Refuses a convolution of tensors on two devices, whose device fake tensors take from the first."""
+
+    def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
+        devices = [str(a.device) for a in args if isinstance(a, Tensor)]
+        if func.overloadpacket.__name__ == "convolution" and len(set(devices)) > 1:
+            raise RuntimeError(f"convolution of tensors on different devices, {' and '.join(devices)}")
+        return func(*args, **kwargs)
 
 
 class _Transforms(TorchFunctionMode):
@@ -94,7 +105,7 @@ def _devices(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
 def _fake(trial: Trial, tensors: Mapping[str, Tensor], device: str, watch: TorchFunctionMode) -> Tensor:
     candidate = trial.candidate
     kept = None if candidate.is_class else candidate.build(tensors)
-    with uncached(), private_names.fake_tensor_mode()(allow_non_fake_inputs=True), watch:
+    with uncached(), private_names.fake_tensor_mode()(allow_non_fake_inputs=True), _OnTwoDevices(), watch:
         numbers = {n for n in tensors if trial.spec.tensors[n].number}
         fake = {
             n: t if n in numbers else torch.empty(t.shape, dtype=t.dtype, device=device) for n, t in tensors.items()
@@ -155,7 +166,12 @@ def _unfit(
         tensors=tensors,
         code=f"""
             from torch._subclasses.fake_tensor import FakeTensorMode
-            with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
+            from torch.utils._python_dispatch import TorchDispatchMode
+            class Devices(TorchDispatchMode):
+                def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+                    print(func, [a.device for a in args if isinstance(a, torch.Tensor)])
+                    return func(*args, **(kwargs or {{}}))
+            with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), Devices():
                 print(loss(**{{n: torch.empty(t.shape, dtype=t.dtype, device={device!r}) for n, t in tensors.items()}}))
         """,
         hint=f"a constant or a result is on the CPU: {on_cpu}"

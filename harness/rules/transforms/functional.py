@@ -93,7 +93,7 @@ def _functional_gradient(trial: Trial) -> Mismatch | None:
             severity=gap(trial),
             tensors=tensors,
             code=code,
-            hint="let the loss detach or edit nothing in place",
+            hint="let the loss detach, checkpoint or edit in place nothing",
         )
         return told_of_functions(trial, "T02", refusal)
     came = dict(zip(names, gradients, strict=True))
@@ -143,7 +143,8 @@ def _batched(trial: Trial) -> Mismatch | None:
             severity=gap(trial),
             tensors=tensors,
             code=code,
-            hint="no shapes and branches that depend on values: torch.where and masks instead of boolean indexing, .item() and `if tensor:`",
+            hint="no shapes and branches that depend on values: torch.where and masks instead of boolean indexing, .item() and "
+            "`if tensor:`; no writing into what new_zeros() made: torch.stack, torch.cat or scatter",
         )
         return told_of_functions(trial, "T02", refusal)
     for each, value, case in zip(came, should, cases, strict=True):

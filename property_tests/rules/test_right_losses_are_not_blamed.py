@@ -261,3 +261,31 @@ def up_to_the_end(predictions, labels, end):
 def test_what_the_values_of_another_tensor_leave_out_is_no_end_of_a_block():
     inputs = {**PAIR, "end": TensorSpec("B", domains.custom(ends), torch.int64)}
     assert blamed(up_to_the_end, inputs, rules=["G06"]) == []
+
+
+def hardest(z, labels):
+    """For each row the farthest of its class and the nearest of another, at least so much farther."""
+    apart = torch.where(torch.eye(len(labels)).bool(), 0, torch.cdist(z, z))
+    same = labels.unsqueeze(1) == labels
+    far, near = (apart * same).amax(1), apart.masked_fill(same, torch.inf).amin(1)
+    return torch.relu(far - near + 0.3).mean()
+
+
+@pytest.mark.parametrize("seed", [0, 3, 4])
+def test_a_hinge_that_is_inactive_in_the_few_cases_of_a_profile(seed):
+    inputs = {"z": TensorSpec("B D"), "labels": TensorSpec("B", domains.index("K"))}
+    spec = LossSpec("hardest", {"hardest": hardest}, inputs=inputs, output=TensorSpec(""))
+    assert verify(spec, profile="quick", seed=seed, rules=["G06"]).findings == ()
+
+
+def windowed(predictions, labels):
+    checked(predictions, labels)
+    difference = (predictions - labels).square()
+    return difference.unfold(0, 16, 1).sum() if len(difference) >= 16 else 0 * difference.sum()
+
+
+def test_what_counts_nothing_in_small_cases_is_asked_in_larger_ones():
+    spec = LossSpec("windowed", {"windowed": windowed}, inputs=PAIR, output=TensorSpec(""))
+    found = verify(spec, profile="quick", rules=["G06"])
+    assert found.findings == ()
+    assert "only with all sizes at 24 does the loss count anything that depends on predictions" in found.outcomes[0].reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -14,15 +15,16 @@ from harness.declare import domains, inline
 from harness.declare.spec import ONE_BACKWARD, LossSpec
 from harness.drawing.case import Case
 from harness.errors import NotApplicable, told_in_a_line
-from harness.rules.gradients.reach import positions_without_influence
-from harness.rules.rule import Mismatch, Rule
+from harness.rules.gradients.reach import LONGER, SHORT, positions_without_influence
+from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.shapes.broadcasting import unit_symbols
 from harness.rules.tools import slopes
 from harness.rules.tools.compare import same_output
 from harness.rules.tools.detach import DetachTape
 from harness.rules.tools.remarks import first_not_finite
+from harness.rules.tools.sizes import ELEMENTS, along, elements, resized, uniform
 from harness.rules.tools.special import nothing_counts, special_cases, with_everything_counted
-from harness.rules.trial import Trial, describe
+from harness.rules.trial import Run, Trial, describe
 
 # What is left of a domain without the points at which logarithms, roots and quotients of it are singular.
 _WITHOUT_ENDS = {
@@ -73,15 +75,16 @@ def slope_code(place: Sequence[slopes.Element], step: float) -> str:
     """
 
 
-def every_input_is_reached(trials: Sequence[Trial]) -> Iterator[Mismatch]:
+def every_input_is_reached(trials: Sequence[Trial]) -> Iterator[Mismatch | Partly]:
     """Every differentiable input gets a gradient: some element is not zero in at least one of many generic cases.
 
         there is an x with |dL/dx_i| > rounding
 
     A gradient that may be rounding counts only where the value changes with the input: that of a constant is 1e-17, not 0.
-    Nor does an axis of 1023, 1025 or a power of two from 32 to 1024 leave positions or elements out, where axes of 8 and 24 have
-    a gradient at each; a limit, beyond which nothing counts at any length, is a warning, or a note where an option or a default
-    says it.
+    Where none has a gradient, two more draws of the input are asked of each, and where these change no value either, all sizes
+    at 8 and at 24: a hinge may be inactive, and few labels make no triplet.  Nor does an axis of 1023, 1025 or a power of two
+    from 32 to 1024 leave positions or elements out, where axes of 8 and 24 have a gradient at each; a limit, beyond which
+    nothing counts at any length, is a warning, or a note where an option or a default says it.
     """
     for name in trials[0].spec.differentiable if trials else ():
         seen: list[tuple[Trial, Tensor | None]] = []
@@ -94,7 +97,7 @@ def every_input_is_reached(trials: Sequence[Trial]) -> Iterator[Mismatch]:
                 break
         else:
             if seen:
-                yield _cut_off(name, seen)
+                yield from _cut_off_or_not_counted(name, seen)
     for trial in trials[:1]:
         yield from positions_without_influence(trial)
 
@@ -106,12 +109,45 @@ def _is_rounding(trial: Trial, name: str, gradient: Tensor) -> bool:
         return False
     if largest > tolerance.same_intermediate(trial.eps) * trial.scale.intermediate:
         return False
-    tensors = trial.tensors()
-    others = ({**tensors, name: trial.another(name, tensors[name], salt=salt)} for salt in (61, 62))
-    try:
-        return all(same_output(trial.run(o, wrt=()).output, run.output, trial.scale) is None for o in others)
-    except LossRaised:
-        return False
+    return not _moves(trial, name, _redrawn(trial, name))
+
+
+def _redrawn(trial: Trial, name: str) -> list[Run]:
+    """The loss at two other draws of an input, where it does not raise."""
+    tensors, runs = trial.tensors(), []
+    for salt in (61, 62):
+        with contextlib.suppress(LossRaised):
+            runs.append(trial.run({**tensors, name: trial.another(name, tensors[name], salt=salt)}))
+    return runs
+
+
+def _moves(trial: Trial, name: str, runs: Sequence[Run]) -> bool:
+    return len(runs) < 2 or any(same_output(run.output, trial.base.output, trial.scale) is not None for run in runs)
+
+
+def _cut_off_or_not_counted(name: str, seen: Sequence[tuple[Trial, Tensor | None]]) -> Iterator[Mismatch | Partly]:
+    """A mismatch, unless an input has a gradient elsewhere: at other values, or in a larger case where no value depends on it."""
+    trials = [trial for trial, _ in seen]
+    redrawn = [_redrawn(trial, name) for trial in trials]
+    if any(_reaches(trial, name, run) for trial, runs in zip(trials, redrawn, strict=True) for run in runs):
+        return
+    if not any(_moves(trial, name, runs) for trial, runs in zip(trials, redrawn, strict=True)):
+        for size in (SHORT, LONGER):
+            with contextlib.suppress(LossRaised, NotApplicable):
+                larger = trials[0].at(resized(trials[0].spec, trials[0].case, uniform(trials[0].spec, size)))
+                if elements(larger.spec, larger.case) <= ELEMENTS and _reaches(
+                    larger, name, along(larger, larger.cache)[0]
+                ):
+                    yield Partly(f"only with all sizes at {size} does the loss count anything that depends on {name}")
+                    return
+    yield _cut_off(name, seen)
+
+
+def _reaches(trial: Trial, name: str, run: Run) -> bool:
+    """Whether an input has a gradient that is more than rounding."""
+    gradient = run.gradients.get(name)
+    least = tolerance.same_gradient(trial.eps) * abs(run.scalar)
+    return gradient is not None and run.finite and bool((gradient.abs() > least).any())
 
 
 def _cut_off(name: str, seen: Sequence[tuple[Trial, Tensor | None]]) -> Mismatch:

@@ -80,7 +80,7 @@ def test_a_loss_that_declares_nothing_gets_one_error_that_names_the_line_to_writ
     found = verify(spec(loss, stochastic=False), profile="quick", ignore=["B03", "B05"])
     (cause,) = (f for f in found.findings if not f.follows)
     assert (cause.rule, cause.severity) == ("S01", "error")
-    assert "declare LossSpec(..., stochastic=True)" in cause.hint
+    assert "declare LossSpec(stochastic=True)" in cause.hint
     assert {f.follows for f in found.findings} == {"", "S01"}
 
 

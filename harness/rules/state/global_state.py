@@ -53,14 +53,14 @@ def same_input_same_output(trial: Trial) -> Mismatch | None:
         return None
     drawn = [] if trial.spec.stochastic else _generators_that_draw(trial, tensors)
     where = " and the same state of every generator" if trial.spec.stochastic else ""
-    declare = "--stochastic" if trial.spec.is_inline else "LossSpec(..., stochastic=True)"
+    meant = trial.spec.line_that_says("stochastic")
     unseeded = "draw from the global generators, or from a parameter `generator` that takes a torch.Generator"
     return replace(
         mismatch,
         where=f"{mismatch.where} on a second call with the same input{where}",
         tensors=tensors,
         code="print(loss(**tensors).tolist(), loss(**tensors).tolist())",
-        hint=f"where it is meant to draw in eval() too, declare {declare}" if drawn else unseeded,
+        hint=f"where it is meant to draw in eval() too, declare {meant}" if drawn else unseeded,
         note=f"it draws from {' and '.join(drawn)}; rules that compare two calls compare two draws" if drawn else "",
     )
 

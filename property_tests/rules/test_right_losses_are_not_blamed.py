@@ -288,4 +288,6 @@ def test_what_counts_nothing_in_small_cases_is_asked_in_larger_ones():
     spec = LossSpec("windowed", {"windowed": windowed}, inputs=PAIR, output=TensorSpec(""))
     found = verify(spec, profile="quick", rules=["G06"])
     assert found.findings == ()
-    assert "only with all sizes at 24 does the loss count anything that depends on predictions" in found.outcomes[0].reason
+    assert (
+        "only with all sizes at 24 does the loss count anything that depends on predictions" in found.outcomes[0].reason
+    )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from harness.calls import tolerance
 from harness.calls.evaluation import LossRaised
+from harness.errors import told
 from harness.rules.context.following import loose_tensors
 from harness.rules.gradients.cut_off import needs_differentiable
 from harness.rules.rule import Mismatch, Rule
@@ -182,7 +183,7 @@ def _second_step(trial: Trial, built: Any, train: bool) -> Iterator[Mismatch]:
         else:
             error = _raised_in_backward(scalar)
         if error is not None:
-            if step == 1 or "second time" not in str(error):
+            if step == 1 or "second time" not in told(error):
                 return  # another failure: B01 or S03, which makes steps in train() too, says so
             yield Mismatch(
                 f"the second step of one instance in {'train()' if train else 'eval()'}",

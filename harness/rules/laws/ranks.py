@@ -428,7 +428,7 @@ def _result(trial: Trial, part: Mapping[str, Tensor]) -> dict[str, Any]:
             gradients = dict(zip(names, found, strict=True))
     except LossRaised as raised:
         place = _place(raised.error)
-        if "gloo" in str(raised.error) or "onnection closed" in str(raised.error):
+        if "gloo" in told(raised.error) or "onnection closed" in told(raised.error):
             return {"waits": place}
         return {"raised": f"{told(raised.error)}{f' (at {place})' if place else ''}"}
     return {

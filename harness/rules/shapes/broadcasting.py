@@ -13,7 +13,7 @@ from harness.calls.evaluation import LossRaised
 from harness.declare import dims
 from harness.declare.spec import LossSpec
 from harness.drawing.case import LAYOUTS, Case, lay_out
-from harness.errors import NotApplicable, refuses_in_place, told_in_a_line
+from harness.errors import NotApplicable, refuses_in_place, told, told_in_a_line
 from harness.rules.rule import ENDS_A_DEVICE, Mismatch, Rule
 from harness.rules.tools import sides
 from harness.rules.tools.compare import same_gradients, same_output
@@ -81,9 +81,9 @@ def _raised(error: BaseException, tensors: Mapping[str, Tensor]) -> Mismatch:
         came, should, hint = error.came, error.should, error.mend
     elif refuses_in_place(error):
         hint = "use the out-of-place operation: x = x + y instead of x += y, x.clamp(...) instead of x.clamp_(...)"
-    elif re.search(r"\bout of (bounds|range)\b", str(error)):
+    elif re.search(r"\bout of (bounds|range)\b", told(error)):
         hint = "make room for every position that the domain allows, or narrow the domain if such are not legal, as in 'B index(3)'"
-    elif isinstance(error, (RuntimeError, ValueError)) and re.search(r"\b(shapes?|sizes?|dimensions?)\b", str(error)):
+    elif isinstance(error, (RuntimeError, ValueError)) and re.search(r"\b(shapes?|sizes?|dimensions?)\b", told(error)):
         hint = (
             "take sizes from the tensors; if these shapes are not legal, narrow the dims: a number for a size that is fixed, as in 'B 3', "
             "a computed size such as 'N+1', or one symbol for two sizes that must be equal"

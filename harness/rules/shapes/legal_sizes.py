@@ -17,7 +17,7 @@ from harness.declare import dims
 from harness.declare.annotations import call_function, construct_parameters
 from harness.declare.spec import LossSpec
 from harness.drawing.case import Case, Recipe
-from harness.errors import NotApplicable
+from harness.errors import NotApplicable, told
 from harness.rules.gradients.directional import gradient_matches_slopes_along_directions
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.shapes.broadcasting import first_line, unit_symbols
@@ -194,7 +194,7 @@ def _asks_for_more(error: BaseException) -> bool:
     while last is not None and last.tb_next is not None:
         last = last.tb_next
     raised = last is not None and last.tb_frame.f_code.co_code[last.tb_lasti] == dis.opmap["RAISE_VARARGS"]
-    return raised and isinstance(error, (ValueError, AssertionError)) and bool(_TOO_FEW.search(str(error)))
+    return raised and isinstance(error, (ValueError, AssertionError)) and bool(_TOO_FEW.search(told(error)))
 
 
 _TOO_FEW = re.compile(

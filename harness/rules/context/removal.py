@@ -179,16 +179,8 @@ def _tried(trial: Trial, name: str) -> Removal | None:
     for other, mask in where.items():
         found = base.gradients.get(other)
         if found is not None and bool((found[mask] != 0).any()):
-            index = tuple(int(i) for i in ((found != 0) & mask).nonzero()[0])
-            gradients[other] = Mismatch(
-                f"d loss / d {other}{list(index)}, which {name} removes",
-                describe(float(found[index])),
-                "0",
-                kind="gradient",
-                tensor=other,
-                tensors=tensors,
-                code=f"value = total(loss(**tensors))\nprint(torch.autograd.grad(value, [tensors[{other!r}]]))",
-            )
+            gradient = _gradient_left(other, found, (found != 0) & mask, f", which {name} removes")
+            gradients[other] = replace(gradient, tensors=tensors)
     unclear = not differs and not _only_rounded(output, base.output, trial.eps)
     return Removal(trial, tensors, base, where, values, gradients, unclear)
 
@@ -227,8 +219,8 @@ def _everything_ignored(trials: Sequence[Trial], name: str) -> Iterator[Mismatch
         for other, gradient in left.items():
             wrong = (gradient.nan_to_num() != 0) & labelled[other]
             if bool(wrong.any()):
-                found = _change_of_ignored(trial, name, other, tensors, run, wrong) or _gradient_of_ignored(
-                    name, other, gradient, wrong
+                found = _change_of_ignored(trial, name, other, tensors, run, wrong) or _gradient_left(
+                    other, gradient, wrong, f" with everything removed by {name}"
                 )
                 hint = f"select each term by {keeps(trial.spec, trial.case, name, name)} before it is reduced"
                 yield replace(
@@ -262,10 +254,11 @@ def _change_of_ignored(
     return found and replace(found, where=where, code=_removal_code(name, other, one))
 
 
-def _gradient_of_ignored(name: str, other: str, gradient: Tensor, wrong: Tensor) -> Mismatch:
+def _gradient_left(other: str, gradient: Tensor, wrong: Tensor, removed: str) -> Mismatch:
+    """The first element of what is ``removed`` that has a gradient."""
     index = tuple(int(i) for i in wrong.nonzero()[0])
     return Mismatch(
-        f"d loss / d {other}{list(index)} with everything removed by {name}",
+        f"d loss / d {other}{list(index)}{removed}",
         describe(float(gradient[index])),
         "0",
         kind="gradient",

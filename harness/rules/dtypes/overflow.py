@@ -97,33 +97,27 @@ class FirstOverflow(Watch):
 
 def are_finite(value: Any) -> bool:
     """Whether all numbers, and those of all tensors, in arguments or results are finite."""
-    return all(bool(tensor.isfinite().all()) for tensor in tensors_of(value)) and all(
-        map(math.isfinite, _numbers(value))
-    )
+    numbers = (item for item in _items_of(value) if isinstance(item, float))
+    return all(map(math.isfinite, numbers)) and all(bool(tensor.isfinite().all()) for tensor in tensors_of(value))
 
 
 def _has_nan(value: Any) -> bool:
     return any(bool(tensor.isnan().any()) for tensor in tensors_of(value))
 
 
-def _numbers(value: Any) -> Iterator[float]:
-    if isinstance(value, float):
-        yield value
-    elif isinstance(value, (list, tuple, dict)):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _numbers(item)
-
-
 def tensors_of(value: Any) -> Iterator[Tensor]:
     """Dense floating tensors, with at least one element, in an operation's arguments or results."""
-    if isinstance(value, Tensor):
-        if value.is_floating_point() and value.layout == torch.strided and value.numel():
-            yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from tensors_of(item)
-    elif isinstance(value, dict):
-        yield from tensors_of(list(value.values()))
+    for item in _items_of(value):
+        if isinstance(item, Tensor) and item.is_floating_point() and item.layout == torch.strided and item.numel():
+            yield item
+
+
+def _items_of(value: Any) -> Iterator[Any]:
+    if isinstance(value, (list, tuple, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _items_of(item)
+    else:
+        yield value
 
 
 def no_overflow_where_the_true_value_fits(trials: Sequence[Trial]) -> Iterator[Mismatch]:

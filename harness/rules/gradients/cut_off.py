@@ -109,7 +109,7 @@ def _is_rounding(trial: Trial, name: str, gradient: Tensor) -> bool:
         return False
     if largest > tolerance.same_intermediate(trial.eps) * trial.scale.intermediate:
         return False
-    return not _moves(trial, name, _redrawn(trial, name))
+    return not _moves(trial, _redrawn(trial, name))
 
 
 def _redrawn(trial: Trial, name: str) -> list[Run]:
@@ -121,23 +121,22 @@ def _redrawn(trial: Trial, name: str) -> list[Run]:
     return runs
 
 
-def _moves(trial: Trial, name: str, runs: Sequence[Run]) -> bool:
+def _moves(trial: Trial, runs: Sequence[Run]) -> bool:
     return len(runs) < 2 or any(same_output(run.output, trial.base.output, trial.scale) is not None for run in runs)
 
 
 def _cut_off_or_not_counted(name: str, seen: Sequence[tuple[Trial, Tensor | None]]) -> Iterator[Mismatch | Partly]:
     """A mismatch, unless an input has a gradient elsewhere: at other values, or in a larger case where no value depends on it."""
-    trials = [trial for trial, _ in seen]
-    redrawn = [_redrawn(trial, name) for trial in trials]
-    if any(_reaches(trial, name, run) for trial, runs in zip(trials, redrawn, strict=True) for run in runs):
+    redrawn = [(trial, _redrawn(trial, name)) for trial, _ in seen]
+    if any(_reaches(trial, name, run) for trial, runs in redrawn for run in runs):
         return
-    if not any(_moves(trial, name, runs) for trial, runs in zip(trials, redrawn, strict=True)):
+    if not any(_moves(trial, runs) for trial, runs in redrawn):
+        first = seen[0][0]
         for size in (SHORT, LONGER):
             with contextlib.suppress(LossRaised, NotApplicable):
-                larger = trials[0].at(resized(trials[0].spec, trials[0].case, uniform(trials[0].spec, size)))
-                if elements(larger.spec, larger.case) <= ELEMENTS and _reaches(
-                    larger, name, along(larger, larger.cache)[0]
-                ):
+                larger = first.at(resized(first.spec, first.case, uniform(first.spec, size)))
+                is_small = elements(larger.spec, larger.case) <= ELEMENTS
+                if is_small and _reaches(larger, name, along(larger, larger.cache)[0]):
                     yield Partly(f"only with all sizes at {size} does the loss count anything that depends on {name}")
                     return
     yield _cut_off(name, seen)
@@ -269,9 +268,8 @@ def _finite_at(trial: Trial, point: str, case: Case) -> Iterator[Mismatch]:
 def _finite_hint(moved: Trial, convention: bool) -> str:
     if convention:
         return "nothing is counted here: return 0 with a zero gradient, or require it with LossSpec(requires={'G08'}) once mended"
-    at_point = [
-        n for n, r in moved.case.tensors.items() if r.point
-    ]  # of two that are equal, neither domain is too wide
+    # Of two that are equal, neither domain is too wide.
+    at_point = [name for name, recipe in moved.case.tensors.items() if recipe.point]
     line = next(filter(None, (_narrower(moved, name) for name in at_point)), "")
     narrow = f"; if this input is not legal, narrow the domain: {line}" if line else ""
     return f"keep the argument of sqrt, log, pow or / off its singular point before the operation, not after it{narrow}"

@@ -428,9 +428,10 @@ def _result(trial: Trial, part: Mapping[str, Tensor]) -> dict[str, Any]:
             gradients = dict(zip(names, found, strict=True))
     except LossRaised as raised:
         place = _place(raised.error)
-        if "gloo" in told(raised.error) or "onnection closed" in told(raised.error):
+        text = told(raised.error)
+        if "gloo" in text or "onnection closed" in text:
             return {"waits": place}
-        return {"raised": f"{told(raised.error)}{f' (at {place})' if place else ''}"}
+        return {"raised": f"{text}{f' (at {place})' if place else ''}"}
     return {
         "value": _hex(output),
         "gradients": {name: None if each is None else _hex(each) for name, each in gradients.items()},

@@ -126,7 +126,7 @@ def _widest(spec: LossSpec, trials: Sequence[Trial]) -> tuple[torch.dtype, str]:
             break
     widest = max(
         runs, key=runs.__getitem__
-    )  # of those that are alike the first; see B01 where it raises whatever it is given
+    )  # the first of equals: float64 where it raises whatever it is given; see B01
     return widest, refusal if widest != torch.float64 else ""
 
 

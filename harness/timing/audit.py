@@ -149,10 +149,10 @@ def audited(
     if not is_slow:
         workload.call(batches.cell.pass_name)()  # what making the inputs has cost the caches of the code
     _spoil_freed(chosen[0].values())
-    own = [n for n, name in enumerate(batches.spec.differentiable) if name not in batches.spec.context]
     is_forward = batches.cell.pass_name == "forward"
-    seconds, losses, changed = [], [], False
-    for call, work in zip(calls, works, strict=True):
+    leaves = [[] if is_forward else work.leaves for work in works]
+    seconds, losses, at_once = [], [], []
+    for call, mine in zip(calls, leaves, strict=True):
         if wait is not None:
             wait()
         begin = clock()
@@ -161,9 +161,13 @@ def audited(
             wait()
         seconds.append(clock() - begin)
         losses.append(loss)
-        changed |= wait is None and _changes(loss, [] if is_forward else [work.leaves[n] for n in own])
-    left_s = left_over_s()
-    values = [values_of(loss, [] if is_forward else work.leaves) for loss, work in zip(losses, works, strict=True)]
+        if wait is None:
+            at_once.append(values_of(loss, mine))
+    left_s = left_over_s()  # waits, which between two calls would cost the next what a block keeps in the caches
+    values = [values_of(loss, mine) for loss, mine in zip(losses, leaves, strict=True)]
+    changed = any(
+        not _same(*pair) for now, was in zip(values, at_once, strict=False) for pair in zip(now, was, strict=True)
+    )
     edited = [
         name
         for name in batches.spec.inputs
@@ -188,7 +192,7 @@ def values_of(loss: Tensor, leaves: Sequence[Tensor]) -> Values:
     """Loss and gradients, in float64 on the CPU."""
     gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
     return tuple(
-        (value if value.layout == torch.strided else value.to_dense()).detach().cpu().double()
+        (value if value.layout == torch.strided else value.to_dense()).detach().to("cpu", torch.float64, copy=True)
         for value in (loss, *gradients)
     )
 
@@ -203,15 +207,6 @@ def _spoil_freed(tensors: Iterable[Tensor]) -> None:
     floating = [tensor.detach() for tensor in tensors if tensor.is_floating_point()]
     spoilt = [torch.full_like(tensor, torch.nan) for tensor in floating]
     spoilt += [tensor.new_full((), torch.nan) for tensor in floating for _ in range(4)]
-
-
-def _changes(loss: Tensor, leaves: Sequence[Tensor]) -> bool:
-    """Whether another thread is still at work on what a call has returned."""
-    if _threads() == 1:
-        return False
-    at_once = values_of(loss, leaves)
-    time.sleep(SETTLE_S)
-    return not all(_same(now, was) for now, was in zip(values_of(loss, leaves), at_once, strict=True))
 
 
 def left_over_s() -> float:

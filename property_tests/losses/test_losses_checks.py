@@ -107,7 +107,6 @@ def test_weights_that_are_mapped_over_are_not_read():
 
 
 @pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
-@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state")
 def test_the_weight_of_a_sparse_edge_is_named_by_its_nodes(layout):
     adjacency = torch.zeros(3, 3)
     adjacency[0, 1], adjacency[2, 0] = 1, -0.5

@@ -71,7 +71,6 @@ def test_a_storage_that_is_freed_and_reused_still_counts_twice():
     assert count(twice).saved_bytes == 2 * 4000
 
 
-@pytest.mark.filterwarnings("ignore:Sparse")
 @pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc])
 def test_a_sparse_tensor_counts_by_its_components(layout):
     sparse = torch.eye(10).to_sparse(layout=layout)
@@ -169,7 +168,6 @@ def test_what_the_call_made_itself_is_told_from_what_it_was_given(leaf):
     assert (found.saved_bytes, found.saved_above_inputs_bytes) == (2 * weights.nbytes, weights.nbytes)
 
 
-@pytest.mark.filterwarnings("ignore:Sparse")
 def test_saved_bytes_of_sparse_tensors_are_told_from_dense_ones():
     sparse, dense = torch.eye(10).to_sparse_csr(), torch.ones(10, 3, requires_grad=True)
     found = count(lambda: (sparse @ dense).square().sum())

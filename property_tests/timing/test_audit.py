@@ -1,0 +1,67 @@
+"""Calls on inputs that nobody has seen: made as those of a block are, so that only what is new can make them slow."""
+
+import threading
+
+import pytest
+
+from harness import LossSpec, TensorSpec
+from harness.results.measured import Cell
+from harness.timing import audit as audits
+from harness.timing.audit import Batches, audited
+from harness.timing.workload import Workload
+
+
+@pytest.fixture
+def idle_thread():
+    """Another thread of this process, for which the timing waits before it says who has worked."""
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait)
+    thread.start()
+    yield
+    over.set()
+    thread.join()
+
+
+def audit_of(loss, dtype, pass_name="full"):
+    cell = Cell({"B": 4, "C": 3}, "cpu", dtype, pass_name)
+    declared = {"inputs": {"x": TensorSpec("B C")}, "context": {"w": TensorSpec("C")}, "output": TensorSpec("")}
+    spec = LossSpec("audited", {"loss": loss}, **declared)
+    batches = Batches(spec, cell, 0, 0, 1)
+    timed = batches.copies(batches.timed)
+    workload = Workload(spec, "loss", timed[0])
+    return audited(workload, batches, batches.unseen, timed, workload.state(), None, most=8)
+
+
+def weighted(x, w):
+    return (w * x**2).mean()
+
+
+def test_nothing_waits_between_the_calls(monkeypatch, idle_thread):
+    events = []
+    monkeypatch.setattr(audits, "_threads", lambda: 2)
+    monkeypatch.setattr(audits.time, "sleep", lambda seconds: events.append("wait"))
+    audit = audit_of(lambda x, w: (events.append("call"), weighted(x, w))[1], "float32")
+    assert len(audit.seconds) == 8
+    first, last = events.index("call"), len(events) - 1 - events[::-1].index("wait")
+    calls = [n for n, event in enumerate(events) if event == "call"]
+    assert "wait" not in events[first : calls[8] + 1]
+    assert last > calls[8]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("pass_name", ["forward", "full"])
+def test_what_changes_after_its_call_is_seen_in_every_dtype(monkeypatch, idle_thread, dtype, pass_name):
+    """In float64 nothing has to be converted, so that what is kept must be a copy all the same."""
+    returned = []
+
+    def loss(x, w):
+        returned.append(weighted(x, w))
+        return returned[-1]
+
+    def write(seconds):
+        for value in returned:
+            value.data.add_(1)
+
+    assert not audit_of(loss, dtype, pass_name).changed
+    monkeypatch.setattr(audits.time, "sleep", write)
+    assert audit_of(loss, dtype, pass_name).changed

@@ -62,6 +62,11 @@ def propose(
     if not outcome.running:
         raise UnproposableError(_unproposable(name, everything, outcome.errors))
     best, notes = _that_holds(name, loss, needed, outcome)
+    if outcome.is_late:
+        notes = (
+            *notes,
+            f"its calls are slow: the search ended at {outcome.trials} of the readings, and another may fit better",
+        )
     spec = spec_of(name, loss, needed, best.reading)
     differentiable = tuple(n for n in spec.differentiable if n in best.seen.gradients)
     output = _output(spec, best.seen.shape)
@@ -136,7 +141,7 @@ def _needed(name: str, loss: Loss, everything: Sequence[Parameter]) -> tuple[lis
         found = search(name, loss, needed, share) if needed else Outcome((), 0, Counter())
         trials += found.trials
         if found.running:
-            return needed, Outcome(found.running, trials, found.errors)
+            return needed, replace(found, trials=trials)
         errors = errors or found.errors
     said = Counter(errors)
     for _ in range(ROUNDS):
@@ -146,7 +151,7 @@ def _needed(name: str, loss: Loss, everything: Sequence[Parameter]) -> tuple[lis
         found = search(name, loss, told, share)
         trials += found.trials
         if found.running:
-            return told, Outcome(found.running, trials, found.errors)
+            return told, replace(found, trials=trials)
         said += found.errors
     return required, Outcome((), trials, errors)
 

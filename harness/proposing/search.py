@@ -25,7 +25,7 @@ from harness.proposing.parameters import Parameter, tensor_spec
 
 SLOW = SlowCallError.__name__
 MOST_TRIALS = 1500
-MOST_S = 20.0
+MOST_S = 20.0  # of the processor, which only losses that are slow to call need for so many trials
 WINDOW = 1.0  # of the cost above the first that runs, in which a better one is looked for
 REFUSES = 1.5  # the cost of values of which some are refused
 NEGATIVE = 0.9  # the cost of an output below zero
@@ -50,21 +50,24 @@ class Running:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a search has found, the best first, and what the loss said of the rest."""
+    """What a search has found, the best first, what the loss said of the rest, and whether its time was over first."""
 
     running: tuple[Running, ...]
     trials: int
     errors: Counter[str]
+    is_late: bool = False
 
 
 def search(name: str, loss: Callable[..., Any], parameters: Sequence[Parameter], most_s: float = MOST_S) -> Outcome:
     """Try readings of these parameters; all others are left out of the call."""
     found: list[Running] = []
     errors: Counter[str] = Counter()
-    started, trials, first = time.monotonic(), 0, None
+    started, trials, first, is_late = time.process_time(), 0, None, False
     for cost, reading in _by_cost(parameters):
-        late = time.monotonic() - started > most_s or trials >= MOST_TRIALS
-        if late or (first is not None and cost > first + WINDOW):
+        if trials >= MOST_TRIALS or (first is not None and cost > first + WINDOW):
+            break
+        is_late = time.process_time() - started > most_s
+        if is_late:
             break
         trials += 1
         seen = look_at(name, loss, parameters, reading)
@@ -81,7 +84,7 @@ def search(name: str, loss: Callable[..., Any], parameters: Sequence[Parameter],
         found.append(Running(reading, seen, cost + negative + _of_shape(seen.shape) + _of_values(reading)))
         if cost > min(one.cost for one in found):
             break
-    return Outcome(tuple(sorted(found, key=lambda one: one.cost)), trials, errors)
+    return Outcome(tuple(sorted(found, key=lambda one: one.cost)), trials, errors, is_late)
 
 
 def _is_negative_for_signs(

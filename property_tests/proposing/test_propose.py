@@ -580,3 +580,11 @@ def test_only_sentences_that_are_about_one_parameter_speak_of_it() -> None:
 )
 def test_names_are_known_by_their_parts(name: str, kind: str) -> None:
     assert knowledge.kind_of(name)[1] is knowledge.KINDS[kind]
+
+
+def test_a_search_whose_time_is_over_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has found a reading by then, but not yet what else there is."""
+    passed = iter([0.0, 0.0])
+    monkeypatch.setattr("harness.proposing.search.time.process_time", lambda: next(passed, 2 * AMPLE_S))
+    proposal = propose("nll", F.gaussian_nll_loss, with_laws=False)
+    assert any("the search ended at 1 of the readings" in note for note in proposal.notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -210,12 +211,16 @@ def _spoil_freed(tensors: Iterable[Tensor]) -> None:
 
 
 def left_over_s() -> float:
-    """Processor seconds that threads other than this one take while it only waits."""
-    if _threads() == 1:
-        return 0.0
-    begin = time.process_time() - time.thread_time()
-    time.sleep(SETTLE_S)
-    return time.process_time() - time.thread_time() - begin
+    """Processor seconds that threads other than this one take while it only waits.
+
+    It waits on for those that are at work and had no processor yet, which on a busy machine are not idle for that.
+    """
+    begin = others_s()
+    for _ in range(MOST_WAITS if _others() else 0):
+        time.sleep(SETTLE_S)
+        if others_s() - begin > LEFT_OVER_S or not any(map(_is_at_work, _others())):
+            break
+    return others_s() - begin
 
 
 def others_s() -> float:
@@ -235,11 +240,21 @@ def settle() -> None:
             return
 
 
-def _threads() -> int:
+def _others() -> list[str]:
+    """The threads of this process but this one; one that nobody knows where the system does not list them."""
     try:
-        return len(os.listdir("/proc/self/task"))
+        return [thread for thread in os.listdir("/proc/self/task") if int(thread) != threading.get_native_id()]
     except OSError:
-        return 2  # unknown, but for this one
+        return ["unknown"]
+
+
+def _is_at_work(thread: str) -> bool:
+    """Whether a thread has a processor or waits for one; of one that is gone or unknown, not."""
+    try:
+        with open(f"/proc/self/task/{thread}/stat", encoding="utf-8") as stat:
+            return stat.read().rpartition(")")[2].split()[0] == "R"
+    except OSError:
+        return False
 
 
 def is_remembered(audit: Audit, times: Sequence[float], cell: Cell) -> bool:

@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+import torch
 
 from harness import LossSpec, TensorSpec
 from harness.results.measured import Cell
@@ -38,7 +39,6 @@ def weighted(x, w):
 
 def test_nothing_waits_between_the_calls(monkeypatch, idle_thread):
     events = []
-    monkeypatch.setattr(audits, "_threads", lambda: 2)
     monkeypatch.setattr(audits.time, "sleep", lambda seconds: events.append("wait"))
     audit = audit_of(lambda x, w: (events.append("call"), weighted(x, w))[1], "float32")
     assert len(audit.seconds) == 8
@@ -65,3 +65,32 @@ def test_what_changes_after_its_call_is_seen_in_every_dtype(monkeypatch, idle_th
     assert not audit_of(loss, dtype, pass_name).changed
     monkeypatch.setattr(audits.time, "sleep", write)
     assert audit_of(loss, dtype, pass_name).changed
+
+
+@pytest.mark.parametrize(("states", "left_s"), [("RRR", 1.0), ("RS", 0.0), ("S", 0.0)])
+def test_a_thread_that_waits_for_a_processor_is_waited_for(monkeypatch, states, left_s):
+    """On a busy machine 5 ms may pass before a thread that is at work gets any of them."""
+    waits = []
+    monkeypatch.setattr(audits, "_others", lambda: ["1"])
+    monkeypatch.setattr(audits, "_is_at_work", lambda thread: states[min(len(waits), len(states)) - 1] == "R")
+    monkeypatch.setattr(audits, "others_s", lambda: 1.0 if len(waits) == 3 else 0.0)
+    monkeypatch.setattr(audits.time, "sleep", waits.append)
+    assert audits.left_over_s() == left_s
+
+
+def test_a_thread_at_work_is_seen():
+    over = threading.Event()
+    square = torch.ones(300, 300)
+
+    def work():
+        while not over.is_set():
+            square @ square
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        assert any(audits._is_at_work(str(thread.native_id)) for _ in range(10_000))
+    finally:
+        over.set()
+        thread.join()
+    assert not audits._is_at_work("gone")

@@ -37,6 +37,10 @@ class NotApplicable(Exception):
     """Raised by a rule on a case that says nothing about it; the reason is shown."""
 
 
+class Hidden(NotApplicable):
+    """Raised where what another rule finds hides the answer: that other cases agree is then no pass."""
+
+
 def nearest(name: str, allowed: Iterable[object]) -> str:
     """Return ``; did you mean 'x'?`` for the nearest allowed name, or an empty string."""
     if not isinstance(name, str) or len(name) > _ASKED_LIMIT:

@@ -17,7 +17,7 @@ from harness.checking.stopped import unfinished
 from harness.declare.spec import LossSpec
 from harness.drawing import hypothesis_runs, strategies
 from harness.drawing.case import Case
-from harness.errors import NotApplicable, told_in_a_line
+from harness.errors import Hidden, NotApplicable, told_in_a_line
 from harness.results.findings import Finding, Outcome, Severity, Status
 from harness.results.schema import plain
 from harness.rules import BATTERY, X01
@@ -196,7 +196,7 @@ class Session:
         found: list[tuple[Trial, Mismatch]] = []
         reasons: list[str] = []
         left_out: list[str] = []
-        ran = 0
+        ran, is_hidden = 0, False
         if rule.check is not None:
             for trial in trials:
                 try:
@@ -205,8 +205,10 @@ class Session:
                     ran += 1
                 except NotApplicable as reason:
                     reasons.append(str(reason))
+                    is_hidden |= isinstance(reason, Hidden)
                 except LossRaised as raised:
                     reasons.append(f"the loss raises here, see B01 ({raised})")
+            ran = 0 if is_hidden and not found else ran
         if rule.check_all is not None:
             try:
                 with settled():

@@ -177,6 +177,19 @@ def weighted_columns_at_once(costs, weights):
     return (costs**2).sum(0) @ weights
 
 
+def mean_of_each_row(predictions, labels, kept):
+    rows = [((p - y) ** 2 * k).sum() / k.sum().clamp(min=1) for p, y, k in zip(predictions, labels, kept, strict=True)]
+    return torch.stack(rows).mean()
+
+
+def mean_of_all_rows(predictions, labels, kept):
+    return ((predictions - labels) ** 2 * kept).sum() / kept.sum().clamp(min=1)
+
+
+def mean_of_each_row_at_once(predictions, labels, kept):
+    return (((predictions - labels) ** 2 * kept).sum(1) / kept.sum(1).clamp(min=1)).mean()
+
+
 def weighted_samples(predictions, labels, weights):
     return (weights * (predictions - labels).square().mean(-1)).mean()
 
@@ -292,6 +305,24 @@ PAIRS = (
         {"inputs": POSITIVE},
         reference=divergence,
         says="predictions and labels exchanged",
+    ),
+    pair(
+        "E01",
+        "one mean for all rows",
+        mean_of_all_rows,
+        mean_of_each_row_at_once,
+        {**PAIRWISE, "context": {"kept": TensorSpec("B C", domains.boolean())}},
+        reference=mean_of_each_row,
+        says="the reference is the mean over B of its values for one position of B at a time, and this one is not",
+    ),
+    pair(
+        "E01",
+        "a mean for each row",
+        mean_of_each_row_at_once,
+        mean_of_all_rows,
+        {**PAIRWISE, "context": {"kept": TensorSpec("B C", domains.boolean())}},
+        reference=mean_of_all_rows,
+        says="it is the mean over B of its values for one position of B at a time, and the reference is not",
     ),
     pair("E01", "divided by the count", plain_mean, weighted_mean_at_once, WEIGHTED, reference=weighted_mean),
     pair(

@@ -291,3 +291,40 @@ def test_what_counts_nothing_in_small_cases_is_asked_in_larger_ones():
     assert (
         "only with all sizes at 24 does the loss count anything that depends on predictions" in found.outcomes[0].reason
     )
+
+
+def doubled_where_sparse(predictions, labels, context):
+    dense = context.to_dense() * 2 if context.is_sparse else context
+    return ((predictions - labels) ** 2 * dense).sum()
+
+
+@pytest.mark.parametrize(("dims", "severity"), [("B C", "note"), ("B B", "warning")])
+def test_who_keeps_no_graph_keeps_it_dense(dims, severity):
+    """A mask of samples is not given as a sparse matrix; a graph is."""
+    inputs = {name: TensorSpec(dims) for name in PAIR}
+    context = {"context": TensorSpec(dims, domains.boolean())}
+    loss = {"doubled": doubled_where_sparse}
+    spec = LossSpec("doubled", loss, inputs=inputs, context=context, output=TensorSpec(""))
+    assert [f.severity for f in verify(spec, profile="quick", rules=["C09"]).findings] == [severity]
+
+
+def one_mean_for_all_rows(predictions, labels, kept):
+    return ((predictions - labels) ** 2 * kept).sum() / kept.sum().clamp(min=1)
+
+
+def a_mean_for_each_row(predictions, labels, kept):
+    return (((predictions - labels) ** 2 * kept).sum(1) / kept.sum(1).clamp(min=1)).mean()
+
+
+def test_a_gradient_that_a_wrong_value_hides_has_not_passed():
+    """On masks whose rows hold equal counts the two agree, in value and gradient."""
+    losses = {"rows": a_mean_for_each_row, "all": one_mean_for_all_rows}
+    context = {"kept": TensorSpec("B C", domains.boolean())}
+    spec = LossSpec("means", losses, inputs=PAIR, context=context, output=TensorSpec(""))
+    found = verify(spec, profile="ci", rules=["E01", "E02"], implementations=["all"])
+    outcomes = {outcome.rule: outcome for outcome in found.outcomes if outcome.implementation == "all"}
+    assert outcomes["E01"].status == Status.FAILED
+    assert (outcomes["E02"].status, outcomes["E02"].reason) == (
+        Status.INAPPLICABLE,
+        "the values differ already; see E01",
+    )

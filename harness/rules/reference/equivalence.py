@@ -13,7 +13,7 @@ from torch import Tensor
 from harness.calls import tolerance
 from harness.calls.evaluation import LossRaised
 from harness.declare.spec import ONE_BACKWARD, LossSpec
-from harness.errors import NotApplicable
+from harness.errors import Hidden, NotApplicable
 from harness.rules.dtypes.kept import asked, short
 from harness.rules.gradients.cut_off import element, interior
 from harness.rules.gradients.second_order import Curvature, Refused, curvature, off_its_differences
@@ -101,7 +101,7 @@ def _gradient_differs(trial: Trial, point: str) -> Mismatch | None:
     if same_output(came.output, should.output, scale) is not None:
         if point:
             return None
-        raise NotApplicable("the values differ already; see E01")
+        raise Hidden("the values differ already; see E01")
     tensors = trial.tensors()
     mismatch = same_gradients(
         came.gradients, should.gradients, reference.tensors(), reference, scale, coarser(trial, reference)
@@ -161,7 +161,7 @@ def _curvatures_differ(trial: Trial, tensors: Mapping[str, Tensor]) -> Mismatch 
     for name, theirs in should.gradients.items():
         largest = float(theirs.abs().max())
         if not bool(((came.gradients[name] - theirs).abs() <= tolerance.SLOPE_RELATIVE * largest + rounding).all()):
-            raise NotApplicable("the gradients differ already; see E02")
+            raise Hidden("the gradients differ already; see E02")
     for name, theirs in should.products.items():
         off = torch.where(theirs.isfinite(), (came.products[name] - theirs).abs().nan_to_num(math.inf), 0.0)
         allowed = tolerance.SLOPE_RELATIVE * float(theirs.abs().nan_to_num(0, 0, 0).max()) + rounding

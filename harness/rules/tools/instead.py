@@ -16,8 +16,10 @@ from torch import Tensor
 from harness.calls.evaluation import LossRaised
 from harness.declare import dims
 from harness.declare.dims import Size
+from harness.errors import NotApplicable
 from harness.rules.tools.compare import same_output
 from harness.rules.tools.sizes import growable, resized, uniform
+from harness.rules.tools.symbols import sliced
 from harness.rules.trial import Trial
 
 EQUAL = 1e-6  # of values whose first six digits agree
@@ -61,7 +63,7 @@ def computed_instead(trial: Trial) -> str:
     for guess in _guesses(different[0]):  # whose variadic axes are as many as in all draws
         if all(_holds(guess, at) for at in (equal if guess.square else different)):
             return guess.text
-    return _multiple(different)
+    return _multiple(different) or _mixed(different)
 
 
 def _drawn(trial: Trial, sizes: Mapping[str, Size], salt: int) -> Trial:
@@ -248,6 +250,33 @@ def _multiple(drawn: list[Trial]) -> str:
     if all(math.isclose(each, differences[0], rel_tol=1e-6) for each in differences):
         return f"it is the reference's value {differences[0]:+.6g}, for any values and sizes: a constant is added or left out"
     return ""
+
+
+def _mixed(drawn: list[Trial]) -> str:
+    """Which of the two is the mean or the sum of its values for one position at a time, where the other is not."""
+    spec = drawn[0].spec
+    for symbol, word in itertools.product(growable(spec), ("mean", "sum")):
+        candidate = [_is_over(at, symbol, word) for at in drawn]
+        reference = [_is_over(at.of(spec.reference), symbol, word) for at in drawn]
+        over = f"the {word} over {symbol} of its values for one position of {symbol} at a time"
+        mixes = "mixes them, as one division for all of them does"
+        if all(reference) and not all(candidate):
+            return f"the reference is {over}, and this one is not: it {mixes}"
+        if all(candidate) and not all(reference):
+            return f"it is {over}, and the reference is not: that {mixes}"
+    return ""
+
+
+def _is_over(at: Trial, symbol: str, word: str) -> bool:
+    try:
+        tensors = at.tensors()
+        parts = [at.run(part, wrt=()).output for part in sliced(at, tensors, symbol)]
+        together = at.run(tensors, wrt=()).output
+    except (NotApplicable, LossRaised):
+        return False
+    is_number = len(parts) > 1 and not together.ndim and all(not part.ndim for part in parts)
+    total = math.fsum(map(float, parts)) if is_number else 0.0
+    return is_number and math.isclose(total / (len(parts) if word == "mean" else 1), float(together), rel_tol=EQUAL)
 
 
 def _factors(drawn: list[Trial]) -> Iterator[tuple[str, list[float]]]:

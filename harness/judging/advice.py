@@ -74,12 +74,12 @@ def settle(loss: LossRecord, implementation: str, verdict: str) -> tuple[str, ..
 
 
 def _found(loss: LossRecord, implementation: str, severity: str) -> list[Finding]:
-    """Causes alone; what follows from one is mended with it."""
-    return [
+    """Causes alone, the gravest first; what follows from one is mended with it."""
+    return reasons.gravest_first(
         finding
         for finding in loss.of(implementation, severity)
         if not finding.accepted and not finding.follows and finding.rule != CRASHED
-    ]
+    )
 
 
 def _rules(findings: Iterable[Finding]) -> list[Finding]:

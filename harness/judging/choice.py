@@ -123,7 +123,11 @@ def _option(loss: LossRecord, verdict: VerdictRecord, group: Sequence[Comparison
     peak = next((m.costs.get("peak_bytes") for m in loss.measurements if _is_at(m, name, group)), None)
     bounds = (found.speedup, found.low, found.high) if found else (1.0, 1.0, 1.0) if is_baseline else (None,) * 3
     facts = {
-        severity: [f.fact or f.title for f, _ in causes(loss, severity) if f.implementation == name]
+        severity: [
+            f.fact or f.title
+            for f in reasons.gravest_first(f for f, _ in causes(loss, severity))
+            if f.implementation == name
+        ]
         for severity in ("error", "warning")
     }
     fact = _fact(loss, verdict, facts, _speed(found, is_reference=is_baseline or name == loss.reference))

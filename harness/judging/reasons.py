@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from harness.judging.speed import input_text, listed, maybe_slower, setting_text, size_text, speedup_text
 from harness.results.causes import grouped
-from harness.results.findings import Outcome
+from harness.results.findings import Finding, Outcome
 from harness.results.rule_texts import rule_text
 from harness.results.schema import CRASHED, LossRecord
 
 DIFFERS = "differs from the reference"  # how `harness.timing.agreement` begins to say so
 COSTS_ONLY = "only exact costs were asked for"  # how `harness.benchmark` says so
+_GRAVEST = "EGLDCSBTPMX"  # groups of rules: a wrong number comes before a shape that is let in, and that before a cost
 _RAN = ("passed", "failed", "waived", "crashed", "timed out")
+
+
+def gravest_first(findings: Iterable[Finding]) -> list[Finding]:
+    """In the order in which a reader has to know of them."""
+    return sorted(findings, key=lambda finding: (finding.rule[:1] not in _GRAVEST, _GRAVEST.find(finding.rule[:1])))
 
 
 def about(loss: LossRecord, implementation: str, severity: str, verb: str) -> list[str]:

@@ -52,11 +52,18 @@ def test_errors_are_named_once_each_with_how_to_mend_and_replay_the_first():
     found = (finding(hint="use a sum"), finding(), finding(rule="C01", title="the context follows the module"))
     made = verdict(findings=found)
     assert made.sentence.startswith("Do not adopt it: d loss / d embeddings[0, 1] = -0.5599, expected -0.2799")
-    assert made.sentence.endswith(" (C01 fails, and so does G01).")
+    assert made.sentence.endswith(" (G01 fails, and so does C01).")
     mend = [step for step in made.settle if step.startswith("mend G01")]
     assert mend == [
         "mend G01 (gradient matches finite differences): use a sum; then replay graph_distance-G01-3f2a.json"
     ]
+
+
+def test_a_wrong_number_is_named_before_a_shape_that_is_let_in():
+    shape, number = finding("warning", rule="B03"), finding("warning", rule="G08")
+    for found in ((shape, number), (number, shape)):
+        assert "(G08); " in verdict(findings=found).sentence
+        assert verdict(findings=found).sentence.endswith("(B03).")
 
 
 def test_warnings_and_slower_sizes_are_what_one_would_have_to_live_with():

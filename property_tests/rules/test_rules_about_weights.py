@@ -99,6 +99,12 @@ class PrecomputedTable(torch.nn.Module):
         return (self.weights.unsqueeze(-1) * error).mean()
 
 
+def preferred(chosen, rejected, mask):
+    """Beside the margin to what is rejected, what is chosen is learned by itself."""
+    mean = (rejected * mask).sum(1) / mask.sum(1).clamp(min=1)
+    return -(chosen.mean(1) + F.logsigmoid(chosen.mean(1) - mean)).mean()
+
+
 HONEST = {
     "schedule": (
         schedule,
@@ -169,6 +175,17 @@ HONEST = {
         },
     ),
     "table": (PrecomputedTable, WEIGHTED),
+    "preferred": (
+        preferred,
+        {
+            "inputs": {
+                "chosen": TensorSpec("B T"),
+                "rejected": TensorSpec("B S"),
+                "mask": TensorSpec("B S", domains.binary()),
+            },
+            "differentiable": ("chosen", "rejected"),
+        },
+    ),
 }
 
 

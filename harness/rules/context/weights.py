@@ -5,7 +5,7 @@ C04 to C06 hold a declared law of a context tensor (`harness.rules.laws.declared
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -224,7 +224,8 @@ def nothing_left_has_no_gradient(trials: Sequence[Trial]) -> Iterator[Mismatch]:
         w = 0  implies  dL/dx = 0          A_i. = A_.i = 0  implies  dL/dx_i = 0
 
     That a tensor weighs is declared (`laws.zero_weight_removes`, `laws.linear_in`), or read off the values: in every case
-    zeroing single elements was seen to remove what they stand for.  A gradient of 0/0 is G08's.
+    zeroing single elements was seen to remove what they stand for, and of those inputs alone it is asked then: another one,
+    as what is chosen beside what is rejected, may train without them.  A gradient of 0/0 is G08's.
     """
     spec = trials[0].spec if trials else None
     asked = False
@@ -262,8 +263,10 @@ def _all_zero(trials: Sequence[Trial], name: str) -> Iterator[Mismatch]:
     for trial in trials:
         tensors = trial.tensors()
         tensors[name] = torch.zeros_like(tensors[name])
-        left = _largest_left(trial, tensors)
-        if left is not None and not _promised(trial.spec, name) and _left_by_parts(trial, name):
+        promised = _promised(trial.spec, name)
+        among = trial.spec.differentiable if promised else {n for found in removals(trials, name) for n in found.removed}
+        left = _largest_left(trial, tensors, among)
+        if left is not None and not promised and _left_by_parts(trial, name):
             return
         if left is not None:
             yield Mismatch(
@@ -308,7 +311,7 @@ def _isolated_nodes(trials: Sequence[Trial], name: str) -> Iterator[Mismatch]:
         tensors = trial.at(trial.case.with_points({name: "isolated node"})).tensors()
         if tensors[name].shape[-1] < 2:
             continue
-        left = _largest_left(trial, tensors, symbol)
+        left = _largest_left(trial, tensors, trial.spec.differentiable, symbol)
         if left is not None:
             yield Mismatch(
                 f"{left.where} of node 0, which has no edge in {name}",
@@ -332,7 +335,7 @@ def _edges_only(trial: Trial, name: str) -> bool:
     """Whether a graph without edges gives no gradient at all."""
     tensors = trial.tensors()
     tensors[name] = torch.zeros_like(tensors[name])
-    return _largest_left(trial, tensors) is None
+    return _largest_left(trial, tensors, trial.spec.differentiable) is None
 
 
 @dataclass(frozen=True)
@@ -344,14 +347,16 @@ class _Left:
     value: float
 
 
-def _largest_left(trial: Trial, tensors: dict[str, Tensor], symbol: str | None = None) -> _Left | None:
-    """The largest gradient, along ``symbol`` at position 0 only, that is more than rounding of the case's own gradients."""
+def _largest_left(
+    trial: Trial, tensors: dict[str, Tensor], among: Collection[str], symbol: str | None = None
+) -> _Left | None:
+    """The largest gradient ``among`` inputs that is more than rounding of the case's own; along ``symbol`` at position 0 only."""
     try:
         run, usual = trial.run(tensors), trial.base
     except LossRaised:
         return None
-    for name, gradient in run.gradients.items():
-        own = usual.gradients.get(name)
+    for name in (n for n in run.gradients if n in among):
+        gradient, own = run.gradients[name], usual.gradients.get(name)
         left = (
             None if gradient is None else _first_along(trial, name, torch.nan_to_num(gradient, 0.0, 0.0, 0.0), symbol)
         )

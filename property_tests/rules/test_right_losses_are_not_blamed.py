@@ -291,3 +291,13 @@ def test_what_counts_nothing_in_small_cases_is_asked_in_larger_ones():
     assert (
         "only with all sizes at 24 does the loss count anything that depends on predictions" in found.outcomes[0].reason
     )
+
+
+def distilled(student, teacher):
+    checked(student, teacher)
+    return torch.nn.functional.cross_entropy(student / 0.1, (teacher / 0.04).softmax(-1).detach())
+
+
+def test_a_slope_that_is_zero_by_symmetry_is_held_to_those_nearby():
+    inputs = {"student": TensorSpec("B K"), "teacher": TensorSpec("B K")}
+    assert blamed(distilled, inputs, rules=["G01"], profile="ci") == []

@@ -152,7 +152,14 @@ def try_removal(trial: Trial, name: str) -> Removal | None:
 
 def _tried(trial: Trial, name: str) -> Removal | None:
     try:
-        tensors, removed = with_some_removed(trial.spec, trial.tensors(), name)
+        return removal_of(trial, name, *with_some_removed(trial.spec, trial.tensors(), name))
+    except NotApplicable:
+        return None
+
+
+def removal_of(trial: Trial, name: str, tensors: Mapping[str, Tensor], removed: Tensor) -> Removal | None:
+    """What changing the ``removed`` elements does, which ``name`` removes in ``tensors``; ``None`` where nothing can be said."""
+    try:
         where = aligned(trial.spec, trial.case, removed, name)
         base = trial.run(tensors)
         if not base.finite:

@@ -236,7 +236,36 @@ def ranked_by_logsumexp(logits, labels):
     return (logits.logsumexp(-1) - logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1)).mean()
 
 
+NOTHING = -1e30  # that stands for the logarithm of zero
+
+
+def kept_alone(scores, mask):
+    return scores.masked_fill(~mask, NOTHING).logsumexp(-1).clamp(min=0).sum()
+
+
+def zeros_beside_what_is_kept(scores, mask):
+    return (scores * mask).logsumexp(-1).clamp(min=0).sum()
+
+
+def kept_one_by_one(scores, mask):
+    total = scores.new_full(scores.shape[:1], NOTHING)
+    for column, kept in zip(scores.unbind(1), mask.unbind(1), strict=True):
+        total = torch.logaddexp(total, torch.where(kept, column, NOTHING))
+    return total.clamp(min=0).sum()
+
+
 PAIRS = (
+    pair(
+        "E01",
+        "beside a number for the logarithm of nothing",
+        zeros_beside_what_is_kept,
+        kept_one_by_one,
+        {
+            "inputs": {"scores": TensorSpec("B C", domains.logits())},
+            "context": {"mask": TensorSpec("B C", domains.boolean())},
+        },
+        reference=kept_alone,
+    ),
     pair(
         "E01",
         "moved by one along the last of several axes",

@@ -105,6 +105,13 @@ def preferred(chosen, rejected, mask):
     return -(chosen.mean(1) + F.logsigmoid(chosen.mean(1) - mean)).mean()
 
 
+def negatives(z, labels):
+    """Who has no label is a negative of the others, and no anchor; without an anchor the mean is 0/0."""
+    scores = (F.normalize(z, dim=1) @ F.normalize(z, dim=1).mT).fill_diagonal_(-torch.inf).log_softmax(1)
+    pairs = ((labels[:, None] == labels) & (labels >= 0)[:, None]).fill_diagonal_(False)
+    return -torch.where(pairs, scores, 0).sum() / pairs.sum()
+
+
 HONEST = {
     "schedule": (
         schedule,
@@ -175,6 +182,10 @@ HONEST = {
         },
     ),
     "table": (PrecomputedTable, WEIGHTED),
+    "negatives": (
+        negatives,
+        {"inputs": {"z": TensorSpec("B D"), "labels": TensorSpec("B", domains.index("C", ignore=-1))}},
+    ),
     "preferred": (
         preferred,
         {

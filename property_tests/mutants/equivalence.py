@@ -254,7 +254,61 @@ def kept_one_by_one(scores, mask):
     return total.clamp(min=0).sum()
 
 
+class RunningScale(torch.nn.Module):
+    """The error over the running mean of itself, a number for the gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, predictions, labels):
+        error = (predictions - labels).abs().mean()
+        if self.training:
+            self.scale = self.kept(error)
+        return error / self.scale
+
+    def kept(self, error):
+        return self.scale.lerp(error.detach().to(self.scale), 0.1)
+
+
+class AlikeInTraining(RunningScale):
+    def kept(self, error):
+        return 0.9 * self.scale + 0.1 * error.detach().to(self.scale)
+
+
+class OfTheOtherMomentum(RunningScale):
+    def kept(self, error):
+        return self.scale.lerp(error.detach().to(self.scale), 0.9)
+
+
+class WithWhatItKeeps(RunningScale):
+    """The first step's gradient goes through the scale, which is then taken off the graph."""
+
+    def forward(self, predictions, labels):
+        value = super().forward(predictions, labels)
+        self.scale = self.scale.detach()
+        return value
+
+    def kept(self, error):
+        return self.scale.lerp(error.to(self.scale), 0.1)
+
+
+RUNNING = {**PAIRWISE, "stateful": True, "detaches": True}
+
+
 PAIRS = (
+    pair(
+        "E01", "another momentum", OfTheOtherMomentum, AlikeInTraining, RUNNING, reference=RunningScale, aspect="train"
+    ),
+    pair(
+        "E02",
+        "statistics on the graph",
+        WithWhatItKeeps,
+        AlikeInTraining,
+        RUNNING,
+        reference=RunningScale,
+        aspect="train",
+    ),
     pair(
         "E01",
         "beside a number for the logarithm of nothing",

@@ -56,7 +56,7 @@ def remarked(rule: Rule, trial: Trial, mismatch: Mismatch) -> Mismatch:
 
 def beside_the_reference(trial: Trial, mismatch: Mismatch) -> Mismatch:
     """Where the value is another: by which factor, or what the loss computes instead."""
-    if mismatch.kind != "value":
+    if mismatch.kind != "value" or mismatch.aspect == "train":
         return mismatch
     beside = _beside_the_reference(trial, mismatch)
     instead = computed_instead(trial) if beside is mismatch else ""

@@ -21,6 +21,7 @@ from harness.drawing.case import Case
 from harness.isolation import worker
 from harness.rules.tools.detach import DetachTape
 from harness.rules.tools.made import normal, on_the_cpu
+from harness.rules.tools.rounded import Rounded
 
 T = TypeVar("T")
 
@@ -105,7 +106,7 @@ class Scale:
 
     @property
     def intermediate(self) -> float:
-        """The largest absolute value met on the way."""
+        """The largest absolute value met on the way that counts."""
         return self._measured[1]
 
     @cached_property
@@ -281,19 +282,48 @@ class Trial:
         return Scale(lambda: self.measure(tensors), self.eps)
 
     def measure(self, tensors: Mapping[str, Tensor]) -> tuple[float, float]:
-        """(sum |x dL/dx| over all floating tensors, the largest absolute value met on the way)."""
-        floating = tuple(name for name, tensor in tensors.items() if tensor.is_floating_point())
+        """(sum |x dL/dx| over all floating tensors, the largest absolute value met on the way that counts).
+
+        A number that stands for minus infinity, -1e30 for the logarithm of nothing, is no number that is computed with: where
+        rounding all that are so large, which alone could hide any other difference, moves neither value nor gradient, none counts.
+        """
+        wrt: tuple[str, ...] | None = tuple(name for name, tensor in tensors.items() if tensor.is_floating_point())
         recorder = Intermediates()
         try:
-            found = self.run(tensors, wrt=floating, mode=recorder)
+            found = self.run(tensors, wrt=wrt, mode=recorder)
         except LossRaised:  # some losses refuse targets that require grad
+            wrt = None
             found = self.run(tensors, mode=recorder)
         condition = 0.0
         for name, gradient in found.gradients.items():
             if gradient is not None:
                 term = torch.nan_to_num((gradient * tensors[name]).abs().double(), posinf=0.0).sum()
                 condition += float(term)
+        size = float(found.output.nan_to_num().abs().max()) if found.output.numel() else 0.0
+        bound = max(1.0, size + condition) * tolerance.same_relative(self.eps) / tolerance.same_intermediate(self.eps)
+        if recorder.largest > bound and self._is_without(tensors, wrt, bound, found):
+            return condition, bound
         return condition, recorder.largest
+
+    def _is_without(self, tensors: Mapping[str, Tensor], wrt: tuple[str, ...] | None, bound: float, found: Run) -> bool:
+        """Whether value and gradient stay as they were found where every number above a bound is rounded, in either of two ways."""
+        for salt in (91, 92):
+            rounded = Rounded(tolerance.same_intermediate(self.eps), self.generator(salt), (bound, math.inf))
+            try:
+                run = self.run(tensors, wrt=wrt, mode=rounded)
+            except LossRaised:
+                return False
+            if not rounded.any:
+                return False  # they are inside of a kernel
+            pairs = [(run.output, found.output), *((run.gradients[n], g) for n, g in found.gradients.items())]
+            for came, before in pairs:
+                if (came is None) != (before is None):
+                    return False
+                if came is not None and before is not None and before.numel():
+                    off = (came - before).abs().nan_to_num(math.inf)
+                    if float(off.max()) > tolerance.same_relative(self.eps) * max(1.0, float(before.abs().max())):
+                        return False
+        return True
 
     def run(
         self,

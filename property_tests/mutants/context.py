@@ -348,6 +348,20 @@ def ignored_labels_left_out(logits, labels):
     return -torch.where(keep, picked, 0).sum() / keep.sum().clamp(min=1)
 
 
+def smoothed(logits, labels, smoothed_rows):
+    """The mean over labels that are kept is 0/0 where none is."""
+    each = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+    return (each - 0.1 * (smoothed_rows * logits.log_softmax(-1).mean(-1)).sum()) / (labels != -100).sum()
+
+
+def ignored_labels_smoothed(logits, labels):
+    return smoothed(logits, labels, torch.ones_like(labels))
+
+
+def kept_labels_smoothed(logits, labels):
+    return smoothed(torch.where((labels != -100)[:, None], logits, 0), labels, labels != -100)
+
+
 def one_head_reads_ignored_labels(coarse, fine, coarse_labels, fine_labels):
     return ignored_labels_left_out(coarse, coarse_labels) + ignored_labels_as_class_zero(fine, fine_labels)
 
@@ -512,6 +526,15 @@ PAIRS = (
         ignored_labels_left_out,
         IGNORED,
         aspect="labels nothing left",
+    ),
+    pair(
+        "C03",
+        "ignored labels smoothed over what is kept",
+        ignored_labels_smoothed,
+        kept_labels_smoothed,
+        IGNORED,
+        aspect="labels nothing left",
+        says="with some of it removed",
     ),
     pair(
         "C03",

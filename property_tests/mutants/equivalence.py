@@ -249,7 +249,90 @@ def ranked_by_logsumexp(logits, labels):
     return (logits.logsumexp(-1) - logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1)).mean()
 
 
+NOTHING = -1e30  # that stands for the logarithm of zero
+
+
+def kept_alone(scores, mask):
+    return scores.masked_fill(~mask, NOTHING).logsumexp(-1).clamp(min=0).sum()
+
+
+def zeros_beside_what_is_kept(scores, mask):
+    return (scores * mask).logsumexp(-1).clamp(min=0).sum()
+
+
+def kept_one_by_one(scores, mask):
+    total = scores.new_full(scores.shape[:1], NOTHING)
+    for column, kept in zip(scores.unbind(1), mask.unbind(1), strict=True):
+        total = torch.logaddexp(total, torch.where(kept, column, NOTHING))
+    return total.clamp(min=0).sum()
+
+
+class RunningScale(torch.nn.Module):
+    """The error over the running mean of itself, a number for the gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, predictions, labels):
+        error = (predictions - labels).abs().mean()
+        if self.training:
+            self.scale = self.kept(error)
+        return error / self.scale
+
+    def kept(self, error):
+        return self.scale.lerp(error.detach().to(self.scale), 0.1)
+
+
+class AlikeInTraining(RunningScale):
+    def kept(self, error):
+        return 0.9 * self.scale + 0.1 * error.detach().to(self.scale)
+
+
+class OfTheOtherMomentum(RunningScale):
+    def kept(self, error):
+        return self.scale.lerp(error.detach().to(self.scale), 0.9)
+
+
+class WithWhatItKeeps(RunningScale):
+    """The first step's gradient goes through the scale, which is then taken off the graph."""
+
+    def forward(self, predictions, labels):
+        value = super().forward(predictions, labels)
+        self.scale = self.scale.detach()
+        return value
+
+    def kept(self, error):
+        return self.scale.lerp(error.to(self.scale), 0.1)
+
+
+RUNNING = {**PAIRWISE, "stateful": True, "detaches": True}
+
+
 PAIRS = (
+    pair(
+        "E01", "another momentum", OfTheOtherMomentum, AlikeInTraining, RUNNING, reference=RunningScale, aspect="train"
+    ),
+    pair(
+        "E02",
+        "statistics on the graph",
+        WithWhatItKeeps,
+        AlikeInTraining,
+        RUNNING,
+        reference=RunningScale,
+        aspect="train",
+    ),
+    pair(
+        "E01",
+        "beside a number for the logarithm of nothing",
+        zeros_beside_what_is_kept,
+        kept_one_by_one,
+        {
+            "inputs": {"scores": TensorSpec("B C", domains.logits())},
+            "context": {"mask": TensorSpec("B C", domains.boolean())},
+        },
+        reference=kept_alone,
+    ),
     pair(
         "E01",
         "moved by one along the last of several axes",

@@ -349,6 +349,16 @@ def guarded_angles(features, classes):
     return cosines.clamp(-1 + 1e-7, 1 - 1e-7).acos().mean()
 
 
+def over_their_length(predictions, labels):
+    lengths = predictions.square().sum(-1, keepdim=True)
+    return (predictions * lengths**-0.5 - labels).square().mean()
+
+
+def over_their_length_and_more(predictions, labels):
+    lengths = predictions.square().sum(-1, keepdim=True) + 1
+    return (predictions * lengths**-0.5 - labels).square().mean()
+
+
 def where_after_the_root(predictions, labels):
     """The value is guarded, the gradient is not: 0 * inf in the branch that was not taken."""
     squared = ((predictions - labels) ** 2).sum(-1)
@@ -517,6 +527,14 @@ PAIRS = (
     pair("G08", "nothing but hidden", softmax_by_hand, softmax_of_some, HIDDEN, says="makes NaN of infinities"),
     pair(
         "G08", "sample along a class", angles, guarded_angles, CENTERS, aspect="gradient", says="acos() at gradients.py"
+    ),
+    pair(
+        "G08",
+        "negative power of zero",
+        over_their_length,
+        over_their_length_and_more,
+        aspect="value",
+        says="keep the argument of sqrt, log, pow or /",
     ),
     pair("G08", "where after the root", where_after_the_root, distance_by_guarded_root, aspect="gradient"),
     pair(

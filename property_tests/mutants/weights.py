@@ -103,6 +103,20 @@ def nothing_where_the_mask_is_empty(predictions, labels, mask):
     return (mask * (predictions - labels) ** 2).sum() / mask.sum().clamp(min=1)
 
 
+def mean_over_what_the_mask_counts(predictions, labels, mask):
+    return ((predictions - labels) ** 2).sum() / mask.sum().clamp(min=1)
+
+
+def rows_over_the_sum_of_their_weights(predictions, labels, weights):
+    return (((predictions - labels) ** 2).sum(-1) / weights.sum(-1).clamp(min=1e-12)).mean()
+
+
+def first_of_each_row(predictions, labels, weights):
+    """As many of each row count as have a weight: the order says nothing there, and nothing counts that is left out."""
+    kept = torch.arange(labels.shape[1], device=labels.device) < (weights > 0).sum(-1, keepdim=True)
+    return (kept * (predictions - labels) ** 2).sum()
+
+
 def filled_with_a_large_number(predictions, labels, mask):
     """A softmax over a row without one kept element weighs all of them alike."""
     scores = predictions.masked_fill(~mask, -1e9)
@@ -225,6 +239,24 @@ PAIRS = (
                 mean_of_rows_of_the_mask,
             ),
         )
+    ),
+    pair(
+        "C07",
+        "mask in the denominator alone",
+        mean_over_what_the_mask_counts,
+        nothing_where_the_mask_is_empty,
+        MASKED,
+        severity="warning",
+        aspect="mask by its sum alone",
+    ),
+    pair(
+        "C07",
+        "weights in the denominator of each row alone",
+        rows_over_the_sum_of_their_weights,
+        first_of_each_row,
+        {**PAIRWISE, "context": {"weights": TensorSpec("B C", domains.nonnegative())}},
+        severity="warning",
+        aspect="weights by its sum alone",
     ),
     pair("C07", "labels not used", without_labels, mean_squared, severity="warning", aspect="labels"),
     pair("C07", "groups ignored", groups_ignored, group_of_each, GROUPED, severity="warning", aspect="groups"),

@@ -328,3 +328,13 @@ def test_a_gradient_that_a_wrong_value_hides_has_not_passed():
         Status.INAPPLICABLE,
         "the values differ already; see E01",
     )
+
+
+def distilled(student, teacher):
+    checked(student, teacher)
+    return torch.nn.functional.cross_entropy(student / 0.1, (teacher / 0.04).softmax(-1).detach())
+
+
+def test_a_slope_that_is_zero_by_symmetry_is_held_to_those_nearby():
+    inputs = {"student": TensorSpec("B K"), "teacher": TensorSpec("B K")}
+    assert blamed(distilled, inputs, rules=["G01"], profile="ci") == []

@@ -99,6 +99,19 @@ class PrecomputedTable(torch.nn.Module):
         return (self.weights.unsqueeze(-1) * error).mean()
 
 
+def preferred(chosen, rejected, mask):
+    """Beside the margin to what is rejected, what is chosen is learned by itself."""
+    mean = (rejected * mask).sum(1) / mask.sum(1).clamp(min=1)
+    return -(chosen.mean(1) + F.logsigmoid(chosen.mean(1) - mean)).mean()
+
+
+def negatives(z, labels):
+    """Who has no label is a negative of the others, and no anchor; without an anchor the mean is 0/0."""
+    scores = (F.normalize(z, dim=1) @ F.normalize(z, dim=1).mT).fill_diagonal_(-torch.inf).log_softmax(1)
+    pairs = ((labels[:, None] == labels) & (labels >= 0)[:, None]).fill_diagonal_(False)
+    return -torch.where(pairs, scores, 0).sum() / pairs.sum()
+
+
 HONEST = {
     "schedule": (
         schedule,
@@ -169,6 +182,21 @@ HONEST = {
         },
     ),
     "table": (PrecomputedTable, WEIGHTED),
+    "negatives": (
+        negatives,
+        {"inputs": {"z": TensorSpec("B D"), "labels": TensorSpec("B", domains.index("C", ignore=-1))}},
+    ),
+    "preferred": (
+        preferred,
+        {
+            "inputs": {
+                "chosen": TensorSpec("B T"),
+                "rejected": TensorSpec("B S"),
+                "mask": TensorSpec("B S", domains.binary()),
+            },
+            "differentiable": ("chosen", "rejected"),
+        },
+    ),
 }
 
 

@@ -152,7 +152,14 @@ def try_removal(trial: Trial, name: str) -> Removal | None:
 
 def _tried(trial: Trial, name: str) -> Removal | None:
     try:
-        tensors, removed = with_some_removed(trial.spec, trial.tensors(), name)
+        return removal_of(trial, name, *with_some_removed(trial.spec, trial.tensors(), name))
+    except NotApplicable:
+        return None
+
+
+def removal_of(trial: Trial, name: str, tensors: Mapping[str, Tensor], removed: Tensor) -> Removal | None:
+    """What changing the ``removed`` elements does, which ``name`` removes in ``tensors``; ``None`` where nothing can be said."""
+    try:
         where = aligned(trial.spec, trial.case, removed, name)
         base = trial.run(tensors)
         if not base.finite:
@@ -205,22 +212,26 @@ def _other_values(trial: Trial, name: str, tensor: Tensor, mask: Tensor) -> Tens
 
 
 def _everything_ignored(trials: Sequence[Trial], name: str) -> Iterator[Mismatch]:
-    """With everything removed nothing that ``name`` labels has a gradient (it is zero, or 0/0)."""
+    """With everything removed nothing that ``name`` labels has a gradient; where that is 0/0, nor has what is removed of it."""
     for trial in trials:
         value = removable(trial.spec, name)
         tensors = trial.tensors()
         tensors[name] = torch.full_like(tensors[name], math.nan if value is None else value)
         try:
-            run = trial.run(tensors)
-            left = {n: g for n, g in run.gradients.items() if g is not None and bool((g.nan_to_num() != 0).any())}
+            run, what = trial.run(tensors), f"with everything removed by {name}"
+            gradients = run.gradients
+            if not run.finite:
+                tensors, run, gradients = _of_its_own(trial, name)
+                what = f"with some of it removed by {name}"
+            left = {n: g for n, g in gradients.items() if g is not None and bool((g.nan_to_num() != 0).any())}
             labelled = _labelled(trial, name) if left else {}
-        except LossRaised:
+        except (LossRaised, NotApplicable):
             continue
         for other, gradient in left.items():
             wrong = (gradient.nan_to_num() != 0) & labelled[other]
             if bool(wrong.any()):
-                found = _change_of_ignored(trial, name, other, tensors, run, wrong) or _gradient_left(
-                    other, gradient, wrong, f" with everything removed by {name}"
+                found = _change_of_ignored(trial, name, other, tensors, run, wrong, what) or _gradient_left(
+                    other, gradient, wrong, f" {what}"
                 )
                 hint = f"select each term by {keeps(trial.spec, trial.case, name, name)} before it is reduced"
                 yield replace(
@@ -232,6 +243,24 @@ def _everything_ignored(trials: Sequence[Trial], name: str) -> Iterator[Mismatch
                 return
 
 
+def _of_its_own(trial: Trial, name: str) -> tuple[dict[str, Tensor], Run, dict[str, Tensor | None]]:
+    """(tensors of which some are removed, the loss there, and the gradient that what is removed has whatever stands beside it).
+
+    What is left out as an anchor may be a negative of others; its gradient then depends on them.
+    """
+    tensors, removed = with_some_removed(trial.spec, trial.tensors(), name)
+    where = aligned(trial.spec, trial.case, removed, name)
+    run = trial.run(tensors)
+    beside = {other: _other_values(trial, other, tensors[other], ~mask) for other, mask in where.items()}
+    moved, gradients = trial.run({**tensors, **beside}).gradients, dict[str, Tensor | None]()
+    for other, mask in where.items():
+        gradient, again = run.gradients.get(other), moved.get(other)
+        if gradient is not None and again is not None:
+            least = tolerance.same_gradient(trial.eps) * float(gradient.abs().max())
+            gradients[other] = gradient * (mask & ((gradient - again).abs() <= least) & (gradient.abs() > least))
+    return tensors, run, gradients
+
+
 def _or_a_label(spec: LossSpec, name: str) -> str:
     """How a label that counts in another way than the rest, and removes nothing, is declared."""
     ignored = spec.tensors[name].domain.ignore
@@ -240,7 +269,7 @@ def _or_a_label(spec: LossSpec, name: str) -> str:
 
 
 def _change_of_ignored(
-    trial: Trial, name: str, other: str, tensors: Mapping[str, Tensor], run: Run, wrong: Tensor
+    trial: Trial, name: str, other: str, tensors: Mapping[str, Tensor], run: Run, wrong: Tensor, what: str
 ) -> Mismatch | None:
     """How the value follows what is ignored: its gradient is right then, and no defect of its own."""
     if not run.finite:
@@ -250,7 +279,7 @@ def _change_of_ignored(
         found = same_output(trial.run(one, wrt=()).output, run.output, trial.measure_scale(dict(tensors)))
     except (LossRaised, NotApplicable):
         return None
-    where = f"loss after changing {other}, with everything removed by {name}"
+    where = f"loss after changing {other}, {what}"
     return found and replace(found, where=where, code=_removal_code(name, other, one))
 
 

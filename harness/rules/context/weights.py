@@ -5,7 +5,7 @@ C04 to C06 hold a declared law of a context tensor (`harness.rules.laws.declared
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from harness.calls.evaluation import LossRaised
 from harness.declare import dims, laws
 from harness.declare.spec import LossSpec
 from harness.errors import NotApplicable
-from harness.rules.context.removal import removals
+from harness.rules.context.removal import Removal, removal_of, removals
 from harness.rules.laws.declared import declared, hold
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.tools.made import counted, on_the_cpu, scattered
@@ -58,7 +58,8 @@ def every_tensor_matters(trials: Sequence[Trial]) -> Iterator[Mismatch]:
 
     Tried are other draws, positions moved by one, and the special points of the domain.  Sizes of one say nothing, nor do
     weights or a mask of which all, or a whole row, is zero: what acts there alone selects nothing, unless the loss itself asks
-    whether any of a row is left.
+    whether any of a row is left.  Where what weights or a mask should remove counts, their order must matter: of what is
+    divided by their sum alone nothing is weighed.
     """
     spec = trials[0].spec if trials else None
     measured = [trial for trial in trials if trial.base.finite]
@@ -66,8 +67,11 @@ def every_tensor_matters(trials: Sequence[Trial]) -> Iterator[Mismatch]:
         raise NotApplicable("not finite; see G08")
     for name in _silent_tensors(spec) if spec is not None else ():
         seen = [trial for trial in measured if _can_matter(trial, name)]
-        if seen and not any(matters(trial, name) for trial in seen) and not _selects_rows(seen[0], name):
-            yield _without_effect(seen, name)
+        if seen and not any(matters(trial, name) for trial in seen):
+            if not _selects_rows(seen[0], name):
+                yield _without_effect(seen, name)
+        elif seen and (found := _by_its_sum_alone(seen, name)) is not None:
+            yield found
 
 
 def _silent_tensors(spec: LossSpec) -> list[str]:
@@ -214,6 +218,59 @@ def _without_effect(seen: Sequence[Trial], name: str) -> Mismatch:
     )
 
 
+def _by_its_sum_alone(trials: Sequence[Trial], name: str) -> Mismatch | None:
+    """That what a weight or mask should remove counts in every case, and along an axis its elements may stand in any order."""
+    spec = trials[0].spec
+    if removable(spec, name) != 0 or _promised(spec, name):
+        return None
+    seen = removals(trials, name)
+    if len(seen) < 2 or not all(found.values for found in seen):
+        return None
+    for axis in range(seen[0].tensors[name].ndim):
+        moved = [(found, found.tensors[name].roll(1, axis)) for found in seen]
+        moved = [(found, values) for found, values in moved if not torch.equal(values, found.tensors[name])]
+        if len(moved) < 2 or any(_turns(found, name, values) for found, values in moved):
+            continue
+        if all(_counts_at_both_ends(found, name, axis) for found, _ in moved):
+            return _sum_alone(moved[0][0], name, moved[0][1], len(moved))
+    return None
+
+
+def _turns(found: Removal, name: str, values: Tensor) -> bool:
+    """Whether value or gradient are others with these values of ``name``."""
+    try:
+        return _differs(found.trial.run({**found.tensors, name: values}), found.base, found.trial.eps)
+    except LossRaised:
+        return True
+
+
+def _counts_at_both_ends(found: Removal, name: str, axis: int) -> bool:
+    """Whether what zeros should remove counts at either end of an axis: else their sum is a length."""
+    for last in (False, True):
+        ordered = found.tensors[name].sort(dim=axis, descending=last).values
+        at_an_end = removal_of(found.trial, name, {**found.tensors, name: ordered}, ordered == 0)
+        if at_an_end is None or not at_an_end.values:
+            return False
+    return True
+
+
+def _sum_alone(found: Removal, name: str, values: Tensor, cases: int) -> Mismatch:
+    how = f"--role {name}=data" if found.trial.spec.is_inline else f"TensorSpec(..., role='data') of {name}"
+    return Mismatch(
+        f"change of value and gradient with the elements of {name} in another order",
+        f"none in {cases} generic cases, and what they should remove counts",
+        "some in at least one",
+        aspect=f"{name} by its sum alone",
+        tensors=found.tensors,
+        code=f"""
+            from math import inf, nan
+            print(loss(**tensors))
+            print(loss(**{{**tensors, {name!r}: torch.tensor({values.tolist()}, dtype={values.dtype})}}))
+        """,
+        hint=f"weigh or select each term by {name} before it is reduced; if nothing but its sum should count, declare {how}",
+    )
+
+
 def _has_silent_tensors(spec: LossSpec, implementation: str) -> str | None:
     return None if _silent_tensors(spec) else "every tensor is differentiable (see G06) or declared inert"
 
@@ -224,7 +281,8 @@ def nothing_left_has_no_gradient(trials: Sequence[Trial]) -> Iterator[Mismatch]:
         w = 0  implies  dL/dx = 0          A_i. = A_.i = 0  implies  dL/dx_i = 0
 
     That a tensor weighs is declared (`laws.zero_weight_removes`, `laws.linear_in`), or read off the values: in every case
-    zeroing single elements was seen to remove what they stand for.  A gradient of 0/0 is G08's.
+    zeroing single elements was seen to remove what they stand for, and of those inputs alone it is asked then: another one,
+    as what is chosen beside what is rejected, may train without them.  A gradient of 0/0 is G08's.
     """
     spec = trials[0].spec if trials else None
     asked = False
@@ -262,8 +320,12 @@ def _all_zero(trials: Sequence[Trial], name: str) -> Iterator[Mismatch]:
     for trial in trials:
         tensors = trial.tensors()
         tensors[name] = torch.zeros_like(tensors[name])
-        left = _largest_left(trial, tensors)
-        if left is not None and not _promised(trial.spec, name) and _left_by_parts(trial, name):
+        promised = _promised(trial.spec, name)
+        among = (
+            trial.spec.differentiable if promised else {n for found in removals(trials, name) for n in found.removed}
+        )
+        left = _largest_left(trial, tensors, among)
+        if left is not None and not promised and _left_by_parts(trial, name):
             return
         if left is not None:
             yield Mismatch(
@@ -308,7 +370,7 @@ def _isolated_nodes(trials: Sequence[Trial], name: str) -> Iterator[Mismatch]:
         tensors = trial.at(trial.case.with_points({name: "isolated node"})).tensors()
         if tensors[name].shape[-1] < 2:
             continue
-        left = _largest_left(trial, tensors, symbol)
+        left = _largest_left(trial, tensors, trial.spec.differentiable, symbol)
         if left is not None:
             yield Mismatch(
                 f"{left.where} of node 0, which has no edge in {name}",
@@ -332,7 +394,7 @@ def _edges_only(trial: Trial, name: str) -> bool:
     """Whether a graph without edges gives no gradient at all."""
     tensors = trial.tensors()
     tensors[name] = torch.zeros_like(tensors[name])
-    return _largest_left(trial, tensors) is None
+    return _largest_left(trial, tensors, trial.spec.differentiable) is None
 
 
 @dataclass(frozen=True)
@@ -344,14 +406,16 @@ class _Left:
     value: float
 
 
-def _largest_left(trial: Trial, tensors: dict[str, Tensor], symbol: str | None = None) -> _Left | None:
-    """The largest gradient, along ``symbol`` at position 0 only, that is more than rounding of the case's own gradients."""
+def _largest_left(
+    trial: Trial, tensors: dict[str, Tensor], among: Collection[str], symbol: str | None = None
+) -> _Left | None:
+    """The largest gradient ``among`` inputs that is more than rounding of the case's own; along ``symbol`` at position 0 only."""
     try:
         run, usual = trial.run(tensors), trial.base
     except LossRaised:
         return None
-    for name, gradient in run.gradients.items():
-        own = usual.gradients.get(name)
+    for name in (n for n in run.gradients if n in among):
+        gradient, own = run.gradients[name], usual.gradients.get(name)
         left = (
             None if gradient is None else _first_along(trial, name, torch.nan_to_num(gradient, 0.0, 0.0, 0.0), symbol)
         )

@@ -5,24 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from harness.calls import tolerance, triton_interpreter
 from harness.calls.evaluation import LossRaised
 from harness.declare.domains import LARGE, Domain
 from harness.errors import NotApplicable
-from harness.private_names import is_view
 from harness.rules.dtypes.kept import asked, has_float, short
 from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.tools.compare import differing
 from harness.rules.tools.made import directions
 from harness.rules.tools.remarks import first_not_finite
+from harness.rules.tools.rounded import Rounded
 from harness.rules.tools.special import far_cases, near_cases, special_cases
-from harness.rules.trial import Run, Scale, Trial, is_finite
+from harness.rules.trial import Intermediates, Run, Scale, Trial, is_finite
 
 _ROUNDINGS = 8  # a tie that is seen one way in two escapes them one time in 256
 _RANGE_MARGIN = 16.0  # a sum of squares may pass the largest number that was met by this much
@@ -120,7 +118,7 @@ def _low_precision(trial: Trial, dtype: torch.dtype, point: str, floor: float) -
         return None
     scale = trial.measure_scale(widened)
     named = _saturated(trial, dtype) or _bounds_are_declared(trial, dtype)
-    if scale.intermediate * _RANGE_MARGIN > torch.finfo(dtype).max and not named:
+    if not named and _largest_met(trial, widened) * _RANGE_MARGIN > torch.finfo(dtype).max:
         return None
     where = f"with {point} in {short(dtype)}"
     found = (
@@ -129,6 +127,13 @@ def _low_precision(trial: Trial, dtype: torch.dtype, point: str, floor: float) -
         else _inaccurate(run, exact, dtype, where, eps, scale, floor)
     )
     return None if found is None else replace(found, tensors=tensors, code=_PRECISION_CODE)
+
+
+def _largest_met(trial: Trial, tensors: dict[str, Tensor]) -> float:
+    """The largest number met on the way, whether it counts or stands for minus infinity."""
+    recorder = Intermediates()
+    trial.run(tensors, wrt=(), mode=recorder)
+    return recorder.largest
 
 
 def _agrees(output: Tensor, exact: Tensor, eps: float) -> bool:
@@ -244,7 +249,7 @@ def _moved_by_rounding(trial: Trial, tensors: dict[str, Tensor], exact: Run, eps
     """The most that an element of the gradient moves where inputs and intermediates are rounded, in one way after another."""
     for salt in range(81, 81 + 2 * _ROUNDINGS):
         generator = trial.generator(salt)
-        intermediates = _Rounded(eps, generator) if salt >= 81 + _ROUNDINGS else None
+        intermediates = Rounded(eps, generator) if salt >= 81 + _ROUNDINGS else None
         rounded = {
             n: t * (1 + eps * directions(t, generator)) if t.is_floating_point() else t.clone()
             for n, t in tensors.items()
@@ -257,25 +262,6 @@ def _moved_by_rounding(trial: Trial, tensors: dict[str, Tensor], exact: Run, eps
         pairs = [(gradient, exact.gradients[name]) for name, gradient in gradients.items()]
         moved = [(g - before).abs() for g, before in pairs if g is not None and before is not None and g.numel()]
         yield max((float(torch.nan_to_num(m, math.inf).max()) for m in moved), default=0.0)
-
-
-class _Rounded(TorchFunctionMode):
-    """Rounds what each function of torch returns on the graph of the loss, by eps up or down; no view and no edit in place.
-
-    The gradient goes through the same rounding.  A custom backward and what is inside a kernel are left as they are.
-    """
-
-    def __init__(self, eps: float, generator: torch.Generator) -> None:
-        super().__init__()
-        self.eps, self.generator = eps, generator
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        returned = func(*args, **(kwargs or {}))
-        if not isinstance(returned, Tensor) or not returned.is_floating_point() or not returned.requires_grad:
-            return returned
-        if returned.is_leaf or is_view(returned) or any(returned is a for a in args):
-            return returned
-        return returned * (1 + self.eps * directions(returned.detach(), self.generator))
 
 
 _PRECISION_CODE = """

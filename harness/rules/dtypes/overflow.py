@@ -77,12 +77,14 @@ class FirstOverflow(Watch):
     """Records the first operation that makes a number that is not finite out of finite ones, and where it is called.
 
     An infinity that is written down, as a mask by ``masked_fill(hidden, -inf)``, is none; before that, ``of_infinities``
-    is the first operation that makes NaN out of those.
+    is the first operation that makes NaN out of those.  ``is_large`` says that a number is too large for the dtype, and not
+    singular, as 0 ** -1 and a root of what is negative are.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.name = self.placed = self.of_infinities = ""
+        self.is_large = False
 
     def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
         returned = func(*args, **kwargs)
@@ -90,9 +92,16 @@ class FirstOverflow(Watch):
         if not self.name and name not in UNSET and not are_finite(returned):
             if are_finite((args, kwargs)):
                 self.name, self.placed = name, placed(name)
+                self.is_large = not _has_nan(returned) and not _of_zeros(returned, args)
             elif not self.of_infinities and _has_nan(returned) and not _has_nan((args, kwargs)):
                 self.of_infinities = placed(name)
         return returned
+
+
+def _of_zeros(returned: Any, args: Sequence[Any]) -> bool:
+    """Whether what is not finite is made of zeros."""
+    of_elements = (tensor for tensor in tensors_of(args[:1]) if tensor.shape == returned.shape)
+    return any(bool(((tensor == 0) & ~returned.isfinite()).any()) for tensor in of_elements)
 
 
 def are_finite(value: Any) -> bool:

@@ -50,8 +50,11 @@ def gradient_matches_finite_differences(trial: Trial) -> Mismatch | Partly | Non
         tensors = tensors if off is None else dict(off.mismatch.tensors or {})
     if off is not None:
         alone: list[Place] = [(element,) for element in off.place]
-        elsewhere = _off_its_slopes(trial, _generic(trial, tensors), alone, off.usual)[0]
-        return off.mismatch if elsewhere is not None else off.at_a_tie()
+        nearby = _generic(trial, tensors)
+        if _off_its_slopes(trial, nearby, alone, off.usual)[0] is not None:
+            return off.mismatch
+        floor = tolerance.SLOPE_FLOOR * _largest(trial.run(nearby))  # at a point of symmetry all slopes may be zero
+        return off.at_a_tie() if (off.mismatch.difference or math.inf) > floor else None
     return Partly(left_out) if left_out else None
 
 

@@ -21,10 +21,11 @@ from harness.rules.rule import Mismatch, Rule
 from harness.rules.tools.compare import same_gradients, same_output
 from harness.rules.tools.remarks import beside_the_reference, lost_values
 from harness.rules.tools.special import near_cases, special_cases
-from harness.rules.trial import Scale, Trial, describe, is_finite
+from harness.rules.trial import Run, Scale, Trial, describe, is_finite
 
 LOW = (torch.float32, torch.bfloat16, torch.float16)
 NEAR_POINTS = 2
+STEPS = 2  # the second begins with what the first has kept
 
 
 def _points(trial: Trial) -> Iterator[tuple[str, Trial]]:
@@ -43,6 +44,23 @@ def _scale(trial: Trial) -> Scale:
     return _reference(trial).scale.with_eps(trial.eps)
 
 
+def _steps(trial: Trial) -> Iterator[tuple[str, Run, Run]]:
+    """(which, what the reference gives, what the candidate gives) for steps in train() of an instance of each.
+
+    Statistics that are kept on purpose act there, and in eval() they are what they began as.
+    """
+    both = (_reference(trial), trial)
+    if not trial.spec.stateful or not all(one.candidate.is_module for one in both):
+        return
+    built = [one.candidate.build(one.tensors(), train=True) for one in both]
+    for step in range(1, STEPS + 1):
+        try:
+            should, came = (one.run(one.tensors(), built=instance) for one, instance in zip(both, built, strict=True))
+        except LossRaised:
+            return  # S03 says so
+        yield f" in train() mode, step {step} of one instance", should, came
+
+
 def coarser(trial: Trial, reference: Trial) -> Trial:
     """The one of two that computes in the coarser precision."""
     return trial if trial.eps > reference.eps else reference
@@ -52,6 +70,8 @@ def value_equals_the_reference(trial: Trial) -> Mismatch | None:
     """The value is that of the reference, up to the rounding that the condition number allows (float64).
 
     |L(x) - L_ref(x)| <= tol (|L_ref| + sum_i |x_i dL_ref/dx_i|)
+
+    Where buffers keep running statistics on purpose, so are the first steps in train() of an instance of each.
     """
     for point, moved in _points(trial):
         reference = _reference(moved)
@@ -70,20 +90,53 @@ def value_equals_the_reference(trial: Trial) -> Mismatch | None:
                 where=f"{mismatch.where}{point}",
                 tensors=moved.tensors(),
                 code="print('candidate:', loss(**tensors), ' reference:', reference(**tensors))",
-                hint="one of the two is another function; compare both with the formula at this input",
+                hint=_ANOTHER_FUNCTION,
+            )
+    for step, theirs, ours in _steps(trial):
+        mismatch = same_output(ours.output, theirs.output, _scale(trial)) if theirs.finite else None
+        if mismatch is not None:
+            return replace(
+                mismatch,
+                where=f"{mismatch.where}{step}",
+                aspect="train",
+                tensors=trial.tensors(),
+                code=_STEPS_CODE,
+                hint="compare what each keeps, and whether it is read before or after it is brought up to date",
             )
     return None
+
+
+_ANOTHER_FUNCTION = "one of the two is another function; compare both with the formula at this input"
+_STEPS_CODE = f"""
+    for made, called in ((build, call), (build_reference, call_reference)):
+        instance = made(**tensors).train()
+        for step in range({STEPS}):
+            value = total(called(instance, **tensors))
+            wrt = [t for t in tensors.values() if t.requires_grad]
+            print(value, torch.autograd.grad(value, wrt, allow_unused=True) if value.requires_grad else None)
+"""
 
 
 def gradient_equals_the_reference(trial: Trial) -> Mismatch | None:
     """The gradient is that of the reference; at a kink both may be any subgradient (float64).
 
     dL/dx = dL_ref/dx
+
+    In train() too where the value is asked there.
     """
     for point, moved in _points(trial):
         mismatch = _gradient_differs(moved, point)
         if mismatch is not None:
             return mismatch
+    for step, should, came in _steps(trial):
+        if not should.finite or same_output(came.output, should.output, _scale(trial)) is not None:
+            break
+        tensors, reference = trial.tensors(), _reference(trial)
+        mismatch = same_gradients(came.gradients, should.gradients, tensors, reference, _scale(trial))
+        if mismatch is not None:
+            hint = "the value is right and the gradient is not: detach what is kept, and what it is brought up to date with"
+            where = f"{mismatch.where}{step}"
+            return replace(mismatch, where=where, aspect="train", tensors=tensors, code=_STEPS_CODE, hint=hint)
     return None
 
 

@@ -56,7 +56,7 @@ def remarked(rule: Rule, trial: Trial, mismatch: Mismatch) -> Mismatch:
 
 def beside_the_reference(trial: Trial, mismatch: Mismatch) -> Mismatch:
     """Where the value is another: by which factor, or what the loss computes instead."""
-    if mismatch.kind != "value":
+    if mismatch.kind != "value" or mismatch.aspect == "train":
         return mismatch
     beside = _beside_the_reference(trial, mismatch)
     instead = computed_instead(trial) if beside is mismatch else ""
@@ -91,7 +91,7 @@ def _beside_the_reference(trial: Trial, mismatch: Mismatch) -> Mismatch:
     if came.output.ndim or not came.finite or not should.finite or not should.scalar:
         return mismatch
     shown = ", ".join(f"{symbol}={size}" for symbol, size in sizes.items())
-    if same_output(came.output, should.output, generic.scale) is None:
+    if same_output(came.output, should.output, generic.of(spec.reference).scale.with_eps(generic.eps)) is None:
         return _with_note(
             mismatch, f"with generic values at {shown} the two agree: look at what is special or equal here"
         )
@@ -120,7 +120,7 @@ def first_not_finite(trial: Trial, mismatch: Mismatch) -> Mismatch:
         place = _first_in_backward(trial, tensors)
         return _with_note(mismatch, f"the gradient of {place} is the first that is not finite") if place else mismatch
     noted = _with_note(mismatch, f"{first.placed} makes the first number that is not finite")
-    if first.name not in _OVERFLOWS:
+    if first.name not in _OVERFLOWS or not first.is_large:
         return noted
     return replace(noted, hint=f"{first.name} overflows: {_OVERFLOWS[first.name]}; or narrow the domain")
 

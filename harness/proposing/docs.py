@@ -31,7 +31,8 @@ _VALUES: tuple[tuple[str, str], ...] = (
     (r"boolean|Tensor, ?bool\b|torch\.bool\b|BoolTensor", "boolean"),
     (r"\b0 (?:or|and) 1\b|\{0, ?1\}|binary", "binary"),
     (
-        r"\bfor padding\b|\blengths? (?:of each|before padding|without (?:the )?padding)|\bunpadded lengths?",
+        r"\bfor padding\b|\blengths? (?:of each|before padding|without (?:the )?padding)|\bunpadded lengths?"
+        r"|\bnumber of (?:valid|real|actual|unpadded|non-?padded)\b",
         "lengths(D)",
     ),
     (r"positive definite", "positive_definite"),

@@ -146,7 +146,7 @@ KINDS: Mapping[str, Kind] = {
     "returns": Kind("label", (("B", "real"), ("B D", "real"), ("B T", "real"))),
     "signs": Kind("label", (("B", "sign"), ("B D", "sign"))),
     "indices": Kind("label", (("B", "index(N)"), ("B", "index(C)"), ("N", "index(M)"))),
-    "lengths": Kind("label", (("B", "index(T)"), ("B", "index(S)"), ("B", "index(N)"))),
+    "lengths": Kind("label", tuple(("B", f"{values}({of})") for values in ("lengths", "index") for of in "TSND")),
     "weights": Kind(
         "weight",
         (
@@ -232,7 +232,7 @@ _NAMES: Mapping[str, str] = {
     "returns": "advantage advantages reward rewards returns",
     "signs": "sign signs",
     "indices": "index indices idx ids node nodes position positions",
-    "lengths": "length lengths",
+    "lengths": "length lengths len lens seqlen seqlens numframes nframes numvalid nvalid",
     "weights": "weight weights w importance sampleweight",
     "class_weights": "classweight classweights posweight prior priors alpha counts frequencies samplespercls samplesperclass clsnumlist",
     "mask": "mask masks valid keep padding",

@@ -272,10 +272,10 @@ def _of_tensor(name: str, about: str, text: str, names: Sequence[str]) -> list[G
         shapes = docs.shapes_in(docs.part_about(text, other))
     if not values and knowledge.kind_of(name)[1].role == "label":
         values = [value for value in docs.values_in(text) if value == "sign"]  # said of ``y``, not of the name
-    values = knowledge.fitting(name, values)
+    axes = " ".join(docs.shapes_in(text)).split()
+    values = [one for value in knowledge.fitting(name, values) for one in _along(value, axes)]
     domains = dict.fromkeys([*values, *(guess.domain for guess in usual)])
     kinds = {_kind(guess.domain) for guess in usual}
-    axes = " ".join(docs.shapes_in(text)).split()
     found: dict[tuple[str | None, str], Guess] = {(g.dims, g.domain): g for g in usual}
     for guess in usual:
         if guess.domain in values:
@@ -304,6 +304,14 @@ def _of_tensor(name: str, about: str, text: str, names: Sequence[str]) -> list[G
             cost += OF_ITS_OWN_AXIS if size is not None and size.group(1) in dims.split() else 0.0
             found.setdefault((dims, domain), Guess(cost, dims, domain, why="its docstring speaks of such values"))
     return list(found.values())
+
+
+def _along(domain: str, axes: Sequence[str]) -> list[str]:
+    """Lengths of which a docstring does not say along what: along a documented axis, one of time or of positions first."""
+    if domain != "lengths(D)":
+        return [domain]
+    named = dict.fromkeys(axis for axis in axes if axis.isidentifier() and axis != "B") or "DTSN"
+    return [f"lengths({axis})" for axis in sorted(named, key=lambda axis: axis not in ("T", "S"))]
 
 
 def _kind(domain: str) -> str:

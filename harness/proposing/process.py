@@ -70,6 +70,7 @@ def proposals(
             left = max(until - time.monotonic(), 0.0)
             job = {"target": target, "with_laws": with_laws, "settings": list(settings)}
             job |= {"done": heard.done, "limit_s": left, "most": most}
+            job["found"] = {name: proposal.to_json() for name, proposal in heard.found.items()}
             ended = box.run(_WORK, job, Limits(_SHARE * limit_s, _MEMORY), heard.hear)
             if ended.ok:
                 break

@@ -43,7 +43,12 @@ class UnproposableError(DeclarationError):
 
 
 def propose(
-    name: str, loss: Loss, *, with_laws: bool = True, settings: Mapping[str, Any] = MappingProxyType({})
+    name: str,
+    loss: Loss,
+    *,
+    with_laws: bool = True,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    sibling: Proposal | None = None,
 ) -> Proposal:
     """What a loss may declare.
 
@@ -52,15 +57,20 @@ def propose(
         loss: a function, a module or a class; it is called many times on small tensors.
         with_laws: whether to try laws too.
         settings: constants by the name of their parameter.
+        sibling: of a loss in the same module that takes parameters of the same names; what they are is tried first.
 
     Raises:
         UnproposableError: no reading runs.
         DeclarationError: its signature or annotations cannot be used.
     """
-    everything = [_set(parameter, settings) for parameter in parameters_of(loss)]
+    taken = _taken(sibling) if sibling is not None else {}
+    everything = [_as_sibling(_set(parameter, settings), taken) for parameter in parameters_of(loss)]
     needed, outcome = _needed(name, loss, everything)
     if not outcome.running:
-        raise UnproposableError(_unproposable(name, everything, outcome.errors))
+        said = (
+            _said(outcome.errors, everything) if sibling is None else _said_of_sibling(name, loss, everything, sibling)
+        )
+        raise UnproposableError(_unproposable(name, everything, said))
     best, notes = _that_holds(name, loss, needed, outcome)
     if outcome.is_late:
         notes = (
@@ -97,6 +107,28 @@ def _set(parameter: Parameter, settings: Mapping[str, Any]) -> Parameter:
     symbol = knowledge.size_stated(parameter.name)
     told = Guess(0.0, value=settings[parameter.name], fixes=symbol, why="as told by --set", confidence="declared")
     return replace(parameter, optional=False, is_tensor=False, guesses=(told,))
+
+
+def _taken(sibling: Proposal) -> Reading:
+    """What the parameters of another loss are."""
+    why = f"what {sibling.name} takes"
+    return {
+        d.name: Guess(0.0, d.dims, d.domain, d.several, why=why)
+        if d.dims is not None
+        else Guess(0.0, value=literal_eval(d.text), fixes=knowledge.size_stated(d.name), why=why)
+        for d in sibling.decisions
+        if d.place != "formula"
+    }
+
+
+def _as_sibling(parameter: Parameter, taken: Reading) -> Parameter:
+    """A parameter that is tried as that of its name first, or next to what the loss says of it itself."""
+    if parameter.name not in taken or not parameter.guesses:
+        return parameter
+    own, told = parameter.guesses[0], taken[parameter.name]
+    is_said = own.cost < 0 or own.confidence == "declared"
+    told = replace(told, cost=own.cost + (knowledge.LEAST_STEP if is_said else -knowledge.LEAST_STEP))
+    return replace(parameter, guesses=tuple(sorted((told, *parameter.guesses), key=lambda guess: guess.cost)))
 
 
 def specified(loss: Loss, proposal: Proposal) -> LossSpec:
@@ -312,24 +344,38 @@ def _text(law: Law) -> str:
     return law.text.replace("'", "")
 
 
-def _unproposable(name: str, everything: Sequence[Parameter], errors: Counter[str]) -> str:
-    said = "".join(f"\n    {error}   ({count} times)" for error, count in errors.most_common(ERRORS_SHOWN))
-    needed = [p for p in everything if not p.optional and not knowledge.is_constant_name(p.name)]
-    unplaced = "".join(f"\n    {p.name}: {_tried(p)}" for p in needed if p.is_tensor is not False)
+def _unproposable(name: str, everything: Sequence[Parameter], said: str) -> str:
     shown = ", ".join(
         f'"{p.name}": {{"KEY": TensorSpec("DIMS")}}' if not p.guesses else f'"{p.name}": TensorSpec("DIMS")'
-        for p in needed
-    )
-    ended = (
-        f"; calls ended with{said}" if said else "" if unplaced else "; calls ended with nothing: it takes no tensor"
+        for p in _unknown(everything)
     )
     return (
-        f"{name}: no shapes and values were found on which it runs{ended}\n"
-        f"{'could not be placed:' + unplaced + chr(10) if unplaced else ''}"
+        f"{name}: no shapes and values were found on which it runs{said}\n"
         f"write what it takes yourself, DIMS in the grammar of jaxtyping and values from harness.domains:\n"
         f'    SPEC = LossSpec("{name}", {{"{name}": {name}}}, inputs={{{shown}}})\n'
         f"or tell a constant that it needs: loss-harness init TARGET --set NAME=VALUE"
     )
+
+
+def _unknown(everything: Sequence[Parameter]) -> list[Parameter]:
+    return [p for p in everything if not p.optional and not knowledge.is_constant_name(p.name)]
+
+
+def _said(errors: Counter[str], everything: Sequence[Parameter]) -> str:
+    """What calls ended with most often, and as what each tensor was tried."""
+    said = "".join(f"\n    {error}   ({count} times)" for error, count in errors.most_common(ERRORS_SHOWN))
+    unplaced = "".join(f"\n    {p.name}: {_tried(p)}" for p in _unknown(everything) if p.is_tensor is not False)
+    if not said and not unplaced:
+        return "; calls ended with nothing: it takes no tensor"
+    return (f"; calls ended with{said}" if said else "") + (f"\ncould not be placed:{unplaced}" if unplaced else "")
+
+
+def _said_of_sibling(name: str, loss: Loss, everything: Sequence[Parameter], sibling: Proposal) -> str:
+    """What a call ended with on the tensors of the loss beside it, which says more than what it made of others."""
+    taken = _taken(sibling)
+    error = look_at(name, loss, [p for p in everything if p.name in taken], taken).error
+    tensors = "; ".join(decision.in_a_line for decision in sibling.decisions if decision.place != "formula")
+    return f"; with what {sibling.name} takes, {tensors}, calls ended with\n    {error}"
 
 
 def _tried(parameter: Parameter) -> str:

@@ -8,6 +8,7 @@ on inputs that they are meant for.
 from __future__ import annotations
 
 import heapq
+import math
 import re
 import time
 from collections import Counter
@@ -62,9 +63,9 @@ def search(name: str, loss: Callable[..., Any], parameters: Sequence[Parameter],
     """Try readings of these parameters; all others are left out of the call."""
     found: list[Running] = []
     errors: Counter[str] = Counter()
-    started, trials, first, is_late = time.process_time(), 0, None, False
+    started, trials, best, is_late = time.process_time(), 0, math.inf, False
     for cost, reading in _by_cost(parameters):
-        if trials >= MOST_TRIALS or (first is not None and cost > first + WINDOW):
+        if trials >= MOST_TRIALS or cost > best:
             break
         is_late = time.process_time() - started > most_s
         if is_late:
@@ -77,13 +78,11 @@ def search(name: str, loss: Callable[..., Any], parameters: Sequence[Parameter],
         if seen.error:
             errors[seen.error] += 1
             continue
-        first = cost if first is None else first
         below = not seen.nonnegative or _is_negative_for_signs(name, loss, parameters, reading)
         negative = NEGATIVE if below else 0.0
         negative += REFUSES if seen.refused else 0.0
         found.append(Running(reading, seen, cost + negative + _of_shape(seen.shape) + _of_values(reading)))
-        if cost > min(one.cost for one in found):
-            break
+        best = min(best, found[-1].cost, cost + WINDOW)  # what follows costs no less
     return Outcome(tuple(sorted(found, key=lambda one: one.cost)), trials, errors, is_late)
 
 

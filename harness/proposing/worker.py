@@ -10,13 +10,14 @@ import inspect
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from harness.declare import inline
 from harness.declare.targets import losses_of
 from harness.errors import HarnessError
 from harness.isolation.events import Tell
+from harness.proposing import docs
 from harness.proposing.parameters import parameters_of
 from harness.proposing.proposal import Proposal
 from harness.proposing.propose import propose
@@ -35,6 +36,8 @@ def work(job: Mapping[str, Any], tell: Tell) -> None:
     everything = _with_neighbours(found)
     references = {name: reference for name in everything if (reference := _reference(name, everything))}
     losses = [name for name in found if len(found) == 1 or name not in references.values()]
+    losses.sort(key=lambda name: not docs.shapes_in(docs.text_of(found[name])))  # what one says serves its siblings
+    known = {name: Proposal.from_json(proposal) for name, proposal in job["found"].items()}
     for name in losses[: job["most"]]:
         if name in job["done"]:
             continue
@@ -42,20 +45,30 @@ def work(job: Mapping[str, Any], tell: Tell) -> None:
             tell("result", {"name": name, "problem": "not looked at within the limit; name it to look at it alone"})
             continue
         tell("step", name)
-        tell(
-            "result",
-            _answer(name, found, references.get(name, ""), with_laws=job["with_laws"], settings=job["settings"]),
-        )
+        try:
+            proposal = propose(
+                name,
+                found[name],
+                with_laws=job["with_laws"],
+                settings=inline.options(job["settings"]),
+                sibling=_sibling(name, found, known),
+            )
+        except HarnessError as error:
+            tell("result", {"name": name, "problem": str(error)})
+            continue
+        known[name] = proposal
+        tell("result", _answer(name, found, proposal, references.get(name, "")))
 
 
-def _answer(
-    name: str, found: Mapping[str, Any], reference: str, *, with_laws: bool, settings: Sequence[str]
-) -> dict[str, Any]:
+def _sibling(name: str, found: Mapping[str, Any], known: Mapping[str, Proposal]) -> Proposal | None:
+    """What was found for a loss of the same module whose parameters have the same names."""
+    wanted, module = _required(found[name]), _module(found[name])
+    alike = (p for other, p in known.items() if _module(found[other]) == module and _required(found[other]) == wanted)
+    return next(alike, None)
+
+
+def _answer(name: str, found: Mapping[str, Any], proposal: Proposal, reference: str) -> dict[str, Any]:
     loss = found[name]
-    try:
-        proposal = propose(name, loss, with_laws=with_laws, settings=inline.options(settings))
-    except HarnessError as error:
-        return {"name": name, "problem": str(error)}
     if len(found) > 1 and not inspect.isclass(loss) and _is_helper(proposal):
         reason = "it does not return one number, so it is most likely a helper; name it to get a spec for it"
         return {"name": name, "problem": reason}

@@ -118,6 +118,46 @@ def test_what_is_held_to_one_reference_is_one_loss(place: Path) -> None:
     assert {finding.implementation for finding in found} == {"wrong"}
 
 
+SIBLINGS = """
+import torch
+
+
+def loop(est, keep, weights):
+    return sum((row * w[:, None]).sum() for row, w in zip(est.square(), weights.expand(len(est), -1)))
+
+
+def fast(est, keep, weights):
+    weighted = torch.einsum("f,bft->bt", weights, est.square())
+    return (weighted * keep).sum()
+
+
+def told(est, keep, weights):
+    \"\"\"Weighted squares.
+
+    Args:
+        est: of shape (B, F, T).
+        keep: of shape (B, T).
+        weights: of shape (F,).
+    \"\"\"
+    return (est.square() * weights[:, None] * keep[:, None]).sum()
+
+
+def other(est, keep, weights):
+    raise RuntimeError("no such kernel")
+"""
+
+
+def test_what_one_loss_takes_is_tried_first_for_its_siblings(place: Path) -> None:
+    ran = run(written_to(place / "siblings.py", SIBLINGS))
+    (spec,) = load_specs(["specs_siblings.py"])
+    assert list(spec.implementations) == ["loop", "told", "fast"], ran.output
+    assert "fast: 1 readings tried" in ran.output
+    refused = ran.output.partition("left out: other: ")[2]
+    assert "with what told takes, est: B F T; keep: B T boolean; weights: F nonnegative, calls ended with" in refused
+    assert "RuntimeError: no such kernel" in refused
+    assert "times)" not in refused
+
+
 def test_a_file_that_is_there_is_not_overwritten(place: Path) -> None:
     (place / "specs_undeclared.py").write_text("mine")
     ran = run("undeclared.py")
@@ -189,7 +229,7 @@ def test_a_loss_that_ends_its_process_has_the_others_looked_at(
 
 def test_after_the_limit_no_further_loss_is_looked_at(place: Path) -> None:
     told: list[tuple[str, Any]] = []
-    job = {"target": "undeclared.py", "with_laws": False, "done": ["helper"], "limit_s": 0.0, "most": None}
+    job = {"target": "undeclared.py", "with_laws": False, "done": ["helper"], "found": {}, "limit_s": 0.0, "most": None}
     worker.work(job, lambda kind, data: told.append((kind, data)))
     assert [kind for kind, _ in told] == ["result", "result"]
     assert all("not looked at within the limit" in data["problem"] for _, data in told)

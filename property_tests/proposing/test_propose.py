@@ -268,6 +268,22 @@ def of_padded(scores, n):
     return (F.softplus(-scores) * kept).sum() / kept.sum()
 
 
+def of_named(x, lens):
+    kept = torch.arange(x.shape[1]) < lens[:, None]
+    return (x.square() * kept).sum(1).div(lens).mean()
+
+
+def of_counted(x, n):
+    """Mean of what is no padding.
+
+    Args:
+        x: spectrogram (B, F, T).
+        n: number of valid frames (B,).
+    """
+    kept = torch.arange(x.shape[-1]) < n[:, None]
+    return (x.square().mean(1) * kept).sum(1).div(n).mean()
+
+
 def open_set(logits, target):
     """Cross-entropy of the known.
 
@@ -343,6 +359,8 @@ def of_colours(x, y):
         (hazards, {"phi": "B C logits", "idx_durations": "B index(C)", "events": "B label"}),
         (graded, {"scores": "B D", "relevance": "B D index(C)"}),
         (of_padded, {"scores": "B D", "n": "B lengths(D)"}),
+        (of_named, {"x": "B D", "lens": "B lengths(D)"}),
+        (of_counted, {"x": "B F T", "n": "B lengths(T)"}),
         (open_set, {"logits": "B C logits", "target": "B index(C, ignore=-1)"}),
         (hidden, {"x": "B D", "z": "B D", "obf_vars": "B D binary"}),
         (regularised, {"features_s": "B D", "features_t": "B D", "reg_dist": "1.0"}),

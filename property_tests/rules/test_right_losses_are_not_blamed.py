@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from harness import LossSpec, TensorSpec, domains, laws, verify
 from harness.calls.watch import Watch
 from harness.results.findings import Status
+from losses.graph_distance import SPEC_DISTANCE
 
 PAIR = {"predictions": TensorSpec("B C"), "labels": TensorSpec("B C")}
 
@@ -338,3 +339,30 @@ def distilled(student, teacher):
 def test_a_slope_that_is_zero_by_symmetry_is_held_to_those_nearby():
     inputs = {"student": TensorSpec("B K"), "teacher": TensorSpec("B K")}
     assert blamed(distilled, inputs, rules=["G01"], profile="ci") == []
+
+
+@pytest.mark.skipif(not hasattr(torch.nn.functional, "linear_cross_entropy"), reason="torch has it since 2.13")
+def test_a_fused_kernel_whose_slopes_are_all_rounding():
+    """With one class the loss is zero and its gradient 1e-16; no operation shows the numbers that were rounded."""
+    function = torch.nn.functional.linear_cross_entropy
+    options = torch.nn.LinearCrossEntropyOptions(allow_retain_graph=True)
+    inputs = {"x": TensorSpec("B D"), "w": TensorSpec("C D"), "target": TensorSpec("B", domains.index("C"))}
+    sizes = {"fixed_sizes": {"C": 1}, "differentiable": ("x", "w")}
+    assert (
+        blamed(
+            lambda x, w, target: function(x, w, target, options=options),
+            inputs,
+            rules=["G01"],
+            profile="thorough",
+            **sizes,
+        )
+        == []
+    )
+
+
+@pytest.mark.parametrize("width", [2, 3])
+def test_a_gradient_that_cancels_where_the_loss_is_zero_too(width):
+    """The distance of one node to itself, whose backward in float32 leaves 1e-7 and shows no intermediates."""
+    spec = SPEC_DISTANCE.replace(fixed_sizes={"N": 1, "D": width})
+    found = verify(spec, profile="thorough", seed=1, rules=["D02"], implementations=["vectorized"]).findings
+    assert [(f.severity, f.message) for f in found if f.severity != "note"] == []

@@ -203,7 +203,8 @@ def _inaccurate_gradient(
     Elements are held to the largest one: what is small beside it, as 1 - p of a probability near 1, moves no weight.  Nor does
     what would change the loss by less than a rounding of float32 if x changed by as much as it is, |x_i| |error_i| <= c eps |L|:
     where terms of a gradient cancel in all cases, as of a cosine with itself, a backward in float32 leaves that much, and a
-    kernel shows no intermediates that could be rounded.
+    kernel shows no intermediates that could be rounded.  Where all of the gradient cancels, in float64 as well, the loss may be
+    zero too, and the largest intermediate takes its place.
     """
     pairs = {n: (run.gradients.get(n), g) for n, g in exact.gradients.items() if g is not None and g.numel()}
     largest = max((float(g.abs().max()) for _, g in pairs.values()), default=0.0)
@@ -212,11 +213,14 @@ def _inaccurate_gradient(
     allowed = tolerance.forward_error(eps, largest, 0.0) + torch.finfo(dtype).smallest_normal
     if not name:
         return None
-    unit = tolerance.forward_error(tolerance.eps_of(torch.float32), float(exact.output.abs().sum()), 0.0)
     size = float(widened[name].detach().abs().max())
-    allowed += unit / size if size else 0.0
+    single = tolerance.forward_error(tolerance.eps_of(torch.float32), 1.0, 0.0) / size if size else 0.0
+    allowed += single * float(exact.output.abs().sum())
     if float(off[name].max()) <= allowed:
         return None
+    intermediate = trial.measure_scale(widened).intermediate
+    if largest * size <= tolerance.same_intermediate(tolerance.EPS64) * intermediate:
+        allowed += single * intermediate
     index = tuple(int(i) for i in torch.unravel_index(off[name].argmax(), off[name].shape))
     moved = 0.0
     for change in _moved_by_rounding(trial, widened, exact, eps):

@@ -217,8 +217,12 @@ class _Point:
         self.trial, self.tensors, self.base, self.names = trial, tensors, base, names
         self.value = trial.function(tensors, self.tape if trial.spec.detaches else None)
         self.step = tolerance.slope_step(trial.eps)
-        self.magnitude = max(abs(base.scalar), scale.intermediate)
+        given = max(
+            (float(tensors[name].detach().abs().max()) for name in names), default=0.0
+        )  # of a kernel all that is seen
+        self.magnitude = max(abs(base.scalar), scale.intermediate, given)
         self.rounding = tolerance.value_rounding(self.magnitude, trial.eps)
+        self.gradient_rounding = tolerance.slope_noise(1.0, self.magnitude, trial.eps)
 
     @cached_property
     def tape(self) -> DetachTape:
@@ -258,6 +262,9 @@ class _Point:
         sizes = [abs(number) for at in lines for number in (self.analytic(at), central[at])]
         largest = max((size for size in (usual, *sizes) if math.isfinite(size)), default=0.0)
         self.refine(largest)
+        unseen = all(abs(central[at]) * line.unit <= self.rounding / self.step for at, line in lines.items())
+        if unseen and all(largest * line.unit <= self.gradient_rounding for line in lines.values()):
+            raise NotApplicable("every slope is zero here, but for rounding")
         found: _Off | None = None
         unmeasured = {}
         for at, line in lines.items():

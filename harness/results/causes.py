@@ -94,6 +94,11 @@ def _of_each_element(cause: Finding, effect: Finding) -> bool:
     return of_each and _kind(cause) == "gradient" and _of_one_tensor(cause, effect)
 
 
+def _in_one_mode(cause: Finding, effect: Finding) -> bool:
+    """What differs in train() alone makes no difference in eval()."""
+    return (cause.evidence.get("aspect") == "train") is (effect.evidence.get("aspect") == "train")
+
+
 def _of_shape(cause: Finding, effect: Finding) -> bool:
     return _kind(cause) == _kind(effect) == "shape"
 
@@ -278,8 +283,9 @@ LINKS: tuple[Link, ...] = (
         )
         for k, code in enumerate(_BEYOND_REVERSE[:-1], start=1)
     ),
-    Link(("E01",), ("E02", "E03", "E04"), "another function has another gradient"),
-    Link(("E01", "E02"), ("E05",), "what differs at small sizes differs at large ones"),
+    Link(("E01",), ("E02", "E03", "E04"), "another function has another gradient", _in_one_mode),
+    Link(("E02",), ("E03",), "another gradient has another derivative", _in_one_mode),
+    Link(("E01", "E02"), ("E05",), "what differs at small sizes differs at large ones", _in_one_mode),
 )
 
 

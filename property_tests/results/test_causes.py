@@ -80,6 +80,7 @@ def test_a_graph_that_is_kept_and_the_next_step_that_fails_are_one_finding():
         (NARROW, found("G01", kind="gradient", difference=7e-4, size=1e5)),
         (LAW, OTHER_VALUE),
         (OTHER_VALUE, found("E02", kind="gradient")),
+        (found("E02", kind="gradient", tensor="x"), found("E03", kind="gradient", tensor="x")),
         (RANDOM, found("L02", kind="gradient")),
         (found("C01", kind="keeps a graph"), found("G09", "warning", kind="keeps a graph")),
         (found("G05", kind="gradient", tensor="x"), found("G11", "warning", kind="gradient", tensor="x")),
@@ -118,6 +119,8 @@ def test_what_one_defect_brings_about_names_its_cause(cause, effect):
         (UNSET, found("G11", "note", kind="raises", exception="RuntimeError")),
         (NARROW, WRONG_GRADIENT),
         (LAW, NOT_FINITE),
+        (found("E01", kind="value", aspect="train"), found("E02", kind="gradient")),
+        (found("E02", kind="gradient", aspect="train"), found("E03", kind="gradient")),
     ],
     ids=lambda finding: finding.rule,
 )

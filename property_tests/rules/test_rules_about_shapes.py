@@ -36,6 +36,19 @@ def looks_up_what_is_not_there(predictions, labels):
     return predictions.gather(1, torch.full((len(predictions), 1), 99)).mean()
 
 
+def imports_what_is_not_there(predictions, labels):
+    import no_such_package  # type: ignore[import-not-found]
+
+    return no_such_package.distance(predictions, labels)
+
+
+def frees_the_graph_that_it_goes_through(predictions, labels):
+    leaf = labels.detach().requires_grad_()
+    product = (predictions * leaf).square().sum()
+    (slope,) = torch.autograd.grad(product, leaf)
+    return product + slope.sum()
+
+
 @pytest.mark.parametrize(
     ("loss", "sentence", "hint"),
     [
@@ -54,6 +67,8 @@ def looks_up_what_is_not_there(predictions, labels):
         (rough_losses.edits_a_leaf, "in-place operation", "the out-of-place operation"),
         (multiplies_matrices, "shapes cannot be multiplied", "a number for a size that is fixed"),
         (views_as_three, "is invalid for input of size", "'N+1'"),
+        (imports_what_is_not_there, "No module named 'no_such_package'", "install what the loss imports"),
+        (frees_the_graph_that_it_goes_through, "a second time", "create_graph=True"),
         (rough_losses.raises, "RuntimeError: no luck", "mend the loss, or narrow the declaration"),
     ],
     ids=lambda value: getattr(value, "__name__", None),

@@ -81,6 +81,13 @@ def _raised(error: BaseException, tensors: Mapping[str, Tensor]) -> Mismatch:
         came, should, hint = error.came, error.should, error.mend
     elif refuses_in_place(error):
         hint = "use the out-of-place operation: x = x + y instead of x += y, x.clamp(...) instead of x.clamp_(...)"
+    elif isinstance(error, ImportError):
+        hint = "install what the loss imports beside the harness, in the same environment"
+    elif "backward through the graph a second time" in told(error):
+        hint = (
+            "an inner torch.autograd.grad frees the graph that it goes through: give it create_graph=True where its result is "
+            "differentiated again, else retain_graph=True"
+        )
     elif re.search(r"\bout of (bounds|range)\b", told(error)):
         hint = "make room for every position that the domain allows, or narrow the domain if such are not legal, as in 'B index(3)'"
     elif isinstance(error, (RuntimeError, ValueError)) and re.search(r"\b(shapes?|sizes?|dimensions?)\b", told(error)):

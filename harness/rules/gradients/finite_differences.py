@@ -264,7 +264,7 @@ class _Point:
         self.refine(largest)
         unseen = all(abs(central[at]) * line.unit <= self.rounding / self.step for at, line in lines.items())
         if unseen and all(largest * line.unit <= self.gradient_rounding for line in lines.values()):
-            raise NotApplicable("every slope is zero here, but for rounding")
+            return None, ""  # every slope is zero, and the gradient but for its rounding
         found: _Off | None = None
         unmeasured = {}
         for at, line in lines.items():

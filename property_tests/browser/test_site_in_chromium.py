@@ -70,6 +70,7 @@ def test_the_pictures_of_the_readme_are_shown(page):
 
 
 def test_the_search_finds_a_rule(page):
+    page.wait_for_load_state("networkidle")  # what is typed before the index is there may not be asked
     page.locator("input.md-search__input").fill("C01")
     page.locator(".md-search-result__item a").first.wait_for()
     assert "docs/rules.html" in " ".join(

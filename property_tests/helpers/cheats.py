@@ -323,7 +323,7 @@ PAIRS: dict[str, Pair] = {
     "for_ever": Pair(for_ever, context_remembered, ("M02",)),
     "first_gradient": Pair(first_gradient, by_hand, ("M02",)),
     "filled_later": Pair(filled_later, waited_for, ()),  # how it is seen depends on how far the thread has come
-    "goes_on": Pair(goes_on, idle_thread, ("M04",)),
+    "goes_on": Pair(goes_on, idle_thread, ("M01", "M04")),  # threads at work count in the clock outside as well
     "unset_memory": Pair(unset_memory, by_hand, ("M02",)),
     "edits_inputs": Pair(edits_inputs, edits_a_copy, ("M02", "M05")),
     "drifts": Pair(drifts, Running, ("M02",)),

@@ -85,7 +85,9 @@ def test_a_clock_of_ours_that_is_replaced_is_told_from_outside(monkeypatch):
     monkeypatch.setenv("PATCHES_OURS", "1")
     found = benchmark(patched_timers.SPEC, passes="forward", **FEW)
     assert found.environment["timed_in"] == "fresh processes"
-    assert {(finding.rule, finding.severity) for finding in found.findings} == {("M01", "error")}
+    codes = {finding.rule for finding in found.findings}
+    assert "M01" in codes
+    assert codes <= {"M01", "M03"}  # a process whose blocks were all cut by others is judged by the false clock
     assert found.comparisons == ()
 
 

@@ -16,7 +16,7 @@ from harness.isolation.events import TIMED_OUT, Ended
 from harness.isolation.limits import Limits
 from harness.isolation.sandbox import Sandbox
 from harness.results.variants import eager_name
-from harness.timing.constants import COMPILER_S, GRACE_S, STRETCH, WORKER_ENVIRONMENT
+from harness.timing.constants import GRACE_S, STRETCH, TOOLS_S, WORKER_ENVIRONMENT
 from harness.timing.design import Heat, Samples
 from harness.timing.worker import fingerprint, read_samples
 
@@ -28,8 +28,8 @@ class Answer:
     Args:
         samples: what it measured.
         environment: what it was measured under; ``None`` where the spec could not be loaded.
-        start_s: seconds from its start until it could measure, without ``compiler_s``.
-        compiler_s: seconds that it took to load the compiler.
+        start_s: seconds from its start until it could measure, without ``tools_s``.
+        tools_s: seconds that it took to load the compiler, and to take the memory that empties caches.
         spent_s: seconds that it took of the budget: by its own account, else all of them.
         unloadable: why the spec could not be loaded there.
         broken: how the process ended, where it did not end well.
@@ -38,7 +38,7 @@ class Answer:
     samples: tuple[Samples, ...] = ()
     environment: Mapping[str, object] | None = None
     start_s: float = 0.0
-    compiler_s: float = 0.0
+    tools_s: float = 0.0
     spent_s: float = 0.0
     unloadable: str = ""
     broken: str = ""
@@ -97,7 +97,8 @@ def time_in_fresh_process(
         "started": time.time(),
     }
     is_compiled = any(eager_name(spec.implementations, name) for heat in heats for name in heat.contestants)
-    grace_s = GRACE_S + (COMPILER_S if is_compiled else 0.0)
+    is_cold = any(heat.cell.cache == "cold" for heat in heats)
+    grace_s = GRACE_S + (TOOLS_S if is_compiled or is_cold else 0.0)
     told: list[Mapping[str, Any]] = []
 
     def hear(kind: str, line: Any) -> None:
@@ -107,7 +108,7 @@ def time_in_fresh_process(
     begin, longest_s = time.perf_counter(), STRETCH * left_s
     ended = _box().run("harness.timing.worker:timed", job, Limits(step_s=longest_s + grace_s), hear)
     answer = _read(told, _how_it_ended(ended, longest_s, grace_s))
-    return answer if answer.spent_s else replace(answer, spent_s=time.perf_counter() - begin - answer.compiler_s)
+    return answer if answer.spent_s else replace(answer, spent_s=time.perf_counter() - begin - answer.tools_s)
 
 
 _boxes: dict[str, Sandbox] = {}
@@ -150,15 +151,15 @@ def _how_it_ended(ended: Ended, left_s: float, grace_s: float) -> str:
 def _read(told: Sequence[Mapping[str, Any]], broken: str) -> Answer:
     samples: list[Samples] = []
     environment: Mapping[str, object] | None = None
-    start_s = compiler_s = spent_s = 0.0
+    start_s = tools_s = spent_s = 0.0
     unloadable = ""
     for line in told:
         if line["event"] == "loaded":
-            environment, start_s, compiler_s = line["environment"], line["start_s"], line["compiler_s"]
+            environment, start_s, tools_s = line["environment"], line["start_s"], line["tools_s"]
         elif line["event"] == "unloadable":
             unloadable = line["reason"]
         elif line["event"] == "finished":
             environment, spent_s = {**(environment or {}), **line["environment"]}, line["spent_s"]
         else:
             samples.append(read_samples(line))
-    return Answer(tuple(samples), environment, start_s, compiler_s, spent_s, unloadable, broken)
+    return Answer(tuple(samples), environment, start_s, tools_s, spent_s, unloadable, broken)

@@ -23,6 +23,7 @@ from harness.errors import told
 from harness.results.variants import eager_name
 from harness.timing import timers as time
 from harness.timing.budget import Budget
+from harness.timing.cold import memory_to_empty_caches
 from harness.timing.compiled import unavailable_compiler
 from harness.timing.constants import LEAST_PROCESS_S, LOOKS
 from harness.timing.design import Heat, Samples, measure
@@ -87,14 +88,28 @@ def run(job: Mapping[str, Any], emit: Callable[[Mapping[str, Any]], None], witne
     if reason is not None:  # such as a device that one process has to itself
         emit({"event": "unloadable", "reason": reason})
         return
-    compiler_s = _load_compiler(spec, heats)
+    begin = time.perf_counter()
+    _load_compiler(spec, heats)
+    with memory_to_empty_caches(heat.cell for heat in heats):
+        _time(job, spec, heats, time.perf_counter() - begin, emit, witness)
+
+
+def _time(
+    job: Mapping[str, Any],
+    spec: LossSpec,
+    heats: Sequence[Heat],
+    tools_s: float,
+    emit: Callable[[Mapping[str, Any]], None],
+    witness: Witness | None,
+) -> None:
+    devices = sorted({heat.cell.device for heat in heats})
     asked = time.perf_counter()
     before = environment.gpu_states(devices)
     asked_s = time.perf_counter() - asked  # and as long again in the end
     under = environment.describe(job["device"])
-    start_s = time.time() - job["started"] - compiler_s
+    start_s = time.time() - job["started"] - tools_s
     budget = Budget(job["left_s"], is_wall=devices != ["cpu"])
-    emit({"event": "loaded", "environment": under, "start_s": start_s, "compiler_s": compiler_s})
+    emit({"event": "loaded", "environment": under, "start_s": start_s, "tools_s": tools_s})
     measure(
         spec,
         heats,
@@ -110,12 +125,10 @@ def run(job: Mapping[str, Any], emit: Callable[[Mapping[str, Any]], None], witne
     emit({"event": "finished", "environment": states, "spent_s": budget.spent + start_s})
 
 
-def _load_compiler(spec: LossSpec, heats: Sequence[Heat]) -> float:
-    """Load the compiler where it is needed, which is no loss's time; seconds that it took."""
-    begin = time.perf_counter()
+def _load_compiler(spec: LossSpec, heats: Sequence[Heat]) -> None:
+    """Load the compiler where it is needed, which is no loss's time."""
     for device in {h.cell.device for h in heats if any(eager_name(spec.implementations, n) for n in h.contestants)}:
         unavailable_compiler(device)
-    return time.perf_counter() - begin
 
 
 def seconds_here(left_s: float, processes: int, start_s: float) -> float:

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from harness.results.measured import Cell
 from harness.timing import cold
-from harness.timing.cold import Flush, flush_bytes
+from harness.timing.cold import Flush, flush_bytes, memory_to_empty_caches
 from harness.timing.constants import FLUSH_BYTES
 
 CPU = torch.device("cpu")
@@ -24,6 +25,26 @@ def test_memory_is_taken_once_and_only_when_it_is_used(monkeypatch):
     flush()
     flush()
     assert made == [(flush_bytes(CPU) // 8,)]
+
+
+def test_all_that_live_share_their_memory_and_the_last_takes_it_along():
+    cells = [Cell({}, "cpu", "float32", "full", "cold")] * 2
+    with memory_to_empty_caches(cells):
+        (taken,) = cold._buffers.values()
+        first, second = Flush(CPU), Flush(CPU)
+        first()
+        second()
+        assert first._buffer is second._buffer is taken
+    del taken, first, second
+    assert not cold._buffers
+
+
+def test_warm_cells_take_none_and_its_want_is_left_to_the_clock(monkeypatch):
+    with memory_to_empty_caches([Cell({}, "cpu", "float32", "full", "warm")]):
+        assert not cold._buffers
+    monkeypatch.setattr(cold, "last_level_cache_bytes", lambda: 2**46)
+    with memory_to_empty_caches([Cell({}, "cpu", "float32", "full", "cold")]):
+        assert not cold._buffers
 
 
 def test_every_flush_reads_and_writes_all_of_the_memory():

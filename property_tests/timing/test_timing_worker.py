@@ -1,5 +1,6 @@
 import json
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -7,7 +8,7 @@ from fake_time import AMPLE_S
 from timed_losses import SPECS, naive, vectorized, wrong_axis
 
 from harness.results.measured import Cell
-from harness.timing import processes, worker
+from harness.timing import cold, processes, worker
 from harness.timing.constants import LEAST_PROCESS_S, WORKER_ENVIRONMENT
 from harness.timing.design import Contestant, Heat
 from harness.timing.processes import target_of, time_in_fresh_process
@@ -141,9 +142,18 @@ def test_what_it_takes_to_load_the_compiler_is_told_apart_and_is_no_part_of_the_
     monkeypatch.setattr(worker, "measure", lambda *_, **__: None)
     heat = Heat(CELL, dict.fromkeys(("naive", "naive (compiled)"), Contestant(1e-3)), 2)
     loaded, _ = lines(job(SPECS[0], heats=[heat.to_json()], started=-2.0))
-    assert (loaded["compiler_s"], loaded["start_s"]) == (3.0, 2.0)
+    assert (loaded["tools_s"], loaded["start_s"]) == (3.0, 2.0)
     loaded, _ = lines(job(SPECS[0], started=fake_time.now - 2.0))
-    assert (loaded["compiler_s"], loaded["start_s"]) == (0.0, 2.0)
+    assert (loaded["tools_s"], loaded["start_s"]) == (0.0, 2.0)
+
+
+def test_so_is_what_it_takes_to_have_the_memory_that_empties_caches(monkeypatch, fake_time):
+    monkeypatch.setattr(worker, "time", fake_time)
+    monkeypatch.setattr(cold.Flush, "__call__", lambda self: fake_time.sleep(3.0))
+    monkeypatch.setattr(worker, "measure", lambda *_, **__: None)
+    heats = [Heat(replace(CELL, cache="cold"), {"naive": Contestant(1e-3)}, 2)] * 2
+    loaded, _ = lines(job(SPECS[0], heats=[heat.to_json() for heat in heats], started=-2.0))
+    assert (loaded["tools_s"], loaded["start_s"]) == (3.0, 2.0)
 
 
 @pytest.mark.parametrize(

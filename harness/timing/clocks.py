@@ -17,10 +17,10 @@ from harness.timing.cuda import EventClock, GraphClock
 from harness.timing.keeper import Witness
 
 
-def clock_for(cell: Cell, witness: Witness | None = None) -> Clock:
+def clock_for(cell: Cell, witness: Witness | None = None, flush: Flush | None = None) -> Clock:
     """The clock of a cell: events or the replay of a graph on a CUDA device, else the host's wall clock."""
     device = torch.device(cell.device)
-    flush = Flush(device) if cell.cache == "cold" else None
+    flush = (flush or Flush(device)) if cell.cache == "cold" else None
     if cell.clock == "graph":
         return GraphClock(device, flush, witness)
     if cell.clock == "events":

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from weakref import WeakValueDictionary
+from collections.abc import Iterable
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -13,13 +12,11 @@ from harness.calls.environment import last_level_cache_bytes
 from harness.results.measured import Cell
 from harness.timing.constants import FLUSH_BYTES, FLUSH_CACHES
 
-_buffers: WeakValueDictionary[torch.device, Tensor] = WeakValueDictionary()  # one for all who empty a device's caches
-
 
 class Flush:
     """Goes through more memory than the caches hold; the memory is taken at the first use, which belongs before a block.
 
-    All that live share it.  To take it may be dear: on a virtual machine, a gigabyte that nobody has touched yet is seconds.
+    To take it may be dear: on a virtual machine, a gigabyte that nobody has touched yet is seconds.
 
     On the CPU every element is read and written: to write alone may bypass the caches, and leave in them what was there.
     On a CUDA device all of it is written and then read: what is written stays in the second-level cache until something
@@ -40,10 +37,7 @@ class Flush:
             RuntimeError: there is not memory enough for it.
         """
         if self._buffer is None:
-            self._buffer = _buffers.get(self._device)
-        if self._buffer is None:
             self._buffer = torch.zeros(flush_bytes(self._device) // 8, dtype=torch.int64, device=self._device)
-            _buffers[self._device] = self._buffer
         if self._device.type == "cpu":
             self._buffer.add_(1)
         else:
@@ -51,16 +45,13 @@ class Flush:
             self._buffer.sum()
 
 
-@contextmanager
-def memory_to_empty_caches(cells: Iterable[Cell]) -> Iterator[None]:
-    """The memory that cold cells need is taken before, and kept inside; for want of it, the clock says so of its cell."""
-    flushes = [
-        Flush(torch.device(device)) for device in sorted({cell.device for cell in cells if cell.cache == "cold"})
-    ]
-    for flush in flushes:
+def flushes(cells: Iterable[Cell]) -> dict[str, Flush]:
+    """By device, what empties the caches for cold cells, with its memory taken; for want of it, the clock says so of its cell."""
+    made = {cell.device: Flush(torch.device(cell.device)) for cell in cells if cell.cache == "cold"}
+    for flush in made.values():
         with suppress(RuntimeError):
             flush()
-    yield
+    return made
 
 
 def flush_bytes(device: torch.device) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -39,6 +40,7 @@ from harness.timing.audit import (
 from harness.timing.budget import Budget
 from harness.timing.clock import Call, Clock, NotTimeable
 from harness.timing.clocks import clock_for, waiting_for
+from harness.timing.cold import Flush
 from harness.timing.compiled import compiling
 from harness.timing.constants import (
     AGREEMENT,
@@ -201,6 +203,7 @@ def measure(
     seed: int,
     process: int,
     report: Callable[[Samples], None],
+    flushes: Mapping[str, Flush] = MappingProxyType({}),
     witness: Witness | None = None,
 ) -> None:
     """Time every heat in this process, and report each implementation's samples as soon as its heat is over.
@@ -217,6 +220,7 @@ def measure(
         seed: of inputs and order.
         process: number of this process; each has the same inputs and an order of its own.
         report: called with each result.
+        flushes: by device, what empties its caches; without one, each heat takes memory of its own for it.
         witness: the clock of another process; without one, this process is the caller's.
     """
     witness = witness or Witness()
@@ -225,7 +229,9 @@ def measure(
     for position, heat in enumerate(heats):
         generator = random.Random(f"{seed} {process} {heat.cell}")
         later = _expected(heats[position + 1 :])
-        for samples in _Race(spec, position, heat, seed, process, witness, budget).run(looks, later, generator):
+        batches = partial(Batches, spec, heat.cell, seed, process)
+        clock = clock_for(heat.cell, witness, flushes.get(heat.cell.device))
+        for samples in _Race(spec, position, heat, batches, clock, witness, budget).run(looks, later, generator):
             report(samples)
 
 
@@ -305,10 +311,17 @@ class _Race:
     """One heat in one process."""
 
     def __init__(
-        self, spec: LossSpec, position: int, heat: Heat, seed: int, process: int, witness: Witness, budget: Budget
+        self,
+        spec: LossSpec,
+        position: int,
+        heat: Heat,
+        make_batches: Callable[[int], Batches],
+        clock: Clock,
+        witness: Witness,
+        budget: Budget,
     ) -> None:
-        self.spec, self.position, self.heat, self.seed, self.process = spec, position, heat, seed, process
-        self.clock, self._witness, self.budget = clock_for(heat.cell, witness), witness, budget
+        self.spec, self.position, self.heat, self._make_batches = spec, position, heat, make_batches
+        self.clock, self._witness, self.budget = clock, witness, budget
         self.blocks: dict[str, list[tuple[int, float]]] = {}
         self._wait = waiting_for(torch.device(heat.cell.device))
         self.lost: str | None = None
@@ -420,7 +433,7 @@ class _Race:
         if self.batches is None:
             cell = self.heat.cell
             is_kept = cell.clock == "graph" or cell.pass_name == "backward"
-            self.batches = Batches(self.spec, cell, self.seed, self.process, 1 if is_kept else TIMED_BATCHES)
+            self.batches = self._make_batches(1 if is_kept else TIMED_BATCHES)
         return self.batches
 
     def _audit_s(self, name: str) -> float:

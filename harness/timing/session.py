@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +17,7 @@ from harness.timing import processes
 from harness.timing.admission import Patience, Trial, admit
 from harness.timing.audit import is_crowded
 from harness.timing.budget import Budget
-from harness.timing.cold import memory_to_empty_caches
+from harness.timing.cold import flushes
 from harness.timing.compiled import unavailable_compiler
 from harness.timing.constants import (
     AGREEMENT,
@@ -448,10 +447,9 @@ class Course:
             self.environment = {**environment.describe(device), "timed_in": "the calling process"}
             devices = [d for d in sorted({heat.cell.device for heat in heats}) if not lost(d)]
             before = environment.gpu_states(devices)
-            with ExitStack() as stack:
-                with self.budget.paused():
-                    stack.enter_context(memory_to_empty_caches(heat.cell for heat in heats))
-                stack.enter_context(printing_to_stderr())
+            with self.budget.paused():
+                cold = flushes(heat.cell for heat in heats)
+            with printing_to_stderr():
                 measure(
                     self.spec,
                     heats,
@@ -460,6 +458,7 @@ class Course:
                     seed=self.seed,
                     process=0,
                     report=lambda samples: self._record(0, positions[samples.heat], samples),
+                    flushes=cold,
                     witness=witness,
                 )
             after = environment.gpu_states([d for d in devices if not lost(d)])

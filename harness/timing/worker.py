@@ -23,7 +23,7 @@ from harness.errors import told
 from harness.results.variants import eager_name
 from harness.timing import timers as time
 from harness.timing.budget import Budget
-from harness.timing.cold import memory_to_empty_caches
+from harness.timing.cold import flushes
 from harness.timing.compiled import unavailable_compiler
 from harness.timing.constants import LEAST_PROCESS_S, LOOKS
 from harness.timing.design import Heat, Samples, measure
@@ -90,19 +90,8 @@ def run(job: Mapping[str, Any], emit: Callable[[Mapping[str, Any]], None], witne
         return
     begin = time.perf_counter()
     _load_compiler(spec, heats)
-    with memory_to_empty_caches(heat.cell for heat in heats):
-        _time(job, spec, heats, time.perf_counter() - begin, emit, witness)
-
-
-def _time(
-    job: Mapping[str, Any],
-    spec: LossSpec,
-    heats: Sequence[Heat],
-    tools_s: float,
-    emit: Callable[[Mapping[str, Any]], None],
-    witness: Witness | None,
-) -> None:
-    devices = sorted({heat.cell.device for heat in heats})
+    cold = flushes(heat.cell for heat in heats)
+    tools_s = time.perf_counter() - begin
     asked = time.perf_counter()
     before = environment.gpu_states(devices)
     asked_s = time.perf_counter() - asked  # and as long again in the end
@@ -118,6 +107,7 @@ def _time(
         seed=job["seed"],
         process=job["process"],
         report=lambda samples: emit({"event": "samples", **asdict(samples)}),
+        flushes=cold,
         witness=witness,
     )
     after = environment.gpu_states([device for device in devices if not lost(device)])

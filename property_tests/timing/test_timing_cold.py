@@ -3,7 +3,7 @@ import torch
 
 from harness.results.measured import Cell
 from harness.timing import cold
-from harness.timing.cold import Flush, flush_bytes, memory_to_empty_caches
+from harness.timing.cold import Flush, flush_bytes, flushes
 from harness.timing.constants import FLUSH_BYTES
 
 CPU = torch.device("cpu")
@@ -27,24 +27,17 @@ def test_memory_is_taken_once_and_only_when_it_is_used(monkeypatch):
     assert made == [(flush_bytes(CPU) // 8,)]
 
 
-def test_all_that_live_share_their_memory_and_the_last_takes_it_along():
-    cells = [Cell({}, "cpu", "float32", "full", "cold")] * 2
-    with memory_to_empty_caches(cells):
-        (taken,) = cold._buffers.values()
-        first, second = Flush(CPU), Flush(CPU)
-        first()
-        second()
-        assert first._buffer is second._buffer is taken
-    del taken, first, second
-    assert not cold._buffers
+def test_cold_cells_of_a_device_share_one_whose_memory_is_taken():
+    cells = [Cell({"B": size}, "cpu", "float32", "full", cache) for size in (1, 2) for cache in ("cold", "warm")]
+    made = flushes(cells)
+    assert [*made] == ["cpu"]
+    assert made["cpu"]._buffer is not None
+    assert flushes(cells[1:2]) == {}
 
 
-def test_warm_cells_take_none_and_its_want_is_left_to_the_clock(monkeypatch):
-    with memory_to_empty_caches([Cell({}, "cpu", "float32", "full", "warm")]):
-        assert not cold._buffers
+def test_the_want_of_memory_is_left_to_the_clock(monkeypatch):
     monkeypatch.setattr(cold, "last_level_cache_bytes", lambda: 2**46)
-    with memory_to_empty_caches([Cell({}, "cpu", "float32", "full", "cold")]):
-        assert not cold._buffers
+    assert flushes([Cell({}, "cpu", "float32", "full", "cold")])["cpu"]._buffer is None
 
 
 def test_every_flush_reads_and_writes_all_of_the_memory():

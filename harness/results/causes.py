@@ -185,9 +185,8 @@ class Link:
 
 
 _LAWS = ("L", "B04", "C03", "C04", "C05", "C06", "C08")
-_DECLARED = tuple(
-    code for code in _LAWS if code != "B04"
-)  # B04 learns its laws from the loss: they may be the defect's
+# B04 learns its laws from the loss: they may be the defect's; L16 asks nobody.
+_DECLARED = (*(f"L{n:02}" for n in range(1, 16)), *(code for code in _LAWS if code not in ("L", "B04")))
 _SLOPES = ("G01", "G02", "G03", "G04", "G05", "G07")
 _BEYOND_REVERSE = ("G03", "G04", "G11", "T02")
 _REFERENCE = ("E01", "E02", "E03", "E04", "E05")
@@ -284,6 +283,7 @@ LINKS: tuple[Link, ...] = (
         for k, code in enumerate(_BEYOND_REVERSE[:-1], start=1)
     ),
     Link(("E01",), ("E02", "E03", "E04"), "another function has another gradient", _in_one_mode),
+    Link(("E01",), ("L16",), "another function may have another sign"),
     Link(("E02",), ("E03",), "another gradient has another derivative", _in_one_mode),
     Link(("E01", "E02"), ("E05",), "what differs at small sizes differs at large ones", _in_one_mode),
 )

@@ -11,7 +11,7 @@ from harness.rules.costs import growth, host_reads
 from harness.rules.crashes import X01
 from harness.rules.dtypes import accuracy, kept, overflow, precision
 from harness.rules.gradients import cut_off, derivatives, directional, finite_differences, leaks, modes, second_order
-from harness.rules.laws import declared, ranks, unbiased
+from harness.rules.laws import declared, ranks, sign, unbiased
 from harness.rules.reference import equivalence, formula, lengths
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.shapes import broadcasting, legal_sizes
@@ -45,6 +45,7 @@ BATTERY: tuple[Rule, ...] = (
     *declared.RULES,
     *ranks.RULES,
     *unbiased.RULES,
+    *sign.RULES,
     *host_reads.RULES,
     *growth.RULES,
     *functional.RULES,

@@ -1,4 +1,4 @@
-"""Mutants of the declared laws, L01 to L13: losses for which the law that they declare does not hold.
+"""Mutants of the declared laws, L01 to L13, for which the law that they declare does not hold; and of L16.
 
 A law of weights in the context is checked by C04, C05 or C06; here the weights are inputs.
 """
@@ -15,6 +15,10 @@ from mutants.pair import PAIRWISE, pair
 
 def mean_squared(predictions, labels):
     return ((predictions - labels) ** 2).mean()
+
+
+def negative_mean_squared(predictions, labels):
+    return -((predictions - labels) ** 2).mean()
 
 
 def sum_of_squares(predictions, labels):
@@ -235,6 +239,7 @@ PAIRS = (
     pair("L06", "logits penalised", squared_logits_added, cross_entropy, CLASSES),
     pair("L07", "one-sided divergence", one_sided_divergence, both_sided_divergence, DISTRIBUTIONS),
     pair("L08", "minimum for maximum", quantile_with_the_wrong_sign, quantile, _declared(laws.nonnegative())),
+    pair("L16", "a distance with its sign turned", negative_mean_squared, mean_squared, severity="warning"),
     pair(
         "L09",
         "root of a shifted square",

@@ -1,4 +1,7 @@
-"""The declared laws, checked in value and gradient: L01 to L13; L14 is in `harness.rules.laws.ranks`, L15 in `harness.rules.laws.unbiased`.
+"""The declared laws, checked in value and gradient: L01 to L13.
+
+L14 is in `harness.rules.laws.ranks`, L15 in `harness.rules.laws.unbiased`; L16, which nobody declares, in
+`harness.rules.laws.sign`.
 
 Each check makes another way to the same number out of the loss itself and compares the two (`harness.rules.tools.compare`).
 What a law says of a context tensor as a weight is checked by the rule of that weight (`checked_as`), and only there.
@@ -203,19 +206,24 @@ def _symmetric(trial: Trial, law: Law) -> Iterator[Mismatch]:
     yield from relation(trial, other, tensors, f"with {first} and {second} exchanged", lambda: code)
 
 
+def lowest(trial: Trial) -> float:
+    """The lowest element of the loss; of none, zero."""
+    output = trial.base.output
+    return float(output.min()) if output.numel() else 0.0
+
+
 def _nonnegative(trial: Trial, law: Law) -> Iterator[Mismatch]:
     """The loss is not negative.
 
     L >= 0
     """
-    output = trial.base.output
-    lowest = float(output.min()) if output.numel() else 0.0
-    if lowest < -trial.scale.same(lowest):
+    least = lowest(trial)
+    if least < -trial.scale.same(least):
         yield Mismatch(
             "loss",
-            describe(lowest),
+            describe(least),
             ">= 0",
-            -lowest,
+            -least,
             0.0,
             tensors=trial.tensors(),
             code="print('came:', loss(**tensors).min().item())\nprint('should be: >= 0')",

@@ -20,16 +20,16 @@ from harness.drawing.case import NEAR, Case, Recipe
 NEAR_WAYS = 4  # whether a cancelled difference comes out negative is a toss of a coin for each row
 
 
+def alike(spec: LossSpec) -> list[tuple[str, str]]:
+    """Pairs of floating tensors with the same dims and domain, which may coincide."""
+    floating = {name: tensor for name, tensor in spec.tensors.items() if tensor.domain.kind == "float"}
+    of_one_kind = {name: (tensor.dims, tensor.domain.text) for name, tensor in floating.items()}
+    return [pair for pair in combinations(floating, 2) if of_one_kind[pair[0]] == of_one_kind[pair[1]]]
+
+
 def pairs(spec: LossSpec, case: Case) -> list[tuple[str, str]]:
-    """Pairs of floating tensors with the same shape and domain, which may coincide."""
-    found: list[tuple[str, str]] = []
-    names = [name for name, t in spec.tensors.items() if t.domain.kind == "float"]
-    for position, first in enumerate(names):
-        for second in names[position + 1 :]:
-            alike = spec.tensors[first].domain.text == spec.tensors[second].domain.text
-            if alike and spec.tensors[first].dims == spec.tensors[second].dims and 0 not in case.shape(spec, first):
-                found.append((first, second))
-    return found
+    """Those of a case that have elements."""
+    return [(first, second) for first, second in alike(spec) if 0 not in case.shape(spec, first)]
 
 
 def special_cases(spec: LossSpec, case: Case) -> Iterator[tuple[str, Case]]:

@@ -21,6 +21,11 @@ from types import ModuleType
 from typing import Any
 
 from harness import LossSpec, TargetError
+from harness.errors import told
+
+
+# PyKEEN refuses to be imported after a package that has given a scheduler of its own the name of one of torch's.
+_FIRST = ("pykeen",)
 
 
 class MissingPackageError(TargetError):
@@ -36,6 +41,7 @@ def require(module: str, install: str = "'loss-harness[survey]'") -> ModuleType:
 
     Raises:
         MissingPackageError: the package is not installed; the message says what to install.
+        TargetError: it is installed and raises when it is imported.
     """
     package = module.partition(".")[0]
     if importlib.util.find_spec(package) is None:
@@ -43,7 +49,12 @@ def require(module: str, install: str = "'loss-harness[survey]'") -> ModuleType:
             f"the package {package!r}, whose losses are declared here, is not installed; write\n"
             f"    pip install {install}"
         )
-    return importlib.import_module(module)
+    try:
+        return importlib.import_module(module)
+    except Exception as error:  # whatever a package's own code raises, beside the packages that are imported already
+        raise TargetError(
+            f"the package {package!r} is installed, but importing {module!r} raised {told(error)}"
+        ) from error
 
 
 def catalogs() -> tuple[str, ...]:
@@ -52,14 +63,14 @@ def catalogs() -> tuple[str, ...]:
 
 
 def specs() -> tuple[LossSpec, ...]:
-    """The specs of every catalog whose package is installed; a warning names each catalog that is left out, and why."""
-    found: list[LossSpec] = []
-    for name in catalogs():
+    """The specs of every catalog whose package can be imported; a warning names each catalog that is left out, and why."""
+    found: dict[str, tuple[LossSpec, ...]] = {}
+    for name in sorted(catalogs(), key=lambda name: name not in _FIRST):
         try:
-            found += importlib.import_module(f"{__name__}.{name}").SPECS
-        except MissingPackageError as missing:
-            warnings.warn(f"catalog {name!r} is left out: {missing}", stacklevel=2)
-    return tuple(found)
+            found[name] = tuple(importlib.import_module(f"{__name__}.{name}").SPECS)
+        except TargetError as reason:
+            warnings.warn(f"catalog {name!r} is left out: {reason}", stacklevel=2)
+    return tuple(spec for name in sorted(found) for spec in found[name])
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from harness import LossSpec, catalogs, verify
+from harness import LossSpec, TargetError, catalogs, verify
 from harness.catalogs import MissingPackageError, require, torch_nn
 from harness.cli import cli
 from harness.declare.targets import load_specs
@@ -131,8 +131,19 @@ def test_a_missing_package_is_refused_with_what_to_install() -> None:
 
 
 def test_a_package_that_is_there_and_broken_is_not_called_missing() -> None:
-    with pytest.raises(ModuleNotFoundError):
+    with pytest.raises(
+        TargetError, match=r"'torch' is installed, but importing 'torch.no_such_module' raised Module"
+    ) as caught:
         require("torch.no_such_module")
+    assert not isinstance(caught.value, MissingPackageError)
+
+
+def test_a_catalog_whose_package_raises_leaves_the_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("from harness.catalogs import require\n\nrequire('torch.no_such_module')\n")
+    monkeypatch.setattr(catalogs, "__path__", [*catalogs.__path__, str(tmp_path)])
+    monkeypatch.setattr(catalogs, "catalogs", lambda: ("broken", "torch_nn"))
+    with pytest.warns(UserWarning, match="catalog 'broken' is left out: the package 'torch' is installed, but"):
+        assert catalogs.specs() == tuple(torch_nn.SPECS)
 
 
 def _is_there(name: str) -> bool:

@@ -23,7 +23,6 @@ from typing import Any
 from harness import LossSpec, TargetError
 from harness.errors import told
 
-
 # PyKEEN refuses to be imported after a package that has given a scheduler of its own the name of one of torch's.
 _FIRST = ("pykeen",)
 

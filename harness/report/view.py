@@ -6,7 +6,7 @@ import ast
 import re
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from harness.results.schema import (
     LossRecord,
     Report,
     VerdictRecord,
+    plain,
 )
 from harness.results.words import causes, plural
 
@@ -346,10 +347,26 @@ def rules_found(report: Report) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def flat(value: object, prefix: str = "") -> list[Sequence[str]]:
+def environment_rows(report: Report) -> list[tuple[str, str]]:
+    """Settings under which it was made, below a header: once what devices and timing share, else with whose it is."""
+    kept = {name: found for name, found in plain(report.environment).items() if name != "calibration"}
+    settings: dict[str, dict[str, str]] = {}
+    for whose, found in kept.items():
+        for name, value in _flat(found):
+            settings.setdefault(name, {})[whose] = value
+    rows = [("setting", "value")]
+    for name, values in settings.items():
+        if len(values) == len(kept) and len(set(values.values())) == 1:
+            rows.append((name, next(iter(values.values()))))
+        else:
+            rows += [(f"{whose}.{name}".strip("."), value) for whose, value in values.items()]
+    return rows
+
+
+def _flat(value: object, prefix: str = "") -> list[tuple[str, str]]:
     """Nested settings as rows of a name with dots and a value."""
     if isinstance(value, dict):
-        return [row for key, item in value.items() for row in flat(item, f"{prefix}.{key}" if prefix else str(key))]
+        return [row for key, item in value.items() for row in _flat(item, f"{prefix}.{key}".strip("."))]
     if isinstance(value, list):
-        return [[prefix, ", ".join(map(str, value)) or "none"]]
-    return [[prefix, "unknown" if value is None else str(value)]]
+        return [(prefix, ", ".join(map(str, value)) or "none")]
+    return [(prefix, "unknown" if value is None else str(value))]

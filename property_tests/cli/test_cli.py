@@ -1,4 +1,5 @@
 import csv
+import inspect
 import io
 import json
 import os
@@ -134,6 +135,7 @@ def test_the_versions_are_shown_without_loading_what_they_are_of():
         (["report", "mine.py", "--out", "mine.py"], "mine.py"),
         (["report", "mine.py:GOOD", "--out", "mine.py/below"], "cannot write reports to mine.py/below"),
         (["explain", "G99"], "no rule 'G99'; did you mean 'G"),
+        (["explain", "indx"], "did you mean 'index'?"),
         (["replay", "nothing.json"], "nothing.json"),
         (["replay", "mine.py"], "mine.py is not a failure file"),
         (["replay", "list.json"], "holds a list, expected an object"),
@@ -478,3 +480,18 @@ def test_every_rule_is_listed_and_explained():
         explained = run("explain", rule.code)
         assert explained.exit_code == 0
         assert rule.title in explained.stdout
+
+
+@pytest.mark.parametrize("kind", ["domains", "laws"])
+def test_every_domain_and_law_is_listed_and_explained(kind):
+    import harness
+
+    listed = run("explain", kind).stdout
+    module = getattr(harness, kind)
+    made = {"Domain": "domains", "Law": "laws"}
+    public = [f for f in vars(module).values() if made.get(getattr(f, "__annotations__", {}).get("return")) == kind]
+    names = [f.__name__ for f in public if not f.__name__.startswith("_")]
+    assert len(names) > 10
+    for name in names:
+        assert f"{name}(" in listed
+        assert f"\n  {inspect.getdoc(getattr(module, name))[:40]}" in run("explain", name).stdout

@@ -246,9 +246,9 @@ def _decision(parameter: Parameter, guess: Guess, outcome: Outcome) -> Decision:
     usual = min(parameter.guesses, key=lambda g: g.cost)
     if confidence == "guessed" and guess.dims is not None and (guess.dims, guess.domain) != (usual.dims, usual.domain):
         other = "a constant" if usual.dims is None else f"{usual.dims} {usual.domain}".strip()
-        confidence, why = "tried", f"{other} is more usual but did not run as well"
+        confidence, why = "tried", f"usually {other}, which did not run as well"
     elif confidence == "guessed" and guess.dims is not None:
-        confidence, why = "tried", f"it runs so; {why}"
+        confidence, why = "tried", f"it ran so; {why}"
     if guess.dims is None:
         return Decision(parameter.name, "option", repr(guess.value), confidence, why)
     return _tensor(parameter, guess, confidence, why)
@@ -268,7 +268,7 @@ def _optional(name: str, loss: Loss, needed: Sequence[Parameter], reading: Readi
             continue
         tried = {**reading, extra.name: guess}
         if not look_at(name, loss, [*needed, extra], tried).error:
-            return [_tensor(extra, guess, "tried", f"it runs so; {guess.why}")]
+            return [_tensor(extra, guess, "tried", f"it ran so; {guess.why}")]
     return []
 
 

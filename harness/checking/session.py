@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
+
+from torch import Tensor
 
 from harness.calls import devices, process_state, triton_interpreter
 from harness.calls.evaluation import RNG_SEED, LossRaised, begin_draws
 from harness.calls.process_state import settled
 from harness.checking.stopped import unfinished
+from harness.declare import dims
+from harness.declare.dims import Size
 from harness.declare.spec import LossSpec
 from harness.drawing import hypothesis_runs, strategies
 from harness.drawing.case import Case
@@ -308,7 +312,7 @@ class Session:
             rule=rule.code,
             severity=severity,
             implementation=trial.implementation,
-            message=_message(rule, trial, mismatch),
+            message=message(rule, trial, mismatch),
             evidence=plain(mismatch.evidence),
             case=plain(trial.case.to_json()),
             reproduction=script(self.spec, trial.implementation, mismatch),
@@ -391,11 +395,22 @@ def _complexity(case: Case, spec: LossSpec) -> tuple[int, int, int, str]:
     return case.numel(spec), len(set(values)), len(repr(values)), case.key
 
 
-def _message(rule: Rule, trial: Trial, mismatch: Mismatch) -> str:
+def _sizes(trial: Trial, tensors: Mapping[str, Tensor]) -> Mapping[str, Size]:
+    """The sizes of the tensors that are shown, which a rule may have resized; those of the case where they fit none."""
+    declared = {name: trial.spec.tensors[name].dims for name in tensors}
+    try:
+        found = dims.unify(declared, {n: tuple(t.shape) for n, t in tensors.items()}, trial.spec.fixed_sizes)
+    except ValueError:
+        return trial.case.sizes
+    return {symbol: found.get(symbol, size) for symbol, size in trial.case.sizes.items()}
+
+
+def message(rule: Rule, trial: Trial, mismatch: Mismatch) -> str:
+    """What a finding says: where, what came and should have come, on which input, and how to mend it."""
     tensors = mismatch.tensors or {}
     floating = [t.dtype for t in tensors.values() if t.is_floating_point()]
     dtype = str(floating[0]).removeprefix("torch.") if floating else trial.case.dtype
     header = f"{trial.spec.name} / {trial.implementation} / {rule.code} {rule.title} / {dtype} / {trial.device}"
-    lines = [header, f"  {mismatch.sentence}", f"  {shown(mismatch.sizes or trial.case.sizes, tensors)}"]
+    lines = [header, f"  {mismatch.sentence}", f"  {shown(mismatch.sizes or _sizes(trial, tensors), tensors)}"]
     lines += [f"  {text}" for text in (mismatch.note, f"fix: {mismatch.hint}" if mismatch.hint else "") if text]
     return "\n".join(line for line in lines if line.strip())

@@ -232,12 +232,15 @@ def _parts(finding: Finding) -> tuple[str, str, str]:
 
 
 _NAMED = re.compile(r"(?:^|, )([^\W\d][\w.]*)=")
+_LARGE = re.compile(
+    r"(?:^|, )([^\W\d][\w.]* of shape \[[\d, ]*\])"
+)  # as `harness.rules.tools.reproduce.shown` writes it
 _UNREADABLE = {"-math.inf": "'-inf'", "math.inf": "'inf'", "math.nan": "'nan'"}
 
 
 def _drawn(line: str) -> tuple[str, tuple[Picture, ...]]:
     """(sizes, tensors) of a line such as ``B=2, x=[[1., 0.]]``; nothing where a part of it is neither."""
-    _, *parts = _NAMED.split(line)
+    _, *parts = _NAMED.split(_LARGE.sub("", line))
     sizes, pictures = [], []
     for name, text in zip(parts[::2], parts[1::2], strict=True):
         for word, readable in _UNREADABLE.items():
@@ -250,7 +253,7 @@ def _drawn(line: str) -> tuple[str, tuple[Picture, ...]]:
             pictures.append(Picture(name, *_grid(value)))
         else:
             sizes.append(f"{name}={text}")
-    return ", ".join(sizes), tuple(pictures)
+    return ", ".join([*sizes, *_LARGE.findall(line)]), tuple(pictures)
 
 
 def _grid(value: list[Any]) -> tuple[str, tuple[tuple[tuple[str, str], ...], ...]]:

@@ -205,6 +205,7 @@ def test_failures_are_named_by_their_ids_or_by_a_glob(place):
     for name in (failure.stem, failure.name, failure.stem.rpartition("-")[2], "bad-E01-*"):
         done = run("replay", name)
         assert (done.exit_code, done.stdout.partition(" ")[0]) == (1, "FAILED"), done.output
+        assert json.loads(failure.read_text())["message"] in done.stdout  # as the report has it
     stored = len(list(Path(FAILURES).glob("bad-*.json")))
     (Path(FAILURES) / "bad-G01-0.json").write_text('{"schema": 1}')
     done = run("replay", "bad-*")

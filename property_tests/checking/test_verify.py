@@ -562,3 +562,19 @@ def test_what_is_wrong_of_more_than_an_empty_input_is_shown_on_another(wrong, ru
     found = verify(spec, profile="quick", rules=[rule], implementations=["wrong"]).findings
     assert found
     assert ("the input is empty: a length of 0 in lengths" in found[0].message) is is_empty
+
+
+def test_a_second_derivative_that_is_not_finite_is_a_warning_and_not_silent():
+    def naive(x):
+        return torch.stack([torch.logsumexp(row, 0) for row in x]).sum()
+
+    def padded(x):
+        least = x.new_full(x.shape[:1], -1e30)
+        for column in x.unbind(1):
+            least = torch.logaddexp(least, column)
+        return least.sum()
+
+    spec = LossSpec("lse", {"naive": naive, "padded": padded}, inputs={"x": TensorSpec("B C")})
+    (found,) = verify(spec, profile="quick", rules=["E"], implementations=["padded"]).findings
+    assert (found.rule, found.severity) == ("E03", "warning")
+    assert "logaddexp is NaN beside a stand-in for -inf" in found.hint

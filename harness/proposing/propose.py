@@ -49,6 +49,7 @@ def propose(
     with_laws: bool = True,
     settings: Mapping[str, Any] = MappingProxyType({}),
     sibling: Proposal | None = None,
+    reference: Loss | None = None,
 ) -> Proposal:
     """What a loss may declare.
 
@@ -58,13 +59,14 @@ def propose(
         with_laws: whether to try laws too.
         settings: constants by the name of their parameter.
         sibling: of a loss in the same module that takes parameters of the same names; what they are is tried first.
+        reference: what it is to be held to, whose docstring may say what it does not.
 
     Raises:
         UnproposableError: no reading runs.
         DeclarationError: its signature or annotations cannot be used.
     """
     taken = _taken(sibling) if sibling is not None else {}
-    everything = [_as_sibling(_set(parameter, settings), taken) for parameter in parameters_of(loss)]
+    everything = [_as_sibling(_set(parameter, settings), taken) for parameter in parameters_of(loss, reference)]
     needed, outcome = _needed(name, loss, everything)
     if not outcome.running:
         said = (

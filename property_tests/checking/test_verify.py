@@ -569,12 +569,12 @@ def test_a_second_derivative_that_is_not_finite_is_a_warning_and_not_silent():
         return torch.stack([torch.logsumexp(row, 0) for row in x]).sum()
 
     def padded(x):
-        least = x.new_full(x.shape[:1], -1e30)
+        least = x[:, 0] - 1e30
         for column in x.unbind(1):
             least = torch.logaddexp(least, column)
         return least.sum()
 
     spec = LossSpec("lse", {"naive": naive, "padded": padded}, inputs={"x": TensorSpec("B C")})
-    (found,) = verify(spec, profile="quick", rules=["E"], implementations=["padded"]).findings
+    (found,) = verify(spec, profile="quick", rules=["E03"], implementations=["padded"]).findings
     assert (found.rule, found.severity) == ("E03", "warning")
     assert "logaddexp is NaN beside a stand-in for -inf" in found.hint

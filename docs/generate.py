@@ -91,21 +91,21 @@ def _explained(text: str) -> str:
 def laws() -> str:
     """Each law: its call, its formula, and the rule that checks it."""
     from harness import laws as module
+    from harness.declare.documented import documented
     from harness.results.rule_texts import rule_texts
 
     codes = dict(re.findall(r'^def (\w+)\(.*?Law\(\s*"(L\d\d)"', inspect.getsource(module), re.MULTILINE | re.DOTALL))
     rows = []
-    for name, function in vars(module).items():
-        if inspect.isfunction(function) and function.__module__ == module.__name__:
-            text = rule_texts()[codes[name]]
-            rule = f"[{text.code}](rules.md#{slug(f'{text.code} {text.title}')})"
-            rows.append([f"`{name}({_parameters(function)})`", _cell(inspect.getdoc(function)), rule])
+    for name, (call, said) in documented("laws").items():
+        text = rule_texts()[codes[name]]
+        rows.append([f"`{call}`", _cell(said), f"[{text.code}](rules.md#{slug(f'{text.code} {text.title}')})"])
     return _table(["law", "what it says", "rule"], rows)
 
 
 def domains() -> str:
     """Each domain: its call, its values, and its special points."""
     from harness import domains as module
+    from harness.declare.documented import documented
 
     examples: dict[str, tuple[Any, ...]] = {
         "interval": (0.0, 1.0),
@@ -114,13 +114,10 @@ def domains() -> str:
         **dict.fromkeys(("distinct", "index", "lengths", "offsets"), ("C",)),
     }
     rows = []
-    for name in module.__all__:
-        function = getattr(module, name)
-        if name == "Domain":
-            continue
-        points = () if name == "custom" else function(*examples.get(name, ())).special
+    for name, (call, said) in documented("domains").items():
+        points = () if name == "custom" else getattr(module, name)(*examples.get(name, ())).special
         shown = ", ".join(points) or ("those that it is given" if name == "custom" else "")
-        rows.append([f"`{name}({_parameters(function)})`", _cell(inspect.getdoc(function)), shown])
+        rows.append([f"`{call}`", _cell(said), shown])
     return _table(["domain", "values", "special points, drawn on purpose"], rows)
 
 
@@ -208,12 +205,6 @@ def _arguments(documented: Any) -> Mapping[str, str]:
     section = (inspect.getdoc(documented) or "").partition("Args:\n")[2].split("\n\n")[0]
     found = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in found}
-
-
-def _parameters(function: Callable[..., Any]) -> str:
-    """A signature without annotations."""
-    parameters = inspect.signature(function).parameters.values()
-    return ", ".join(str(p.replace(annotation=inspect.Parameter.empty)) for p in parameters)
 
 
 def _cell(text: str | None) -> str:

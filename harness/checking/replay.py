@@ -11,7 +11,7 @@ from typing import Any, Literal
 from harness.calls import process_state
 from harness.calls.backends import full_float32
 from harness.calls.evaluation import LossRaised
-from harness.checking.session import PROFILES, Session
+from harness.checking.session import PROFILES, Session, message
 from harness.checking.verify import verify
 from harness.declare.on_command_line import Declaration
 from harness.declare.spec import LossSpec
@@ -22,6 +22,7 @@ from harness.errors import DeclarationError, HarnessError, NotApplicable, Target
 from harness.results.findings import Finding, Verification
 from harness.rules import X01, find
 from harness.rules.rule import mismatches
+from harness.rules.tools.remarks import remarked
 
 SCHEMA_VERSION = 1
 
@@ -99,13 +100,13 @@ def _replay(failure: Mapping[str, Any], named: str | None) -> Replay:
     trial = session.trial(implementation, Case.from_json(failure["case"]), rule)
     with process_state.preserve(), warnings.catch_warnings(), full_float32(device):
         warnings.simplefilter("ignore")
-        found = [m for m in mismatches(rule.check(trial)) if m.aspect == aspect]
+        found = [remarked(rule, trial, m) for m in mismatches(rule.check(trial)) if m.aspect == aspect]
     if not found:
         again = _verify_again(spec, failure, aspect) if rule.check_all is not None else None
         return again or Replay(
             "FIXED", f"{name} / {implementation} / {rule.code} {rule.title}: the case no longer shows it"
         )
-    return Replay("FAILED", f"{name} / {implementation} / {rule.code} {rule.title}\n  {found[0].sentence}")
+    return Replay("FAILED", message(rule, trial, found[0]))
 
 
 def _renamed(target: str, named: str) -> str:

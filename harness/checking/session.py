@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
+
+from torch import Tensor
 
 from harness.calls import devices, process_state, triton_interpreter
 from harness.calls.evaluation import RNG_SEED, LossRaised, begin_draws
 from harness.calls.process_state import settled
 from harness.checking.stopped import unfinished
+from harness.declare import dims
+from harness.declare.dims import Size
 from harness.declare.spec import LossSpec
 from harness.drawing import hypothesis_runs, strategies
 from harness.drawing.case import Case
@@ -257,47 +261,65 @@ class Session:
     def _shrink(
         self, implementation: str, rule: Rule, aspect: str, severity: str, trial: Trial, mismatch: Mismatch
     ) -> tuple[Trial, Mismatch]:
-        """The simplest case that Hypothesis finds with the same finding, within the profile's number of checks."""
+        """The simplest case that Hypothesis finds with the same finding, within the profile's number of checks.
+
+        What an input shows on which nothing counts may be a convention, so that another one is looked for first.
+        """
+        known = [(trial, mismatch)]
+        is_empty = bool(counts_nothing(self.spec, mismatch.tensors or {}))
+        found = self._smallest(implementation, rule, aspect, severity, trial.case.regime, []) if is_empty else None
+        return found or self._smallest(implementation, rule, aspect, severity, trial.case.regime, known) or known[0]
+
+    def _smallest(
+        self,
+        implementation: str,
+        rule: Rule,
+        aspect: str,
+        severity: str,
+        regime: str,
+        best: list[tuple[Trial, Mismatch]],
+    ) -> tuple[Trial, Mismatch] | None:
+        """The simplest of ``best`` and what is drawn; where nothing of it is on an empty input, on none either."""
         seen: dict[str, tuple[Trial, Mismatch] | None] = {}
+        may_be_empty = any(counts_nothing(self.spec, mismatch.tensors or {}) for _, mismatch in best)
 
         class Shown(Exception):
             pass
-
-        best = [(trial, mismatch)]
 
         def check(case: Case) -> None:
             case = dataclasses.replace(case, layouts={})
             if case.key not in seen:
                 if len(seen) >= self.profile.shrinks:
                     return
-                seen[case.key] = self._same_finding(implementation, rule, aspect, severity, case)
+                seen[case.key] = self._same_finding(implementation, rule, aspect, severity, case, may_be_empty)
             shown = seen[case.key]
             if shown is not None:
-                best[0] = min(best[0], shown, key=lambda pair: _complexity(pair[0].case, self.spec))
+                best[:] = [min([*best, shown], key=lambda pair: _complexity(pair[0].case, self.spec))]
                 raise Shown
 
         mode = "smooth" if rule.smooth else None
-        for regime in dict.fromkeys(("free", trial.case.regime)):
-            strategy = strategies.cases(self.spec, regime=regime, mode=mode)
+        for drawn in dict.fromkeys(("free", regime)):
+            strategy = strategies.cases(self.spec, regime=drawn, mode=mode)
             try:
-                hypothesis_runs.run(strategy, check, examples=20, start=self._start(regime, mode), shrink=True)
+                hypothesis_runs.run(strategy, check, examples=20, start=self._start(drawn, mode), shrink=True)
             except Shown:
                 break
             except Exception as error:  # Hypothesis may call a result flaky when the budget of checks ends
                 if "Flaky" not in type(error).__name__:
                     raise
                 break
-        return best[0]
+        return best[0] if best else None
 
     def _same_finding(
-        self, implementation: str, rule: Rule, aspect: str, severity: str, case: Case
+        self, implementation: str, rule: Rule, aspect: str, severity: str, case: Case, may_be_empty: bool
     ) -> tuple[Trial, Mismatch] | None:
         trial = self.trial(implementation, case, rule)
         assert rule.check is not None
         try:
             with settled():
                 for mismatch in self._asked(rule, rule.check(trial)):
-                    if mismatch.aspect == aspect and self._severity(rule, mismatch) == severity:
+                    is_same = mismatch.aspect == aspect and self._severity(rule, mismatch) == severity
+                    if is_same and (may_be_empty or not counts_nothing(self.spec, mismatch.tensors or {})):
                         return trial, mismatch
         except (NotApplicable, LossRaised):
             pass
@@ -308,7 +330,7 @@ class Session:
             rule=rule.code,
             severity=severity,
             implementation=trial.implementation,
-            message=_message(rule, trial, mismatch),
+            message=message(rule, trial, mismatch),
             evidence=plain(mismatch.evidence),
             case=plain(trial.case.to_json()),
             reproduction=script(self.spec, trial.implementation, mismatch),
@@ -391,11 +413,38 @@ def _complexity(case: Case, spec: LossSpec) -> tuple[int, int, int, str]:
     return case.numel(spec), len(set(values)), len(repr(values)), case.key
 
 
-def _message(rule: Rule, trial: Trial, mismatch: Mismatch) -> str:
+def counts_nothing(spec: LossSpec, tensors: Mapping[str, Tensor]) -> str:
+    """Why an input is as good as empty: no elements, a length of 0, a mask or weights of zeros; empty where it is not."""
+    for name, tensor in tensors.items():
+        role, symbol = spec.roles[name], spec.tensors[name].domain.symbol or ""
+        if not tensor.numel():
+            return f"{name} has no element"
+        if role == "index" and not symbol.isidentifier() and symbol and bool((tensor == 0).any()):
+            return f"a length of 0 in {name}"
+        if role in ("mask", "weight") and not bool((tensor != 0).any()):
+            return f"{name} is 0 everywhere"
+    return ""
+
+
+def _sizes(trial: Trial, tensors: Mapping[str, Tensor]) -> Mapping[str, Size]:
+    """The sizes of the tensors that are shown, which a rule may have resized; those of the case where they fit none."""
+    declared = {name: trial.spec.tensors[name].dims for name in tensors}
+    try:
+        found = dims.unify(declared, {n: tuple(t.shape) for n, t in tensors.items()}, trial.spec.fixed_sizes)
+    except ValueError:
+        return trial.case.sizes
+    return {symbol: found.get(symbol, size) for symbol, size in trial.case.sizes.items()}
+
+
+def message(rule: Rule, trial: Trial, mismatch: Mismatch) -> str:
+    """What a finding says: where, what came and should have come, on which input, and how to mend it."""
     tensors = mismatch.tensors or {}
     floating = [t.dtype for t in tensors.values() if t.is_floating_point()]
     dtype = str(floating[0]).removeprefix("torch.") if floating else trial.case.dtype
     header = f"{trial.spec.name} / {trial.implementation} / {rule.code} {rule.title} / {dtype} / {trial.device}"
-    lines = [header, f"  {mismatch.sentence}", f"  {shown(mismatch.sizes or trial.case.sizes, tensors)}"]
-    lines += [f"  {text}" for text in (mismatch.note, f"fix: {mismatch.hint}" if mismatch.hint else "") if text]
+    lines = [header, f"  {mismatch.sentence}", f"  {shown(mismatch.sizes or _sizes(trial, tensors), tensors)}"]
+    nothing = counts_nothing(trial.spec, tensors)
+    empty = f"the input is empty: {nothing}" if nothing else ""
+    hint = f"fix: {mismatch.hint}" if mismatch.hint else ""
+    lines += [f"  {text}" for text in (empty, mismatch.note, hint) if text]
     return "\n".join(line for line in lines if line.strip())

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 import harness
-from harness.cli import options
+from harness.cli import misnamed, options
 from harness.cli.commands import COMMANDS
 from harness.cli.exits import BUG, CLEAN, INTERRUPTED, USAGE, Refused
 from harness.cli.terminal import colors, interrupts
@@ -30,6 +30,8 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.NoSuchOption as error:
+            raise misnamed.explained(error, COMMANDS) from error
         except HarnessError as error:
             raise Refused(str(error)) from error
 

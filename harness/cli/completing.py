@@ -18,6 +18,14 @@ def codes(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> li
     ]
 
 
+def explained(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Codes of rules, and what else `explain` knows."""
+    from harness.declare.documented import KINDS, documented
+
+    words = [*KINDS, *(name for kind in KINDS for name in documented(kind))]
+    return [*codes(ctx, parameter, incomplete), *(CompletionItem(w) for w in words if w.startswith(incomplete.lower()))]
+
+
 def files(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Files, which the shell itself completes."""
     return [CompletionItem(incomplete, type="file")]

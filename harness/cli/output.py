@@ -51,7 +51,7 @@ _FORMAT = click.option(
     show_default=True,
     help="full, concise and grouped are text; junit, sarif and github are for CI, markdown for a pull request, csv is the times.",
 )
-_OUTPUT = click.option(
+output = click.option(
     "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write there instead of to the terminal."
 )
 _WRITE = click.option(
@@ -66,7 +66,7 @@ _WRITE = click.option(
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of the form that results take, and of the files that they go to."""
-    for option in (_WRITE, _OUTPUT, _FORMAT):
+    for option in (_WRITE, output, _FORMAT):
         command = option(command)
     return command
 

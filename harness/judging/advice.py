@@ -61,8 +61,9 @@ def scope(loss: LossRecord, implementation: str) -> tuple[str, ...]:
 def settle(loss: LossRecord, implementation: str, verdict: str) -> tuple[str, ...]:
     """What to mend, declare or measure next, the decisive first; empty where nothing is open."""
     steps = [*_mend(loss, implementation), *_run_again(loss, implementation)]
+    steps += [] if verdict in (REFERENCE, DO_NOT_ADOPT) else _measure(loss, implementation)
     if verdict != REFERENCE:
-        steps += [*_measure(loss, implementation), *_accept(loss, implementation)]
+        steps += _accept(loss, implementation)
         if not loss.reference:
             steps.append(
                 "declare a reference: put a loop that one can check against the formula first in `implementations`; without "

@@ -75,7 +75,9 @@ class Choice:
     def sentence(self) -> str:
         """The recommendation in one sentence."""
         if self.taken is None:
-            return "Take none of them yet."
+            reference = next((option for option in self.others if option.verdict == REFERENCE), None)
+            why = f": {reference.implementation}, the reference, is {reference.fact}" if reference else ""
+            return f"Take none of them yet{why}."
         if self.taken.verdict == REFERENCE and not self.others:
             return f"Only the reference {self.taken.implementation} is there."
         return f"Take {self.taken.implementation}: {self.taken.fact}."

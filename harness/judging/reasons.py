@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from harness.judging.speed import input_text, listed, maybe_slower, setting_text, size_text, speedup_text
+from harness.judging.speed import input_text, listed, maybe_slower, setting_text, speedup_text
 from harness.results.causes import grouped
 from harness.results.findings import Finding, Outcome
 from harness.results.rule_texts import rule_text
@@ -119,9 +119,7 @@ def differing(loss: LossRecord, implementation: str) -> list[str]:
         return []
     mine = [m for m in loss.measurements if m.implementation == implementation and m.status == "failed"]
     found = [m for m in mine if m.reason.startswith(DIFFERS)]
-    return list(
-        dict.fromkeys(f"at {size_text(m.sizes, m.densities)} on {m.device} in {m.dtype} it {m.reason}" for m in found)
-    )
+    return list(dict.fromkeys(f"at {input_text(m)} on {m.device} in {m.dtype} it {m.reason}" for m in found))
 
 
 def unmeasured(loss: LossRecord, implementation: str) -> list[str]:
@@ -136,10 +134,7 @@ def untimed(loss: LossRecord, implementation: str) -> list[str]:
     """Where it failed when timed, though not everywhere."""
     failed = [m for m in loss.measurements if m.implementation == implementation and m.status == "failed"]
     return list(
-        dict.fromkeys(
-            f"it failed when timed on {setting_text(m)} at {size_text(m.sizes, m.densities)}: {m.reason}"
-            for m in failed
-        )
+        dict.fromkeys(f"it failed when timed on {setting_text(m)} at {input_text(m)}: {m.reason}" for m in failed)
     )
 
 

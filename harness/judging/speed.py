@@ -70,7 +70,7 @@ def _uncompared(loss: LossRecord, implementation: str) -> list[str]:
     sizes: dict[str, list[str]] = {}
     for m in loss.measurements:
         if m.implementation == implementation and m.status == "measured" and place_of(m) not in compared:
-            sizes.setdefault(setting_text(m), []).append(size_text(m.sizes, m.densities))
+            sizes.setdefault(setting_text(m), []).append(input_text(m))
     return [f"not compared with {loss.reference} on {setting}: {listed(found)}" for setting, found in sizes.items()]
 
 
@@ -84,7 +84,7 @@ def main_comparisons(loss: LossRecord) -> list[Comparison]:
 
 def place_of(record: Cell) -> tuple[str, str]:
     """Setting and input: what is compared is compared at one place."""
-    return (setting_text(record), size_text(record.sizes, record.densities))
+    return (setting_text(record), input_text(record))
 
 
 _OWN_CLOCK = {"cpu": "wall", "cuda": "events"}
@@ -92,8 +92,11 @@ _CLOCK_TEXT = {"wall": "wall clock of the host", "events": "events on the stream
 
 
 def setting_text(record: Cell) -> str:
-    """How something was timed, such as ``cpu, float32, full pass``; cache and clock where they are not the usual ones."""
-    parts = [record.device, record.dtype, f"{record.pass_name} pass"]
+    """How something was timed, such as ``cpu, float32, full pass``; cache and clock where they are not the usual ones.
+
+    The device alone where an implementation was left out of all timing on it.
+    """
+    parts = [record.device, *([record.dtype, f"{record.pass_name} pass"] if record.pass_name else [])]
     if record.cache != "warm":
         parts.append(f"{record.cache} cache")
     if record.clock != _OWN_CLOCK.get(record.device.partition(":")[0], "wall"):
@@ -141,8 +144,8 @@ def _at(comparison: Comparison) -> str:
 
 
 def input_text(record: Cell) -> str:
-    """Sizes and densities of what was timed."""
-    return size_text(record.sizes, record.densities)
+    """Sizes and densities of what was timed; ``all sizes`` where an implementation was left out of all timing."""
+    return size_text(record.sizes, record.densities) if record.pass_name else "all sizes"
 
 
 def elements(sizes: Mapping[str, Any]) -> int:

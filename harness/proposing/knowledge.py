@@ -301,7 +301,7 @@ def kind_of(name: str) -> tuple[str, Kind]:
 def readings(name: str) -> list[Guess]:
     """What a tensor of that name may be, the most usual first."""
     word, kind = kind_of(name)
-    why = f"what {word!r} usually is" if word else "its name is not known"
+    why = f"usual for the name {word!r}" if word else "a name that tells nothing"
     return [
         Guess(LEAST_STEP * position, dims, domain, why=why) for position, (dims, domain) in enumerate(kind.readings)
     ]
@@ -331,7 +331,7 @@ def constants(name: str, annotation: Any = None) -> list[Guess]:
         return _listed([False, True], "some value of its type")
     if _known_constant(name) != (None, None):
         value, fixes = _known_constant(name)
-        return [Guess(0.0, value=value, fixes=fixes, why="what a constant of that name usually is")]
+        return [Guess(0.0, value=value, fixes=fixes, why="usual for a constant of that name")]
     return _listed({int: (2, 4), float: (0.5, 1.0)}.get(annotation, _NUMBERS), "some value, to be able to call it")
 
 

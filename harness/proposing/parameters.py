@@ -54,13 +54,19 @@ class Parameter:
     predicted: bool = False
 
 
-def parameters_of(loss: Callable[..., Any]) -> list[Parameter]:
+def parameters_of(loss: Callable[..., Any], reference: Callable[..., Any] | None = None) -> list[Parameter]:
     """Every parameter of a loss that can be given by itself, those of the constructor first.
+
+    Args:
+        loss: a function, a module or a class.
+        reference: another that takes the same tensors; what its docstring says counts where that of the loss tells no shapes.
 
     Raises:
         DeclarationError: annotations that contradict themselves.
     """
     text = docs.text_of(loss)
+    if reference is not None and not docs.shapes_in(text):
+        text = f"{text}\n\n{docs.text_of(reference)}"
     call = signatures.call_function(loss)
     if not signatures.parameters(call) and signatures.takes_any_keyword(call):
         call = getattr(loss, "update", call)  # the call of a metric of torchmetrics hands all to it
@@ -275,6 +281,9 @@ def _of_tensor(name: str, about: str, text: str, names: Sequence[str]) -> list[G
     axes = " ".join(docs.shapes_in(text)).split()
     values = [one for value in knowledge.fitting(name, values) for one in _along(value, axes)]
     domains = dict.fromkeys([*values, *(guess.domain for guess in usual)])
+    classes = next(
+        (axis for axis in ("C", "K", "V") if axis in axes), "C"
+    )  # as docstrings call them: V of a vocabulary
     kinds = {_kind(guess.domain) for guess in usual}
     found: dict[tuple[str | None, str], Guess] = {(g.dims, g.domain): g for g in usual}
     for guess in usual:
@@ -291,12 +300,13 @@ def _of_tensor(name: str, about: str, text: str, names: Sequence[str]) -> list[G
             )
             if domain not in values and _kind(domain) not in kinds:
                 continue
-            if domain.startswith("index(C") and "C" in shape.split():
+            if domain.startswith("index(C") and classes in shape.split():
                 cost += OF_ITS_OWN_AXIS
-            if domain.startswith("index(C") and "C" not in axes and len(shape.split()) >= OF_POINTS:
+            if domain.startswith("index(C") and classes not in axes and len(shape.split()) >= OF_POINTS:
                 cost += OF_NO_AXIS
             confidence: Any = "declared" if domain in values else "guessed"
-            found[shape, domain] = Guess(cost, shape, domain, why="its docstring says so", confidence=confidence)
+            own = domain.replace("index(C", f"index({classes}")
+            found[shape, own] = Guess(cost, shape, own, why="its docstring says so", confidence=confidence)
     for place, domain in enumerate(values if not shapes else ()):
         for dims in dict.fromkeys(str(guess.dims) for guess in usual if guess.dims):  # one number has no values
             cost = DOCUMENTED / 2 + knowledge.LEAST_STEP * place

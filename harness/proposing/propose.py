@@ -49,6 +49,7 @@ def propose(
     with_laws: bool = True,
     settings: Mapping[str, Any] = MappingProxyType({}),
     sibling: Proposal | None = None,
+    reference: Loss | None = None,
 ) -> Proposal:
     """What a loss may declare.
 
@@ -58,13 +59,14 @@ def propose(
         with_laws: whether to try laws too.
         settings: constants by the name of their parameter.
         sibling: of a loss in the same module that takes parameters of the same names; what they are is tried first.
+        reference: what it is to be held to, whose docstring may say what it does not.
 
     Raises:
         UnproposableError: no reading runs.
         DeclarationError: its signature or annotations cannot be used.
     """
     taken = _taken(sibling) if sibling is not None else {}
-    everything = [_as_sibling(_set(parameter, settings), taken) for parameter in parameters_of(loss)]
+    everything = [_as_sibling(_set(parameter, settings), taken) for parameter in parameters_of(loss, reference)]
     needed, outcome = _needed(name, loss, everything)
     if not outcome.running:
         said = (
@@ -246,9 +248,9 @@ def _decision(parameter: Parameter, guess: Guess, outcome: Outcome) -> Decision:
     usual = min(parameter.guesses, key=lambda g: g.cost)
     if confidence == "guessed" and guess.dims is not None and (guess.dims, guess.domain) != (usual.dims, usual.domain):
         other = "a constant" if usual.dims is None else f"{usual.dims} {usual.domain}".strip()
-        confidence, why = "tried", f"{other} is more usual but did not run as well"
+        confidence, why = "tried", f"usually {other}, which did not run as well"
     elif confidence == "guessed" and guess.dims is not None:
-        confidence, why = "tried", f"it runs so; {why}"
+        confidence, why = "tried", f"it ran so; {why}"
     if guess.dims is None:
         return Decision(parameter.name, "option", repr(guess.value), confidence, why)
     return _tensor(parameter, guess, confidence, why)
@@ -268,7 +270,7 @@ def _optional(name: str, loss: Loss, needed: Sequence[Parameter], reading: Readi
             continue
         tried = {**reading, extra.name: guess}
         if not look_at(name, loss, [*needed, extra], tried).error:
-            return [_tensor(extra, guess, "tried", f"it runs so; {guess.why}")]
+            return [_tensor(extra, guess, "tried", f"it ran so; {guess.why}")]
     return []
 
 

@@ -52,6 +52,7 @@ def work(job: Mapping[str, Any], tell: Tell) -> None:
                 with_laws=job["with_laws"],
                 settings=inline.options(job["settings"]),
                 sibling=_sibling(name, found, known),
+                reference=everything.get(references.get(name, "")),
             )
         except HarnessError as error:
             tell("result", {"name": name, "problem": str(error)})

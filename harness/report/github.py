@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.judging.speed import setting_text, size_text
+from harness.judging.speed import input_text, setting_text
 from harness.report.places import place
 from harness.results.findings import SEVERITIES, Finding, Severity
 from harness.results.rule_texts import heading
@@ -77,7 +77,7 @@ def _annotations(report: Report, severity: str) -> Iterator[_Annotation]:
 def _unfinished(loss: LossRecord) -> Iterator[_Annotation]:
     for m in loss.measurements:
         if m.status == "failed":
-            where = f"{setting_text(m)} at {size_text(m.sizes, m.densities)}"
+            where = f"{setting_text(m)} at {input_text(m)}"
             title = f"failed when timed: {loss.name} / {m.implementation}"
             yield _Annotation("error", title, f"{where}: {m.reason}", place(loss, m.implementation))
     if loss.missing:

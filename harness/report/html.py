@@ -17,7 +17,7 @@ from harness.report.text import totals_text
 from harness.report.timings import bytes_text, crossover_text, growth_table, timing_table
 from harness.results.findings import SEVERITIES
 from harness.results.measured import Comparison
-from harness.results.schema import LossRecord, Report, plain
+from harness.results.schema import LossRecord, Report
 from harness.results.words import plural
 
 # What fits in an attachment and opens at once on a phone.
@@ -110,7 +110,6 @@ def render(report: Report, *, folder: str = ".", most_bytes: int = MOST_BYTES) -
 
 
 def _page(report: Report, losses: Sequence[dict[str, Any]], detail: Detail) -> str:
-    settings = {key: value for key, value in report.environment.items() if key != "calibration"}
     return page(
         "report.html.jinja",
         styles=("report.css",),
@@ -123,7 +122,7 @@ def _page(report: Report, losses: Sequence[dict[str, Any]], detail: Detail) -> s
         rows=view.rows(report),
         rules=view.rules_found(report),
         losses=losses,
-        environment=[["setting", "value"], *view.flat(plain(settings))],
+        environment=view.environment_rows(report),
         seconds=[[name, f"{seconds:.1f} s"] for name, seconds in report.seconds.items()],
         self_check=self_check_sentence(report.environment.get("calibration")),
         **parts(detail),

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree
 
-from harness.judging.speed import setting_text, size_text
+from harness.judging.speed import input_text, setting_text
 from harness.report.text import finding_text
 from harness.results.findings import Finding, Outcome
 from harness.results.rule_texts import heading
@@ -72,7 +72,7 @@ def _cases(loss: LossRecord, device: str) -> Iterator[Element]:
             yield _case(loss, outcome)
     for m in loss.measurements:
         if m.status == "failed" and m.device == device:
-            case = _named(loss, m.implementation, f"timed: {setting_text(m)} at {size_text(m.sizes, m.densities)}")
+            case = _named(loss, m.implementation, f"timed: {setting_text(m)} at {input_text(m)}")
             _note(case, "error", m.reason, "failed", m.reason)
             yield case
     if loss.missing and device == _devices(loss)[0]:

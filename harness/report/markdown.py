@@ -13,8 +13,9 @@ from harness.judging.choice import sentences
 from harness.report.self_check import self_check_sentence
 from harness.report.text import counts_row, place_text, reasons
 from harness.report.timings import crossover_text, growth_table, timing_table
+from harness.report.view import environment_rows
 from harness.results.findings import SEVERITIES, STATUSES
-from harness.results.schema import LossRecord, Report, plain
+from harness.results.schema import LossRecord, Report
 from harness.results.words import causes, plural, printable
 
 
@@ -64,7 +65,6 @@ def render(report: Report, *, folder: str = ".") -> str:
         counts[loss.name] = [["implementation", "device", "planned", *STATUSES, "examples"], *rows]
         named, below[loss.name] = timing_table([loss])
         times[loss.name] = _unnamed(named)
-    settings = {key: value for key, value in report.environment.items() if key != "calibration"}
     text = _template().render(
         report=report,
         verdicts=verdicts,
@@ -77,7 +77,7 @@ def render(report: Report, *, folder: str = ".") -> str:
         growths={loss.name: _unnamed(growth_table([loss])) for loss in report.losses},
         crossovers={loss.name: [crossover_text(crossover) for crossover in loss.crossovers] for loss in report.losses},
         not_checked={loss.name: _not_checked(loss) for loss in report.losses},
-        environment=[["setting", "value"], *_flat(plain(settings))],
+        environment=environment_rows(report),
         self_check=self_check_sentence(report.environment.get("calibration")),
         severities=SEVERITIES,
         folder=folder,
@@ -98,14 +98,6 @@ def _not_checked(loss: LossRecord) -> list[list[str]]:
             shared.setdefault((", ".join(codes), device, reason), []).append(implementation)
         rows += [[codes, ", ".join(names), device, status, why] for (codes, device, why), names in shared.items()]
     return rows
-
-
-def _flat(value: object, prefix: str = "") -> list[list[str]]:
-    if isinstance(value, dict):
-        return [row for key, item in value.items() for row in _flat(item, f"{prefix}.{key}" if prefix else str(key))]
-    if isinstance(value, list):
-        return [[prefix, ", ".join(map(str, value))]]
-    return [[prefix, "unknown" if value is None else str(value)]]
 
 
 @lru_cache(maxsize=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from harness.judging.speed import main_comparisons, place_of, setting_text, size_text, speedup_text
+from harness.judging.speed import input_text, main_comparisons, place_of, setting_text, speedup_text
 from harness.results.measured import Crossover, Growth, Measurement
 from harness.results.schema import LossRecord, Report
 from harness.results.words import printable, seconds_text, table
@@ -90,7 +90,7 @@ def _rows(loss: LossRecord, untimed: _Status | None, numbers: dict[str, int]) ->
             is_usual = comparison.reference == loss.reference
             verdict = comparison.verdict if is_usual else f"{comparison.verdict} (against {comparison.reference})"
             ratio = [speedup_text(comparison.speedup), bounds, verdict]
-        where = [loss.name, size_text(measurement.sizes, measurement.densities), setting_text(measurement)]
+        where = [loss.name, input_text(measurement), setting_text(measurement)]
         yield [*where, _name(measurement), _median(measurement), *ratio, *_costs(measurement)]
 
 

@@ -6,7 +6,7 @@ import ast
 import re
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from harness.results.schema import (
     LossRecord,
     Report,
     VerdictRecord,
+    plain,
 )
 from harness.results.words import causes, plural
 
@@ -231,12 +232,15 @@ def _parts(finding: Finding) -> tuple[str, str, str]:
 
 
 _NAMED = re.compile(r"(?:^|, )([^\W\d][\w.]*)=")
+_LARGE = re.compile(
+    r"(?:^|, )([^\W\d][\w.]* of shape \[[\d, ]*\])"
+)  # as `harness.rules.tools.reproduce.shown` writes it
 _UNREADABLE = {"-math.inf": "'-inf'", "math.inf": "'inf'", "math.nan": "'nan'"}
 
 
 def _drawn(line: str) -> tuple[str, tuple[Picture, ...]]:
     """(sizes, tensors) of a line such as ``B=2, x=[[1., 0.]]``; nothing where a part of it is neither."""
-    _, *parts = _NAMED.split(line)
+    _, *parts = _NAMED.split(_LARGE.sub("", line))
     sizes, pictures = [], []
     for name, text in zip(parts[::2], parts[1::2], strict=True):
         for word, readable in _UNREADABLE.items():
@@ -249,7 +253,7 @@ def _drawn(line: str) -> tuple[str, tuple[Picture, ...]]:
             pictures.append(Picture(name, *_grid(value)))
         else:
             sizes.append(f"{name}={text}")
-    return ", ".join(sizes), tuple(pictures)
+    return ", ".join([*sizes, *_LARGE.findall(line)]), tuple(pictures)
 
 
 def _grid(value: list[Any]) -> tuple[str, tuple[tuple[tuple[str, str], ...], ...]]:
@@ -346,10 +350,26 @@ def rules_found(report: Report) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def flat(value: object, prefix: str = "") -> list[Sequence[str]]:
+def environment_rows(report: Report) -> list[tuple[str, str]]:
+    """Settings under which it was made, below a header: once what devices and timing share, else with whose it is."""
+    kept = {name: found for name, found in plain(report.environment).items() if name != "calibration"}
+    settings: dict[str, dict[str, str]] = {}
+    for whose, found in kept.items():
+        for name, value in _flat(found):
+            settings.setdefault(name, {})[whose] = value
+    rows = [("setting", "value")]
+    for name, values in settings.items():
+        if len(values) == len(kept) and len(set(values.values())) == 1:
+            rows.append((name, next(iter(values.values()))))
+        else:
+            rows += [(f"{whose}.{name}".strip("."), value) for whose, value in values.items()]
+    return rows
+
+
+def _flat(value: object, prefix: str = "") -> list[tuple[str, str]]:
     """Nested settings as rows of a name with dots and a value."""
     if isinstance(value, dict):
-        return [row for key, item in value.items() for row in flat(item, f"{prefix}.{key}" if prefix else str(key))]
+        return [row for key, item in value.items() for row in _flat(item, f"{prefix}.{key}".strip("."))]
     if isinstance(value, list):
-        return [[prefix, ", ".join(map(str, value)) or "none"]]
-    return [[prefix, "unknown" if value is None else str(value)]]
+        return [(prefix, ", ".join(map(str, value)) or "none")]
+    return [(prefix, "unknown" if value is None else str(value))]

@@ -45,7 +45,7 @@ from harness.results.findings import Finding, Outcome, are_finished, counted, in
 from harness.results.measured import Comparison, Crossover, Growth, Measurement
 
 SCHEMA_VERSION = 6
-READ_AS = "read as: "  # begins the note that says what each tensor is for
+READ_AS = "what tensors are for: "  # begins the note that says what each tensor is for
 Verdict = Literal["adopt", "adopt with caveats", "do not adopt", "inconclusive", "reference"]
 ADOPT: Final = "adopt"
 CAVEATS: Final = "adopt with caveats"

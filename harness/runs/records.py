@@ -43,8 +43,12 @@ def empty(spec: LossSpec, implementations: Sequence[str] | None = None) -> LossR
 
 def _of_declaration(spec: LossSpec) -> tuple[str, ...]:
     """What the declaration leaves unchecked, and how the tensors are read, where that says more than data."""
-    roles = ", ".join(f"{name} {role}" for name, role in spec.roles.items() if role != "data")
-    return tuple(note for note in (spec.unchecked, f"{READ_AS}{roles}" if roles else "") if note)
+    roles = [
+        f"{name} is {'an' if role == 'index' else 'a'} {role}" for name, role in spec.roles.items() if role != "data"
+    ]
+    how = "--role NAME=ROLE" if spec.is_inline else "role= of a TensorSpec"
+    read = f"{READ_AS}{', '.join(roles)} ({how} says otherwise)" if roles else ""
+    return tuple(note for note in (spec.unchecked, read) if note)
 
 
 def skipped(planned: LossRecord, implementation: str, code: str, device: str, reason: str) -> LossRecord:

@@ -355,7 +355,7 @@ class _Race:
             calls = calls_to_time(self.heat.cell, contestant)
             if calls * contestant.seconds + contestant.compile_s > left:
                 several = f" and its clock needs {calls}" if calls > 1 else ""
-                reason = f"one call takes about {contestant.seconds:.2g} s{several}, but {max(left, 0):.2g} s were left for it; slower calls had the rest, a larger budget times both"
+                reason = f"one call takes about {contestant.seconds:.2g} s{several}, but {max(left, 0):.2g} s of the budget were left for it; slower calls had the rest"
                 self._drop(name, "skipped", reason)
                 continue
             try:

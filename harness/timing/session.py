@@ -188,8 +188,7 @@ class Course:
         if seconds > left:
             return Trial(
                 "skipped",
-                f"to compile its {calls} ATen calls takes about {seconds:.2g} s, but {max(left, 0):.2g} s were left for it; "
-                "a larger budget compiles it",
+                f"to compile its {calls} ATen calls takes about {seconds:.2g} s, but {max(left, 0):.2g} s of the budget were left for it",
             )
         return None
 

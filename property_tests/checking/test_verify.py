@@ -533,3 +533,48 @@ def test_logits_that_saturate_are_asked_in_float32_too():
     )
     assert [f.evidence["aspect"] for f in naive.findings if f.severity == "error"] == ["finite float32"]
     assert stable.ok
+
+
+def _steps(log_probs, lengths):
+    """Mean over samples of the mean over valid steps of -log p; 0 of none."""
+    rows = [row[:n].sum() / max(n, 1) for row, n in zip(log_probs, lengths.tolist(), strict=True)]
+    return -torch.stack(rows).mean()
+
+
+def _one_too_many(log_probs, lengths):
+    keep = torch.arange(log_probs.shape[1]) <= lengths[:, None]
+    return -(torch.where(keep, log_probs, 0.0).sum(1) / lengths.clamp(min=1)).mean()
+
+
+def _over_nothing(log_probs, lengths):
+    keep = torch.arange(log_probs.shape[1]) < lengths[:, None]
+    return -(torch.where(keep, log_probs, 0.0).sum(1) / lengths).mean()
+
+
+@pytest.mark.parametrize(("wrong", "rule", "is_empty"), [(_one_too_many, "E01", False), (_over_nothing, "G08", True)])
+def test_what_is_wrong_of_more_than_an_empty_input_is_shown_on_another(wrong, rule, is_empty):
+    spec = LossSpec(
+        "steps",
+        {"loop": _steps, "wrong": wrong},
+        inputs={"log_probs": TensorSpec("B T")},
+        context={"lengths": TensorSpec("B", domains.index("T+1"))},
+    )
+    found = verify(spec, profile="quick", rules=[rule], implementations=["wrong"]).findings
+    assert found
+    assert ("the input is empty: a length of 0 in lengths" in found[0].message) is is_empty
+
+
+def test_a_second_derivative_that_is_not_finite_is_a_warning_and_not_silent():
+    def naive(x):
+        return torch.stack([torch.logsumexp(row, 0) for row in x]).sum()
+
+    def padded(x):
+        least = x[:, 0] - 1e30
+        for column in x.unbind(1):
+            least = torch.logaddexp(least, column)
+        return least.sum()
+
+    spec = LossSpec("lse", {"naive": naive, "padded": padded}, inputs={"x": TensorSpec("B C")})
+    (found,) = verify(spec, profile="quick", rules=["E03"], implementations=["padded"]).findings
+    assert (found.rule, found.severity) == ("E03", "warning")
+    assert "logaddexp is NaN beside a stand-in for -inf" in found.hint

@@ -1,4 +1,5 @@
 import csv
+import inspect
 import io
 import json
 import os
@@ -134,11 +135,20 @@ def test_the_versions_are_shown_without_loading_what_they_are_of():
         (["report", "mine.py", "--out", "mine.py"], "mine.py"),
         (["report", "mine.py:GOOD", "--out", "mine.py/below"], "cannot write reports to mine.py/below"),
         (["explain", "G99"], "no rule 'G99'; did you mean 'G"),
+        (["explain", "indx"], "did you mean 'index'?"),
         (["replay", "nothing.json"], "nothing.json"),
         (["replay", "mine.py"], "mine.py is not a failure file"),
         (["replay", "list.json"], "holds a list, expected an object"),
         (["replay", "empty.json"], "cannot replay empty.json: "),
         (["nonsense"], "No such command 'nonsense'"),
+        (["verify", "mine.py", "--out", "a"], "did you mean --output (Write there instead of to the terminal)?"),
+        (["bench", "mine.py", "--outpu", "a"], "did you mean --output (Write there instead of to the terminal)?"),
+        (["calibrate", "--output", "a"], "did you mean --save (Write every comparison there, as JSON)?"),
+        (["init", "mine.py", "--save", "a"], "did you mean --output (The file to write"),
+        (["verify", "mine.py", "--form", "json"], "did you mean --format (full"),
+        (["verify", "mine.py", "--dtype", "float32"], "did you mean --dtypes (The dtypes that the loss takes"),
+        (["bench", "mine.py", "--profile", "ci"], "has no option --profile, which `report` and `verify` take"),
+        (["report", "mine.py", "--output", "reports/new"], "the folder of the report is --out"),
         (["verify", "mine.py", "--baseline", "nothing.json"], "nothing.json"),
         (["verify", "mine.py", "--baseline", "list.json"], "list.json: not a baseline"),
         (["--config", "nothing.toml", "verify", "mine.py"], "nothing.toml: cannot be read"),
@@ -195,6 +205,7 @@ def test_failures_are_named_by_their_ids_or_by_a_glob(place):
     for name in (failure.stem, failure.name, failure.stem.rpartition("-")[2], "bad-E01-*"):
         done = run("replay", name)
         assert (done.exit_code, done.stdout.partition(" ")[0]) == (1, "FAILED"), done.output
+        assert json.loads(failure.read_text())["message"] in done.stdout  # as the report has it
     stored = len(list(Path(FAILURES).glob("bad-*.json")))
     (Path(FAILURES) / "bad-G01-0.json").write_text('{"schema": 1}')
     done = run("replay", "bad-*")
@@ -478,3 +489,18 @@ def test_every_rule_is_listed_and_explained():
         explained = run("explain", rule.code)
         assert explained.exit_code == 0
         assert rule.title in explained.stdout
+
+
+@pytest.mark.parametrize("kind", ["domains", "laws"])
+def test_every_domain_and_law_is_listed_and_explained(kind):
+    import harness
+
+    listed = run("explain", kind).stdout
+    module = getattr(harness, kind)
+    made = {"Domain": "domains", "Law": "laws"}
+    public = [f for f in vars(module).values() if made.get(getattr(f, "__annotations__", {}).get("return")) == kind]
+    names = [f.__name__ for f in public if not f.__name__.startswith("_")]
+    assert len(names) > 10
+    for name in names:
+        assert f"{name}(" in listed
+        assert f"\n  {inspect.getdoc(getattr(module, name))[:40]}" in run("explain", name).stdout

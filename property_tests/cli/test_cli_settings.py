@@ -90,3 +90,8 @@ def test_colours_of_the_project_count_more_than_the_environment(place, monkeypat
     configure(place, 'color = "always"')
     assert "\x1b[" in run("verify", "mine.py:BAD", *FEW).stdout
     assert "\x1b[" not in run("--color", "never", "verify", "mine.py:BAD", *FEW).stdout
+
+
+def test_times_go_to_a_file_as_findings_do(place):
+    assert run("bench", "mine.py:GOOD", "--costs-only", "--output", "deep/times.txt").output == ""
+    assert "ATen calls" in Path("deep/times.txt").read_text()

@@ -59,6 +59,23 @@ def test_errors_are_named_once_each_with_how_to_mend_and_replay_the_first():
     ]
 
 
+@pytest.mark.parametrize("change", ["error", "another function"])
+def test_whoever_is_rejected_is_not_told_to_be_timed(change):
+    open_ = {
+        "comparisons": (comparison("inconclusive", speedup=1.1), comparison("faster", 512), comparison("slower", 64))
+    }
+    wrong = {
+        "error": {"findings": (finding(),)},
+        "another function": {
+            "measurements": (measurement("vectorized", "failed", reason="differs from the reference: 3 against 2"),)
+        },
+    }
+    made = verdict(**open_, **wrong[change])
+    assert made.verdict == "do not adopt"
+    assert not any("bench" in step for step in made.settle)
+    assert any("bench" in step for step in verdict(**open_).settle)
+
+
 def test_a_wrong_number_is_named_before_a_shape_that_is_let_in():
     shape, number = finding("warning", rule="B03"), finding("warning", rule="G08")
     for found in ((shape, number), (number, shape)):

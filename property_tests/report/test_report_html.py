@@ -63,6 +63,12 @@ def test_cards_and_rows_have_one_order_the_worst_loss_first_and_in_it_the_recomm
         assert mine == [option.implementation for option in choose(loss).options]
 
 
+def test_a_tensor_too_large_to_be_drawn_has_its_shape_beside_the_pictures_of_the_others():
+    sizes, pictures = view._drawn("B=2, x=[1., 2.], y of shape [5, 7], w=[0.5]")
+    assert sizes == "B=2, y of shape [5, 7]"
+    assert [p.name for p in pictures] == ["x", "w"]
+
+
 def test_a_small_input_is_a_picture_of_its_tensors():
     line = "B=2, rest=(3,), x=[[1., -0.5], [0., math.nan]], index=[3, 0], z=[[[1.], [2.]], [[3.], [math.inf]]]"
     sizes, pictures = view._drawn(line)

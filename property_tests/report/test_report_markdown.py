@@ -39,7 +39,7 @@ def test_a_loss_has_counts_findings_speed_and_environment():
         "| D06 | naive, vectorized | cpu | skipped | no CUDA device |",
         "- laws.nonnegative()",
         "| N=128 | cpu, float32, full pass | vectorized | 20 µs | 5× | 4.5× to 5.5× | faster | 7 | 1.5 KiB | 1.5× | 4 KiB | 8 KiB |",
-        "| cpu.torch | 2.13.0 |",
+        "| torch | 2.13.0 |",
         "```sh\nloss-harness report losses\n```",
         "profile ci, seed 0",
     ):
@@ -51,6 +51,28 @@ def test_why_something_was_not_timed_stands_below_the_table_of_times():
     shown = markdown.render(examples.report(examples.loss(measurements=(slow, examples.measurement()))))
     assert "| naive |  |  |  | skipped (1) |" in shown
     assert "\n\n(1) one call takes longer than \\| the 15 s that were left\n\n" in shown
+
+
+def test_whoever_was_left_out_of_all_timing_has_a_row_without_gaps():
+    wrong = examples.measurement(
+        "wrong", "skipped", sizes={}, dtype="", pass_name="", reason="not timed: it has errors"
+    )
+    shown = markdown.render(examples.report(examples.loss(measurements=(wrong, examples.measurement()))))
+    assert "| all sizes | cpu | wrong |" in shown
+
+
+def test_what_devices_and_timing_share_stands_once_in_the_environment():
+    found = {"cpu": {"torch": "2.13.0", "threads": 2}, "timing": {"torch": "2.13.0", "threads": 1, "device": "cpu"}}
+    shown = markdown.render(
+        replace(examples.report(), environment={**found, "calibration": {"levels": [], "notes": []}})
+    )
+    rows = shown.partition("## Environment")[2].partition("##")[0].strip().splitlines()[2:]
+    assert rows == [
+        "| torch | 2.13.0 |",
+        "| cpu.threads | 2 |",
+        "| timing.threads | 1 |",
+        "| timing.device | cpu |",
+    ]
 
 
 def test_equal_results_give_equal_text_whatever_the_clock_says():

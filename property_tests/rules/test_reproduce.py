@@ -13,7 +13,7 @@ from reproductions import ROOT, run_each, shows
 from harness import LossSpec, TensorSpec, domains, verify
 from harness.declare.targets import load_specs
 from harness.rules.rule import Mismatch
-from harness.rules.tools.reproduce import literal, script
+from harness.rules.tools.reproduce import literal, script, shown
 
 FORMS = sorted((Path(__file__).parents[1] / "examples/usual_forms").glob("*.py"))
 
@@ -185,3 +185,23 @@ def test_a_large_tensor_is_named_by_its_shape_alone():
 def test_a_mismatch_without_tensors_has_no_script():
     spec = LossSpec("local", {"only": lambda x: x.sum()}, inputs={"x": TensorSpec("N")})
     assert script(spec, "only", Mismatch("x", "1", "2")) == ""
+
+
+# --- the input in one line
+
+
+def test_an_input_is_short_and_small_tensors_are_whole():
+    tensors = {"x": torch.tensor([[1 / 3, 2.0], [-0.0, 1e-9]], dtype=torch.float64), "y": torch.zeros(5, 7)}
+    said = shown({"B": 2}, {**tensors, "k": torch.tensor([3, 4])})
+    assert said == "B=2, x=[[0.3333, 2.], [-0., 1e-09]], y of shape [5, 7], k=[3, 4]"
+
+
+def test_values_that_differ_differ_where_they_are_shown():
+    near = torch.tensor([1 / 3, 1 / 3 + 1e-7], dtype=torch.float64)
+    assert shown({}, {"x": near}) == "x=[0.3333333, 0.3333334]"
+
+
+def test_the_sizes_of_a_finding_are_those_of_its_tensors(tmp_path):
+    spec = LossSpec("m", {"m": lambda x: x.mean()}, inputs={"x": TensorSpec("B C")})
+    (found,) = [f for f in verify(spec, profile="quick", rules=["B05"]).findings if "= 0" in f.message]
+    assert "B=0, C=3, x of shape [0, 3]" in found.message

@@ -131,3 +131,13 @@ def test_a_reduction_that_is_refused_as_any_unknown_word_is_no_defect():
     found = verify(spec, rules=["B07"], profile="quick")
     assert not found.findings
     assert "does not take the three strings" in found.outcomes[0].reason
+
+
+def test_what_raises_at_some_values_says_how_tensors_that_depend_on_others_are_declared():
+    def loss(x, lengths):
+        alpha = [x.sum()] * int(lengths.min()) + [None]
+        return -alpha[1]
+
+    tensors = {"x": TensorSpec("B T"), "lengths": TensorSpec("B", domains.lengths("T"))}
+    (found, *_) = verify(LossSpec("alpha", {"alpha": loss}, inputs=tensors), profile="quick", rules=["B01"]).findings
+    assert "loss-harness explain custom" in found.hint

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import apart, options, running
+from harness.cli import output as out
 from harness.cli.terminal import colors
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 @options.costs_only
 @options.loudness
 @click.option("--format", "form", type=click.Choice(["text", "json", "csv"]), default="text", show_default=True)
+@out.output
 @click.option(
     "--save", type=click.Path(path_type=Path, dir_okay=False), help="Write the results there, for `loss-harness diff`."
 )
@@ -38,6 +40,7 @@ def bench(
     /,
     targets: tuple[str, ...],
     form: str,
+    output: Path | None,
     save: Path | None,
     quiet: bool,
     verbose: bool,
@@ -48,15 +51,16 @@ def bench(
     from harness.results import schema
 
     run: Driver
-    if save is not None:
-        writer.check_folder(save.parent)
+    for file in (save, output):
+        if file is not None:
+            writer.check_folder(file.parent)
 
     def show(made: Report) -> str | None:
         place = None if save is None else _place(save, made)
         if place is not None:
             writer.write_text(place, schema.dumps(made))
         text = _text(made, quiet, verbose) if form == "text" else formats.render(form, made, formats.Presentation())
-        running.emit(text, None)
+        running.emit(text, output)
         return None if place is None else place.as_posix()
 
     with apart.driving(ctx, targets) as run:

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from harness.cli import exits, options, running
+from harness.cli import output as out
 
 
 @click.command()
@@ -21,7 +22,7 @@ from harness.cli import exits, options, running
 @click.option(
     "--format", "form", type=click.Choice(["text", "markdown", "json", "html"]), default="text", show_default=True
 )
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write there, not to the terminal.")
+@out.output
 @options.loudness
 def diff(
     old: Path,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.exits import Refused
+from harness.results.words import plural
 
 if TYPE_CHECKING:
     from harness.proposing.process import Proposals
@@ -130,7 +131,7 @@ def _decisions(proposal: Proposal) -> str:
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, wide, strict=False)) + f"  {row[3]}" for row in rows
     ]
-    head = f"{proposal.name}: {proposal.trials} readings tried"
+    head = f"{proposal.name}: tried {plural(proposal.trials, 'way')} to call it"
     return "\n".join([head, *(f"  {line}" for line in lines), *(_note(note) for note in proposal.notes)])
 
 

@@ -62,6 +62,10 @@ def report(
     from harness.report.formats import Presentation
     from harness.runs.journal import Journal
 
+    if output is not None and not output.suffix:
+        raise click.UsageError(
+            f"--output {output} names no file, such as {output.name}.txt, of what goes to the terminal; the folder of the report is --out"
+        )
     writer.check_folder(out)
     forms.check(output, written)
     run: Driver

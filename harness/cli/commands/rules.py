@@ -1,13 +1,14 @@
-"""`loss-harness rules` and `loss-harness explain`: what the rules are, from their words and without torch."""
+"""`loss-harness rules` and `loss-harness explain`: what rules, domains and laws are, from their words and without torch."""
 
 from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 
 import click
 
-from harness.cli import completing, exits
+from harness.cli import completing, exits, running
 from harness.cli.terminal import colors
 from harness.errors import nearest
 
@@ -21,23 +22,39 @@ def list_rules() -> None:
 
 
 @click.command()
-@click.argument("code", shell_complete=completing.codes)
+@click.argument("code", shell_complete=completing.explained)
 def explain(code: str) -> None:
-    """Say what a rule checks, why it matters and how to mend what it finds.
+    """Say what a rule checks, why it matters and how to mend what it finds; or what a domain or law is.
 
-    CODE is that of a rule, such as G01, or the beginning of several, such as G.
+    CODE is that of a rule, such as G01, or the beginning of several, such as G.  `domains` and `laws` list what a declaration
+    may name, and the name of one, such as index, shows it alone.
     """
+    from harness.declare.documented import KINDS, documented
     from harness.results.rule_texts import rule_text, rule_texts
 
-    wanted = code.upper()
-    found = sorted(known for known in rule_texts() if known.startswith(wanted))
+    wanted, word = code.upper(), code.lower().rpartition(".")[2].partition("(")[0]
+    known = {kind: documented(kind) for kind in KINDS}
+    named = [
+        f"{kind}.{call}\n{textwrap.indent(said, '  ')}\n"
+        for kind, each in known.items()
+        for name, (call, said) in each.items()
+        if name.rstrip("_") == word.rstrip("_")
+    ]
+    found = sorted(each for each in rule_texts() if each.startswith(wanted))
     if wanted in rule_texts():
         _show(rule_text(wanted).explanation)
     elif found:
         click.echo(_listed(found))
         click.echo(f"\n`loss-harness explain {found[0]}` says what that one checks, and how to mend what it finds")
+    elif word in known:
+        running.emit("".join(f"{call}\n  {said.splitlines()[0]}\n" for call, said in known[word].values()), None)
+    elif named:
+        running.emit("\n".join(named), None)
     else:
-        raise exits.Refused(f"no rule {code!r}{nearest(wanted, rule_texts())}; `loss-harness rules` lists them all")
+        near = nearest(wanted, rule_texts()) or nearest(word, [*known, *known["domains"], *known["laws"]])
+        raise exits.Refused(
+            f"no rule {code!r}{near}; `loss-harness rules` lists them all, `loss-harness explain domains` and `laws` the others"
+        )
 
 
 def _listed(codes: list[str]) -> str:

@@ -188,6 +188,8 @@ def second_derivative_equals_the_reference(trial: Trial) -> Mismatch | None:
     """The second derivative is that of the reference, where both have one (float64, generic points).
 
     H u = H_ref u,   u_i = +-1
+
+    One that is not finite, beside a gradient that is, shows itself where it is taken, and is a warning.
     """
     tensors = interior(trial)
     mismatch = _curvatures_differ(trial, tensors)
@@ -220,6 +222,7 @@ def _curvatures_differ(trial: Trial, tensors: Mapping[str, Tensor]) -> Mismatch 
         allowed = tolerance.SLOPE_RELATIVE * float(theirs.abs().nan_to_num(0, 0, 0).max()) + rounding
         index = tuple(int(i) for i in torch.unravel_index(off.argmax(), off.shape))
         if float(off[index]) > allowed:
+            is_finite = bool(came.products[name].isfinite().all())
             return Mismatch(
                 f"derivative of {element(name, index)} along a direction of +-1",
                 describe(float(came.products[name][index])),
@@ -230,10 +233,19 @@ def _curvatures_differ(trial: Trial, tensors: Mapping[str, Tensor]) -> Mismatch 
                 tensor=name,
                 tensors=tensors,
                 code=_second_code(trial),
-                hint="value and gradient are right: the backward is a number, or a function of something saved without a graph",
+                hint=_SILENT if is_finite else _NOT_FINITE,
+                severity=None if is_finite else "warning",
+                finite=is_finite,
                 note="" if came.on_graph else "the gradient is a constant to autograd",
             )
     return None
+
+
+_SILENT = "value and gradient are right: the backward is a number, or a function of something saved without a graph"
+_NOT_FINITE = (
+    "value and gradient are right and finite, so that only gradient penalties and Hessians meet this: torch's own second "
+    "derivative of logaddexp is NaN beside a stand-in for -inf such as -1e30, that of a norm at 0"
+)
 
 
 def _second_code(trial: Trial) -> str:

@@ -75,7 +75,7 @@ def _raised(error: BaseException, tensors: Mapping[str, Tensor]) -> Mismatch:
     came, should, hint = (
         first_line(error),
         "a number",
-        "mend the loss, or narrow the declaration if the input is not legal",
+        "mend the loss, or narrow the declaration if the input is not legal; `loss-harness explain custom`: tensors that depend on others",
     )
     if isinstance(error, WrongReturn):
         came, should, hint = error.came, error.should, error.mend

@@ -21,20 +21,23 @@ from harness.declare.structures import Leaf, Node
 from harness.rules.rule import Mismatch
 
 ELEMENT_LIMIT = 5000
-
-
 VALUES_SHOWN = 24
+DIGITS_SHOWN = 4
 
 
 def shown(sizes: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """An input in one line: its sizes, and the values of the tensors that are small enough."""
+    """An input in one line: its sizes, and the values of the tensors that are small enough, of others the shape.
+
+    Values have four digits, or as many as it takes to tell apart all that differ; the code of a finding has all of them.
+    """
+    small = {name: t.detach().cpu() for name, t in tensors.items() if 0 < t.numel() <= VALUES_SHOWN}
+    values = {v for t in small.values() if t.is_floating_point() for v in t.double().reshape(-1).tolist() if v == v}
+    digits = next((d for d in range(DIGITS_SHOWN, 17) if len({f"{v:.{d}g}" for v in values}) == len(values)), 17)
     parts = [f"{name}={size}" for name, size in sizes.items()]
     parts += [
-        f"{name}={literal(t).removeprefix('torch.tensor(').rpartition(', dtype=')[0]}"
-        for name, t in tensors.items()
-        if 0 < t.numel() <= VALUES_SHOWN
+        f"{n}={_values(t, digits)}" if n in small else f"{n} of shape {list(t.shape)}" for n, t in tensors.items()
     ]
-    return ", ".join(part for part in parts if part)
+    return ", ".join(parts)
 
 
 def script(spec: LossSpec, implementation: str, mismatch: Mismatch) -> str:
@@ -123,9 +126,10 @@ def literal(tensor: Tensor) -> str:
     return f"torch.tensor({_values(tensor.detach().cpu())}, dtype={dtype})"
 
 
-def _values(tensor: Tensor) -> str:
+def _values(tensor: Tensor, digits: int = 17) -> str:
+    """Nested lists of Python; floats with so many digits, if they have more."""
     if tensor.ndim:
-        return f"[{', '.join(_values(row) for row in tensor)}]"
+        return f"[{', '.join(_values(row, digits) for row in tensor)}]"
     value = tensor.item()
     if isinstance(value, float):
         if math.isnan(value):
@@ -134,7 +138,10 @@ def _values(tensor: Tensor) -> str:
             return "math.inf" if value > 0 else "-math.inf"
         if value == 0:
             return "-0." if math.copysign(1, value) < 0 else "0."
-        return repr(int(value)) + "." if value == int(value) and abs(value) < 1e15 else _shortest(value, tensor.dtype)
+        if value == int(value) and abs(value) < 1e15:
+            return f"{int(value)}."
+        exact = _shortest(value, tensor.dtype)
+        return min(exact, f"{value:.{digits}g}", key=len)
     return repr(value)
 
 

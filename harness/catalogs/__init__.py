@@ -21,7 +21,6 @@ from types import ModuleType
 from typing import Any
 
 from harness import LossSpec, TargetError
-from harness.errors import told
 
 # PyKEEN refuses to be imported after a package that has given a scheduler of its own the name of one of torch's.
 _FIRST = ("pykeen",)
@@ -51,9 +50,8 @@ def require(module: str, install: str = "'loss-harness[survey]'") -> ModuleType:
     try:
         return importlib.import_module(module)
     except Exception as error:  # whatever a package's own code raises, beside the packages that are imported already
-        raise TargetError(
-            f"the package {package!r} is installed, but importing {module!r} raised {told(error)}"
-        ) from error
+        raised = f"{type(error).__name__}: {error}"
+        raise TargetError(f"the package {package!r} is installed, but importing {module!r} raised {raised}") from error
 
 
 def catalogs() -> tuple[str, ...]:

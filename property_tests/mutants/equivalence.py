@@ -177,6 +177,18 @@ def weighted_columns_at_once(costs, weights):
     return (costs**2).sum(0) @ weights
 
 
+def weighted_matches(one, other, weights):
+    return (torch.nn.functional.softplus(-(one @ other.mT)) * weights[:, None]).mean()
+
+
+def weighted_matches_of_columns(one, other, weights):
+    return (torch.nn.functional.softplus(-(one @ other.mT)) * weights).mean()
+
+
+def weighted_matches_turned(one, other, weights):
+    return (torch.nn.functional.softplus(-(other @ one.mT)) * weights).mean()
+
+
 def mean_of_each_row(predictions, labels, kept):
     rows = [((p - y) ** 2 * k).sum() / k.sum().clamp(min=1) for p, y, k in zip(predictions, labels, kept, strict=True)]
     return torch.stack(rows).mean()
@@ -388,6 +400,19 @@ PAIRS = (
         {"inputs": POSITIVE},
         reference=divergence,
         says="predictions and labels exchanged",
+    ),
+    pair(
+        "E01",
+        "weights of rows on the columns of a matrix of pairs",
+        weighted_matches_of_columns,
+        weighted_matches_turned,
+        {
+            "inputs": {"one": TensorSpec("B D"), "other": TensorSpec("B D")},
+            "context": {"weights": TensorSpec("B", domains.positive())},
+            "differentiable": ("one", "other"),
+        },
+        reference=weighted_matches,
+        says="weights is applied along its other axis",
     ),
     pair(
         "E01",

@@ -150,7 +150,21 @@ def _exchanged(trial: Trial) -> Iterator[_Guess]:
         def swapped(tensors: Tensors, first: str = first, second: str = second) -> Tensors:
             return {**tensors, first: tensors[second], second: tensors[first]}
 
-        yield _Guess(f"it is the reference's value with {first} and {second} exchanged", reference=swapped)
+        text = f"it is the reference's value with {first} and {second} exchanged"
+        yield _Guess(text + _beside_pairs(trial, first, second), reference=swapped)
+
+
+def _beside_pairs(trial: Trial, first: str, second: str) -> str:
+    """To exchange two tensors turns the matrix of their pairs: what has one axis of it may be applied along the other."""
+    tensors = trial.spec.tensors
+    for symbol in trial.spec.symbols:
+        beside = [n for n in tensors if n not in (first, second) and len(_along(trial, n, symbol)) == 1]
+        if beside and _along(trial, first, symbol) == [0]:
+            return (
+                f"; where their pairs are a matrix [{symbol}, {symbol}], {', '.join(beside)} is applied along its other axis: "
+                "write the axis out, as in w[:, None] or w[None, :]"
+            )
+    return ""
 
 
 def _along(trial: Trial, name: str, symbol: str) -> list[int]:

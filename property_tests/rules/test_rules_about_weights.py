@@ -267,6 +267,29 @@ def test_where_nothing_counts_nan_is_a_convention(name, seed):
     assert {finding.severity for finding in found.findings} == {"warning"}, [f.message for f in found.findings]
 
 
+def divergence(p, target):
+    return (torch.xlogy(target, target) - target * p.log()).mean()
+
+
+def divergence_of_a_bare_logarithm(p, target):
+    return (target * (target.log() - p.log())).mean()
+
+
+def relative_error(p, target):
+    return ((p - target).abs() / target).mean()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("loss", "severities"),
+    [(divergence, set()), (divergence_of_a_bare_logarithm, {"error"}), (relative_error, {"error"})],
+)
+def test_a_target_that_may_be_zero_is_no_weight_where_one_zero_among_others_is_nan(loss, severities, seed):
+    inputs = {"p": TensorSpec("B C", domains.interval(0.01, 0.99)), "target": TensorSpec("B C", domains.probability())}
+    found = verify(LossSpec("loss", {"loss": loss}, inputs=inputs), rules=["G08"], seed=seed)
+    assert {finding.severity for finding in found.findings} == severities
+
+
 def test_zeros_that_remove_at_some_values_only_are_a_note_that_says_how_to_declare_a_label():
     loss, declared = HONEST["events"]
     found = [

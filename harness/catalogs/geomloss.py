@@ -85,6 +85,6 @@ SPECS = (
     spec("laplacian", laplacian),
     spec("energy", energy),
     spec("hausdorff", None),
-    spec("sinkhorn", None),
-    spec("sinkhorn-unbalanced", None, reach=1.0),
+    spec("sinkhorn", None).replace(detaches=True),
+    spec("sinkhorn-unbalanced", None, reach=1.0).replace(detaches=True),
 )

@@ -158,7 +158,7 @@ def liger_linear_cross_entropy(
     input: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None = None, reduction: str = "mean"
 ) -> Any:
     """`linear_cross_entropy`, in chunks of rows."""
-    same_lengths(rows=len(input), labels=target.numel())
+    same_lengths(rows=len(input), labels=target.numel(), axes=target.ndim * len(input))
     same_lengths(classes=len(weight), biases=len(weight) if bias is None else bias.numel())
     return package.liger_fused_linear_cross_entropy(input, weight, target, bias, reduction=reduction)
 

@@ -400,9 +400,14 @@ class Trial:
             LossRaised: it raised, or did not return a floating tensor.
         """
         begin_draws(RNG_SEED)
-        with mode if mode is not None else nullcontext():
-            instance = self.candidate.build(tensors, train=train) if built is None else built
-            output: Any = self.candidate.call(instance, tensors)
+        grad = torch.is_grad_enabled()
+        try:
+            with mode if mode is not None else nullcontext():
+                instance = self.candidate.build(tensors, train=train) if built is None else built
+                output: Any = self.candidate.call(instance, tensors)
+        except LossRaised:  # ended, maybe by ``mode``, between switching gradients off and on again
+            torch.set_grad_enabled(grad)
+            raise
         return checked(output, tensors)
 
     def nudged(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -267,6 +267,29 @@ def test_where_nothing_counts_nan_is_a_convention(name, seed):
     assert {finding.severity for finding in found.findings} == {"warning"}, [f.message for f in found.findings]
 
 
+def divergence(p, target):
+    return (torch.xlogy(target, target) - target * p.log()).mean()
+
+
+def divergence_of_a_bare_logarithm(p, target):
+    return (target * (target.log() - p.log())).mean()
+
+
+def relative_error(p, target):
+    return ((p - target).abs() / target).mean()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("loss", "severities"),
+    [(divergence, set()), (divergence_of_a_bare_logarithm, {"error"}), (relative_error, {"error"})],
+)
+def test_a_target_that_may_be_zero_is_no_weight_where_one_zero_among_others_is_nan(loss, severities, seed):
+    inputs = {"p": TensorSpec("B C", domains.interval(0.01, 0.99)), "target": TensorSpec("B C", domains.probability())}
+    found = verify(LossSpec("loss", {"loss": loss}, inputs=inputs), rules=["G08"], seed=seed)
+    assert {finding.severity for finding in found.findings} == severities
+
+
 def test_zeros_that_remove_at_some_values_only_are_a_note_that_says_how_to_declare_a_label():
     loss, declared = HONEST["events"]
     found = [
@@ -323,6 +346,58 @@ def test_a_label_that_counts_in_another_way_is_not_one_that_is_ignored():
     assert found.hint.endswith("declare TensorSpec(..., role='label') of target")
     inputs["target"] = TensorSpec("B", domains.index("C", ignore=-1), role="label")
     assert not verify(LossSpec("open_set", {"loss": open_set}, inputs=inputs), rules=["C", "G08"]).findings
+
+
+def chamfer(points, others, mask):
+    """The mean distance of each kept point to the nearest of the others, and of each of those to the nearest kept point."""
+    distances = (points[:, :, None] - others[:, None]).square().sum(-1)
+    there = (torch.where(mask > 0, distances.amin(2), 0.0).sum(1) / mask.sum(1).clamp(min=1)).mean()
+    back = distances.masked_fill(mask[:, :, None] == 0, float("inf")).amin(1)
+    return there + torch.where(back.isfinite(), back, 0.0).mean()
+
+
+def chamfer_to_removed(points, others, mask):
+    distances = (points[:, :, None] - others[:, None]).square().sum(-1)
+    there = (torch.where(mask > 0, distances.amin(2), 0.0).sum(1) / mask.sum(1).clamp(min=1)).mean()
+    return there + distances.amin(1).mean()
+
+
+def squares_of_masked_predictions(points, others, mask):
+    return (points * mask[:, :, None] - others).square().mean()
+
+
+def masks_one_set(loss, *, of, axis, masked):
+    """Findings of L11 for a loss of two sets whose mask is of the first argument; ``of`` is the input that it is of."""
+
+    def two_sets(x, y, mask):
+        return loss(x, y, mask) if of == "x" else loss(y, x, mask)
+
+    inputs = {
+        "x": TensorSpec("B N D"),
+        "y": TensorSpec(f"B {axis} D"),
+        "mask": TensorSpec(f"B {masked}", domains.binary()),
+    }
+    declared = LossSpec("sets", {"sets": two_sets}, inputs=inputs, laws=(laws.zero_weight_removes("mask"),))
+    return verify(declared, rules=["L11"]).findings
+
+
+SETS = [("x", "M", "N"), ("y", "M", "M"), ("x", "N", "N"), ("y", "N", "N")]
+
+
+@pytest.mark.parametrize(("of", "axis", "masked"), SETS)
+def test_a_mask_of_one_of_two_sets_is_held_to_that_one(of, axis, masked):
+    found = masks_one_set(chamfer, of=of, axis=axis, masked=masked)
+    assert {finding.severity for finding in found} <= {"note"}, [finding.message for finding in found]
+    apart = [finding.hint for finding in found if "any order" in finding.hint]
+    assert len(apart) == (axis == masked == "N")
+    wrong = masks_one_set(chamfer_to_removed, of=of, axis=axis, masked=masked)
+    assert "error" in {finding.severity for finding in wrong}
+
+
+def test_a_mask_that_forgets_what_stands_beside_each_point_is_wrong():
+    (found, *_) = masks_one_set(squares_of_masked_predictions, of="x", axis="N", masked="N")
+    assert found.severity == "error"
+    assert "what mask removes of y" in found.message
 
 
 def test_a_node_that_is_only_a_negative_is_a_note():

@@ -348,6 +348,24 @@ def test_a_cut_is_an_error_that_names_its_line_unless_it_is_declared():
     assert found_by_g01(LossSpec("cut", declared[0], **declared[1], detaches=True)) == []
 
 
+def towards_a_target(online, target):
+    return 2 - 2 * F.cosine_similarity(online, target.detach(), dim=-1).mean()
+
+
+@pytest.mark.parametrize("detaches", [False, True])
+def test_an_input_that_is_cut_whole_is_left_out_and_one_that_is_left_in_is_asked_for_a_gradient(detaches):
+    inputs = {"online": TensorSpec("B D"), "target": TensorSpec("B D")}
+
+    def found(loss, *differentiable):
+        declared = LossSpec("views", {"views": loss}, inputs=inputs, differentiable=differentiable, detaches=detaches)
+        findings = verify(declared, rules=["G06", "G01", "G09"]).findings
+        return {finding.evidence["tensor"] for finding in findings if finding.rule == "G06"}, len(findings)
+
+    assert found(towards_a_target, "online") == (set(), 0)
+    assert found(towards_a_target, "online", "target")[0] == {"target"}
+    assert found(lambda online, target: towards_a_target(target, online), "online")[0] == {"online"}
+
+
 def test_a_declared_cut_hides_no_other_error():
     def loss(predictions, labels):
         wrong = _WrongInOneElement.apply(predictions, 0, 1.01)

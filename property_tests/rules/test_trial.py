@@ -10,6 +10,9 @@ import torch
 from rough_losses import mean_squared, spec
 from torch.nn import functional
 
+from harness.calls import process_state
+from harness.calls.evaluation import LossRaised
+from harness.calls.watch import Calls
 from harness.checking.verify import open_session
 from harness.rules import trial
 from harness.rules.gradients.finite_differences import gradient_matches_finite_differences
@@ -114,3 +117,23 @@ def test_ties_beyond_the_first_cases_are_looked_at_along_directions():
     calls.clear()
     assert gradient_matches_finite_differences(session.trial(session.spec.reference, case)) is None
     assert 2 * along < len(calls)
+
+
+def iterates_without_gradients(predictions, labels):
+    """As Sinkhorn's iterations do, off and on again in a pair of calls."""
+    errors = (predictions - labels) ** 2
+    torch.set_grad_enabled(False)
+    scale = errors.mean()
+    for _ in range(50):
+        scale = (scale + 1) / 2
+    torch.set_grad_enabled(True)
+    return (errors / scale).mean()
+
+
+def test_a_call_that_is_ended_without_gradients_leaves_those_of_the_next_call_on():
+    session = open_session(spec(iterates_without_gradients))
+    asked = session.trial("candidate", session.pool("distinct", "smooth", 1)[0])
+    with process_state.settled():
+        with pytest.raises(LossRaised):
+            asked.run(asked.tensors(), mode=Calls(20))
+        assert asked.run(asked.tensors()).connected

@@ -1,14 +1,16 @@
 """The reference losses and the installed catalogs under the battery, with seeds that no earlier run had: `make fuzz HOURS=1`.
 
-The folder keeps what was found, the seeds that are done, and a journal of the one that is not: the next run goes on there.  Each
-finding is tried with a second seed; one that does not come again is listed as flaky.
+The folder keeps what was found, on how many examples, the seeds that are done, and a journal of the one that is not: the next run
+goes on there.  Each finding is tried with a second seed; one that does not come again is listed as flaky.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
+import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -20,7 +22,7 @@ from rich.table import Table
 
 from harness.catalogs import catalogs
 from harness.errors import HarnessError
-from harness.isolation.limits import Limits, private_bytes
+from harness.isolation.limits import Limits, descendants, private_bytes
 from harness.isolation.sandbox import Sandbox
 from harness.report.writer import write_text
 from harness.results.observer import Observer, Step
@@ -30,6 +32,7 @@ from harness.runs.executors import Local
 from harness.runs.journal import Journal
 from harness.runs.ledger import Request
 from harness.runs.preload import COMPILER, PRELOAD
+from property_tests.tools.leaks import held_bytes, is_flat
 
 FIRST_SEED = 1  # 0 is the default of every command
 SECOND = 1_000_000  # added to a seed for the second try
@@ -58,7 +61,8 @@ class Until(Observer):
 
 
 class Book:
-    """What all runs have found so far: findings by loss, implementation, rule and aspect, and the units that are done.
+    """What all runs have found so far: findings by loss, implementation, rule and aspect, the units that are done, the examples
+    on which rules were asked in each unit and second try, and the seconds that all of it took.
 
     Args:
         folder: where ``found.json`` is.
@@ -66,8 +70,13 @@ class Book:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "found.json"
-        empty: dict[str, Any] = {"done": [], "findings": {}}
-        self.data = json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else empty
+        empty: dict[str, Any] = {"done": [], "findings": {}, "examples": {}, "seconds": 0.0}
+        self.data = empty | (json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else {})
+
+    @property
+    def examples(self) -> int:
+        """On how many examples rules were asked, in all runs."""
+        return sum(self.data["examples"].values())
 
     def write(self) -> None:
         """Keep it, whole or as it was."""
@@ -86,7 +95,7 @@ class Book:
         new = []
         for key, finding in found(report).items():
             entry = self.data["findings"].setdefault(key, {"target": target, "seeds": [], "repeated": None, **finding})
-            entry["seeds"].append(seed)
+            entry["seeds"] += [seed] * (seed not in entry["seeds"])  # which a unit that was stopped has told before
             if len(entry["seeds"]) > 1:
                 entry["repeated"] = True
             elif entry["repeated"] is None:
@@ -122,7 +131,7 @@ class Fuzzer:
         self.book = Book(folder)
         self.box = Sandbox((*PRELOAD, *COMPILER)) if hasattr(os, "fork") else None
         self.absent: dict[str, str] = {}
-        self.held: list[int] = []
+        self.held: list[dict[str, int]] = []
 
     def run(self, targets: Sequence[str]) -> None:
         """Every target with the next seed, again and again.
@@ -144,26 +153,31 @@ class Fuzzer:
             self.book.write()
             for done in (seed, seed + SECOND):  # until here an interrupted run finds what was done
                 shutil.rmtree(self._place(target, done), ignore_errors=True)
-            self.held.append(private_bytes([os.getpid()]))
-            count, size = len(found(report)), self.held[-1] / 2**20
-            print(f"{target}, seed {seed}: {count} findings, this process {size:.0f} MiB", flush=True)
+            held = held_bytes() + private_bytes(descendants(os.getpid()))
+            self.held.append({"examples": self.book.examples, "bytes": held})
+            told = f"{len(found(report))} findings, {self.book.examples} examples so far, {held / 2**20:.0f} MiB"
+            print(f"{target}, seed {seed}: {told}", flush=True)
 
     def _place(self, target: str, seed: int) -> Path:
         return self.folder / f"{target.replace(os.sep, '_')}-{seed}"
 
     def _unit(self, target: str, request: Request) -> Report:
-        shop = Local(self.workers, self.box)
+        shop, begun = Local(self.workers, self.box), time.monotonic()
+        place = self._place(target, request.seed)
         try:
             driver = Driver([target], request, shop, allowed=Limits(STEP_S))
-            with Journal(
-                self._place(target, request.seed), driver.targets, request, code=driver.code, resume=True
-            ) as journal:
+            with Journal(place, driver.targets, request, code=driver.code, resume=True) as journal:
                 driver.journal = journal
                 try:
                     driver.verify(Until(self.end))
                 except (OutOfTime, KeyboardInterrupt):  # shown, and looked for anew by the next run
                     self.book.add(target, request.seed, driver.report())
                     raise
+                finally:  # a unit that goes on later counts again as a whole
+                    outcomes = (outcome for loss in driver.report().losses for outcome in loss.outcomes)
+                    self.book.data["examples"][place.name] = sum(outcome.examples for outcome in outcomes)
+                    self.book.data["seconds"] += time.monotonic() - begun
+                    self.book.write()
                 return driver.report()
         finally:
             shop.close()
@@ -193,6 +207,20 @@ def table(book: Book) -> Table:
         seeds = ",".join(map(str, entry["seeds"][:6])) + ("..." if len(entry["seeds"]) > 6 else "")
         shown.add_row(entry["loss"], entry["implementation"], entry["rule"], entry["severity"], seeds, words)
     return shown
+
+
+def memory(held: Sequence[dict[str, int]]) -> str:
+    """What this process took at most, and whether it and the one that forks jobs grew from one unit to the next.
+
+    Args:
+        held: of both, after each unit, and the examples until then.
+    """
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    told = f"memory: {peak / 2**20:.0f} MiB at most"
+    if len(held) < 2:
+        return f"{told}, fewer than two units to compare"
+    first, last = (held[place]["bytes"] / 2**20 for place in (0, -1))
+    return f"{told}, {first:.0f} to {last:.0f} MiB after a unit, {'flat' if is_flat(held) else 'it grew'}"
 
 
 @click.command()
@@ -228,6 +256,8 @@ def main(hours: float, folder: Path, profile: str, workers: int, targets: tuple[
     repeated = sum(entry["repeated"] is True for entry in book.data["findings"].values())
     flaky = sum(entry["repeated"] is False for entry in book.data["findings"].values())
     print(f"{len(book.data['done'])} runs, {repeated} findings that came again, {flaky} flaky")
+    print(f"{book.examples} examples, {3600 * book.examples / max(book.data['seconds'], 1):.0f} an hour")
+    print(memory(fuzzer.held))
     raise SystemExit(int(bool(wrong)))
 
 

@@ -36,13 +36,13 @@ def memory(at: Sequence[int], *, codes: Sequence[str] | None, profile: str) -> I
         verification = verify(SPECS[number % len(SPECS)], rules=codes, profile=profile, seed=number)
         done += sum(outcome.examples for outcome in verification.outcomes)
         if done >= wanted[0]:
-            yield done, _held_bytes()
+            yield done, held_bytes()
             wanted.pop(0)
         if not wanted:
             return
 
 
-def _held_bytes() -> int:
+def held_bytes() -> int:
     """Without what is free and only kept for later, under which a leak of megabytes could hide."""
     gc.collect()
     with contextlib.suppress(AttributeError):  # glibc alone has it

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import runpy
 
 import pytest
 
+from harness import verify
 from harness.errors import HarnessError
 from property_tests.tools import fuzz
 from property_tests.tools.fuzz import SECOND, Fuzzer, OutOfTime
@@ -94,7 +96,7 @@ def test_a_run_that_was_stopped_goes_on_from_its_journal_and_leaves_only_the_boo
         stopped.run([target])
     stopped.close()
     kept = sorted(p.name for p in folder.iterdir())
-    assert len(kept) == 2  # the journals of the seed and of its second try
+    assert len(kept) == 3  # the book, and the journals of the seed and of its second try
     again = Fuzzer(folder, "quick", math.inf, 1)
     again.book.units = lambda *_: iter([(target, 1)])
     again.run([target])
@@ -102,4 +104,16 @@ def test_a_run_that_was_stopped_goes_on_from_its_journal_and_leaves_only_the_boo
     assert [p.name for p in folder.iterdir()] == ["found.json"]
     data = json.loads((folder / "found.json").read_text())
     assert data["done"] == [[target, 1]]
+    outcomes = verify(runpy.run_path(target)["SPECS"][0], profile="quick", seed=1).outcomes
+    first, second = data["examples"].values()
+    assert first == sum(outcome.examples for outcome in outcomes)
+    assert again.book.examples == first + second > first
     assert {e["rule"]: e["repeated"] for e in data["findings"].values() if e["implementation"] == "bad"}["G01"] is True
+
+
+def test_a_process_that_grows_is_told_from_one_that_is_flat():
+    flat = [{"examples": 1_000 * n, "bytes": 100 * 2**20} for n in range(1, 6)]
+    grown = [each | {"bytes": each["bytes"] + 6 * 2**18 * n} for n, each in enumerate(flat)]
+    assert fuzz.memory(flat).endswith("100 to 100 MiB after a unit, flat")
+    assert fuzz.memory(grown).endswith("100 to 106 MiB after a unit, it grew")
+    assert fuzz.memory(flat[:1]).endswith("fewer than two units to compare")

@@ -84,7 +84,9 @@ def removal(trials: Sequence[Trial], name: str, *, promised: bool) -> Iterator[M
     removes = [other for other in others if not leaking[other]]
     for other, leaks in leaking.items():
         if leaks and promised:
-            yield _in_order(leaks[0], leaks[0].values[other], name, other, "value")
+            mismatch = _in_order(leaks[0], leaks[0].values[other], name, other, "value")
+            apart = _stands_apart(leaks, name, other) if removes else ""
+            yield replace(mismatch, severity="note", hint=apart) if apart else mismatch
         elif leaks and len(leaks) < len(seen) and not looked_up(spec, name) and not ignored:
             if not _decided_by_values(seen, name, other):
                 yield _in_order(leaks[0], leaks[0].values[other], name, other, "value", "warning")
@@ -98,10 +100,38 @@ def removal(trials: Sequence[Trial], name: str, *, promised: bool) -> Iterator[M
 
 
 def removals(trials: Sequence[Trial], name: str, *, promised: bool = False) -> list[Removal]:
-    """What zeros in ``name`` do in each trial; of what is not promised, only what is clear, and nothing where little is."""
+    """What zeros in ``name`` do in each trial; of what is not promised, only what is clear, and nothing where little is.
+
+    Nor is anything read off the values where what they may remove is of no differentiable input.
+    """
     tried = [found for trial in trials if (found := try_removal(trial, name)) is not None]
-    clear = [found for found in tried if promised or not found.unclear]
+    if promised:
+        return tried
+    clear = [found for found in tried if not found.unclear and {*found.removed} & {*found.trial.spec.differentiable}]
     return clear if 2 * len(clear) > len(tried) else []
+
+
+def _stands_apart(seen: Sequence[Removal], name: str, other: str) -> str:
+    """What to declare where an input may stand in any order beside ``name``, as one of two sets beside a mask of the other."""
+    spec = seen[0].trial.spec
+    for label in dims.axes(spec.tensors[name].dims, seen[0].trial.case.sizes):
+        turned = []
+        for found in seen:
+            axes = dims.axes(spec.tensors[other].dims, found.trial.case.sizes)
+            if label in axes and found.tensors[other].shape[axes.index(label)] > 1:
+                given = {**found.tensors, other: found.tensors[other].roll(1, axes.index(label))}
+                try:
+                    output = found.trial.run(given, wrt=()).output
+                except LossRaised:
+                    return ""
+                scale = found.trial.measure_scale(found.tensors)
+                turned.append(same_output(output, found.base.output, scale) is not None)
+        if turned and not any(turned):
+            return (
+                f"{other} may stand in any order beside {name} along {label}: if {name} is not of {other}, "
+                f"give that axis of {other} a symbol of its own"
+            )
+    return ""
 
 
 def looked_up(spec: LossSpec, name: str) -> bool:

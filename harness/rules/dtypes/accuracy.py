@@ -203,8 +203,8 @@ def _inaccurate_gradient(
     Elements are held to the largest one: what is small beside it, as 1 - p of a probability near 1, moves no weight.  Nor does
     what would change the loss by less than a rounding of float32 if x changed by as much as it is, |x_i| |error_i| <= c eps |L|:
     where terms of a gradient cancel in all cases, as of a cosine with itself, a backward in float32 leaves that much, and a
-    kernel shows no intermediates that could be rounded.  Where all of the gradient cancels, in float64 as well, the loss may be
-    zero too, and the largest intermediate takes its place.
+    kernel shows no intermediates that could be rounded.  Where all of the gradient cancels, in float64 as well, it has no digits
+    to lose: the loss may be zero too, and a rounding of the largest intermediate in the dtype itself takes its place.
     """
     pairs = {n: (run.gradients.get(n), g) for n, g in exact.gradients.items() if g is not None and g.numel()}
     largest = max((float(g.abs().max()) for _, g in pairs.values()), default=0.0)
@@ -219,14 +219,16 @@ def _inaccurate_gradient(
     if float(off[name].max()) <= allowed:
         return None
     intermediate = trial.measure_scale(widened).intermediate
-    if largest * size <= tolerance.same_intermediate(tolerance.EPS64) * intermediate:
-        allowed += single * intermediate
+    if size and largest * size <= tolerance.same_intermediate(tolerance.EPS64) * intermediate:
+        allowed += tolerance.forward_error(eps, 1.0, 0.0) / size * intermediate
     index = tuple(int(i) for i in torch.unravel_index(off[name].argmax(), off[name].shape))
     moved = 0.0
     for change in _moved_by_rounding(trial, widened, exact, eps):
         moved = max(moved, tolerance.LOW_PRECISION_FACTOR * change)
         if float(off[name][index]) <= allowed + moved:
             return None
+    if _largest_met(trial, widened) * _RANGE_MARGIN > torch.finfo(dtype).max:
+        return None  # the dtype cannot hold what is met on the way, as a product of sums at large sizes: no digits are lost
     allowed += moved
     mine, theirs = pairs[name]
     came = 0.0 if mine is None else float(mine[index])

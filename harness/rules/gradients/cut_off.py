@@ -23,7 +23,7 @@ from harness.rules.tools.compare import same_output
 from harness.rules.tools.detach import DetachTape
 from harness.rules.tools.remarks import first_not_finite
 from harness.rules.tools.sizes import ELEMENTS, along, elements, resized, uniform
-from harness.rules.tools.special import nothing_counts, special_cases, with_everything_counted
+from harness.rules.tools.special import nothing_counts, special_cases, with_everything_counted, with_one_left_out
 from harness.rules.trial import Run, Trial, describe
 
 # What is left of a domain without the points at which logarithms, roots and quotients of it are singular.
@@ -304,14 +304,27 @@ def _raises_at(trial: Trial, point: str, raised: LossRaised) -> Mismatch:
 
 
 def _nothing_counted(trial: Trial) -> bool:
-    """Whether the trouble goes away when the tensors that leave all of some slice out count everything."""
-    tensors = trial.tensors()
-    if not nothing_counts(trial.spec, trial.case, tensors):
+    """Whether the trouble goes away when the tensors that leave all of some slice out count everything.
+
+    Nor may it be there where others count beside one that is left out: at the zero of a target whose logarithm is taken nothing
+    is missing.
+    """
+    spec, tensors = trial.spec, trial.tensors()
+    if not nothing_counts(spec, trial.case, tensors):
         return False
     try:
-        return trial.run(with_everything_counted(trial.spec, tensors)).finite
+        if not trial.run(with_everything_counted(spec, tensors)).finite:
+            return False
+        with contextlib.suppress(NotApplicable):
+            larger = trial.at(resized(spec, trial.case, uniform(spec, 3)))
+            return all(
+                larger.run(one).finite
+                for one in with_one_left_out(spec, tensors, larger.tensors())
+                if not nothing_counts(spec, larger.case, one)
+            )
     except LossRaised:
         return False
+    return True
 
 
 def needs_differentiable(spec: LossSpec, name: str) -> str | None:

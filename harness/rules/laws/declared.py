@@ -340,6 +340,9 @@ def zero_weight_removes(trials: Sequence[Trial]) -> Iterator[Mismatch]:
     """Where a weight is zero, what it weighs influences neither the value nor any gradient.
 
     w_i = 0  implies  dL/dx_i = 0 and L(x) = L(x') wherever x' differs from x in element i only
+
+    Where it removes from one input, another that may stand in any order along an axis of the weight, as the second of two sets,
+    is only a note that says how to declare it.
     """
     laws = declared(trials[0].spec, "L11") if trials else []
     if laws and all(removable(trials[0].spec, law.names[0]) is None for law in laws):

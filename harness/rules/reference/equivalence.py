@@ -302,10 +302,11 @@ def _less_accurate(trial: Trial, dtype: torch.dtype, point: str) -> Mismatch | N
     same = same_output(trial.run(trial.widened(tensors), wrt=()).output, exact, scale.with_eps(trial.eps)) is None
     if off <= allowed or math.isnan(theirs_off) or not same:
         return None  # where the two differ in float64 they are two functions; see E01
+    worst = int((ours.double() - exact).abs().nan_to_num(math.inf).argmax())
     return Mismatch(
         f"loss with {point} in {short(dtype)}",
-        describe(float(ours.double().reshape(-1)[0])),
-        f"{float(exact.reshape(-1)[0]):.6g}, from which the reference is {theirs_off:.2g} off",
+        describe(float(ours.double().reshape(-1)[worst])),
+        f"{float(exact.reshape(-1)[worst]):.6g}, from which the reference is {theirs_off:.2g} off",
         off,
         allowed,
         aspect=f"accuracy {short(dtype)}",

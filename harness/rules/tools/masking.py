@@ -61,7 +61,7 @@ def aligned(spec: LossSpec, case: Case, removed: Tensor, name: str) -> dict[str,
     """For every input that has all symbols of ``name``: which of its elements are removed.
 
     Raises:
-        NotApplicable: no differentiable input has them, or an axis is ambiguous.
+        NotApplicable: no input has them, or an axis is ambiguous.
     """
     own = dims.axes(spec.tensors[name].dims, case.sizes)
     labels = [label for label, size in zip(own, removed.shape, strict=True) if not (label.isdecimal() and size == 1)]
@@ -79,8 +79,8 @@ def aligned(spec: LossSpec, case: Case, removed: Tensor, name: str) -> dict[str,
         moved = squeezed.permute(order)
         shape = [moved.shape[[labels[o] for o in order].index(label)] if label in labels else 1 for label in axes]
         found[other] = moved.reshape(shape).expand(case.shape(spec, other))
-    if not set(found) & set(spec.differentiable):
-        raise NotApplicable(f"no differentiable input has all axes of {name}")
+    if not found:
+        raise NotApplicable(f"no input has all axes of {name}")
     return found
 
 

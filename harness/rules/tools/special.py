@@ -160,3 +160,16 @@ def with_everything_counted(spec: LossSpec, tensors: Mapping[str, Tensor]) -> di
             zero_counts = tensor.domain.ignore is not None or tensor.domain.nan
             counted[name] = tensors[name].new_full(tensors[name].shape, 0 if zero_counts else 1)
     return counted
+
+
+def with_one_left_out(
+    spec: LossSpec, tensors: Mapping[str, Tensor], others: Mapping[str, Tensor]
+) -> Iterator[dict[str, Tensor]]:
+    """For each of the tensors that leaves something out, ``others``, in which everything counts but one element of that one."""
+    counted = with_everything_counted(spec, others)
+    for name, values in tensors.items():
+        nothing = values[_counts_nothing(spec.tensors[name].domain, values)]
+        if name not in spec.differentiable and len(nothing) and counted[name].numel():
+            one = counted[name].clone()
+            one[(0,) * one.ndim] = nothing[0]
+            yield {**counted, name: one}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from harness.calls import devices, process_state, triton_interpreter
+from harness.calls.aten.storages import components
 from harness.calls.evaluation import RNG_SEED, LossRaised, begin_draws
 from harness.calls.process_state import settled
 from harness.checking.stopped import unfinished
@@ -36,7 +39,7 @@ CASES_OF_PRECISION = 3
 CASES_OF_SUGGESTIONS = 8
 SHRINK_ASPECTS = 3  # findings of one rule that are shrunk; further ones keep the case that was drawn
 POOLS = 64  # that a process keeps: those of a few losses
-EXHAUSTIVE_CASES = 2  # cases of a rule on which all special points are enumerated too
+EXHAUSTIVE_CASES = 2  # cases of a rule on which all special points are enumerated too, of those that count something
 OF_THE_REFERENCE = "it is the reference, whose numbers are those of the CPU wherever candidates run"
 LEFT_OUT = "it loads torch's compiler, which takes seconds; the profiles 'ci' and 'thorough' run it"
 
@@ -183,14 +186,22 @@ class Session:
 
     def _trials(self, implementation: str, rule: Rule) -> list[Trial]:
         mode, together = "smooth" if rule.smooth else None, rule.check_all is not None
-        share = self.profile.share
-        return [
-            self.trial(implementation, case, rule, exhaustive=regime == "distinct" and position < EXHAUSTIVE_CASES)
-            for regime, count in rule.regimes.items()
-            for position, case in enumerate(
-                self.pool(regime, mode, max(1, math.ceil(count * share)), complete=together)
-            )
-        ]
+        trials = []
+        for regime, count in rule.regimes.items():
+            cases = self.pool(regime, mode, max(1, math.ceil(count * self.profile.share)), complete=together)
+            trials += [self.trial(implementation, case, rule, exhaustive=False) for case in cases]
+        distinct = [trial for trial in trials if trial.case.regime == "distinct"]
+        exhaustive: list[Trial] = []
+
+        def is_exhaustive(trial: Trial) -> bool:
+            if not exhaustive:
+                counting = itertools.islice(filter(_counts, distinct), EXHAUSTIVE_CASES)
+                exhaustive.extend([*dict.fromkeys([*counting, *distinct])][:EXHAUSTIVE_CASES])
+            return trial in exhaustive
+
+        for trial in distinct:
+            trial.exhaustive = functools.partial(is_exhaustive, trial)
+        return trials
 
     def _examples(
         self, implementation: str, rule: Rule
@@ -390,6 +401,16 @@ def _present_first(cases: Sequence[Case], spec: LossSpec) -> list[Case]:
         ordered += present[:2] + missing[:1]
         present, missing = present[2:], missing[1:]
     return ordered
+
+
+def _counts(trial: Trial) -> bool:
+    """Whether anything has a gradient in a case: where few labels make no triplet, special points of the rest show nothing."""
+    try:
+        with settled():
+            gradients = [gradient for gradient in trial.base.gradients.values() if gradient is not None]
+            return any(bool((part != 0).any()) for gradient in gradients for part in components(gradient))
+    except (LossRaised, NotApplicable):
+        return False
 
 
 def _runs(trial: Trial) -> bool:

@@ -134,7 +134,8 @@ class Trial:
         case: the drawn example.
         cache: shared by all rules of one verification, so that one evaluation serves many.
         device: where the tensors are.
-        exhaustive: whether rules also go through all special points of this case; a few cases are enough for that.
+        exhaustive: whether rules also go through all special points of this case; a few cases are enough for that.  A function
+            is called by whoever asks, as it may take evaluations to know.
         values_in: the dtype whose numbers the values are rounded to; by default the widest that the implementation takes.
     """
 
@@ -145,7 +146,7 @@ class Trial:
         case: Case,
         cache: dict[Any, Any] | None = None,
         device: str = "cpu",
-        exhaustive: bool = True,
+        exhaustive: bool | Callable[[], bool] = True,
         values_in: torch.dtype | None = None,
     ) -> None:
         self.spec = spec.without([name for name in spec.optional if name not in case.tensors])
@@ -163,6 +164,15 @@ class Trial:
         if self._candidate_key not in self.cache:
             self.cache[self._candidate_key] = Candidate(self.spec, implementation, elsewhere)
         self.candidate: Candidate = self.cache[self._candidate_key]
+
+    @property
+    def exhaustive(self) -> bool:
+        """Whether rules also go through all special points of this case."""
+        return self._exhaustive if isinstance(self._exhaustive, bool) else self._exhaustive()
+
+    @exhaustive.setter
+    def exhaustive(self, value: bool | Callable[[], bool]) -> None:
+        self._exhaustive = value
 
     def of(self, implementation: str) -> Trial:
         """The same case, with the same values, given to another implementation."""

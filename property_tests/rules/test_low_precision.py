@@ -37,6 +37,15 @@ def test_a_gradient_that_is_rounding_in_float64_too_has_no_digits_to_lose(seed):
     assert {finding.evidence["aspect"] for finding in found.findings} <= {"finite float16"}
 
 
+@pytest.mark.parametrize("seed", [3, 7])
+def test_special_points_are_tried_where_something_counts(seed):
+    inputs = {"embeddings": TensorSpec("B D"), "labels": TensorSpec("B", domains.index("C"))}
+    found = verify(
+        LossSpec("triplets", {"triplets": triplets}, inputs=inputs), rules=["D02"], profile="thorough", seed=seed
+    )
+    assert [finding.evidence["aspect"] for finding in found.findings] == ["finite float16"]
+
+
 def correlation(predictions, labels):
     """100 less Matthews' coefficient of probabilities, whose denominator is a product of four sums."""
     right, wrong = (predictions * labels).sum(), (predictions * (1 - labels)).sum()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from harness.calls.evaluation import LossRaised
 from harness.errors import NotApplicable
 from harness.rules.rule import Mismatch
 from harness.rules.tools import sides, slopes
+from harness.rules.tools.made import signs
 from harness.rules.trial import Scale, Trial, describe
 
 Function = Callable[[Mapping[str, Tensor]], Tensor]
@@ -97,13 +99,21 @@ def same_gradients(
 
 
 def _moved_by_rounding(name: str, tensors: Mapping[str, Tensor], loss: Trial) -> float:
-    """The most that an element of a gradient moves where all inputs move by 8 roundings; 0 where that cannot be asked."""
-    factors = (1.0, 1 - 8 * loss.eps, 1 + 8 * loss.eps)
+    """The most that an element of a gradient moves where all inputs move by 8 roundings; 0 where that cannot be asked.
+
+    They move together, and each in a direction of its own: differences of equal numbers, as of constant columns, follow those alone.
+    """
+
+    def gradient(step: float, apart: bool) -> Tensor | None:
+        moved = {
+            n: (t * (1 + step * (signs(t) if apart else 1))).to(t.dtype) if t.is_floating_point() else t.clone()
+            for n, t in tensors.items()
+        }
+        return loss.run(moved).gradients.get(name)
+
+    step = 8 * loss.eps
     try:
-        here, *there = (
-            loss.run({n: t * f if t.is_floating_point() else t.clone() for n, t in tensors.items()}).gradients.get(name)
-            for f in factors
-        )
+        here, *there = (gradient(*way) for way in ((0.0, False), *product((-step, step), (False, True))))
     except LossRaised:
         return 0.0
     moved = [float((g.double() - here.double()).abs().max()) for g in there if g is not None and here is not None]

@@ -62,11 +62,14 @@ def catalogs() -> tuple[str, ...]:
 def specs() -> tuple[LossSpec, ...]:
     """The specs of every catalog whose package can be imported; a warning names each catalog that is left out, and why."""
     found: dict[str, tuple[LossSpec, ...]] = {}
+    reasons: dict[str, TargetError] = {}
     for name in sorted(catalogs(), key=lambda name: name not in _FIRST):
         try:
             found[name] = tuple(importlib.import_module(f"{__name__}.{name}").SPECS)
         except TargetError as reason:
-            warnings.warn(f"catalog {name!r} is left out: {reason}", stacklevel=2)
+            reasons[name] = reason
+    for name in sorted(reasons):
+        warnings.warn(f"catalog {name!r} is left out: {reasons[name]}", stacklevel=2)
     return tuple(spec for name in sorted(found) for spec in found[name])
 
 

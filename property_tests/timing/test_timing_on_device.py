@@ -169,7 +169,9 @@ def test_a_graph_of_a_slow_loss_is_not_begun_where_the_calls_of_its_capture_do_n
     loss = losing(fake, 2.0)
     found = timed({"slow": loss}, {"slow": Contestant(2.0)}, clock="graph", seconds=11.0)["slow"]
     assert (found.status, loss.calls) == ("skipped", [])
-    assert found.reason.startswith("one call takes about 2 s and its clock needs 6, but 11 s were left for it")
+    assert found.reason.startswith(
+        "one call takes about 2 s and its clock needs 6, but 11 s of the budget were left for it"
+    )
 
 
 def test_a_wait_in_which_the_thread_sleeps_is_no_interruption(fake):

@@ -68,9 +68,10 @@ def specs() -> tuple[LossSpec, ...]:
             found[name] = tuple(importlib.import_module(f"{__name__}.{name}").SPECS)
         except TargetError as reason:
             reasons[name] = reason
-    for name in sorted(reasons):
-        warnings.warn(f"catalog {name!r} is left out: {reasons[name]}", stacklevel=2)
-    return tuple(spec for name in sorted(found) for spec in found[name])
+    for name in catalogs():
+        if name in reasons:
+            warnings.warn(f"catalog {name!r} is left out: {reasons[name]}", stacklevel=2)
+    return tuple(spec for name in catalogs() for spec in found.get(name, ()))
 
 
 def __getattr__(name: str) -> Any:

@@ -206,10 +206,23 @@ def _symmetric(trial: Trial, law: Law) -> Iterator[Mismatch]:
     yield from relation(trial, other, tensors, f"with {first} and {second} exchanged", lambda: code)
 
 
-def lowest(trial: Trial) -> float:
-    """The lowest element of the loss; of none, zero."""
+def below_zero(trial: Trial) -> Mismatch | None:
+    """The lowest element of the loss, where that is less than zero."""
     output = trial.base.output
-    return float(output.min()) if output.numel() else 0.0
+    lowest = float(output.min()) if output.numel() else 0.0
+    if not lowest < -trial.scale.same(lowest):
+        return None
+    return Mismatch(
+        "loss",
+        describe(lowest),
+        ">= 0",
+        -lowest,
+        0.0,
+        tensors=trial.tensors(),
+        code="print('came:', loss(**tensors).min().item())\nprint('should be: >= 0')",
+        aspect="value",
+        kind="value",
+    )
 
 
 def _nonnegative(trial: Trial, law: Law) -> Iterator[Mismatch]:
@@ -217,19 +230,9 @@ def _nonnegative(trial: Trial, law: Law) -> Iterator[Mismatch]:
 
     L >= 0
     """
-    least = lowest(trial)
-    if least < -trial.scale.same(least):
-        yield Mismatch(
-            "loss",
-            describe(least),
-            ">= 0",
-            -least,
-            0.0,
-            tensors=trial.tensors(),
-            code="print('came:', loss(**tensors).min().item())\nprint('should be: >= 0')",
-            aspect="value",
-            kind="value",
-        )
+    found = below_zero(trial)
+    if found is not None:
+        yield found
 
 
 def _zero_when_equal(trial: Trial, law: Law) -> Iterator[Mismatch]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from harness.declare import laws
 from harness.declare.spec import LossSpec
 from harness.errors import NotApplicable
-from harness.rules.laws.declared import CHECKS, declared, lowest
+from harness.rules.laws.declared import CHECKS, below_zero, declared
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.tools.special import alike, pairs
-from harness.rules.trial import Trial, describe
+from harness.rules.trial import Trial
 
 
 def equal_is_not_the_highest(trials: Sequence[Trial]) -> Iterator[Mismatch]:
@@ -22,21 +23,15 @@ def equal_is_not_the_highest(trials: Sequence[Trial]) -> Iterator[Mismatch]:
     apart = [pair for trial in usable[:1] for pair in _apart(usable, trial)]
     if not apart:
         raise NotApplicable("it is not zero where two of its tensors are equal")
-    values = [(lowest(trial), float(trial.base.output.max()), trial) for trial in usable]
-    if any(high > trial.scale.same(high) for _, high, trial in values):
+    if any(float(trial.base.output.max()) > trial.scale.same(float(trial.base.output.max())) for trial in usable):
         return
-    worst, _, trial = min(values, key=lambda value: value[0])
-    if worst < -trial.scale.same(worst):
+    negative = [found for trial in usable if (found := below_zero(trial)) is not None]
+    if negative:
         first, second = apart[0]
-        yield Mismatch(
-            "loss",
-            describe(worst),
-            f">= 0, for it is 0 where {first} = {second}",
-            -worst,
-            0.0,
-            tensors=trial.tensors(),
-            code="print('came:', loss(**tensors).min().item())\nprint('should be: >= 0')",
-            kind="value",
+        yield replace(
+            max(negative, key=lambda found: found.difference or 0.0),
+            should=f">= 0, for it is 0 where {first} = {second}",
+            aspect="",
             hint=(
                 f"turn its sign: it is 0 where they are equal and negative in all {len(usable)} cases, so that training drives "
                 f"{first} and {second} apart; where that is meant, ignore L16"

@@ -46,6 +46,8 @@ SAME_RELATIVE = 1e-7
 LOW_PRECISION_FACTOR = 16.0
 # A rewrite may be this many times less accurate than the reference: two sums in another order differ by as much.
 LESS_ACCURATE = 4.0
+# A sum of squares may pass the largest number that was met by this much.
+RANGE_MARGIN = 16.0
 
 # How often a mean over random draws may be reported as biased that is not, on one case, over all numbers that are compared.
 FALSE_ALARM = 1e-6

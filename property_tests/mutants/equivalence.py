@@ -137,6 +137,29 @@ def distances_of_rows(predictions, labels):
     return (predictions - labels).square().sum(-1).mean()
 
 
+OF_A_NORMAL = {
+    "inputs": {
+        "observed": TensorSpec("B"),
+        "mean": TensorSpec("B"),
+        "scale": TensorSpec("B", domains.interval(0.5, 5.0)),
+    }
+}
+ROOT = 2.5066282746310002  # of 2 pi
+
+
+def log_score_by_elements(observed, mean, scale):
+    elements = zip(observed.unbind(), mean.unbind(), scale.unbind(), strict=True)
+    return sum(((y - m) / s).square() / 2 + (s * ROOT).log() for y, m, s in elements) / len(observed)
+
+
+def log_of_the_density(observed, mean, scale):
+    return -(torch.exp(-(((observed - mean) / scale).square()) / 2) / (scale * ROOT)).log().mean()
+
+
+def log_score(observed, mean, scale):
+    return (((observed - mean) / scale).square() / 2 + (scale * ROOT).log()).mean()
+
+
 SQUARES = "mean((predictions[b, c] - labels[b, c])**2 for b in B for c in C)"
 DIMS = {"predictions": "B C", "labels": "B C"}
 
@@ -465,5 +488,15 @@ PAIRS = (
         severity="warning",
         aspect="accuracy float32",
         reference=distances_by_differences,
+    ),
+    pair(
+        "E04",
+        "log of a density",
+        log_of_the_density,
+        log_score,
+        OF_A_NORMAL,
+        severity="warning",
+        aspect="accuracy float32",
+        reference=log_score_by_elements,
     ),
 )

@@ -15,15 +15,14 @@ from harness.declare.domains import LARGE, Domain
 from harness.errors import NotApplicable
 from harness.rules.dtypes.kept import asked, has_float, short
 from harness.rules.rule import Mismatch, Partly, Rule
-from harness.rules.tools.compare import differing
+from harness.rules.tools.compare import differing, has_its_digits
 from harness.rules.tools.made import directions
 from harness.rules.tools.remarks import first_not_finite
 from harness.rules.tools.rounded import Rounded
 from harness.rules.tools.special import far_cases, near_cases, special_cases
-from harness.rules.trial import Intermediates, Run, Scale, Trial, is_finite
+from harness.rules.trial import Intermediates, Run, Scale, Trial
 
 _ROUNDINGS = 8  # a tie that is seen one way in two escapes them one time in 256
-_RANGE_MARGIN = 16.0  # a sum of squares may pass the largest number that was met by this much
 
 
 def low_precision_is_as_accurate_as_the_condition_allows(trial: Trial) -> Iterator[Mismatch | Partly]:
@@ -101,14 +100,14 @@ def _low_precision(trial: Trial, dtype: torch.dtype, point: str, floor: float) -
     try:
         run = trial.run(tensors)
         # Where it is as near to the value of the unrounded inputs, rounding them has only made it harder.
-        if not generic and run.finite and _agrees(run.output, trial.value, eps):
+        if not generic and run.finite and has_its_digits(run.output, trial.value, eps):
             return None
         exact = trial.run(widened, wrt=None if generic or not run.finite else ())
     except LossRaised:
         return None
     if not bool(exact.output.isfinite().all()) or exact.output.shape != run.output.shape or not exact.output.numel():
         return None
-    if run.finite and _agrees(run.output, exact.output, eps):  # the condition number could only allow more
+    if run.finite and has_its_digits(run.output, exact.output, eps):  # the condition number could only allow more
         if not generic or not exact.finite:
             return None
         return _inaccurate_gradient(trial, run, exact, dtype, f"with {point} in {short(dtype)}", eps, widened)
@@ -118,7 +117,7 @@ def _low_precision(trial: Trial, dtype: torch.dtype, point: str, floor: float) -
         return None
     scale = trial.measure_scale(widened)
     named = _saturated(trial, dtype) or _bounds_are_declared(trial, dtype)
-    if not named and _largest_met(trial, widened) * _RANGE_MARGIN > torch.finfo(dtype).max:
+    if not named and _largest_met(trial, widened) * tolerance.RANGE_MARGIN > torch.finfo(dtype).max:
         return None
     where = f"with {point} in {short(dtype)}"
     found = (
@@ -136,14 +135,6 @@ def _largest_met(trial: Trial, tensors: dict[str, Tensor]) -> float:
     return recorder.largest
 
 
-def _agrees(output: Tensor, exact: Tensor, eps: float) -> bool:
-    """Whether a low-precision output has its digits, whatever the condition number."""
-    if output.shape != exact.shape or not exact.numel() or not is_finite(exact):
-        return False
-    allowed = tolerance.forward_error(eps, float(exact.abs().max()), 0.0)
-    return float((output.double() - exact).abs().max()) <= allowed
-
-
 def _not_finite(run: Run, exact: Run, dtype: torch.dtype, where: str, declared: bool) -> Mismatch | None:
     limit = torch.finfo(dtype)
     bad_value = not bool(run.output.isfinite().all())
@@ -159,7 +150,7 @@ def _not_finite(run: Run, exact: Run, dtype: torch.dtype, where: str, declared: 
             finite=False,
             hint="declare the bounds of what the loss is given in training, or return the logarithm of such numbers",
         )
-    if needed * _RANGE_MARGIN > limit.max:
+    if needed * tolerance.RANGE_MARGIN > limit.max:
         return None
     return Mismatch(
         f"loss {where}" if bad_value else f"gradient {where}",
@@ -227,7 +218,7 @@ def _inaccurate_gradient(
         moved = max(moved, tolerance.LOW_PRECISION_FACTOR * change)
         if float(off[name][index]) <= allowed + moved:
             return None
-    if _largest_met(trial, widened) * _RANGE_MARGIN > torch.finfo(dtype).max:
+    if _largest_met(trial, widened) * tolerance.RANGE_MARGIN > torch.finfo(dtype).max:
         return None  # the dtype cannot hold what is met on the way, as a product of sums at large sizes: no digits are lost
     allowed += moved
     mine, theirs = pairs[name]

@@ -18,9 +18,9 @@ from harness.rules.dtypes.kept import asked, short
 from harness.rules.gradients.cut_off import element, interior
 from harness.rules.gradients.second_order import Curvature, Refused, curvature, off_its_differences
 from harness.rules.rule import Mismatch, Rule
-from harness.rules.tools.compare import same_gradients, same_output
+from harness.rules.tools.compare import has_its_digits, same_gradients, same_output
 from harness.rules.tools.remarks import beside_the_reference, lost_values
-from harness.rules.tools.special import near_cases, special_cases
+from harness.rules.tools.special import near_cases, special_cases, standardised_far
 from harness.rules.trial import Run, Scale, Trial, describe, is_finite
 
 LOW = (torch.float32, torch.bfloat16, torch.float16)
@@ -263,12 +263,15 @@ def low_precision_is_no_less_accurate_than_the_reference(trial: Trial) -> Iterat
 
         |L_low(x) - L_64(x)| <= 4 |L_ref,low(x) - L_64(x)| + c eps (|L| + sum_i |x_i dL/dx_i| + max|intermediate of L_ref|)
 
-    x is rounded to the low precision first.  Two inputs that nearly coincide are tried too: there a rewrite such as
-    |x|^2 + |y|^2 - 2 x y for |x - y|^2 loses its digits, and the reference does not.
+    x is rounded to the low precision first.  Special points are tried too, where a rewrite leaves the range of a dtype and the
+    reference stays far within: exp(-w^2/2) is 0 in float32 where w = x / s is 15, and log(0) is not finite; so are two inputs
+    that nearly coincide, where |x|^2 + |y|^2 - 2 x y for |x - y|^2 loses its digits.
     Source: Higham, Accuracy and Stability of Numerical Algorithms, section 1.6.
     """
     points = [("generic values", trial.case)]
     if trial.exhaustive:
+        points += standardised_far(trial.spec, trial.case)
+        points += special_cases(trial.spec, trial.case)
         points += islice(near_cases(trial.spec, trial.case), NEAR_POINTS)
     for dtype in (d for d in LOW if d in asked(trial)):
         for point, case in points:
@@ -284,9 +287,12 @@ def _less_accurate(trial: Trial, dtype: torch.dtype, point: str) -> Mismatch | N
         return None  # it is no measure of digits that it does not have itself
     tensors = trial.tensors(dtype)
     widened = {n: t.double() if t.is_floating_point() else t for n, t in tensors.items()}
+    eps = max(limit.eps, trial.eps)  # of what it computes in, where that is coarser: see D05
     try:
-        exact = reference.run(widened, wrt=()).output
-        theirs, ours = reference.run(tensors, wrt=()).output, trial.run(tensors, wrt=()).output
+        ours, own = trial.run(tensors, wrt=()).output, trial.run(trial.widened(tensors), wrt=()).output
+        if has_its_digits(ours, own, eps):
+            return None  # and so needs no measure; that the wide value is the reference's is E01's
+        exact, theirs = reference.run(widened, wrt=()).output, reference.run(tensors, wrt=()).output
     except LossRaised:
         return None  # a loss that raises in a precision is D01's
     if exact.shape != ours.shape or not bool(exact.isfinite().all()) or not exact.numel():
@@ -297,11 +303,12 @@ def _less_accurate(trial: Trial, dtype: torch.dtype, point: str) -> Mismatch | N
     scale = reference.measure_scale(widened)
     size = float(exact.abs().max())
     allowed = tolerance.LESS_ACCURATE * theirs_off + limit.smallest_normal
-    eps = max(limit.eps, trial.eps)  # of what it computes in, where that is coarser: see D05
     allowed += tolerance.forward_error(eps, size + scale.intermediate, scale.condition)
-    same = same_output(trial.run(trial.widened(tensors), wrt=()).output, exact, scale.with_eps(trial.eps)) is None
+    same = same_output(own, exact, scale.with_eps(trial.eps)) is None
     if off <= allowed or math.isnan(theirs_off) or not same:
         return None  # where the two differ in float64 they are two functions; see E01
+    if not math.isfinite(off) and scale.intermediate * tolerance.RANGE_MARGIN > limit.max:
+        return None  # the reference is near the end of the range itself
     worst = int((ours.double() - exact).abs().nan_to_num(math.inf).argmax())
     return Mismatch(
         f"loss with {point} in {short(dtype)}",

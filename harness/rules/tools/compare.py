@@ -16,7 +16,7 @@ from harness.errors import NotApplicable
 from harness.rules.rule import Mismatch
 from harness.rules.tools import sides, slopes
 from harness.rules.tools.made import signs
-from harness.rules.trial import Scale, Trial, describe
+from harness.rules.trial import Scale, Trial, describe, is_finite
 
 Function = Callable[[Mapping[str, Tensor]], Tensor]
 
@@ -44,6 +44,14 @@ def same_output(came: Tensor, should: Tensor, scale: Scale) -> Mismatch | None:
     where = f"loss{list(index)}" if index else "loss"
     found = differing(where, float(a[index]), float(b[index]), float(off[index]), float(allowed[index]))
     return replace(found, size=abs(float(b[index])) + scale.condition + scale.intermediate)
+
+
+def has_its_digits(output: Tensor, exact: Tensor, eps: float) -> bool:
+    """Whether a low-precision output has its digits, whatever the condition number."""
+    if output.shape != exact.shape or not exact.numel() or not is_finite(exact):
+        return False
+    allowed = tolerance.forward_error(eps, float(exact.abs().max()), 0.0)
+    return float((output.double() - exact).abs().max()) <= allowed
 
 
 def differing(where: str, came: float, should: float, off: float, allowed: float) -> Mismatch:

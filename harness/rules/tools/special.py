@@ -86,6 +86,18 @@ def far_cases(spec: LossSpec, case: Case) -> Iterator[tuple[str, Case]]:
             )
 
 
+def standardised_far(spec: LossSpec, case: Case) -> Iterator[tuple[str, Case]]:
+    """(description, case) for every tensor of free values that is far out while all scales are at their declared lowest.
+
+    There x / s is as large as the domain allows, and densities, exponentials and their logarithms leave the range first.
+    """
+    named = {name: t.domain for name, t in spec.tensors.items() if 0 not in case.shape(spec, name)}
+    lowest = {name: "lowest" for name, domain in named.items() if "lowest" in domain.special and domain.low > 0}
+    for name, domain in named.items() if lowest else ():
+        if domain.text == "real()":
+            yield f"{name} at 'large', {' and '.join(lowest)} at 'lowest'", case.with_points({name: "large", **lowest})
+
+
 def near_cases(spec: LossSpec, case: Case) -> Iterator[tuple[str, Case]]:
     """(description, case) for every pair that nearly coincides far from the origin, where differences cancel."""
     for first, second in pairs(spec, case):

@@ -6,11 +6,17 @@ Names are imported on first use, so that loading the command line or the pytest 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from harness.results.shown import Shown
+from harness.version import __version__
+
 if TYPE_CHECKING:
     from harness.checking.verify import verify
     from harness.declare import domains, laws
     from harness.declare.annotations import Context
-    from harness.declare.spec import ErrorInput, LossSpec, TensorSpec, scalar, several
+    from harness.declare.declared import ErrorInput
+    from harness.declare.spec import LossSpec
+    from harness.declare.structures import several
+    from harness.declare.tensor_spec import TensorSpec, scalar
     from harness.drawing.case import Case
     from harness.drawing.strategies import cases
     from harness.errors import DeclarationError, HarnessError, TargetError
@@ -19,21 +25,19 @@ if TYPE_CHECKING:
     from harness.results.findings import Finding, Outcome, Verification
     from harness.timing.benchmark import Benchmark, benchmark
 
-__version__ = "0.1.0"
-
 _HOMES = {
     "Benchmark": "harness.timing.benchmark",
     "Case": "harness.drawing.case",
     "Check": "harness.pytest_plugin",
     "Context": "harness.declare.annotations",
     "DeclarationError": "harness.errors",
-    "ErrorInput": "harness.declare.spec",
+    "ErrorInput": "harness.declare.declared",
     "Finding": "harness.results.findings",
     "HarnessError": "harness.errors",
     "LossSpec": "harness.declare.spec",
     "Outcome": "harness.results.findings",
     "TargetError": "harness.errors",
-    "TensorSpec": "harness.declare.spec",
+    "TensorSpec": "harness.declare.tensor_spec",
     "Verification": "harness.results.findings",
     "benchmark": "harness.timing.benchmark",
     "cases": "harness.drawing.strategies",
@@ -41,8 +45,8 @@ _HOMES = {
     "laws": "harness.declare.laws",
     "parametrize_with_benchmarks": "harness.pytest_plugin.speed",
     "parametrize_with_checks": "harness.pytest_plugin",
-    "scalar": "harness.declare.spec",
-    "several": "harness.declare.spec",
+    "scalar": "harness.declare.tensor_spec",
+    "several": "harness.declare.structures",
     "verify": "harness.checking.verify",
 }
 
@@ -89,3 +93,12 @@ if not TYPE_CHECKING:  # to a type checker, the names above are all there are
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+def _page(shown: Any) -> str:
+    from harness.runs.notebook import html
+
+    return html(shown)
+
+
+Shown.page = staticmethod(_page)

@@ -21,8 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from harness import domains, laws
+from harness.declare.declared import ErrorInput
 from harness.declare.dims import Size, shape
-from harness.declare.spec import ErrorInput, LossSpec, TensorSpec
+from harness.declare.spec import LossSpec
+from harness.declare.tensor_spec import TensorSpec
 
 from ._checks import check_classes, check_floating, check_index, check_reduction, check_tensor, positions
 from ._reduction import SAMPLE_REDUCTIONS, SampleReduction, naive_reduce, nothing_of, reduce_samples

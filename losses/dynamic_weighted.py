@@ -21,8 +21,10 @@ from torch import Tensor
 
 from harness import domains, laws
 from harness.declare.annotations import Context
+from harness.declare.declared import ErrorInput
 from harness.declare.dims import Size, shape
-from harness.declare.spec import ErrorInput, LossSpec, TensorSpec
+from harness.declare.spec import LossSpec
+from harness.declare.tensor_spec import TensorSpec
 
 from ._checks import (
     check_floating,

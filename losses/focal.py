@@ -23,8 +23,9 @@ from torch.nn import functional
 
 from harness import domains, laws
 from harness.declare.annotations import Context
+from harness.declare.declared import ErrorInput
 from harness.declare.dims import Size, shape
-from harness.declare.spec import ErrorInput, LossSpec
+from harness.declare.spec import LossSpec
 
 from ._checks import check_classes, check_reduction, check_tensor, check_values, positions
 from ._reduction import REDUCTIONS, Reduction, naive_reduce, nothing_of, reduce_samples

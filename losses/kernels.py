@@ -33,8 +33,9 @@ from torch.nn import functional
 from harness import domains, laws
 from harness.catalogs import require
 from harness.declare.annotations import Context
+from harness.declare.declared import ErrorInput
 from harness.declare.dims import Size, shape
-from harness.declare.spec import ErrorInput, LossSpec
+from harness.declare.spec import LossSpec
 
 from . import weighted_mse
 from ._checks import check_classes, check_reduction, check_tensor, check_values

@@ -26,8 +26,10 @@ from torch import Tensor, nn
 
 from harness import domains, laws
 from harness.declare.annotations import Context
+from harness.declare.declared import ErrorInput
 from harness.declare.dims import Size, shape
-from harness.declare.spec import ErrorInput, LossSpec, TensorSpec
+from harness.declare.spec import LossSpec
+from harness.declare.tensor_spec import TensorSpec
 
 from ._checks import check_reduction, check_values, positions
 from ._graph import Format, GraphMatrix, check_embeddings, check_square, half_sum_with_transpose

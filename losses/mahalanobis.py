@@ -22,8 +22,9 @@ from torch import Generator, Tensor, nn
 
 from harness import domains, laws
 from harness.declare.annotations import Context
+from harness.declare.declared import ErrorInput
 from harness.declare.dims import Size, shape
-from harness.declare.spec import ErrorInput, LossSpec
+from harness.declare.spec import LossSpec
 
 from ._checks import check_floating, check_reduction, check_tensor, check_values
 from ._half_forms import half_quadratic_forms, half_squares

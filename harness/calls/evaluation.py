@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from harness.calls import devices, meter, tolerance, triton_interpreter
 from harness.declare import annotations as signatures
 from harness.declare import structures
-from harness.declare.spec import LossSpec, call_function
+from harness.declare.annotations import call_function
+from harness.declare.spec import LossSpec
 from harness.declare.structures import Leaf, Node
 from harness.errors import NotApplicable, told
 

@@ -1,4 +1,4 @@
-"""Every tolerance and step of the verification, with the line of algebra that it comes from."""
+"""Every tolerance and step of the verification, with the line of algebra that it comes from; all go by the eps of a dtype."""
 
 from __future__ import annotations
 

@@ -11,14 +11,13 @@ from typing import TypeVar
 
 import torch
 
-from harness import errors
 from harness.calls import process_state
 from harness.calls.backends import full_float32
 from harness.checking import suggest
 from harness.checking.session import CASES_OF_SUGGESTIONS, PROFILES, Profile, Session
 from harness.declare.laws import Law
 from harness.declare.spec import LossSpec
-from harness.errors import HarnessError, nearest, told_in_a_line
+from harness.errors import HarnessError, nearest, shown, told_in_a_line
 from harness.results.causes import attributed
 from harness.results.findings import Finding, Outcome, Verification
 from harness.results.observer import UNSEEN, Observer, Step, bar_in_a_notebook
@@ -44,19 +43,17 @@ def plan(
         HarnessError: an unknown rule or implementation, or nothing left to do.
     """
     if not isinstance(spec, LossSpec):
-        raise HarnessError(f"got spec={errors.shown(spec)}, expected one LossSpec; call it once for each of several")
+        raise HarnessError(f"got spec={shown(spec)}, expected one LossSpec; call it once for each of several")
     for what, given in (("rules", rules), ("ignore", ignore), ("implementations", implementations)):
         if given is not None and (isinstance(given, (str, bytes, torch.Tensor)) or not isinstance(given, Collection)):
-            raise HarnessError(
-                f"got {what}={errors.shown(given)}, expected a list, such as {what}=[{errors.shown(given)}]"
-            )
+            raise HarnessError(f"got {what}={shown(given)}, expected a list, such as {what}=[{shown(given)}]")
     chosen = BATTERY if rules is None else select(rules)
     left_out = set(select(ignore)) if ignore else set()
     names = tuple(spec.implementations) if implementations is None else tuple(implementations)
     for name in names:
         if not isinstance(name, str) or name not in spec.implementations:
             raise HarnessError(
-                f"loss {spec.name!r} has no implementation {errors.shown(name)}{nearest(name, spec.implementations)}"
+                f"loss {spec.name!r} has no implementation {shown(name)}{nearest(name, spec.implementations)}"
             )
     for code in spec.waivers:
         find(code)  # one rule each: a prefix would waive what nobody has looked at
@@ -116,10 +113,10 @@ def open_session(spec: LossSpec, *, profile: str = "ci", device: str = "cpu", se
     """
     if not isinstance(profile, str) or profile not in PROFILES:
         raise HarnessError(
-            f"got profile {errors.shown(profile)}, expected one of {list(PROFILES)}{nearest(profile, PROFILES)}"
+            f"got profile {shown(profile)}, expected one of {list(PROFILES)}{nearest(profile, PROFILES)}"
         )
     if type(seed) is not int:
-        raise HarnessError(f"got seed={errors.shown(seed)}, expected a whole number, such as 0")
+        raise HarnessError(f"got seed={shown(seed)}, expected a whole number, such as 0")
     _check_device(device)
     return Session(spec, PROFILES[profile], seed, device)
 
@@ -209,6 +206,6 @@ def _check_device(device: str) -> None:
     except RuntimeError:
         kind = ""
     if kind not in ("cpu", "cuda"):
-        raise HarnessError(f"got device {errors.shown(device)}, expected 'cpu', 'cuda' or 'cuda:1'")
+        raise HarnessError(f"got device {shown(device)}, expected 'cpu', 'cuda' or 'cuda:1'")
     if kind == "cuda" and not torch.cuda.is_available():
-        raise HarnessError(f"device {errors.shown(device)}: this torch sees no CUDA device; use device='cpu'")
+        raise HarnessError(f"device {shown(device)}: this torch sees no CUDA device; use device='cpu'")

@@ -13,12 +13,12 @@ from typing import Any
 
 import click
 
-import harness
 from harness.cli import misnamed, options
 from harness.cli.commands import COMMANDS
 from harness.cli.exits import BUG, CLEAN, INTERRUPTED, USAGE, Refused
 from harness.cli.terminal import colors, interrupts
 from harness.errors import HarnessError
+from harness.version import __version__
 
 
 class _Group(click.Group):
@@ -45,7 +45,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         torch = metadata.version("torch")
     except metadata.PackageNotFoundError:
         torch = "not installed"
-    click.echo(f"loss-harness {harness.__version__}, torch {torch}, Python {platform.python_version()}")
+    click.echo(f"loss-harness {__version__}, torch {torch}, Python {platform.python_version()}")
     ctx.exit()
 
 

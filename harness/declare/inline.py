@@ -27,7 +27,8 @@ import torch
 from harness.declare import dims, domains, laws
 from harness.declare.domains import Domain
 from harness.declare.laws import Law
-from harness.declare.spec import TensorSpec, several
+from harness.declare.structures import several
+from harness.declare.tensor_spec import TensorSpec
 from harness.declare.validate import FLOATING
 from harness.errors import DeclarationError, nearest
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from harness import strict_json
 from harness.errors import DeclarationError, nearest, shown
+from harness.results.strict_json import parse_json
 
 if TYPE_CHECKING:
     from harness.declare.spec import LossSpec
@@ -82,7 +82,7 @@ class Declaration:
         """
         known = {field.name for field in fields(Declaration)}
         try:
-            data = strict_json.parse(text)
+            data = parse_json(text)
         except ValueError as error:
             raise DeclarationError(f"target {text!r} is not JSON: {error}") from error
         if not isinstance(data, Mapping) or not {"target", "inputs"} <= set(data) <= known:

@@ -1,4 +1,4 @@
-"""`LossSpec` and `TensorSpec`: what a loss declares about itself."""
+"""`LossSpec`: what a loss declares about itself."""
 
 from __future__ import annotations
 
@@ -6,123 +6,32 @@ import copy
 import inspect
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from harness.declare import annotations as signatures
-from harness.declare import dims, domains, structures
-from harness.declare.annotations import call_function, construct_parameters
+from harness.declare import dims, structures
+from harness.declare.annotations import call_function
+from harness.declare.declared import Declared, ErrorInput
 from harness.declare.dims import Size
-from harness.declare.domains import Domain
 from harness.declare.laws import Law
-from harness.declare.structures import Node, several
-from harness.declare.validate import check_arguments, check_spec, check_tensor
+from harness.declare.structures import Node
+from harness.declare.tensor_spec import TensorSpec
+from harness.declare.validate import check_arguments, check_spec
 from harness.errors import DeclarationError, nearest, shown
 from harness.results.shown import Shown
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "ErrorInput",
-    "LossSpec",
-    "Source",
-    "TensorSpec",
-    "call_function",
-    "construct_parameters",
-    "scalar",
-    "several",
-]
-
 ONE_BACKWARD = "the declaration says once=True: a graph of the loss takes one backward only"
 
 Implementation = Callable[..., Any]
 Select = Callable[[Any], Any] | str | int | tuple[str | int, ...] | None
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One tensor of a loss: its dims, the values it may take and, where it does not follow the case, its dtype.
-
-    Args:
-        dims: jaxtyping's grammar, such as ``"B C"``, ``"*batch H W"``, ``"#C"``, ``"N-1"``; ``""`` is a scalar.
-        domain: the values, from `harness.domains`.
-        dtype: a fixed dtype; ``None`` follows the domain and the case.
-        optional: the loss also takes ``None`` instead, which some cases give it.
-        number: the loss is given a Python number; `scalar` declares one.
-        jagged: the loss is given a nested tensor of layout `torch.jagged`, of so many rows as this size: along the first axis the
-            rows stand one after another, none of them empty.  Tensors with the same first axis have rows of the same lengths.
-        role: what the values are for: ``mask`` or ``weight``, whose zeros remove; ``label``, ``index`` of positions, ``table``
-            that is looked up, or ``data``.  Inferred where it is ``None``.
-
-    Raises:
-        DeclarationError: the dims are not in the grammar, or contradict the domain or the dtype.
-    """
-
-    dims: str
-    domain: Domain = field(default_factory=domains.real)
-    dtype: torch.dtype | None = None
-    optional: bool = False
-    number: bool = False
-    role: str | None = None
-    jagged: str | None = None
-
-    def __post_init__(self) -> None:
-        check_tensor(self)
-        if self.role is not None:
-            removes = self.role in ("mask", "weight")
-            object.__setattr__(self, "domain", replace(self.domain, removes=removes))
-        object.__setattr__(self, "dims", " ".join(self.dims.split()))
-
-    @property
-    def differentiable(self) -> bool:
-        """Whether a gradient with respect to the tensor has a meaning."""
-        floating = self.dtype is None or self.dtype.is_floating_point
-        return self.domain.differentiable and floating and not self.number
-
-    def __repr__(self) -> str:
-        optional = ", optional=True" if self.optional else ""
-        if self.number:
-            return f"scalar(domains.{self.domain!r}{optional})"
-        dtype = f", dtype={self.dtype}" if self.dtype is not None else ""
-        role = f", role={self.role!r}" if self.role is not None else ""
-        jagged = f", jagged={self.jagged!r}" if self.jagged is not None else ""
-        return f"TensorSpec({self.dims!r}, domains.{self.domain!r}{dtype}{optional}{role}{jagged})"
-
-
-def scalar(domain: Domain, *, optional: bool = False) -> TensorSpec:
-    """A Python number that is drawn, such as a margin or a temperature; a constant is an option instead.
-
-    Args:
-        domain: its values: an ``int`` of an integer domain, a ``bool`` of a boolean one, else a ``float``.
-        optional: the loss also takes ``None``.
-
-    Raises:
-        DeclarationError: no domain, or one that ties several numbers together.
-    """
-    return TensorSpec("", domain, optional=optional, number=True)
-
-
-@dataclass(frozen=True)
-class ErrorInput:
-    """A bad input that the loss must refuse.
-
-    Args:
-        name: what is bad, shown in messages.
-        change: from the valid tensors (by name) to those that replace them.
-        exception: the type that must be raised.
-        match: regular expression that the message must contain.
-    """
-
-    name: str
-    change: Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
-    exception: type[Exception] = ValueError
-    match: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,7 +43,7 @@ class Source:
     line: int
 
 
-class LossSpec(Shown):
+class LossSpec(Declared, Shown):
     """One declaration of a loss, from which it is verified, timed and reported.
 
     Args:
@@ -277,15 +186,6 @@ class LossSpec(Shown):
         return self._declared
 
     @property
-    def reference(self) -> str:
-        """Name of the implementation that the others are held to."""
-        return next(iter(self.implementations))
-
-    def role(self, implementation: str) -> str:
-        """``reference`` for the first of several implementations, ``candidate`` for every other one."""
-        return "reference" if implementation == self.reference and len(self.implementations) > 1 else "candidate"
-
-    @property
     def is_inline(self) -> bool:
         """Whether options of the command line declare it, so that what to write belongs there, too."""
         return self.target is not None and self.target.startswith("{")
@@ -297,26 +197,6 @@ class LossSpec(Shown):
     def line_of(self, law: Law) -> str:
         """How a law is declared where this loss is declared, likewise."""
         return f'--law "{law.text}"'.replace("'", "") if self.is_inline else repr(law)
-
-    @cached_property
-    def tensors(self) -> Mapping[str, TensorSpec]:
-        """Inputs and context, in declared order."""
-        return {**self.inputs, **self.context}
-
-    @property
-    def arguments(self) -> dict[str, Node]:
-        """How each argument of the loss is made of `tensors`, in declared order."""
-        return {**self.input_arguments, **self.context_arguments}
-
-    @property
-    def roles(self) -> dict[str, str]:
-        """What each tensor is for, declared or inferred from its domain and its axes."""
-        looked_up = {symbol for tensor in self.tensors.values() for symbol in tensor.domain.symbols}
-        classes = {dim.token for name in self.differentiable for dim in dims.parse(self.tensors[name].dims)[1:]}
-        return {
-            name: tensor.role or _role(tensor, name in self.context, looked_up, classes)
-            for name, tensor in self.tensors.items()
-        }
 
     @property
     def unchecked(self) -> str:
@@ -339,11 +219,6 @@ class LossSpec(Shown):
             said.append(f"dtypes other than {', '.join(str(dtype).removeprefix('torch.') for dtype in self.dtypes)}")
         return f"not checked: {'; '.join(said)}" if said else ""
 
-    @property
-    def optional(self) -> tuple[str, ...]:
-        """Tensors that may be missing from a case; the loss is then given ``None``."""
-        return tuple(name for name, tensor in self.tensors.items() if tensor.optional)
-
     def without(self, missing: Collection[str]) -> LossSpec:
         """The spec of cases in which some optional tensors are ``None``: no rule sees them, and no law that names them holds."""
         gone = frozenset(missing)
@@ -351,7 +226,7 @@ class LossSpec(Shown):
             return self
         if gone not in self._given:
             fewer = copy.copy(self)
-            for name, found in vars(type(self)).items():
+            for name, found in vars(Declared).items():
                 if isinstance(found, cached_property):  # what was worked out of all tensors
                     vars(fewer).pop(name, None)
             fewer.inputs = {name: tensor for name, tensor in self.inputs.items() if name not in gone}
@@ -361,44 +236,6 @@ class LossSpec(Shown):
             fewer._given = {}
             self._given[gone] = fewer
         return self._given[gone]
-
-    @cached_property
-    def symbols(self) -> tuple[str, ...]:
-        """Every symbol that stands for one size, domains and fixed sizes included; lengths of lists, which are no batch, last."""
-        named = dims.scalar_symbols(tensor.dims for tensor in self.tensors.values())
-        indexed = [symbol for tensor in self.tensors.values() for symbol in tensor.domain.symbols]
-        fixed = [symbol for symbol, size in self.fixed_sizes.items() if isinstance(size, int)]
-        free = [symbol for symbol in dict.fromkeys((*named, *indexed, *fixed)) if symbol not in self.variadic]
-        return tuple(sorted(free, key=self.list_lengths.__contains__))
-
-    @property
-    def all_dims(self) -> list[str]:
-        """The dims of every tensor, and what else must not be empty: the room for an axis of distinct positions, or for rows."""
-        distinct = [tensor for tensor in self.tensors.values() if tensor.domain.is_distinct]
-        room = [
-            f"{tensor.domain.number_of_values}-({dim.token})+1"
-            for tensor in distinct
-            for dim in dims.parse(tensor.dims)[-1:]
-        ]
-        jagged = [tensor for tensor in self.tensors.values() if tensor.jagged]
-        twice = [f"{tensor.dims.split()[0]}-2*{tensor.jagged}+1" for tensor in jagged]  # so that rows differ in length
-        return [*(tensor.dims for tensor in self.tensors.values()), *room, *twice]
-
-    @property
-    def row_offsets(self) -> frozenset[str]:
-        """The tensors that say where rows of nested tensors begin, which are part of their shape."""
-        nodes = self.arguments.values()
-        return frozenset(leaf.offsets for node in nodes for leaf in structures.leaves(node) if leaf.offsets)
-
-    @property
-    def list_lengths(self) -> frozenset[str]:
-        """Every symbol that is the length of a list, which is no batch."""
-        return frozenset(symbol for node in self.arguments.values() for symbol in structures.lengths(node))
-
-    @cached_property
-    def variadic(self) -> tuple[str, ...]:
-        """Every symbol that stands for several axes."""
-        return dims.variadic_symbols(tensor.dims for tensor in self.tensors.values())
 
     def replace(self, **changes: Any) -> LossSpec:
         """A copy of this spec with some arguments changed."""
@@ -421,22 +258,6 @@ def _caller() -> Source:
     while frame.f_back is not None and frame.f_globals.get("__name__") == __name__:
         frame = frame.f_back
     return Source(frame.f_code.co_filename, str(frame.f_globals.get("__name__", "")), frame.f_lineno)
-
-
-def _role(tensor: TensorSpec, in_context: bool, looked_up: Collection[str], classes: Collection[str]) -> str:
-    domain = tensor.domain
-    if tensor.number:
-        return "number"
-    if domain.symbol is not None:
-        return "label" if domain.symbol in classes else "index"
-    if domain.whole and not domain.structured and domain.limit is None:
-        return "mask" if domain.weighs else "label"
-    if domain.limit is not None:
-        return "index"
-    if domain.weighs or (in_context and domain.low > 0):
-        return "weight"
-    first = [str(dim.symbol) for dim in dims.parse(tensor.dims)[:1]]
-    return "table" if in_context and set(first) & set(looked_up) else "data"
 
 
 class Selected:

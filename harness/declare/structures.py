@@ -9,17 +9,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from harness.declare import dims, domains
+from harness.declare.tensor_spec import TensorSpec
 from harness.errors import DeclarationError, shown
 from harness.private_names import unwatched
-
-if TYPE_CHECKING:
-    from harness.declare.spec import TensorSpec
 
 
 @dataclass(frozen=True)

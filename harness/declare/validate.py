@@ -5,18 +5,15 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from harness.declare import annotations as signatures
 from harness.declare import dims
-from harness.declare.domains import Domain
+from harness.declare.declared import Declared
 from harness.declare.laws import Law
 from harness.errors import DeclarationError, nearest, shown
-
-if TYPE_CHECKING:
-    from harness.declare.spec import LossSpec, TensorSpec
 
 _NAME = re.compile(r"\w[\w.+\- ]{0,99}")  # test ids and file names are made of it
 
@@ -41,104 +38,7 @@ _ELEMENTS: dict[str, type] = {
     "dtypes": torch.dtype,
 }
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-ROLES = ("mask", "weight", "label", "index", "table", "data")
 _OPTIONAL = {"inputs", "context", "differentiable", "bench_sizes"}
-
-
-def check_tensor(tensor: TensorSpec) -> None:
-    """Hold one tensor's dims, domain and dtype to each other.
-
-    Raises:
-        DeclarationError: they contradict each other.
-    """
-    if not isinstance(tensor.dims, str):
-        raise DeclarationError(f"TensorSpec(dims={shown(tensor.dims)}): dims is a string such as 'B C'")
-    if not isinstance(tensor.domain, Domain):
-        raise DeclarationError(
-            f"TensorSpec({tensor.dims!r}, domain={shown(tensor.domain)}): needs a harness.domains value, e.g. domains.real()"
-        )
-    parsed = dims.parse(tensor.dims)
-    domain, dtype = tensor.domain, tensor.dtype
-    if domain.form in ("csr", "bsr") and len(parsed) != 2:
-        raise DeclarationError(
-            f"TensorSpec({tensor.dims!r}, domains.{domain!r}): got {len(parsed)} axes, expected a matrix, such as "
-            f'TensorSpec("N M", domains.{domain!r})'
-        )
-    if tensor.role is not None and tensor.role not in ROLES:
-        raise DeclarationError(
-            f"TensorSpec({tensor.dims!r}, role={shown(tensor.role)}): expected one of {list(ROLES)}{nearest(tensor.role, ROLES)}"
-        )
-    if tensor.role in ("mask", "weight") and (domain.low < 0 or domain.kind == "integer"):
-        raise DeclarationError(
-            f"TensorSpec({tensor.dims!r}, domains.{domain!r}, role={tensor.role!r}): got values that no {tensor.role} has, expected "
-            f'such as TensorSpec({tensor.dims!r}, domains.nonnegative(), role="{tensor.role}")'
-        )
-    if tensor.number and (domain.structured or domain.axis is not None):
-        raise DeclarationError(
-            f"scalar(domains.{domain!r}): got values that are tied together, expected single numbers, "
-            f"such as scalar(domains.positive())"
-        )
-    fixed_rank = not any(dim.variadic for dim in parsed)
-    if domain.axis is not None and fixed_rank and not -len(parsed) <= domain.axis < len(parsed):
-        raise DeclarationError(
-            f"TensorSpec({tensor.dims!r}, domains.{domain!r}): dims {tensor.dims!r} have no axis {domain.axis}; "
-            f"the last axis is axis=-1"
-        )
-    if domain.extent is not None and [dim.size for dim in parsed[-1:]] != [domain.extent]:
-        raise DeclarationError(
-            f"TensorSpec({tensor.dims!r}, domains.{domain!r}): got the last axis {tensor.dims.split()[-1:]}, expected "
-            f'{domain.extent}, such as TensorSpec("N {domain.extent}", domains.{domain!r})'
-        )
-    if domain.is_distinct and (not parsed or parsed[-1].variadic):
-        raise DeclarationError(
-            f"TensorSpec({tensor.dims!r}, domains.{domain!r}): expected a last axis along which no value comes twice, such as "
-            f'TensorSpec("K", domains.{domain!r})'
-        )
-    if domain.square and [dim.token for dim in parsed[-2:-1]] != [dim.token for dim in parsed[-1:]]:
-        raise DeclarationError(
-            f"TensorSpec({tensor.dims!r}, domains.{domain!r}): its last two axes should be one size; write\n"
-            f'    TensorSpec("N N", domains.{domain!r})'
-        )
-    if tensor.jagged is not None:
-        _check_jagged(tensor, parsed)
-    if dtype is not None:
-        _check_dtype(tensor.dims, domain, dtype)
-
-
-def _check_jagged(tensor: TensorSpec, parsed: tuple[dims.Dim, ...]) -> None:
-    here = f"TensorSpec({tensor.dims!r}, domains.{tensor.domain!r}, jagged={shown(tensor.jagged)})"
-    if not isinstance(tensor.jagged, str) or not tensor.jagged.isidentifier():
-        raise DeclarationError(f"{here}: expected the size that counts the rows, such as TensorSpec('N D', jagged='B')")
-    if not parsed or parsed[0].symbol is None or parsed[0].variadic or parsed[0].symbol == tensor.jagged:
-        raise DeclarationError(
-            f"{here}: expected a first axis of a size of its own, along which the rows stand one after another, such as "
-            f"TensorSpec('N D', jagged={tensor.jagged!r})"
-        )
-    if tensor.domain.form or tensor.optional or tensor.number:
-        raise DeclarationError(
-            f"{here}: expected a dense real tensor that is always given, such as TensorSpec('N D', jagged='B')"
-        )
-
-
-def _check_dtype(dims_text: str, domain: Domain, dtype: Any) -> None:
-    here = f"TensorSpec({dims_text!r}, domains.{domain!r}, dtype={shown(dtype)})"
-    if isinstance(dtype, torch.dtype) and dtype.is_complex:
-        raise DeclarationError(
-            f"{here}: expected no dtype; complex numbers are TensorSpec({dims_text!r}, domains.complex_())"
-        )
-    if not isinstance(dtype, torch.dtype):
-        raise DeclarationError(f"{here}: needs a real torch dtype, such as dtype=torch.float32, or None")
-    if dtype.is_floating_point or domain.make is not None:
-        return
-    if not domain.whole:
-        raise DeclarationError(
-            f"{here}: {dtype} cannot hold fractions; write domains.index('C'), domains.boolean() or domains.binary(), "
-            f"or a floating dtype"
-        )
-    unsigned = dtype == torch.bool or not dtype.is_signed
-    least = min(domain.low, domain.ignore or 0) if domain.low != float("-inf") else domain.ignore or 0
-    if (unsigned and least < 0) or (dtype == torch.bool and domain.symbol is not None):
-        raise DeclarationError(f"{here}: {dtype} cannot hold every value of the domain; write dtype=torch.int64")
 
 
 def check_arguments(given: Mapping[str, Any]) -> None:
@@ -208,7 +108,7 @@ def _check_implementations(name: str, implementations: Mapping[str, Any]) -> Non
             )
 
 
-def check_spec(spec: LossSpec) -> None:
+def check_spec(spec: Declared) -> None:
     """Hold a complete declaration together: tensors, laws, sizes and signatures.
 
     Raises:
@@ -235,7 +135,7 @@ def check_spec(spec: LossSpec) -> None:
             )
 
 
-def _check_differentiable(spec: LossSpec) -> None:
+def _check_differentiable(spec: Declared) -> None:
     for name in spec.differentiable:
         if name not in spec.inputs:
             raise DeclarationError(
@@ -258,7 +158,7 @@ def _check_differentiable(spec: LossSpec) -> None:
         )
 
 
-def _check_optional(spec: LossSpec) -> None:
+def _check_optional(spec: Declared) -> None:
     """A loss without optional tensors still has something to be checked on."""
     kept = [name for name in spec.inputs if name not in spec.optional]
     if not kept:
@@ -279,7 +179,7 @@ def _check_optional(spec: LossSpec) -> None:
             )
 
 
-def _check_sizes(spec: LossSpec) -> None:
+def _check_sizes(spec: Declared) -> None:
     all_dims = spec.all_dims
     mixed = sorted(set(spec.variadic) & set(dims.scalar_symbols(all_dims)))
     if mixed:
@@ -310,7 +210,7 @@ def _check_sizes(spec: LossSpec) -> None:
     dims.least_sizes(all_dims, fixed=spec.fixed_sizes)
 
 
-def _check_laws(spec: LossSpec) -> None:
+def _check_laws(spec: Declared) -> None:
     known = {*spec.symbols, *spec.variadic}
     for law in spec.laws:
         if not isinstance(law, Law):
@@ -346,7 +246,7 @@ def _check_laws(spec: LossSpec) -> None:
                 )
 
 
-def _check_signature(spec: LossSpec, label: str) -> None:
+def _check_signature(spec: Declared, label: str) -> None:
     """Every declared tensor can be given to the implementation, and nothing that it needs is left out."""
     implementation = spec.implementations[label]
     call = signatures.call_function(implementation)
@@ -383,7 +283,7 @@ def _check_signature(spec: LossSpec, label: str) -> None:
                 )
 
 
-def _check_options(spec: LossSpec) -> None:
+def _check_options(spec: Declared) -> None:
     for option in spec.options:
         taken: dict[str, inspect.Parameter] = {}
         for implementation in spec.implementations.values():

@@ -18,7 +18,8 @@ from torch import Tensor
 from harness.declare import dims
 from harness.declare.dims import Size
 from harness.declare.domains import Domain
-from harness.declare.spec import LossSpec, TensorSpec
+from harness.declare.spec import LossSpec
+from harness.declare.tensor_spec import TensorSpec
 from harness.errors import DeclarationError
 
 SCHEMA_VERSION = 1

@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from harness import strict_json
 from harness.errors import HarnessError, shown
 from harness.results.findings import Finding
 from harness.results.schema import CRASHED, LossRecord, Report
+from harness.results.strict_json import parse_json
 
 SCHEMA_VERSION = 1
 
@@ -101,7 +101,7 @@ def loads(text: str) -> Baseline:
         BaselineError: not JSON, another schema version, or an entry that is not understood.
     """
     try:
-        data = strict_json.parse(text)
+        data = parse_json(text)
     except ValueError as error:
         raise BaselineError(
             f"not a baseline: {error}; `loss-harness verify --write-baseline FILE` writes one"

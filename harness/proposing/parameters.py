@@ -15,7 +15,7 @@ from torch import Tensor
 from harness.declare import annotations as signatures
 from harness.declare import inline
 from harness.declare import structures as structured
-from harness.declare.spec import TensorSpec
+from harness.declare.tensor_spec import TensorSpec
 from harness.errors import DeclarationError
 from harness.proposing import docs, examples, knowledge, samplers
 from harness.proposing.examples import Example

@@ -14,7 +14,8 @@ from harness.checking.verify import laws_that_hold, open_session, verify
 from harness.declare import annotations as signatures
 from harness.declare import inline, laws
 from harness.declare.laws import Law
-from harness.declare.spec import LossSpec, TensorSpec
+from harness.declare.spec import LossSpec
+from harness.declare.tensor_spec import TensorSpec
 from harness.errors import DeclarationError
 from harness.proposing import docs, formulas, knowledge
 from harness.proposing.calls import SIZES, draws, falls_below_zero, selector, sizes_of

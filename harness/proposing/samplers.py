@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from harness.declare import domains
 from harness.declare.domain import Make
-from harness.declare.spec import TensorSpec
+from harness.declare.tensor_spec import TensorSpec
 
 
 def positive_definite(

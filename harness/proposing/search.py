@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.declare import dims, structures
-from harness.declare.spec import LossSpec, TensorSpec
+from harness.declare.spec import LossSpec
+from harness.declare.tensor_spec import TensorSpec
 from harness.errors import DeclarationError
 from harness.proposing import knowledge
 from harness.proposing.calls import FIRST_S, FURTHER, SIZES, Seen, SlowCallError, falls_below_zero, look, selector

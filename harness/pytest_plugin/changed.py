@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import strict_json
 from harness.report.writer import OWN, FolderError, write_own
+from harness.results.strict_json import parse_json
 
 PASSED = "passed.json"
 REASON = "unchanged since it passed: code, declaration, profile and versions"
@@ -23,7 +23,7 @@ Passed = dict[str, dict[str, Any]]  # test function and loss -> digest, and the 
 def read(project: Path) -> Passed:
     """What has passed; nothing where no file says so, or one that cannot be read."""
     try:
-        found = strict_json.parse((project / OWN / PASSED).read_text(encoding="utf-8"))
+        found = parse_json((project / OWN / PASSED).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) and all(isinstance(entry, dict) for entry in found.values()) else {}

@@ -38,11 +38,11 @@ from enum import EnumType
 from functools import lru_cache
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import harness
-from harness import strict_json
 from harness.errors import HarnessError, shown, told
 from harness.results.findings import Finding, Outcome, are_finished, counted, in_order
 from harness.results.measured import Comparison, Crossover, Growth, Measurement
+from harness.results.strict_json import parse_json
+from harness.version import __version__
 
 SCHEMA_VERSION = 6
 READ_AS = "what tensors are for: "  # begins the note that says what each tensor is for
@@ -172,7 +172,7 @@ class Report:
     """All losses of one run."""
 
     schema: int = field(default=SCHEMA_VERSION, kw_only=True)
-    tool: str = field(default=harness.__version__, kw_only=True)
+    tool: str = field(default=__version__, kw_only=True)
     seed: int
     profile: str
     devices: tuple[str, ...]
@@ -260,7 +260,7 @@ def loads(text: str) -> Report:
         ReportError: not JSON, another schema version, or a field that is missing or of another type.
     """
     try:
-        data = strict_json.parse(text)
+        data = parse_json(text)
     except ValueError as error:
         raise ReportError(f"not a report: {error}; a report is the report.json that loss-harness wrote") from error
     if not isinstance(data, Mapping):

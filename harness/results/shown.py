@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, ClassVar
+
 
 class Shown:
     """A result or a declaration, which IPython asks for a part of a page.
 
-    What makes it is made of everything else and loads the templates, so that it is imported here when it is asked for.
+    What makes one is made of everything else: the package, which knows all, says what it is.
     """
 
-    def _repr_html_(self) -> str:
-        from harness.runs.notebook import html
+    page: ClassVar[Callable[[Any], str]]
 
-        return html(self)
+    def _repr_html_(self) -> str:
+        return type(self).page(self)

@@ -9,8 +9,17 @@ from harness.rules import measurement
 from harness.rules.context import following, removal, sharing, weights
 from harness.rules.costs import growth, host_reads
 from harness.rules.crashes import X01
-from harness.rules.dtypes import accuracy, kept, overflow, precision
-from harness.rules.gradients import cut_off, derivatives, directional, finite_differences, leaks, modes, second_order
+from harness.rules.dtypes import accuracy, kept, mixed, overflow
+from harness.rules.gradients import (
+    cut_off,
+    derivatives,
+    directional,
+    finite_differences,
+    leaks,
+    modes,
+    second_order,
+    special_points,
+)
 from harness.rules.laws import declared, ranks, sign, unbiased
 from harness.rules.reference import equivalence, formula, lengths
 from harness.rules.rule import Mismatch, Rule
@@ -23,7 +32,7 @@ BATTERY: tuple[Rule, ...] = (
     *legal_sizes.RULES,
     *kept.RULES,
     *accuracy.RULES,
-    *precision.RULES,
+    *mixed.RULES,
     *overflow.RULES,
     *following.RULES,
     *removal.RULES,
@@ -33,6 +42,7 @@ BATTERY: tuple[Rule, ...] = (
     *leftovers.RULES,
     *history.RULES,
     *cut_off.RULES,
+    *special_points.RULES,
     *finite_differences.RULES,
     *derivatives.RULES,
     *directional.RULES,

@@ -133,7 +133,7 @@ class Rule:
     Args:
         code: public and stable.
         title: the law in a few words, as a statement.
-        group: the file that it lives in.
+        group: what its letter stands for.
         severity: of its findings, where the mismatch says nothing else.
         check: from one trial to what differs; raises `NotApplicable` where the case says nothing.
         check_all: likewise, from all trials together: for what must hold in at least one of them.

@@ -11,8 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import harness
 from harness.errors import HarnessError
+from harness.version import __version__
 
 # Beside the harness itself: torch computes, Hypothesis draws the cases.
 _PACKAGES = ("torch", "hypothesis")
@@ -29,7 +29,7 @@ def origin() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Package -> version on which findings depend; builds of torch for other devices (``+cpu``, ``+cu130``) count as equal."""
-    found = {"loss-harness": harness.__version__}
+    found = {"loss-harness": __version__}
     return found | {name: metadata.version(name).partition("+")[0] for name in _PACKAGES}
 
 

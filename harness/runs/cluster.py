@@ -95,13 +95,17 @@ def _check_versions(client: Client, address: str, patience_s: float) -> None:
 
     # Within a function, so that it travels by value: a worker without the harness can answer it too.
     def installed() -> dict[str, str]:
-        from importlib import import_module, metadata
+        from importlib import metadata
 
         found = {}
         for name in names:
             try:
-                own = name == "loss-harness"
-                found[name] = import_module("harness").__version__ if own else metadata.version(name).partition("+")[0]
+                if name == "loss-harness":
+                    from harness.version import __version__ as own
+
+                    found[name] = own
+                else:
+                    found[name] = metadata.version(name).partition("+")[0]
             except ImportError:  # also what metadata raises
                 found[name] = ""
         return found

@@ -16,13 +16,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-import harness
 from harness.errors import HarnessError
 from harness.report.writer import FolderError
 from harness.runs.driver import Memory
 from harness.runs.executors import Carried
 from harness.runs.job import Job
 from harness.runs.ledger import Request
+from harness.version import __version__
 
 FILE, LOCK = "journal.jsonl", ".lock"
 SCHEMA_VERSION = 2
@@ -137,7 +137,7 @@ def _begun(targets: Sequence[str], request: Request, code: str) -> dict[str, Any
     asked = {name: value for name, value in request.to_json().items() if name not in _INDIFFERENT}
     return {
         "schema": SCHEMA_VERSION,
-        "tool": harness.__version__,
+        "tool": __version__,
         "targets": list(targets),
         "code": code,
         "request": asked,

@@ -12,7 +12,6 @@ from statistics import median
 
 import torch
 
-from harness import rules
 from harness.declare.dims import Size
 from harness.declare.spec import LossSpec
 from harness.errors import DeclarationError, HarnessError
@@ -20,6 +19,7 @@ from harness.results.findings import Finding
 from harness.results.measured import Cache, Cell, ClockName, Comparison, Measurement, Pass
 from harness.results.observer import bar_in_a_notebook
 from harness.results.variants import compiled_names, eager_name
+from harness.rules import find
 from harness.timing import arguments
 from harness.timing.compiled import own_cache
 from harness.timing.constants import MOST_TIMES_ROUNDS, ROUNDS, ROUNDS_BUDGET_S
@@ -134,7 +134,7 @@ def _findings(session: Course) -> tuple[Finding, ...]:
     """One of each rule and implementation; a compiled variant is only not ranked."""
     found: dict[tuple[str, str], Finding] = {}
     for (at, name), (code, text) in sorted(session.violations.items()):
-        rule, cell = rules.find(code), session.cells[at]
+        rule, cell = find(code), session.cells[at]
         if (name, code) in found or name not in session.spec.implementations:
             continue
         message = f"{session.spec.name} / {name} / {code} {rule.title} / {cell.dtype} / {cell.device}\n  {text}"

@@ -14,7 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
-from harness.declare.spec import LossSpec, TensorSpec
+from harness.declare.spec import LossSpec
+from harness.declare.tensor_spec import TensorSpec
 from harness.errors import HarnessError
 from harness.timing.benchmark import Benchmark, Comparison, benchmark
 from harness.timing.constants import ROUNDS

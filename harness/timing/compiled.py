@@ -11,53 +11,21 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FunctionType, MethodType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.errors import told_in_a_line
 from harness.private_names import AUTOGRAD_COMPILER, compiler_settings
 from harness.timing import timers as time
-from harness.timing.compilation import Compilation, compilation
+from harness.timing.compilation import Compilation, compilation, freshly_compiled
 
 if TYPE_CHECKING:
     from harness.timing.workload import Workload
 
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
 _UNLIMITED = 10**6
-
-
-def freshly_compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A loss under `torch.compile`, for one size, with nothing that was compiled of it before.
-
-    What is compiled is kept with the code object that was compiled, which all instances of a module share: one of its own
-    keeps variants, sizes and dtypes apart, and leaves what the user compiled alone.
-
-    Args:
-        function: a function, or a module, which is changed.
-    """
-    if isinstance(function, nn.Module):
-        forward = type(function).forward
-        if isinstance(forward, FunctionType):
-            function.forward = MethodType(_copied(forward), function)
-        return torch.compile(function, dynamic=False)
-    if isinstance(function, FunctionType):
-        return torch.compile(_copied(function), dynamic=False)
-
-    def loss(**given: Any) -> Any:
-        return function(**given)
-
-    return torch.compile(_copied(loss), dynamic=False)
-
-
-def _copied(function: Any) -> FunctionType:
-    """The same function with a code object of its own."""
-    parts = (function.__globals__, function.__name__, function.__defaults__, function.__closure__)
-    copied = FunctionType(function.__code__.replace(), *parts)
-    copied.__kwdefaults__ = function.__kwdefaults__
-    return copied
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from harness.errors import DeclarationError, nearest
 from harness.results.measured import Cell
 from harness.results.variants import eager_name
 from harness.timing import timers as time
-from harness.timing.compiled import freshly_compiled
+from harness.timing.compilation import freshly_compiled
 from harness.timing.constants import LADDER, MAX_ELEMENTS
 from harness.timing.costs.counting import TookTooLong
 from harness.timing.density import thinned

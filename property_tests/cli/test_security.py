@@ -18,7 +18,7 @@ from harness.judging import diff
 from harness.report import diff_html, writer
 from harness.report.csv import csv_text
 from harness.results import schema
-from harness.strict_json import parse
+from harness.results.strict_json import parse_json
 
 HARNESS = Path(__file__).parents[2] / "harness"
 CODE_FROM_DATA = {"eval", "exec", "compile", "__import__", "exec_module", "load_module"}
@@ -119,7 +119,7 @@ def test_a_failure_of_somebody_else_runs_nothing(tmp_path, monkeypatch, is_insid
 )
 def test_a_bomb_in_json_is_refused(text):
     with pytest.raises(ValueError, match=r"nested|twice|NaN|number|limit"):
-        parse(text)
+        parse_json(text)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import pytest
 import report_examples
 
 import harness
-from harness.declare.spec import LossSpec, TensorSpec
+from harness.declare.spec import LossSpec
+from harness.declare.tensor_spec import TensorSpec
 from harness.report import notebook
 from harness.results.findings import Finding, Verification
 

@@ -14,7 +14,8 @@ from harness.results.variants import compiled_names, eager_name, variants_of
 from harness.timing import session as sessions
 from harness.timing.admission import Patience, admit
 from harness.timing.benchmark import benchmark
-from harness.timing.compiled import compiling, freshly_compiled, own_cache, unavailable_compiler
+from harness.timing.compilation import freshly_compiled
+from harness.timing.compiled import compiling, own_cache, unavailable_compiler
 from harness.timing.design import Contestant, Heat
 from harness.timing.processes import target_of, time_in_fresh_process
 from harness.timing.session import Course

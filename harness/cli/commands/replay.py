@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from harness import strict_json
 from harness.cli import apart, exits, options
+from harness.results.strict_json import parse_json
 
 FAILURES = Path(".loss-harness/failures")
 
@@ -75,7 +75,7 @@ def _read(failure: Path, target: str | None) -> dict[str, Any]:
     from harness.declare import trust
 
     try:
-        data = strict_json.parse(failure.read_text(encoding="utf-8"))
+        data = parse_json(failure.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise exits.Refused(f"{failure} is not a failure file: {error}; `loss-harness verify` writes them") from error
     if not isinstance(data, dict):

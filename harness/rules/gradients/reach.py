@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.calls.evaluation import LossRaised
 from harness.declare import annotations as signatures
 from harness.declare import dims
-from harness.declare.spec import call_function
+from harness.declare.annotations import call_function
 from harness.drawing.case import Recipe
 from harness.errors import NotApplicable
 from harness.rules.rule import Mismatch

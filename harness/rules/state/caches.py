@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from harness.calls.evaluation import LossRaised
-from harness.declare.spec import call_function
+from harness.declare.annotations import call_function
 from harness.rules.trial import Trial
 
 _CONTAINERS = (dict, list, set, deque)

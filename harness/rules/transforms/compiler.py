@@ -16,8 +16,7 @@ from unittest import mock
 
 import torch
 
-from harness import private_names
-from harness.private_names import COMPILER, UNCOMPILED
+from harness.private_names import COMPILER, KERNELS, UNCOMPILED, compiler_settings, disabled, graph_holders
 
 
 @contextlib.contextmanager
@@ -39,7 +38,7 @@ def quiet_compiler() -> Iterator[None]:
 
 def uncached() -> contextlib.AbstractContextManager[Any]:
     """No cache of what operations give for fake tensors: a loss hardly does one twice, and a key costs as much as the operation."""
-    return private_names.compiler_settings(fake_tensor_cache_enabled=False)
+    return compiler_settings(fake_tensor_cache_enabled=False)
 
 
 @contextlib.contextmanager
@@ -61,11 +60,11 @@ def unloaded_compiler() -> Iterator[None]:
 
 @functools.cache
 def _kernels_in_python() -> tuple[Any, ...]:
-    """What `private_names.disabled` wraps of the kernels."""
-    if private_names.disabled is None:
+    """What `disabled` wraps of the kernels."""
+    if disabled is None:
         return ()
-    wrapper = private_names.disabled(lambda: None).__code__
-    homes = [module for name, module in sys.modules.items() if name.startswith(private_names.KERNELS)]
+    wrapper = disabled(lambda: None).__code__
+    homes = [module for name, module in sys.modules.items() if name.startswith(KERNELS)]
     left = [value for home in homes for value in vars(home).values()]
     seen, found = set(), []
     while left:
@@ -88,7 +87,7 @@ def _forgotten() -> Iterator[None]:
     Fake tensors hold their symbolic sizes through C++, where no garbage collector sees it, and these hold the tensors.  Caches
     of methods hold the sizes.  A guard is held by whatever it guards, which may be as lasting as a module.
     """
-    holders = private_names.graph_holders()
+    holders = graph_holders()
     if holders is None:
         yield
         return

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from harness import private_names
 from harness.calls.evaluation import LossRaised
 from harness.calls.watch import Watch
 from harness.errors import NotApplicable
+from harness.private_names import buffers, fake_tensor_mode, parameters, set_grad_enabled, transform_level
 from harness.rules.dtypes.kept import usual
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.shapes.broadcasting import first_line
@@ -34,7 +34,7 @@ class _NoGraph(TorchFunctionMode):
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is private_names.set_grad_enabled:
+        if func is set_grad_enabled:
             return None
         return func(*args, **(kwargs or {}))
 
@@ -57,7 +57,7 @@ class _Transforms(TorchFunctionMode):
         self.seen = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen |= private_names.transform_level() is not None
+        self.seen |= transform_level() is not None
         return func(*args, **(kwargs or {}))
 
 
@@ -105,7 +105,7 @@ def _devices(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
 def _fake(trial: Trial, tensors: Mapping[str, Tensor], device: str, watch: TorchFunctionMode) -> Tensor:
     candidate = trial.candidate
     kept = None if candidate.is_class else candidate.build(tensors)
-    with uncached(), private_names.fake_tensor_mode()(allow_non_fake_inputs=True), _OnTwoDevices(), watch:
+    with uncached(), fake_tensor_mode()(allow_non_fake_inputs=True), _OnTwoDevices(), watch:
         numbers = {n for n in tensors if trial.spec.tensors[n].number}
         fake = {
             n: t if n in numbers else torch.empty(t.shape, dtype=t.dtype, device=device) for n, t in tensors.items()
@@ -121,13 +121,11 @@ def _fake(trial: Trial, tensors: Mapping[str, Tensor], device: str, watch: Torch
 def _move(module: nn.Module, device: str) -> None:
     """What ``module.to(device)`` moves; the method itself cannot swap fake parameters."""
     for part in module.modules():
-        for name, buffer in private_names.buffers(part).items():
-            private_names.buffers(part)[name] = None if buffer is None else buffer.to(device)
-        for name, parameter in private_names.parameters(part).items():
+        for name, buffer in buffers(part).items():
+            buffers(part)[name] = None if buffer is None else buffer.to(device)
+        for name, parameter in parameters(part).items():
             if parameter is not None:
-                private_names.parameters(part)[name] = nn.Parameter(
-                    parameter.detach().to(device), parameter.requires_grad
-                )
+                parameters(part)[name] = nn.Parameter(parameter.detach().to(device), parameter.requires_grad)
 
 
 def _holds_real_tensors(trial: Trial) -> bool:

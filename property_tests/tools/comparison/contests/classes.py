@@ -7,7 +7,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from harness import domains
-from harness.declare.spec import TensorSpec
+from harness.declare.tensor_spec import TensorSpec
 from losses import cost_matrix_cross_entropy, distillation, focal, logit_adjustment
 from losses.cost_matrix_cross_entropy import CostMatrixCrossEntropyLoss
 from losses.distillation import DistillationLoss

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from harness import domains
 from harness.declare.domains import Domain
-from harness.declare.spec import TensorSpec
+from harness.declare.tensor_spec import TensorSpec
 from losses import graph_distance, laplacian_smoothness
 from losses.graph_distance import GraphDistanceLoss
 from losses.laplacian_smoothness import LaplacianSmoothnessLoss

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from harness import domains
-from harness.declare.spec import TensorSpec
+from harness.declare.tensor_spec import TensorSpec
 from losses import memory_bank_contrastive
 from losses.memory_bank_contrastive import MemoryBankContrastiveLoss, naive_memory_bank_contrastive
 from property_tests.tools.comparison.contest import OURS, Contestant, ahead, contest

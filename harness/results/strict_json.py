@@ -13,7 +13,7 @@ MAX_DIGITS = 30  # more than any count of bytes has
 MAX_DEPTH = 40  # what this tool writes is at most about ten deep
 
 
-def parse(text: str) -> Any:
+def parse_json(text: str) -> Any:
     """The value of a JSON text.
 
     Raises:

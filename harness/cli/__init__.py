@@ -27,11 +27,14 @@ class _Group(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with misnamed.explained(COMMANDS):
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
-        except click.NoSuchOption as error:
-            raise misnamed.explained(error, COMMANDS) from error
+            with misnamed.explained(COMMANDS):
+                return super().invoke(ctx)
         except HarnessError as error:
             raise Refused(str(error)) from error
 

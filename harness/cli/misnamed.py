@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import click
 
@@ -26,19 +27,27 @@ def options_of(command: click.Command) -> Mapping[str, str]:
     return {name: text.rstrip(".") for name, text in first.items() if name}
 
 
-def explained(error: click.NoSuchOption, commands: Sequence[click.Command]) -> click.UsageError:
-    """The same error in a sentence that names the right option, or the commands that take this one."""
-    name, ctx = error.option_name, error.ctx
-    if ctx is None or ctx.parent is None:
-        return error
+@contextmanager
+def explained(commands: Sequence[click.Command]) -> Iterator[None]:
+    """Say of an option that is refused which one is right, or which of the commands take it."""
+    try:
+        yield
+    except click.NoSuchOption as error:
+        if error.ctx is None:
+            raise
+        raise click.UsageError(_told(error.option_name, error.ctx, commands), error.ctx) from error
+
+
+def _told(name: str, ctx: click.Context, commands: Sequence[click.Command]) -> str:
     own = options_of(ctx.command)
-    others = [f"`{each.name}`" for each in commands if name in options_of(each)]
+    others = [f"`{each.name}`" for each in commands if any(name in option.opts for option in each.params)]
     alike = [known for words in _ALIKE if name in words for known in words if known in own]
     meant = [known for known in own if name.startswith("--") and known.startswith(name)] or alike
     meant = meant or ([] if others else difflib.get_close_matches(name, own, cutoff=_NEAR))
     text = f"`{ctx.info_name}` has no option {name}"
     if others:
         text += f", which {listed(others)} {'takes' if len(others) == 1 else 'take'}"
+        text += "" if ctx.parent else "; write it after the command"
     if meant:
         text += "; did you mean " + " or ".join(f"{each} ({own[each]})" for each in meant) + "?"
-    return click.UsageError(text, ctx)
+    return text

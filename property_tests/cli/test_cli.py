@@ -148,6 +148,7 @@ def test_the_versions_are_shown_without_loading_what_they_are_of():
         (["verify", "mine.py", "--form", "json"], "did you mean --format (full"),
         (["verify", "mine.py", "--dtype", "float32"], "did you mean --dtypes (The dtypes that the loss takes"),
         (["bench", "mine.py", "--profile", "ci"], "has no option --profile, which `report` and `verify` take"),
+        (["--resume", "report", "mine.py"], "has no option --resume, which `report` takes; write it after the command"),
         (["report", "mine.py", "--output", "reports/new"], "the folder of the report is --out"),
         (["verify", "mine.py", "--baseline", "nothing.json"], "nothing.json"),
         (["verify", "mine.py", "--baseline", "list.json"], "list.json: not a baseline"),

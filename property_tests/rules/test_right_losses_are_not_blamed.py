@@ -367,3 +367,20 @@ def test_a_gradient_that_cancels_where_the_loss_is_zero_too(width):
     spec = SPEC_DISTANCE.replace(fixed_sizes={"N": 1, "D": width})
     found = verify(spec, profile="thorough", seed=1, rules=["D02"], implementations=["vectorized"]).findings
     assert [(f.severity, f.message) for f in found if f.severity != "note"] == []
+
+
+def some_event(shape, generator, dtype):
+    events = torch.rand(shape, generator=generator) < 0.5
+    events[:1] = True
+    return events.to(dtype)
+
+
+def over_events(hazard, event):
+    return -(hazard * event).sum() / event.sum()
+
+
+def test_values_of_ones_own_in_an_integer_dtype_are_no_real_numbers():
+    """Fractions of truth values cannot be cut off: torch has no `trunc` of them."""
+    inputs = {"hazard": TensorSpec("B"), "event": TensorSpec("B", domains.custom(some_event), torch.bool)}
+    spec = LossSpec("events", {"over_events": over_events}, inputs=inputs, output=TensorSpec(""))
+    assert verify(spec, profile="quick", rules=["D", "G06", "L"]).findings == ()

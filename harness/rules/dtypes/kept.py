@@ -330,7 +330,7 @@ def _narrowed_on_the_way(trial: Trial) -> Mismatch | None:
 
 def has_float(spec: LossSpec, name: str) -> str | None:
     """Why a rule about floating dtypes does not apply to a loss."""
-    return None if any(t.domain.kind == "float" for t in spec.tensors.values()) else "the loss has no floating tensor"
+    return None if any(t.is_floating for t in spec.tensors.values()) else "the loss has no floating tensor"
 
 
 RULES = (

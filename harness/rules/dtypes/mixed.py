@@ -31,7 +31,7 @@ def mixed_dtypes_keep_their_meaning(trials: Sequence[Trial]) -> Iterator[Mismatc
         return
     yield from _context_dtype(trials[0])
     for name, tensor in trials[0].spec.tensors.items():
-        if tensor.domain.kind == "float" and not tensor.domain.whole and name not in trials[0].spec.differentiable:
+        if tensor.is_floating and not tensor.domain.whole and name not in trials[0].spec.differentiable:
             yield from _fraction_lost(trials, name)
         if tensor.domain.kind == "integer" and tensor.dtype in (None, torch.int64):
             yield from _narrow_labels(trials[0], name)

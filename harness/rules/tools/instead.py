@@ -98,7 +98,7 @@ def _guesses(trial: Trial) -> Iterator[_Guess]:
 def _averaged(trial: Trial) -> Iterator[_Guess]:
     """A weight of [B, 1] beside [B] makes [B, B], whose mean has the mean of the weights alone."""
     for name, tensor in trial.spec.tensors.items():
-        if name in trial.spec.differentiable or tensor.domain.kind != "float":
+        if name in trial.spec.differentiable or not tensor.is_floating:
             continue
 
         def averaged(tensors: Tensors, name: str = name) -> Tensors:

@@ -22,7 +22,7 @@ NEAR_WAYS = 4  # whether a cancelled difference comes out negative is a toss of 
 
 def alike(spec: LossSpec) -> list[tuple[str, str]]:
     """Pairs of floating tensors with the same dims and domain, which may coincide."""
-    floating = {name: tensor for name, tensor in spec.tensors.items() if tensor.domain.kind == "float"}
+    floating = {name: tensor for name, tensor in spec.tensors.items() if tensor.is_floating}
     of_one_kind = {name: (tensor.dims, tensor.domain.text) for name, tensor in floating.items()}
     return [pair for pair in combinations(floating, 2) if of_one_kind[pair[0]] == of_one_kind[pair[1]]]
 
@@ -52,7 +52,7 @@ def special_cases(spec: LossSpec, case: Case) -> Iterator[tuple[str, Case]]:
 
 def _of_one_space(spec: LossSpec, case: Case) -> Iterator[tuple[str, str]]:
     """Pairs of which only the number of rows differs, such as samples and prototypes: a row of each may be one point."""
-    axes = {name: dims.axes(t.dims, case.sizes) for name, t in spec.tensors.items() if t.domain.kind == "float"}
+    axes = {name: dims.axes(t.dims, case.sizes) for name, t in spec.tensors.items() if t.is_floating}
     for first, second in combinations(axes, 2):
         one, other = axes[first], axes[second]
         alike = spec.tensors[first].domain.text == spec.tensors[second].domain.text
@@ -63,7 +63,7 @@ def _of_one_space(spec: LossSpec, case: Case) -> Iterator[tuple[str, str]]:
 
 def _within(spec: LossSpec, case: Case) -> Iterator[tuple[str, str]]:
     """Pairs of which the second may have any values of the first: probabilities that equal their labels."""
-    floating = {name: t for name, t in spec.tensors.items() if t.domain.kind == "float" and not t.domain.structured}
+    floating = {name: t for name, t in spec.tensors.items() if t.is_floating and not t.domain.structured}
     for first, one in floating.items():
         for second, other in floating.items():
             bounded = math.isfinite(other.domain.low) and math.isfinite(other.domain.high)

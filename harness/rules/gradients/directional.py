@@ -22,7 +22,7 @@ from harness.rules.tools.compare import differing, same_output
 from harness.rules.tools.detach import DetachTape
 from harness.rules.tools.made import directions
 from harness.rules.tools.remarks import lost_values
-from harness.rules.tools.sizes import ELEMENTS, elements, growable, one, resized, uniform
+from harness.rules.tools.sizes import along, growable, is_too_much, one, resized, uniform
 from harness.rules.trial import Trial
 
 DIRECTIONS = 4  # two errors that cancel along one direction of +-1 do so along the next with probability 1/2
@@ -31,6 +31,7 @@ OPERATIONS = 500  # a loop over elements; the small cases of G01 are for it
 AGREEMENT = 0.2  # of the gap, between steps: rounding grows as 1/h, what a crossed kink adds is gone at another step
 VISIBLE = 1e-2  # of a typical element
 LONG, SHORT = 1100, 3  # of one symbol, beyond a block of 1024; of the others
+GROWING = (8, 24)  # of that symbol before, which tell how much the long one takes: triplets of 1100 are 10 GB
 LEAST_SHARE = 1e-3  # of the step, for an input with a large gradient beside one with a small gradient
 
 
@@ -116,7 +117,7 @@ def gradient_matches_slopes_along_directions(trial: Trial) -> Mismatch | Partly 
     of the loss.  Where the loss computes in float32, rounding is what float32 rounds.  Only a disagreement costs more: a
     wrong gradient disagrees by the same amount at other steps, in other directions and at a generic point nearby, as a kink
     does not; bisection then finds the element.  Without a reference, which E05 takes, one symbol after another is 1100 and
-    the others 3, along two directions.
+    the others 3, along two directions, unless lengths of 8 and 24 tell that it would take too much.
     Source: Nocedal & Wright, Numerical Optimization, section 8.1; Rademacher directions as in Hutchinson, 1990.
     """
     point = _point(trial, interior(trial))
@@ -134,19 +135,22 @@ def _along_axes(trial: Trial) -> Mismatch | None:
         return None
     for symbol in growable(trial.spec):
         try:
-            case = resized(trial.spec, trial.case, {**uniform(trial.spec, SHORT), **one(trial.spec, symbol, LONG)})
-            found = _along(trial.apart(case=case, exhaustive=False))
+            made = [(size, along(_at(trial, symbol, size), trial.cache)[1]) for size in GROWING]
+            longer = _at(trial, symbol, LONG)
+            if is_too_much(longer, made, LONG):
+                continue
+            found = _wrong_element(longer, _point(longer, interior(longer)), LONG_DIRECTIONS)
         except (LossRaised, NotApplicable):
             continue  # raises, is a loop, or has no such size; B01 and E05 say more
         if found is not None:
-            return replace(found, aspect=f"{symbol} is long", sizes=case.sizes)
+            return replace(found, aspect=f"{symbol} is long", sizes=longer.case.sizes)
     return None
 
 
-def _along(trial: Trial) -> Mismatch | None:
-    if elements(trial.spec, trial.case) > ELEMENTS:
-        return None
-    return _wrong_element(trial, _point(trial, interior(trial)), LONG_DIRECTIONS)
+def _at(trial: Trial, symbol: str, size: int) -> Trial:
+    """The case with one symbol at a size, and the others short."""
+    case = resized(trial.spec, trial.case, {**uniform(trial.spec, SHORT), **one(trial.spec, symbol, size)})
+    return trial.apart(case=case, exhaustive=False)
 
 
 def _wrong_element(trial: Trial, point: _Point, count: int = DIRECTIONS) -> Mismatch | None:
@@ -318,9 +322,9 @@ def _first_half(direction: Mapping[str, Tensor], count: int) -> dict[str, Tensor
     """The direction with all but its first ``count`` nonzero elements set to zero."""
     kept: dict[str, Tensor] = {}
     left = count
-    for name, along in direction.items():
-        rank = (along != 0).reshape(-1).cumsum(0).reshape(along.shape)
-        kept[name] = torch.where(rank <= left, along, 0.0)
+    for name, part in direction.items():
+        rank = (part != 0).reshape(-1).cumsum(0).reshape(part.shape)
+        kept[name] = torch.where(rank <= left, part, 0.0)
         left -= int(kept[name].count_nonzero())
     return kept
 

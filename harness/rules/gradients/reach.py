@@ -16,7 +16,7 @@ from harness.declare.annotations import call_function
 from harness.drawing.case import Recipe
 from harness.errors import NotApplicable
 from harness.rules.rule import Mismatch
-from harness.rules.tools.sizes import ELEMENTS, Effort, along, elements, growable, one, passes_operations, resized
+from harness.rules.tools.sizes import Effort, along, growable, is_too_much, one, resized
 from harness.rules.trial import Trial
 
 SHORT, LONGER = 8, 24
@@ -54,12 +54,8 @@ def _along(trial: Trial, symbol: str) -> Mismatch | None:
         for name, parts in short.items()
         if name in longer
     }
-    largest = effort.largest
-    power = max(math.log(largest / made[0][1].largest) / math.log(LONGER / SHORT), 0.0)
     for size in LONG if any(alive.values()) else ():
-        if passes_operations(made, size) or largest * (size / LONGER) ** power > ELEMENTS:
-            return None
-        if elements(trial.spec, _at(trial, symbol, size).case) > ELEMENTS:
+        if is_too_much(_at(trial, symbol, size), made, size):
             return None
         found, effort = _dead(trial, symbol, size)
         made.append((size, effort))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,6 +20,7 @@ from harness.rules.tools.sizes import (
     Effort,
     along,
     elements,
+    expected_elements,
     growable,
     one,
     passes_operations,
@@ -77,7 +77,8 @@ def _along(trial: Trial, symbol: str) -> Iterator[tuple[int, Mismatch | None]]:
         if size <= shortest:
             continue
         longer = _at(trial, symbol, size)
-        if elements(trial.spec, longer.case) > ELEMENTS or _expected(made, size) > ELEMENTS:
+        largest = [(length, max(effort.largest for effort in efforts)) for length, efforts in made]
+        if max(elements(trial.spec, longer.case), expected_elements(largest, size)) > ELEMENTS:
             raise NotApplicable(f"with {size}, a tensor of more than {ELEMENTS} elements is needed")
         for place, whose in enumerate((" of the reference", "")):
             if passes_operations([(length, efforts[place]) for length, efforts in made], size):
@@ -97,15 +98,6 @@ def _at(trial: Trial, symbol: str, size: int, salt: int = 0) -> Trial:
         drawn = {name: replace(recipe, seed=recipe.seed + salt) for name, recipe in case.tensors.items()}
         case = replace(case, tensors=drawn)
     return trial.apart(case=case, exhaustive=False)
-
-
-def _expected(made: Sequence[tuple[int, _Efforts]], size: int) -> float:
-    """How large the largest tensor that either makes will be, from the power with which it grew last."""
-    if len(made) < 2:
-        return 0.0
-    (shorter, fewer), (longer, more) = ((length, max(e.largest for e in efforts)) for length, efforts in made[-2:])
-    power = math.log(more / fewer) / math.log(longer / shorter)
-    return float(more * (size / longer) ** max(power, 0.0))
 
 
 def _reference_run(trial: Trial, known: dict[Any, Any]) -> tuple[Run, Effort]:

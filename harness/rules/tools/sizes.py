@@ -72,6 +72,32 @@ def passes_operations(made: Sequence[tuple[int, Effort]], size: int) -> bool:
     return last.count + (last.count - before.count) / (longer - shorter) * (size - longer) > OPERATIONS
 
 
+def expected_elements(made: Sequence[tuple[int, int]], size: int) -> float:
+    """How large the largest tensor will be at a size, from the power with which it grew last.
+
+    Args:
+        made: (size, elements of the largest tensor that a forward returned), shortest first.
+        size: not below the longest of them.
+    """
+    if len(made) < 2:
+        return 0.0
+    (shorter, fewer), (longer, more) = made[-2:]
+    power = math.log(more / fewer) / math.log(longer / shorter)
+    return float(more * (size / longer) ** max(power, 0.0))
+
+
+def is_too_much(trial: Trial, made: Sequence[tuple[int, Effort]], size: int) -> bool:
+    """Whether a forward at a size is left out: it has more than `OPERATIONS`, or a tensor of more than `ELEMENTS`.
+
+    Args:
+        trial: on a case of that size.
+        made: what forwards at smaller sizes took.
+        size: along the axis that grows.
+    """
+    largest = expected_elements([(length, effort.largest) for length, effort in made], size)
+    return max(elements(trial.spec, trial.case), largest) > ELEMENTS or passes_operations(made, size)
+
+
 def resized(spec: LossSpec, case: Case, sizes: Mapping[str, Size]) -> Case:
     """The case with some symbols' sizes replaced and generic values in every tensor.
 

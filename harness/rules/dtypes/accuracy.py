@@ -49,10 +49,10 @@ def low_precision_is_as_accurate_as_the_condition_allows(trial: Trial) -> Iterat
     for dtype in narrower:
         worst: dict[str, Mismatch] = {}
         asked_of = [(point, math.inf) for point in points]
-        # Numbers of float16 and bfloat16 cannot be far from the origin and that near each other: they are equal there.
-        if trial.exhaustive and dtype == torch.float32:
-            asked_of += [(point, math.inf) for point in near_cases(trial.spec, trial.case)]
-            asked_of += [(point, LARGE) for point in far_cases(trial.spec, trial.case)]
+        if trial.exhaustive:
+            is_wide = dtype == torch.float32
+            asked_of += [(point, math.inf) for point in near_cases(trial.spec, trial.case, far=is_wide)]
+            asked_of += [(point, LARGE) for point in (far_cases(trial.spec, trial.case) if is_wide else ())]
         for (point, case), floor in asked_of:
             mismatch = _low_precision(trial.at(case), dtype, point, floor)
             if mismatch is not None and (mismatch.aspect not in worst or worst[mismatch.aspect].severity == "note"):

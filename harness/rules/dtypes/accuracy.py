@@ -138,8 +138,10 @@ def _largest_met(trial: Trial, tensors: dict[str, Tensor]) -> float:
 def _not_finite(run: Run, exact: Run, dtype: torch.dtype, where: str, declared: bool) -> Mismatch | None:
     limit = torch.finfo(dtype)
     bad_value = not bool(run.output.isfinite().all())
-    largest = [float(g.abs().max()) for g in exact.gradients.values() if g is not None and g.numel()]
-    needed = float(exact.output.abs().max()) if bad_value else max(largest, default=0.0)
+    theirs = [g for g in exact.gradients.values() if g is not None and g.numel()]
+    needed = float(exact.output.abs().max()) if bad_value else max((float(g.abs().max()) for g in theirs), default=0.0)
+    # The gradient of a mean may be made of that of the sum, which is as many times as large as there are elements.
+    times = 0 if bad_value else max((g.numel() for g in theirs), default=0)
     if needed > limit.max and declared:
         return Mismatch(
             f"loss {where}" if bad_value else f"gradient {where}",
@@ -150,7 +152,7 @@ def _not_finite(run: Run, exact: Run, dtype: torch.dtype, where: str, declared: 
             finite=False,
             hint="declare the bounds of what the loss is given in training, or return the logarithm of such numbers",
         )
-    if needed * tolerance.RANGE_MARGIN > limit.max:
+    if needed * max(tolerance.RANGE_MARGIN, times) > limit.max:
         return None
     return Mismatch(
         f"loss {where}" if bad_value else f"gradient {where}",

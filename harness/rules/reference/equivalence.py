@@ -298,14 +298,14 @@ def _less_accurate(trial: Trial, dtype: torch.dtype, point: str) -> Mismatch | N
     if exact.shape != ours.shape or not bool(exact.isfinite().all()) or not exact.numel():
         return None
     off, theirs_off = (float((run.double() - exact).abs().max()) for run in (ours, theirs))
-    if off <= tolerance.LESS_ACCURATE * theirs_off:
-        return None
+    if not math.isfinite(theirs_off) or off <= tolerance.LESS_ACCURATE * theirs_off:
+        return None  # where the reference has no number either, it is no measure
     scale = reference.measure_scale(widened)
     size = float(exact.abs().max())
     allowed = tolerance.LESS_ACCURATE * theirs_off + limit.smallest_normal
     allowed += tolerance.forward_error(eps, size + scale.intermediate, scale.condition)
     same = same_output(own, exact, scale.with_eps(trial.eps)) is None
-    if off <= allowed or math.isnan(theirs_off) or not same:
+    if off <= allowed or not same:
         return None  # where the two differ in float64 they are two functions; see E01
     if not math.isfinite(off) and scale.intermediate * tolerance.RANGE_MARGIN > limit.max:
         return None  # the reference is near the end of the range itself

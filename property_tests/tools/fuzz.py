@@ -111,7 +111,12 @@ def found(report: Report) -> dict[str, dict[str, Any]]:
             if finding.severity != "note":
                 aspect = str(finding.evidence.get("aspect", ""))
                 key = " / ".join((loss.name, finding.implementation, finding.rule, aspect))
-                about = {"loss": loss.name, "implementation": finding.implementation, "rule": finding.rule}
+                about = {
+                    "loss": loss.name,
+                    "implementation": finding.implementation,
+                    "rule": finding.rule,
+                    "aspect": aspect,
+                }
                 told[key] = {**about, "severity": finding.severity, "message": finding.message}
     return told
 
@@ -186,8 +191,9 @@ class Fuzzer:
         """Ask the rules that have found something new, with another seed, of the implementations on which they did."""
         if not new:
             return
-        codes, names = sorted({e["rule"] for e in new} - {"X01"}), sorted({e["implementation"] for e in new})
-        asked = tuple(codes) if codes else None
+        # What crashed or hung is about the rule that was asked then, if any was.
+        codes = {entry["aspect"] if entry["rule"] == "X01" else entry["rule"] for entry in new}
+        names, asked = sorted({entry["implementation"] for entry in new}), None if "" in codes else tuple(sorted(codes))
         request = Request(profile=self.profile, seed=seed + SECOND, codes=asked, implementations=tuple(names))
         again = {(f["loss"], f["implementation"], f["rule"]) for f in found(self._unit(target, request)).values()}
         for entry in new:

@@ -55,6 +55,12 @@ def _both_not_finite(cause: Finding, effect: Finding) -> bool:
     return _not_finite(effect, cause) and _not_finite(cause, effect)
 
 
+def _in_one_precision(cause: Finding, effect: Finding) -> bool:
+    """Of one value; the dtype is the last word of what both are about."""
+    lost, less = (str(finding.evidence.get("aspect", "")).rpartition(" ")[2] for finding in (cause, effect))
+    return lost == less and _kind(cause) == _kind(effect) == "value"
+
+
 def _at_legal_values(cause: Finding, effect: Finding) -> bool:
     return _kind(effect) != "leak"  # C03 puts NaN where the domain may have none
 
@@ -244,7 +250,9 @@ LINKS: tuple[Link, ...] = (
     Link(("G06",), (*_SLOPES, "E02", "E03", "E05"), "the gradient of what is cut off is zero", _of_the_tensor_cut_off),
     Link(("G06",), ("E05",), "what a long axis leaves out is missing in the value too", _of_one_aspect),
     Link(("G06",), ("C07",), "no gradient is left on which a context could act", _is_cut_off),
-    Link(("D02",), ("D02",), "what leaves the range of one precision leaves that of others", _both_not_finite),
+    Link(("D02",), ("D02", "E04"), "what leaves the range of one precision leaves that of others", _both_not_finite),
+    Link(("E04",), ("E04",), "what leaves the range of one precision leaves that of others", _both_not_finite),
+    Link(("D02",), ("E04",), "digits that are lost are not the reference's either", _in_one_precision),
     Link(("D01",), ("D05",), "a result that is not float64 has not its digits", _is_narrowing),
     Link(
         ("D01", "D05"),

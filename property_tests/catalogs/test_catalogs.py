@@ -67,12 +67,12 @@ KNOWN = {
     "nn.functional.linear_cross_entropy-chunked": {"E03 error", "G03 warning"},
     "nn.CTCLoss": {"E02 error", "G01 error", "G02 error"},
     "nn.AdaptiveLogSoftmaxWithLoss": {"G06 error", "P02 warning"},
-    "nn.CosineEmbeddingLoss": {"D02 warning"},
-    "nn.CosineEmbeddingLoss-margin": {"D02 warning"},
-    "nn.CosineEmbeddingLoss-near_zero": {"E01 error", "L05 error"},
+    "nn.CosineEmbeddingLoss": {"D02 warning", "E04 warning"},
+    "nn.CosineEmbeddingLoss-margin": {"D02 warning", "E04 warning"},
+    "nn.CosineEmbeddingLoss-near_zero": {"E01 error", "E04 warning", "L05 error"},
     "nn.MultiLabelSoftMarginLoss-weighted": {"D04 warning"},
-    "nn.SoftMarginLoss": {"D02 error", "D02 warning"},
-    "nn.functional.cosine_similarity": {"D02 warning"},
+    "nn.SoftMarginLoss": {"D02 error", "D02 warning", "E04 warning"},
+    "nn.functional.cosine_similarity": {"D02 warning", "E04 warning"},
 }
 
 

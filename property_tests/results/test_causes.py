@@ -27,6 +27,7 @@ def follows(*findings):
 
 MODIFIED = found("C02", aspect="labels")
 CUT_OFF = found("G06", kind="cut off", tensor="x")
+LOST = found("D02", "warning", aspect="accuracy float16", kind="value")
 NOT_FINITE = found("G08", kind="value", finite=False)
 RAISES = found("B01", kind="raises", exception="RuntimeError")
 NO_TENSOR = found("B01", kind="raises", exception="WrongReturn")
@@ -84,6 +85,7 @@ def test_a_graph_that_is_kept_and_the_next_step_that_fails_are_one_finding():
         (RANDOM, found("L02", kind="gradient")),
         (found("C01", kind="keeps a graph"), found("G09", "warning", kind="keeps a graph")),
         (found("G05", kind="gradient", tensor="x"), found("G11", "warning", kind="gradient", tensor="x")),
+        (LOST, found("E04", "warning", aspect="accuracy float16", kind="value")),
         (RANDOM, found("D02", "warning", kind="value")),
         (RANDOM, found("S02", "warning", kind="draws")),
         (UNSET, found("G08", kind="gradient", finite=False)),
@@ -114,6 +116,7 @@ def test_what_one_defect_brings_about_names_its_cause(cause, effect):
         (NARROW, OTHER_VALUE),
         (NARROW, found("E01", kind="value", difference=1e-4, size=1.0)),
         (NARROW, found("E01", kind="value", difference=1e-7)),
+        (LOST, found("E04", "warning", aspect="accuracy float32", kind="value")),
         (RANDOM, found("D02", "warning", kind="value", finite=False)),
         (RANDOM, found("C03", "warning", kind="leak")),
         (UNSET, found("G11", "note", kind="raises", exception="RuntimeError")),
@@ -177,7 +180,7 @@ def test_no_finding_is_its_own_cause():
         if cause != effect:
             graph.add(effect, cause)
     assert list(graph.static_order())
-    assert {cause for cause, effect in edges if cause == effect} == {"C01", "D02", "G09", "X01"}
+    assert {cause for cause, effect in edges if cause == effect} == {"C01", "D02", "E04", "G09", "X01"}
     moved = [found("C01", kind=kind, tensor="mask") for kind in ("not moved", "not saved")] + [
         found("C01", kind="moved")
     ]

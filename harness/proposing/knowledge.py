@@ -171,6 +171,7 @@ KINDS: Mapping[str, Kind] = {
             ("B", "binary"),
             ("B C", "boolean"),
             ("B S", "boolean"),
+            ("B H W", "binary"),
             ("N N", "boolean"),
             ("D", "binary"),
             ("B C", "binary"),

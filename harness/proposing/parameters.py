@@ -17,7 +17,7 @@ from harness.declare import inline
 from harness.declare import structures as structured
 from harness.declare.tensor_spec import TensorSpec
 from harness.errors import DeclarationError
-from harness.proposing import docs, examples, knowledge, samplers
+from harness.proposing import code, docs, examples, knowledge, samplers
 from harness.proposing.examples import Example
 from harness.proposing.knowledge import Guess
 
@@ -28,6 +28,7 @@ LIST_LENGTH = "L"  # of a list whose annotation says no number
 OF_ITS_OWN_AXIS = 2.0  # the cost of classes along an axis of classes, of lengths along what they are lengths of
 OF_POINTS = 3  # axes of a cloud of points or of a sequence of vectors
 OF_NO_AXIS = 0.5  # the cost of classes in one, where nothing that is documented has an axis of classes
+AGAINST_CODE = 3.0  # of another number of axes than the code has
 DOCUMENTED = -3.0  # of the cost, where a docstring states dims or values
 LARGE = 64  # a size that makes every case slow
 SHOWN = -5.0  # where its example passes such a tensor
@@ -67,6 +68,12 @@ def parameters_of(loss: Callable[..., Any], reference: Callable[..., Any] | None
     text = docs.text_of(loss)
     if reference is not None and not docs.shapes_in(text):
         text = f"{text}\n\n{docs.text_of(reference)}"
+    written = [loss] if reference is None else [reference, loss]
+    unpacked = {name: dims for one in written for name, dims in code.unpacked(one).items()}
+    if not docs.shapes_in(text):
+        text = f"{text}\n\n{code.documented(unpacked)}"
+    axes = {name: (count, False) for one in written for name, count in code.least_axes(one).items()}
+    axes |= {name: (len(dims.split()), True) for name, dims in unpacked.items()}
     call = signatures.call_function(loss)
     if not signatures.parameters(call) and signatures.takes_any_keyword(call):
         call = getattr(loss, "update", call)  # the call of a metric of torchmetrics hands all to it
@@ -81,11 +88,26 @@ def parameters_of(loss: Callable[..., Any], reference: Callable[..., Any] | None
     ]
     return _with_prediction(
         [
-            _parameter(parameter, place, _hints(function), text, names, example)
+            _with_axes(_parameter(parameter, place, _hints(function), text, names, example), axes.get(parameter.name))
             for place, function, parameters in places
             for parameter in parameters.values()
         ]
     )
+
+
+def _with_axes(parameter: Parameter, axes: tuple[int, bool] | None) -> Parameter:
+    """With readings of fewer axes than its code indexes, or of others than it unpacks, as the last."""
+    if axes is None or any(guess.confidence == "declared" for guess in parameter.guesses):
+        return parameter
+    count, is_exact = axes
+
+    def fits(guess: Guess) -> bool:
+        found = (guess.dims or "").split()
+        is_many = guess.dims is None or any(axis.startswith("*") for axis in found)
+        return is_many or (len(found) == count if is_exact else len(found) >= count)
+
+    guesses = [guess if fits(guess) else knowledge.dearer(guess, AGAINST_CODE) for guess in parameter.guesses]
+    return replace(parameter, guesses=tuple(sorted(guesses, key=lambda guess: guess.cost)))
 
 
 def _with_prediction(parameters: list[Parameter]) -> list[Parameter]:
@@ -306,7 +328,7 @@ def _of_tensor(name: str, about: str, text: str, names: Sequence[str]) -> list[G
                 cost += OF_NO_AXIS
             confidence: Any = "declared" if domain in values else "guessed"
             own = domain.replace("index(C", f"index({classes}")
-            found[shape, own] = Guess(cost, shape, own, why="its docstring says so", confidence=confidence)
+            found[shape, own] = Guess(cost, shape, own, why="its docstring or its code says so", confidence=confidence)
     for place, domain in enumerate(values if not shapes else ()):
         for dims in dict.fromkeys(str(guess.dims) for guess in usual if guess.dims):  # one number has no values
             cost = DOCUMENTED / 2 + knowledge.LEAST_STEP * place

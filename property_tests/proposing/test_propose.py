@@ -12,7 +12,7 @@ from fake_time import AMPLE_S
 from torch.nn import functional as F
 
 from harness.checking.verify import verify
-from harness.proposing import docs, knowledge
+from harness.proposing import code, docs, knowledge
 from harness.proposing.calls import SlowCallError, limited, picked
 from harness.proposing.proposal import Proposal
 from harness.proposing.propose import UnproposableError, propose, specified
@@ -606,3 +606,37 @@ def test_a_search_whose_time_is_over_says_so(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("harness.proposing.search.time.process_time", lambda: next(passed, 2 * AMPLE_S))
     proposal = propose("nll", F.gaussian_nll_loss, with_laws=False)
     assert any("the search ended at 1 of the readings" in note for note in proposal.notes)
+
+
+def bare_pixels(logits, targets, valid, class_weight):
+    B, C, H, W = logits.shape
+    total = (logits * 0).sum()
+    for b in range(B):
+        for c in range(C):
+            for i in range(H):
+                for j in range(W):
+                    if valid[b, i, j] != 0:
+                        total = total + class_weight[c] * (logits[b, c, i, j].sigmoid() - targets[b, c, i, j]) ** 2
+    return total
+
+
+def bare_flattened(pred, target):
+    pred, target = pred.flatten(1), target.flatten(1)
+    batch_size, _ = pred.shape
+    return (pred - target).square().sum() / batch_size
+
+
+def test_axes_are_read_off_the_code() -> None:
+    proposal = propose("pixels", bare_pixels, with_laws=False)
+    found = texts(proposal)
+    assert found["logits"] == "B C H W logits"
+    assert found["targets"] == "B C H W label"
+    assert found["valid"] == "B H W binary"
+    assert found["class_weight"] == "C nonnegative"
+    assert proposal.trials == 1
+
+
+def test_axes_of_a_name_that_is_set_again_tell_nothing() -> None:
+    assert code.unpacked(bare_pixels) == {"logits": "B C H W"}
+    assert code.unpacked(bare_flattened) == {}
+    assert code.unpacked(F.cross_entropy) == {}

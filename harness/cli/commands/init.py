@@ -48,6 +48,7 @@ def init(target: str, output: Path | None, stdout: bool, force: bool, settings: 
     from harness.proposing.process import proposals
     from harness.proposing.written import command, source
 
+    stdout |= output == Path("-")
     file = output or _file_for(target)
     if file.exists() and not (force or stdout):
         raise Refused(

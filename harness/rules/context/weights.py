@@ -337,7 +337,7 @@ def _all_zero(trials: Sequence[Trial], name: str) -> Iterator[Mismatch]:
                 tensor=left.name,
                 tensors=tensors,
                 code=_gradient_code(left.name),
-                hint=f"what falls back to another loss where {name} is empty trains on what it should leave out: return 0 there",
+                hint=f"nothing is left by {name}, and still something trains: look for a term that lacks {name}, or a fallback where it is empty",
             )
             return
 

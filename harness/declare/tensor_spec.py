@@ -51,12 +51,12 @@ class TensorSpec:
     @property
     def is_floating(self) -> bool:
         """Whether the values are real numbers, in a dtype that holds them."""
-        return self.domain.kind == "float" and (self.dtype is None or self.dtype.is_floating_point)
+        return self.domain.differentiable and (self.dtype is None or self.dtype.is_floating_point)
 
     @property
     def differentiable(self) -> bool:
         """Whether a gradient with respect to the tensor has a meaning."""
-        return self.domain.differentiable and self.is_floating and not self.number
+        return self.is_floating and not self.number
 
     def __repr__(self) -> str:
         optional = ", optional=True" if self.optional else ""

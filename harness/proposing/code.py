@@ -28,10 +28,11 @@ def unpacked(loss: Callable[..., Any]) -> dict[str, str]:
     """Tensor -> its dims, of those whose shape the code unpacks: ``B, C, H, W = logits.shape``; ``_`` where nothing names an axis."""
     found = {}
     tree = _tree(loss)
+    changed = _set_in(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple) and (name := _shape_of(node.value)):
             sizes = node.targets[0].elts
-            if all(isinstance(size, ast.Name) for size in sizes) and name not in _set_in(tree):
+            if all(isinstance(size, ast.Name) for size in sizes) and name not in changed:
                 found[name] = " ".join(_letter(size.id) for size in sizes if isinstance(size, ast.Name))
     return found
 
@@ -70,10 +71,9 @@ def _shape_of(value: ast.expr) -> str:
     """The name in ``name.shape`` and ``name.size()``; empty for all else."""
     if isinstance(value, ast.Call) and not value.args and isinstance(value.func, ast.Attribute):
         value = value.func if value.func.attr == "size" else value
-    is_shape = (
-        isinstance(value, ast.Attribute) and value.attr in ("shape", "size") and isinstance(value.value, ast.Name)
-    )
-    return value.value.id if is_shape and isinstance(value, ast.Attribute) and isinstance(value.value, ast.Name) else ""
+    if isinstance(value, ast.Attribute) and value.attr in ("shape", "size") and isinstance(value.value, ast.Name):
+        return value.value.id
+    return ""
 
 
 def _letter(size: str) -> str:

@@ -31,13 +31,19 @@ from harness.rules import BATTERY, X01
 from harness.rules.rule import Found, Mismatch, Rule, mismatches
 from harness.rules.state import caches
 from harness.rules.tools import roundoff
-from harness.rules.tools.remarks import remarked
+from harness.rules.tools.remarks import remarked, with_note
 from harness.rules.tools.reproduce import script, shown
 from harness.rules.trial import Trial
 
 CASES_OF_PRECISION = 3
 CASES_OF_SUGGESTIONS = 8
 SHRINK_ASPECTS = 3  # findings of one rule that are shrunk; further ones keep the case that was drawn
+OTHER_VALUES, COMES_AGAIN = (
+    8,
+    2,
+)  # draws of other values at most, and how many have to show what may be a matter of values
+CASES_OF_RARE = 3  # at whose sizes that is looked for
+RARE = f"of {OTHER_VALUES} draws of other values {COMES_AGAIN - 1} at most shows it"
 POOLS = 64  # that a process keeps: those of a few losses
 EXHAUSTIVE_CASES = 2  # cases of a rule on which all special points are enumerated too, of those that count something
 OF_THE_REFERENCE = "it is the reference, whose numbers are those of the CPU wherever candidates run"
@@ -252,17 +258,31 @@ class Session:
             left_out.append(f"numbers are not compared, since the loss draws: {draws_anew}")
 
     def _findings(self, implementation: str, rule: Rule, found: Sequence[tuple[Trial, Mismatch]]) -> list[Finding]:
-        by_aspect: dict[tuple[str, Severity], tuple[Trial, Mismatch]] = {}
+        by_aspect: dict[tuple[str, Severity], list[tuple[Trial, Mismatch]]] = {}
         for trial, mismatch in found:
-            by_aspect.setdefault((mismatch.aspect, self._severity(rule, mismatch)), (trial, mismatch))
+            by_aspect.setdefault((mismatch.aspect, self._severity(rule, mismatch)), []).append((trial, mismatch))
         findings = []
-        for position, ((aspect, severity), (trial, mismatch)) in enumerate(by_aspect.items()):
+        for position, ((aspect, severity), shown_by) in enumerate(by_aspect.items()):
+            trial, mismatch = shown_by[0]
+            may_be_rare = severity == "warning" and rule.comes_again
+            if may_be_rare and not self._comes_again(implementation, rule, aspect, [t.case for t, _ in shown_by]):
+                severity, mismatch = "note", with_note(mismatch, RARE)
             if rule.check is not None and severity != "note" and position < SHRINK_ASPECTS:
                 trial, mismatch = self._shrink(implementation, rule, aspect, severity, trial, mismatch)
             with settled():
                 mismatch = remarked(rule, trial, mismatch)
             findings.append(self._finding(rule, severity, trial, mismatch))
         return findings
+
+    def _comes_again(self, implementation: str, rule: Rule, aspect: str, cases: Sequence[Case]) -> bool:
+        """Whether other values show an aspect too, in `COMES_AGAIN` of `OTHER_VALUES` draws at the sizes of a case that does."""
+
+        def again(case: Case) -> Iterator[object]:
+            others = map(case.redrawn, range(1, OTHER_VALUES + 1))
+            found = (self._same_finding(implementation, rule, aspect, "warning", c, may_be_empty=True) for c in others)
+            return itertools.islice(filter(None, found), COMES_AGAIN)
+
+        return any(len(list(again(case))) == COMES_AGAIN for case in cases[:CASES_OF_RARE])
 
     def _severity(self, rule: Rule, mismatch: Mismatch) -> Severity:
         severity = mismatch.severity or rule.severity

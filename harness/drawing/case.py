@@ -121,6 +121,12 @@ class Case:
         moved = {name: Recipe(seed=zlib.crc32(name.encode()), point=point) for name, point in points.items()}
         return replace(self, tensors={**self.tensors, **moved})
 
+    def redrawn(self, salt: int) -> Case:
+        """The same sizes, special points and copies with other values."""
+        seeds = {name: zlib.crc32(f"{name} {salt}".encode()) for name in self.tensors}
+        made = {name: replace(recipe, values=None, seed=seeds[name]) for name, recipe in self.tensors.items()}
+        return replace(self, tensors=made)
+
     def with_copy(self, name: str, of: str, *, near: int = 0) -> Case:
         """The same case with the tensor ``name`` equal to ``of``, or, in one of several ways (1, 2, ...), ``near`` to it."""
         copy = Recipe(seed=zlib.crc32(name.encode()) + near, mode="near" if near else "smooth", same_as=of)

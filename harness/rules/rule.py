@@ -146,6 +146,8 @@ class Rule:
         not_interpreted: why it is not asked of Triton kernels that run in Triton's interpreter; empty where it is.
         remarks: what one more evaluation adds to a finding, in their order; each takes the trial and the mismatch.
         measures_gradient: whether it holds the gradient to slopes, or to another gradient.
+        comes_again: whether a warning of it stands only where other values of the same shapes show it too; what few of
+            them do is a note, so that the seed does not decide.
         is_of_the_loss: whether what it finds in the reference is a trait of the loss, which needs no attention of its own.
         on_the_cpu: why it is asked on the CPU, on whatever device the loss is verified; empty where it is asked there.
         why: what goes wrong in practice.
@@ -173,6 +175,7 @@ class Rule:
     not_interpreted: str = ""
     remarks: tuple[Remark, ...] = ()
     measures_gradient: bool = False
+    comes_again: bool = False
     is_of_the_loss: bool = False
 
     @property

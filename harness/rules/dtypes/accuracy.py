@@ -284,6 +284,7 @@ RULES = (
         regimes={"distinct": 2, "unit": 1},
         smooth=True,
         remarks=(first_not_finite,),
+        comes_again=True,
         why="A loss that is right in float64 gives NaN or noise in the dtype in which it is trained.",
         example="d2 = (a * a).sum(-1) + (b * b).sum(-1) - 2 * (a * b).sum(-1)   # cancels, may be negative: sqrt gives NaN",
         mend="Use forms that do not cancel or overflow: (a - b) first, logsumexp, log1p, an epsilon that the dtype can hold.",

@@ -393,6 +393,7 @@ RULES = (
         applies=is_candidate,
         regimes={"distinct": 2, "large": 1},
         smooth=True,
+        comes_again=True,
         why="The rewrite is the same function on paper, and noise in the precision in which it is trained.",
         example="d2 = (x * x).sum(-1) + (y * y).sum(-1) - 2 * (x * y).sum(-1)      # for ((x - y) ** 2).sum(-1)",
         mend="Keep the order of operations that does not cancel, or do that part in float32 or float64.",

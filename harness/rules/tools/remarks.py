@@ -44,13 +44,13 @@ def remarked(rule: Rule, trial: Trial, mismatch: Mismatch) -> Mismatch:
     """
     try:
         if mismatch.kind == "gradient" and trial.base.output.ndim:
-            mismatch = _with_note(mismatch, _OF_A_SUM)
+            mismatch = with_note(mismatch, _OF_A_SUM)
         for remark in rule.remarks:
             mismatch = remark(trial, mismatch)
     except (LossRaised, NotApplicable):
         pass
     except Exception as error:  # whatever breaks here, what was found stays found
-        mismatch = _with_note(mismatch, f"what more there is to say could not be found out: {told_in_a_line(error)}")
+        mismatch = with_note(mismatch, f"what more there is to say could not be found out: {told_in_a_line(error)}")
     return mismatch
 
 
@@ -75,7 +75,7 @@ def lost_values(trial: Trial, mismatch: Mismatch) -> Mismatch:
     places = ", ".join(dict.fromkeys(lost.places))
     kept = "where an index comes twice, one value is kept and the others are lost"
     hint = "add them: x.index_add(0, index, values), scatter_add, or index_put((index,), values, accumulate=True)"
-    return replace(_with_note(mismatch, f"{places}: {kept}"), hint=hint)
+    return replace(with_note(mismatch, f"{places}: {kept}"), hint=hint)
 
 
 def _beside_the_reference(trial: Trial, mismatch: Mismatch) -> Mismatch:
@@ -92,7 +92,7 @@ def _beside_the_reference(trial: Trial, mismatch: Mismatch) -> Mismatch:
         return mismatch
     shown = ", ".join(f"{symbol}={size}" for symbol, size in sizes.items())
     if same_output(came.output, should.output, generic.of(spec.reference).scale.with_eps(generic.eps)) is None:
-        return _with_note(
+        return with_note(
             mismatch, f"with generic values at {shown} the two agree: look at what is special or equal here"
         )
     for count in range(1, len(lengths) + 1):
@@ -103,7 +103,7 @@ def _beside_the_reference(trial: Trial, mismatch: Mismatch) -> Mismatch:
                     more, less = ("sums", "averages") if text == "times" else ("averages", "sums")
                     axes = " and ".join(symbols)
                     note = f"at {shown} it is the reference's value {text} {product}"
-                    return replace(_with_note(mismatch, note), hint=f"it {more} over {axes} where the reference {less}")
+                    return replace(with_note(mismatch, note), hint=f"it {more} over {axes} where the reference {less}")
     return mismatch
 
 
@@ -114,12 +114,12 @@ def first_not_finite(trial: Trial, mismatch: Mismatch) -> Mismatch:
     first, tensors = FirstOverflow(), {n: tensor.detach().clone() for n, tensor in (mismatch.tensors or {}).items()}
     trial.run(tensors, wrt=(), mode=first)
     if first.of_infinities:
-        noted = _with_note(mismatch, f"{first.of_infinities} makes NaN of infinities that were written down")
+        noted = with_note(mismatch, f"{first.of_infinities} makes NaN of infinities that were written down")
         return replace(noted, hint=_INFINITIES)
     if not first.name:
         place = _first_in_backward(trial, tensors)
-        return _with_note(mismatch, f"the gradient of {place} is the first that is not finite") if place else mismatch
-    noted = _with_note(mismatch, f"{first.placed} makes the first number that is not finite")
+        return with_note(mismatch, f"the gradient of {place} is the first that is not finite") if place else mismatch
+    noted = with_note(mismatch, f"{first.placed} makes the first number that is not finite")
     if first.name not in _OVERFLOWS or not first.is_large:
         return noted
     return replace(noted, hint=f"{first.name} overflows: {_OVERFLOWS[first.name]}; or narrow the domain")
@@ -154,7 +154,8 @@ _OVERFLOWS = {
 }
 
 
-def _with_note(mismatch: Mismatch, note: str) -> Mismatch:
+def with_note(mismatch: Mismatch, note: str) -> Mismatch:
+    """The same mismatch with a further remark."""
     return replace(mismatch, note="; ".join(text for text in (mismatch.note, note) if text))
 
 

@@ -34,8 +34,8 @@ $(INSTALLED): constraints.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-report: $(INSTALLED)  ## verify and time the losses, 10 s of timing each: reports/latest (ARGS="path/to/loss.py --device cpu,cuda")
-	$(BIN)/loss-harness report --budget 10 $(ARGS)
+report: $(INSTALLED)  ## verify and time the losses, two at a time, 5 s of timing each: reports/latest (ARGS="path/to/loss.py --device cpu,cuda")
+	$(BIN)/loss-harness report --budget 5 --workers 2 $(ARGS)
 
 # A file stays in one process, whose rules share the cases that were drawn, and the longest begin.
 SHARED := --dist loadfile --no-loadscope-reorder

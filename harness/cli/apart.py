@@ -43,7 +43,8 @@ def driving(ctx: click.Context, targets: Sequence[str]) -> Iterator[Driver]:
         shop = _workshop(ctx.params, local)
         stack.callback(shop.close)
         try:
-            driver = Driver(named, running.request(ctx), shop, allowed=_allowed(ctx.params))
+            together = _times_together(ctx.params)
+            driver = Driver(named, running.request(ctx), shop, allowed=_allowed(ctx.params), times_together=together)
         except DeclarationError as error:
             raise loading.advised(error, targets, ctx, local) from error
         for warning in driver.warnings:
@@ -92,11 +93,17 @@ def box(also: Sequence[str] = ()) -> Sandbox | None:
 
 def _needed(given: dict[str, Any]) -> tuple[str, ...]:
     """What else jobs import sooner or later, by the options of a command."""
-    from harness.runs.preload import COMPILER, TIMERS, TIMING
+    from harness.runs.preload import ALL_RULES, COMPILER, TIMERS, TIMING
 
     compiles = given.get("compiled") or given.get("profile", QUICK) != QUICK
     times = "budget_s" in given and not given.get("costs_only")
-    return (*(COMPILER if compiles else ()), *(TIMERS if times else ()), *(TIMING if "budget_s" in given else ()))
+    asks_all = "select" in given and not given["select"]
+    return (
+        *(ALL_RULES if asks_all else ()),
+        *(COMPILER if compiles else ()),
+        *(TIMERS if times else ()),
+        *(TIMING if "budget_s" in given else ()),
+    )
 
 
 def _workshop(given: dict[str, Any], local: Sandbox | None) -> Workshop:
@@ -113,6 +120,11 @@ def workers(given: dict[str, Any]) -> int:
     """How many jobs run at a time: as many as there are cores, where nothing else is said."""
     chosen: int | None = given.get("workers")
     return chosen or cores()
+
+
+def _times_together(given: dict[str, Any]) -> bool:
+    """Whether losses are timed beside each other: on a cluster, and where workers were asked for and no device is shared."""
+    return given.get("cluster") is not None or ((given.get("workers") or 1) > 1 and set(given["devices"]) == {"cpu"})
 
 
 def cores() -> int:

@@ -33,7 +33,7 @@ _BUDGET = (
     "Seconds of timing per loss; loading the compiler for --compile, a single kernel and pure Python are not cut short."
 )
 _COMPILE = "Time each under torch.compile too; the time to compile stands apart."
-_WORKERS = "Checks that run at a time, each loss x implementation in a process of its own; by default as many as there are cores."
+_WORKERS = "Jobs at a time: loss x implementation in a process of its own, by default on all cores; losses, timed on as many cores of their own, by default one."
 _MEMORY = "What one process may take beside what it is born with; by default its share of four fifths of what is free."
 _INTERPRET = "Run Triton kernels on the CPU, in Triton's interpreter; by default for a file that imports Triton, without --device cuda."
 _COLOR = "auto: on a terminal, unless NO_COLOR says no or FORCE_COLOR yes."

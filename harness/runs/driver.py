@@ -38,6 +38,7 @@ class Driver(Ledger):
         request: what is asked for.
         workshop: carries out the jobs.
         allowed: what each of them may take.
+        times_together: whether several losses are timed at a time, each on a core of its own.
 
     Raises:
         HarnessError: what the targets or the request say cannot be understood.
@@ -50,7 +51,9 @@ class Driver(Ledger):
         workshop: Workshop,
         *,
         allowed: Limits | None = None,
+        times_together: bool = False,
     ) -> None:
+        self.times_together = times_together
         self.targets = tuple(targets)
         self.workshop = workshop
         self.allowed = allowed or Limits()
@@ -128,7 +131,7 @@ class Driver(Ledger):
             return False
         for result in carried.results:
             self._keep(job, result)
-        self._lost(job, carried.lost)
+        self._done(job, carried)
         return True
 
     def _carry_out(self, jobs: Sequence[Job], observer: Observer) -> None:
@@ -172,9 +175,12 @@ class Driver(Ledger):
             return
         carried = future.result() if error is None else self._give_up(job, error)
         self.journal.remember(job, carried)
-        self._lost(job, carried.lost)
+        self._done(job, carried)
         name = f"{'verify' if job.kind == VERIFY else 'benchmark'} {job.loss}"
-        begun = self._begun.pop(job.key, started)  # it may have waited long for its turn
+        if job.key not in self._begun:  # whoever carries it out elsewhere tells nothing before it is done
+            self._begin(job, LOADING)
+            self._begun[job.key] = started
+        begun = self._begun.pop(job.key)  # it may have waited long for its turn
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begun
 
     def _show(self, observer: Observer) -> None:
@@ -201,6 +207,8 @@ class Driver(Ledger):
             self._keep(job, data)
 
     def _begin(self, job: Job, step: str) -> None:
+        if job.kind == MEASURE and job.key not in self._begun:
+            self._news.put(timing_step(self._planned_for[job.loss], self.request))
         self._begun.setdefault(job.key, time.perf_counter())
         if job.kind == VERIFY and step not in (LOADING, SUGGESTIONS):
             self._news.put(check_step(job.loss, job.implementation, step))
@@ -231,10 +239,17 @@ class Driver(Ledger):
             if "refused" in result:
                 self._refused[job.loss] = result["refused"]
                 return
-            self.environment |= {name: value for name, value in result["environment"].items() if name == "timing"}
+            timing = result["environment"].get("timing")
+            if timing is not None:
+                earlier = self.environment.get("timing", {}).get("timed_on_cores", [])
+                used = sorted({*earlier, *timing.get("timed_on_cores", [])})
+                self.environment["timing"] = timing | ({"timed_on_cores": used} if used else {})
 
-    def _lost(self, job: Job, reason: str) -> None:
+    def _done(self, job: Job, carried: Carried) -> None:
         """Say what came to nothing beside the rules, which have outcomes of their own."""
+        if job.kind == MEASURE:
+            self.untimed.discard(job.loss)
+        reason = carried.lost
         if not reason:
             return
         plan = self._planned_for[job.loss]
@@ -248,16 +263,17 @@ class Driver(Ledger):
                 self._results.setdefault((job.loss, job.device, job.implementation, SUGGESTIONS), []).append(note)
 
     def benchmark(self, observer: Observer = UNSEEN) -> None:
-        """See `Ledger`; one loss at a time, for two would disturb each other."""
+        """See `Ledger`; one loss at a time, for two would disturb each other where they share a core."""
         self.untimed = {plan.name for plan in self.plans}
-        for plan in self.plans:
-            observer.begin(timing_step(plan, self.request))
-            job = self._job(MEASURE, plan, self.present)
-            job = replace(job, verified=loss_dumps(self.known(plan)), step_s=self._longest())
-            self._carry_out([job], observer)
-            self.untimed.discard(plan.name)
+        for plans in [self.plans] if self.times_together else [(plan,) for plan in self.plans]:
+            self._carry_out([self._timing(plan) for plan in plans], observer)
         if self._refused and len(self._refused) == len(self.plans):
             raise HarnessError(next(iter(self._refused.values())))
+
+    def _timing(self, plan: Planned) -> Job:
+        job = self._job(MEASURE, plan, self.present)
+        verified = loss_dumps(self.known(plan))
+        return replace(job, verified=verified, step_s=self._longest(), has_own_core=self.times_together)
 
     def _longest(self) -> float:
         """The timing ends itself at three times its budget; beyond that, and what starting and a compiler take, it hangs."""

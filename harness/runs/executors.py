@@ -16,7 +16,7 @@ from harness.isolation.limits import Limits
 from harness.isolation.sandbox import Here, Isolation, Sandbox, unheard
 from harness.runs.conduct import ProcessLost, conduct
 from harness.runs.job import LOADING, Job
-from harness.runs.preload import COMPILER, PRELOAD, TIMING
+from harness.runs.preload import ALL_RULES, COMPILER, PRELOAD, TIMING
 
 _AGAIN_S = 0.1
 
@@ -81,7 +81,7 @@ class Workshop(Protocol):
 
 def isolation() -> Isolation:
     """Processes of their own where this system can fork; else this one."""
-    return Sandbox((*PRELOAD, *COMPILER, *TIMING)) if hasattr(os, "fork") else Here()
+    return Sandbox((*PRELOAD, *ALL_RULES, *COMPILER, *TIMING)) if hasattr(os, "fork") else Here()
 
 
 class Local:

@@ -28,6 +28,7 @@ class Job:
         verified: what is known of the loss, where it is to be timed.
         step_s: seconds that one check may take.
         memory_bytes: what the job may take.
+        has_own_core: whether it is to run on a core that no other such job has meanwhile.
     """
 
     kind: str
@@ -41,6 +42,7 @@ class Job:
     verified: str = ""
     step_s: float | None = None
     memory_bytes: int | None = None
+    has_own_core: bool = False
 
     @property
     def key(self) -> str:
@@ -64,6 +66,7 @@ class Job:
             "checks": bool(self.codes),
             "suggests": self.suggests,
             "verified": self.verified,
+            "has_own_core": self.has_own_core,
         }
 
     def without(self, codes: set[str]) -> Job:

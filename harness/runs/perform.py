@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from harness.calls import devices
@@ -19,6 +20,7 @@ from harness.runs.job import LOADING, SUGGESTIONS
 from harness.runs.ledger import Request
 from harness.runs.run import LocalRun
 from harness.runs.sources import code_digest
+from harness.timing.cores import own_core
 
 
 def plan(payload: Mapping[str, Any], tell: Tell) -> None:
@@ -107,10 +109,11 @@ def measure(payload: Mapping[str, Any], tell: Tell) -> None:
     """Time a loss, of which it is known what is right."""
     run = _loaded(payload, tell)
     run.know(loss_loads(payload["verified"]))
-    try:
-        run.benchmark(_Steps(run))
-    except HarnessError as error:
-        tell("result", {"step": run.current, "refused": str(error)})
+    with own_core(lambda: tell("step", LOADING)) if payload["has_own_core"] else nullcontext():
+        try:
+            run.benchmark(_Steps(run))
+        except HarnessError as error:
+            tell("result", {"step": run.current, "refused": str(error)})
     tell("result", {"step": run.current, "environment": run.environment})
 
 

@@ -9,7 +9,8 @@ PRELOAD = (
     "harness.checking.stopped",
     "harness.runs.warm",
 )
-# What takes long and only some jobs need: those that compile, and those that time.
-COMPILER = ("torch._dynamo",)
+# What takes long and only some jobs need: those that ask all rules, those that compile, and those that time.
+ALL_RULES = ("harness.rules.gradients.warm",)
+COMPILER = ("torch._dynamo", "harness.rules.transforms.warm")
 TIMING = ("harness.timing.benchmark",)
 TIMERS = ("harness.timing.ahead",)  # of commands that are sure to time

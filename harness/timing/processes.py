@@ -17,6 +17,7 @@ from harness.isolation.limits import Limits
 from harness.isolation.sandbox import Sandbox
 from harness.results.variants import eager_name
 from harness.timing.constants import GRACE_S, STRETCH, TOOLS_S, WORKER_ENVIRONMENT
+from harness.timing.cores import cores
 from harness.timing.design import Heat, Samples
 from harness.timing.worker import fingerprint, read_samples
 
@@ -94,6 +95,7 @@ def time_in_fresh_process(
         "process": process,
         "processes": processes,
         "seed": seed,
+        "cores": cores(),
         "started": time.time(),
     }
     is_compiled = any(eager_name(spec.implementations, name) for heat in heats for name in heat.contestants)

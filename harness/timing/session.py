@@ -39,6 +39,7 @@ from harness.timing.constants import (
     TRIAL_LIMIT,
     TRIAL_SHARE,
 )
+from harness.timing.cores import on_one_core
 from harness.timing.costs import counting
 from harness.timing.design import Contestant, Heat, Samples, measure
 from harness.timing.devices import lost, release, unavailable, unusable
@@ -422,7 +423,7 @@ class Course:
             if answer.environment is None:
                 return without_folder(answer.unloadable or f"the process failed: {answer.broken}", target)
             start_s = answer.start_s
-            self.environment = {**answer.environment, "timed_in": "fresh processes"}
+            self.environment = {**answer.environment, "timed_in": "fresh processes", **on_one_core()}
             for samples in answer.samples:
                 self._record(process, positions[samples.heat], samples)
             self._note_unsteady(answer.environment, f"timing process {process + 1}: ")

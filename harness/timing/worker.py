@@ -26,6 +26,7 @@ from harness.timing.budget import Budget
 from harness.timing.cold import flushes
 from harness.timing.compiled import unavailable_compiler
 from harness.timing.constants import LEAST_PROCESS_S, LOOKS
+from harness.timing.cores import run_on
 from harness.timing.design import Heat, Samples, measure
 from harness.timing.devices import lost, unusable
 from harness.timing.keeper import Outside, Witness, kept
@@ -142,5 +143,6 @@ def read_samples(line: Mapping[str, Any]) -> Samples:
 def timed(job: Mapping[str, Any], tell: Callable[[str, Any], None]) -> None:
     """What a fork of `harness.timing.processes` runs; it tells through the process that holds the clock."""
     os.environ[MARK] = "1"
-    witness = kept()
+    witness = kept()  # which runs on any core
+    run_on(job["cores"])
     run(job, witness.tell, witness)

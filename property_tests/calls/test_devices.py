@@ -19,7 +19,7 @@ from harness.rules import find
 from harness.runs.driver import Driver
 from harness.runs.executors import Local
 from harness.runs.ledger import Request
-from harness.runs.preload import COMPILER, PRELOAD, TIMING
+from harness.runs.preload import ALL_RULES, COMPILER, PRELOAD, TIMING
 
 GONE = "cuda works no more in this process: AcceleratorError: CUDA error: device-side assert triggered"
 TENSORS = {"predictions": TensorSpec("B"), "labels": TensorSpec("B")}
@@ -176,6 +176,7 @@ def test_a_fork_of_a_process_that_has_used_cuda_says_that_it_cannot(monkeypatch)
 ASKED = f"""
 import importlib, sys, torch
 asked = []
+torch.backends.cuda.is_built = lambda: True  # as where there may be a device
 for owner, name in ((torch.cuda, "is_available"), (torch.cuda, "device_count"), (torch.cuda, "_lazy_init"),
                     (torch._C, "_cuda_getDeviceCount")):
     def record(*given, name=name, **named):
@@ -183,7 +184,7 @@ for owner, name in ((torch.cuda, "is_available"), (torch.cuda, "device_count"), 
         return 0
     if hasattr(owner, name):  # a torch without CUDA lacks some
         setattr(owner, name, record)
-for name in {(*PRELOAD, *COMPILER, *TIMING)!r}:
+for name in {(*PRELOAD, *ALL_RULES, *COMPILER, *TIMING)!r}:
     importlib.import_module(name)
 print(asked, torch.cuda.is_initialized())
 """

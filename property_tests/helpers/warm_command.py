@@ -51,9 +51,9 @@ def serve(address: str) -> None:
 
     import harness.checking.verify  # noqa: F401
     from harness.cli import apart
-    from harness.runs.preload import COMPILER, TIMING
+    from harness.runs.preload import ALL_RULES, COMPILER, TIMING
 
-    box = apart.box((*COMPILER, *TIMING))
+    box = apart.box((*ALL_RULES, *COMPILER, *TIMING))
     if box is not None:
         box.run("builtins:print", "")  # any job will do: it starts what the calls then share
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

@@ -22,6 +22,7 @@ from harness.isolation.limits import Limits
 from harness.isolation.sandbox import Sandbox, unheard
 from harness.report import csv
 from harness.results import schema
+from harness.results.observer import Observer
 from harness.runs.driver import Driver
 from harness.runs.executors import Local
 from harness.runs.job import Job
@@ -29,6 +30,7 @@ from harness.runs.ledger import Request
 from harness.runs.preload import PRELOAD
 from harness.runs.remote import Remote
 from harness.runs.run import LocalRun
+from harness.timing.cores import cores as own_cores
 from property_tests.tools.test_leaks import Canned
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="jobs are forked, which this system cannot")
@@ -294,6 +296,33 @@ def test_timing_runs_elsewhere_too(shop):
 
 def costs(loss):
     return {(m.implementation, m.pass_name, str(m.sizes)): m.costs for m in loss.measurements}
+
+
+def test_losses_that_are_timed_together_have_a_core_each_and_no_other_rows(shop):
+    targets = ["losses.focal:SPEC", "losses.logit_adjustment:SPEC"]
+    asked = Request(codes=("B01",), sizes=({"B": 3, "C": 4},), passes=("forward",), budget_s=AMPLE_S)
+    reports, heard = [], Steps()
+    for together in (False, True):
+        driver = Driver(targets, asked, shop, times_together=together)
+        driver.benchmark(heard)
+        reports.append(driver.report())
+    rows = [[(m.implementation, m.cell, m.status) for loss in r.losses for m in loss.measurements] for r in reports]
+    assert rows[0] == rows[1]
+    assert {status for _, _, status in rows[0]} == {"measured"}
+    assert [step.kind for step in heard.steps] == ["timing"] * 4
+    cores = [r.environment["timing"].get("timed_on_cores") for r in reports]
+    assert cores[0] is None
+    assert set(cores[1] or own_cores()) <= set(own_cores())  # none where the system binds no process to a core
+    assert bool(cores[1]) is (len(own_cores()) > 1)
+    assert not any(loss.missing for r in reports for loss in r.losses)
+
+
+class Steps(Observer):
+    def __init__(self):
+        self.steps = []
+
+    def begin(self, step):
+        self.steps.append(step)
 
 
 def test_a_loss_that_dies_while_it_is_timed_fails_alone(shop, tmp_path):

@@ -31,7 +31,7 @@ from harness.runs.driver import Driver
 from harness.runs.executors import Local
 from harness.runs.journal import Journal
 from harness.runs.ledger import Request
-from harness.runs.preload import COMPILER, PRELOAD
+from harness.runs.preload import ALL_RULES, COMPILER, PRELOAD
 from property_tests.tools.leaks import held_bytes, is_flat
 
 FIRST_SEED = 1  # 0 is the default of every command
@@ -134,7 +134,7 @@ class Fuzzer:
     def __init__(self, folder: Path, profile: str, end: float, workers: int) -> None:
         self.folder, self.profile, self.end, self.workers = folder, profile, end, workers
         self.book = Book(folder)
-        self.box = Sandbox((*PRELOAD, *COMPILER)) if hasattr(os, "fork") else None
+        self.box = Sandbox((*PRELOAD, *ALL_RULES, *COMPILER)) if hasattr(os, "fork") else None
         self.absent: dict[str, str] = {}
         self.held: list[dict[str, int]] = []
 

@@ -149,7 +149,7 @@ def audited(
     calls = [work.call(batches.cell.pass_name) for work in works]
     if not is_slow:
         workload.call(batches.cell.pass_name)()  # what making the inputs has cost the caches of the code
-    _spoil_freed(chosen[0].values())
+    _spoil_freed([tensor for batch in chosen for tensor in batch.values()])
     is_forward = batches.cell.pass_name == "forward"
     leaves = [[] if is_forward else work.leaves for work in works]
     seconds, losses, at_once = [], [], []
@@ -204,7 +204,11 @@ def _same(now: Tensor, was: Tensor) -> bool:
 
 
 def _spoil_freed(tensors: Iterable[Tensor]) -> None:
-    """Leave NaN in the memory that is given out next, where the results of others may lie."""
+    """Leave NaN in the memory that is given out next, where the results of others may lie.
+
+    So much of it that gradients of all calls find some: memory that the system has yet to give costs a page at a time, and a
+    call on new inputs would take several times as long for that alone.
+    """
     floating = [tensor.detach() for tensor in tensors if tensor.is_floating_point()]
     spoilt = [torch.full_like(tensor, torch.nan) for tensor in floating]
     spoilt += [tensor.new_full((), torch.nan) for tensor in floating for _ in range(4)]

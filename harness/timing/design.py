@@ -50,6 +50,7 @@ from harness.timing.constants import (
     BLOCK_S,
     CAPTURE_WARM_UPS,
     FULL_PASS,
+    LEAST_PROCESS_S,
     LEFT_OVER_S,
     MOST_UNSEEN,
     OTHERS_WORKED_S,
@@ -279,14 +280,17 @@ class _Entry:
         is_slow: bool,
         budget: Budget,
     ) -> Audit:
-        """See `harness.timing.audit.audited`; what looks remembered, or left to others, is asked again, as far as there is time."""
+        """See `harness.timing.audit.audited`; what looks remembered, or left to others, is asked again.
+
+        Where that is quick, also beyond the budget: one look is too few to say what is in no time.
+        """
         ask = partial(audited, timed=self.timed, state=self._state, wait=wait, most=most, is_slow=is_slow)
         begin = budget.spent
         audit = ask(self.works[0], batches, batches.unseen)
         took = budget.spent - begin
         for _ in range(ASKED_AGAIN):
             is_suspect = is_remembered(audit, times, batches.cell) or audit.left_s > LEFT_OVER_S
-            if not is_suspect or took > budget.left:
+            if not is_suspect or took > max(budget.left, LEAST_PROCESS_S):
                 break
             again = ask(self.works[0], batches, batches.further())
             audit = replace(

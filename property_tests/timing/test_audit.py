@@ -8,6 +8,7 @@ import torch
 from harness import LossSpec, TensorSpec
 from harness.results.measured import Cell
 from harness.timing import audit as audits
+from harness.timing import design
 from harness.timing.audit import Batches, audited
 from harness.timing.workload import Workload
 
@@ -94,3 +95,28 @@ def test_a_thread_at_work_is_seen():
         over.set()
         thread.join()
     assert not audits._is_at_work("gone")
+
+
+@pytest.mark.parametrize(("first_s", "looks"), [(1e-3, 2), (1.0, 1)])
+def test_what_looks_remembered_once_is_asked_again_where_that_is_quick(monkeypatch, first_s, looks):
+    """A page that the system has yet to give makes one call slow; with no budget left it was called a cheat for that."""
+    cell = Cell({"B": 4, "C": 3}, "cpu", "float32", "full")
+    declared = {"inputs": {"x": TensorSpec("B C")}, "context": {"w": TensorSpec("C")}, "output": TensorSpec("")}
+    batches = Batches(LossSpec("audited", {"loss": weighted}, **declared), cell, 0, 0, 1)
+    taken = iter([first_s, 1e-5])
+
+    class Spent:
+        spent, left = 0.0, 0.0
+
+    def audited(*given, **named):
+        seconds = next(taken)
+        Spent.spent += seconds
+        asked.append(seconds)
+        return audits.Audit([seconds], [], 0.0, [], None, [], False, False)
+
+    asked = []
+    monkeypatch.setattr(design, "audited", audited)
+    entry = design._Entry(batches.spec, "loss", batches)
+    found = entry.audited(batches, None, [1e-5], 8, is_slow=False, budget=Spent)
+    assert len(asked) == looks
+    assert audits.is_remembered(found, [1e-5], cell) is (looks == 1)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,10 @@ from harness.results.words import plural
 
 # What fits in an attachment and opens at once on a phone.
 MOST_BYTES = 1_200_000
+
+# Of more losses, the page has one row each, and each has a page of its own.
+MANY = 400
+PAGES = "losses"
 
 # Above these a text is cut; the whole one stands in report.json.
 LONGEST_NAME, LONGEST_TEXT = 120, 6000
@@ -41,6 +45,7 @@ class Detail:
         plots: whether scaling plots and tables of costs stand there.
         verdicts: whether reasons, speeds at every size and what was checked stand below the choice.
         findings: severities whose findings stand one by one; others are counted.
+        losses: whether losses stand there at all, else one row of each.
         left_out: what the others have more, for the reader.
     """
 
@@ -50,6 +55,7 @@ class Detail:
     plots: bool = True
     verdicts: bool = True
     findings: Sequence[str] = SEVERITIES
+    losses: bool = True
     left_out: str = ""
 
 
@@ -87,29 +93,50 @@ DETAILS = (
 )
 
 
-def render(report: Report, *, folder: str = ".", most_bytes: int = MOST_BYTES) -> str:
-    """The text of `report.html`.
+def render(report: Report, *, folder: str = ".", most_bytes: int = MOST_BYTES, above: str = "") -> str:
+    """The text of `report.html`; of more than `MANY` losses it has the row of each that is worst, and `pages` has the rest.
 
     Args:
         report: what to show.
         folder: where the `failures` folder lies, as a person would write it after `loss-harness replay`.
         most_bytes: where everything would take more, less is shown, and the page says what is left out; verdicts, checks,
             speedups and errors always stand there.
+        above: the page that this one is a part of.
     """
+    if has_pages(report):
+        return _page(report, (), Detail(losses=False))
     losses = [loss_values(loss, folder) for loss in view.ordered(report)]
     made: dict[str, str] = {}
 
     def fits(detail: Detail) -> bool:
-        made[detail.left_out] = _page(report, losses, detail)
+        made[detail.left_out] = _page(report, losses, detail, above)
         return len(made[detail.left_out].encode()) <= most_bytes
 
     least = len(DETAILS) - 1
     level = 0 if fits(DETAILS[0]) else bisect(DETAILS, False, lo=1, hi=least, key=fits)
     chosen = DETAILS[level].left_out
-    return made.get(chosen) or _page(report, losses, DETAILS[level])
+    return made.get(chosen) or _page(report, losses, DETAILS[level], above)
 
 
-def _page(report: Report, losses: Sequence[dict[str, Any]], detail: Detail) -> str:
+def has_pages(report: Report) -> bool:
+    """Whether each loss has a page of its own."""
+    return len(report.losses) > MANY
+
+
+def page_name(loss: str) -> str:
+    """The file of a loss that has a page of its own, from where `report.html` lies; no two differ by capitals alone."""
+    return f"{PAGES}/{anchor('page', loss if loss == loss.lower() else f'{loss.lower()}/{loss}')}.html"
+
+
+def pages(report: Report, *, folder: str = ".") -> Iterator[tuple[str, str]]:
+    """(file, text) of each loss that has a page of its own, made one at a time."""
+    for loss in report.losses if has_pages(report) else ():
+        own = replace(report, losses=(loss,), notes=(), seconds={})
+        yield page_name(loss.name), render(own, folder=folder, above="../report.html")
+
+
+def _page(report: Report, losses: Sequence[dict[str, Any]], detail: Detail, above: str = "") -> str:
+    rows = view.rows(report) if detail.losses else view.worst_rows(report)
     return page(
         "report.html.jinja",
         styles=("report.css",),
@@ -117,14 +144,16 @@ def _page(report: Report, losses: Sequence[dict[str, Any]], detail: Detail) -> s
         report=report,
         headline=view.headline(report),
         totals=totals_text(report),
-        verdicts=view.verdict_counts(report),
+        verdicts=view.counted(row.verdict.verdict for row in rows),
         ranks={verdict: rank for rank, verdict in enumerate(view.WORST_FIRST)},
-        rows=view.rows(report),
+        rows=rows,
         rules=view.rules_found(report),
         losses=losses,
         environment=view.environment_rows(report),
         seconds=[[name, f"{seconds:.1f} s"] for name, seconds in report.seconds.items()],
         self_check=self_check_sentence(report.environment.get("calibration")),
+        above=above,
+        page_name=page_name,
         **parts(detail),
     )
 

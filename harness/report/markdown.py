@@ -10,10 +10,11 @@ from functools import lru_cache
 import jinja2
 
 from harness.judging.choice import sentences
+from harness.report.html import PAGES, has_pages
 from harness.report.self_check import self_check_sentence
 from harness.report.text import counts_row, place_text, reasons
 from harness.report.timings import crossover_text, growth_table, timing_table
-from harness.report.view import environment_rows
+from harness.report.view import environment_rows, worst_rows
 from harness.results.findings import SEVERITIES, STATUSES
 from harness.results.schema import LossRecord, Report
 from harness.results.words import causes, plural, printable
@@ -57,6 +58,8 @@ def render(report: Report, *, folder: str = ".") -> str:
         report: what to show.
         folder: where the `failures` folder lies, as a person would write it after `loss-harness replay`.
     """
+    if has_pages(report):
+        return _of_many(report)
     verdicts = [["loss", "implementation", "verdict", "reasons"]]
     counts, times, below = {}, {}, {}
     for loss in report.losses:
@@ -83,6 +86,14 @@ def render(report: Report, *, folder: str = ".") -> str:
         folder=folder,
     )
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def _of_many(report: Report) -> str:
+    """The worst verdict of each loss; the rest stands on its page."""
+    rows = [["loss", "implementation", "verdict", "in one sentence"]]
+    rows += [[row.loss, row.verdict.implementation, row.verdict.verdict, row.sentence] for row in worst_rows(report)]
+    notes = [f"{escaped(note)}\n\n" for note in report.notes]
+    return f"# Loss report\n\n{''.join(notes)}{table(rows)}\n\nEach loss has a page in `{PAGES}`; report.json has all of it.\n"
 
 
 def _unnamed(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:

@@ -6,7 +6,7 @@ import ast
 import re
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +94,16 @@ def rows(report: Report) -> list[Row]:
     return made
 
 
+def worst_rows(report: Report) -> list[Row]:
+    """Of each loss the implementation with the worst verdict: what one looks for among many."""
+    made = []
+    for loss in ordered(report):
+        made += [
+            _row(loss, verdict) for verdict in sorted(loss.verdicts, key=lambda v: WORST_FIRST.index(v.verdict))[:1]
+        ]
+    return made
+
+
 def _row(loss: LossRecord, verdict: VerdictRecord) -> Row:
     name = verdict.implementation
     groups = [(f, after) for severity in SEVERITIES for f, after in causes(loss, severity) if f.implementation == name]
@@ -126,7 +136,12 @@ def _memory(loss: LossRecord, implementation: str) -> tuple[float | None, str]:
 
 def verdict_counts(report: Report) -> dict[str, int]:
     """How many implementations have each verdict, the worst first."""
-    found = Counter[str](verdict.verdict for loss in report.losses for verdict in loss.verdicts)
+    return counted(verdict.verdict for loss in report.losses for verdict in loss.verdicts)
+
+
+def counted(verdicts: Iterable[str]) -> dict[str, int]:
+    """How often each verdict comes, the worst first."""
+    found = Counter(verdicts)
     return {verdict: found.get(verdict, 0) for verdict in WORST_FIRST}
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,8 @@ def folder_for(folder: Path, report: Report) -> Path:
 def write_report(folder: Path, report: Report, failures: Mapping[str, Mapping[str, Any]]) -> list[Path]:
     """Write report.json, report.md, report.html, failures/*.json and, where something was timed, timings.csv.
 
+    Of very many losses, report.md and report.html have one row each, and losses/*.html the pages.
+
     Nothing in the folder changes before everything is written beside its place.  What an earlier report left there and
     this one does not have is removed; files that no report wrote stay.
 
@@ -82,16 +85,19 @@ def write_report(folder: Path, report: Report, failures: Mapping[str, Mapping[st
         texts["timings.csv"] = timings
     texts["report.md"] = markdown.render(report, folder=folder.as_posix())
     texts["report.html"] = html.render(report, folder=folder.as_posix())
-    texts["report.json"] = dumps(report)
-    stale = _written_before(folder) - set(texts)
+    pages = html.pages(report, folder=folder.as_posix())
+    last = {"report.json": dumps(report)}
+    before = _written_before(folder)
     try:
-        _replace_all(folder, texts)
+        written = _replace_all(folder, itertools.chain(texts.items(), pages, last.items()))
+        stale = before.difference(written)
         for name in sorted(stale):
             (folder / name).unlink(missing_ok=True)
         _remove_if_empty(folder / FAILURES)
+        _remove_if_empty(folder / html.PAGES)
     except OSError as error:
         raise FolderError(f"cannot write the report to {folder}: {error.strerror or error}") from error
-    return [folder / name for name in texts]
+    return [folder / name for name in written]
 
 
 def write_failures(project: Path, failures: Mapping[str, Mapping[str, Any]]) -> None:
@@ -135,8 +141,8 @@ def _write_own(project: Path, folder: Path, texts: Mapping[str, str]) -> None:
     check_folder(folder)
     try:
         if is_new:
-            _replace_all(project / OWN, {".gitignore": "# Written by loss-harness.\n*\n"})
-        _replace_all(folder, texts)
+            _replace_all(project / OWN, [(".gitignore", "# Written by loss-harness.\n*\n")])
+        _replace_all(folder, texts.items())
     except OSError as error:
         raise FolderError(f"cannot write to {folder}: {error.strerror or error}") from error
 
@@ -149,7 +155,7 @@ def write_text(path: Path, text: str) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace_all(path.parent, {path.name: text})
+        _replace_all(path.parent, [(path.name, text)])
     except OSError as error:
         raise FolderError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -158,24 +164,31 @@ def _json(data: Mapping[str, Any]) -> str:
     return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _replace_all(folder: Path, texts: Mapping[str, str]) -> None:
+def _replace_all(folder: Path, texts: Iterable[tuple[str, str]]) -> list[str]:
+    """Write the texts one by one, and move them to their places when all are there; returns their names."""
+    names = []
     with tempfile.TemporaryDirectory(prefix=".loss-harness-", dir=folder) as temporary:
-        for position, text in enumerate(texts.values()):
+        for position, (name, text) in enumerate(texts):
+            names.append(name)
             # Half of a surrogate pair, which a message may carry, is written as \udXXX: in JSON that is its escape.
             (Path(temporary) / str(position)).write_text(text, encoding="utf-8", errors="backslashreplace")
-        for position, name in enumerate(texts):
+        for position, name in enumerate(names):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(Path(temporary) / str(position), folder / name)
+    return names
 
 
 def _written_before(folder: Path) -> set[str]:
     """Names of the files that the report in this folder wrote; none where there is no report that can be read."""
+    from harness.report import html
+
     try:
         earlier = loads((folder / "report.json").read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ReportError):
         return set()
     names = {finding.failure for loss in earlier.losses for finding in loss.findings}
-    return {f"{FAILURES}/{name}" for name in names if name} | {"timings.csv"}
+    pages = {html.page_name(loss.name) for loss in earlier.losses} if html.has_pages(earlier) else set()
+    return {f"{FAILURES}/{name}" for name in names if name} | {"timings.csv"} | pages
 
 
 def _remove_if_empty(folder: Path) -> None:

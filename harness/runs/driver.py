@@ -111,9 +111,10 @@ class Driver(Ledger):
 
     def _job(self, kind: str, plan: Planned, device: str) -> Job:
         """A job that checks and times nothing yet."""
+        own = plan.record.target  # of many files, a job loads its own
         return Job(
             kind=kind,
-            targets=self.targets,
+            targets=(own,) if own in self.targets else self.targets,
             loss=plan.name,
             implementation="",
             device=device,

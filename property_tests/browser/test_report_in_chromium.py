@@ -6,6 +6,7 @@ Every test also holds that the page asked for nothing, logged no error and opene
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import html_examples as examples
 import pytest
@@ -302,3 +303,19 @@ def test_without_scripts_the_report_can_still_be_read(opened, text):
     assert not page.locator(".controls").is_visible()
     page.locator("#loss-dice > details > summary").click()
     assert page.locator("#loss-dice .finding").first.is_visible()
+
+
+def test_very_many_losses_are_sorted_and_filtered_by_their_rows(opened):
+    found = [examples.good(), examples.warned(), examples.bad()]
+    losses = (replace(found[n % 3], name=f"loss_{n}") for n in range(html.MANY + 2))
+    page = opened(html.render(examples.report(*losses)))
+    assert page.locator("#left").inner_text() == "402 of 402 losses"
+    page.locator("#severity").select_option("error")
+    assert page.locator("#left").inner_text() == "134 of 402 losses"
+    page.locator("#search").fill("loss_401")
+    assert shown_rows(page) == ["loss_401/" + page.locator("#overview tbody tr:visible td").first.inner_text()]
+    page.get_by_role("button", name="Show all").first.click()
+    page.locator("#overview thead button").first.click()
+    assert [row.partition("/")[0] for row in shown_rows(page)[:3]] == ["loss_0", "loss_1", "loss_2"]
+    page.locator("#overview thead button", has_text="Errors").click()
+    assert page.locator("#overview tbody tr:visible").first.get_attribute("data-verdict") == "do not adopt"

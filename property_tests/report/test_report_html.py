@@ -251,3 +251,41 @@ def test_a_template_that_shows_what_is_not_given_is_an_error():
         environment().from_string("{{ nowhere }}").render()
     with pytest.raises(Exception, match="headline"):
         page("report.html.jinja", report=None)
+
+
+def many(count=html.MANY + 1):
+    found = [examples.good(), examples.warned(), examples.bad()]
+    return examples.report(*(replace(found[n % 3], name=f"loss_{n}") for n in range(count)))
+
+
+def test_of_very_many_losses_the_page_has_a_row_each_and_each_has_a_page():
+    report = many()
+    text = html.render(report)
+    assert text.count("<tr data-verdict=") == len(report.losses)
+    assert 'section class="loss' not in text
+    made = dict(html.pages(report, folder="out"))
+    assert list(made) == [html.page_name(loss.name) for loss in report.losses]
+    assert all(f'href="{name}"' in text for name in made)
+    own = made[html.page_name("loss_2")]
+    assert 'href="../report.html"' in own
+    assert own.count("replay out/failures/") >= 1
+    assert not dict(html.pages(many(html.MANY)))
+
+
+def test_ten_thousand_losses_fit_three_megabytes():
+    assert len(html.render(many(10_000)).encode()) < 3 * 2**20
+
+
+def test_the_row_of_a_loss_among_many_is_that_of_its_worst_implementation():
+    report = many()
+    rows = view.worst_rows(report)
+    assert [row.verdict.verdict for row in rows] == sorted(
+        (row.verdict.verdict for row in rows), key=view.WORST_FIRST.index
+    )
+    assert {row.verdict.verdict for row in rows if int(row.loss.removeprefix("loss_")) % 3 == 2} == {"do not adopt"}
+
+
+def test_names_that_differ_by_capitals_alone_have_two_files():
+    """Not every file system tells them apart."""
+    names = ["mse", "MSE", "Mse", "a/b", "a-b"]
+    assert len({html.page_name(name).lower() for name in names}) == len(names)

@@ -1,11 +1,12 @@
 import json
 import os
 import subprocess
+from dataclasses import replace
 
 import pytest
 import report_examples as examples
 
-from harness.report import writer
+from harness.report import html, writer
 from harness.results import schema
 
 NAME = "graph_distance-G01-3f2a.json"
@@ -118,3 +119,15 @@ def test_the_oldest_failures_go_and_no_other_files(tmp_path, monkeypatch):
     (folder / "notes.txt").write_text("mine")
     writer.write_failures(tmp_path, {"loss-B01-0.json": {}, "loss-B01-9.json": {}})
     assert names(folder) == [*(f"loss-B01-{number}.json" for number in (0, 3, 4, 5, 9)), "notes.txt"]
+
+
+def test_very_many_losses_have_pages_which_go_with_their_report(tmp_path, monkeypatch):
+    monkeypatch.setattr(html, "MANY", 1)
+    two = examples.report(replace(examples.loss(), name="one"), replace(examples.loss(), name="Two"))
+    paths = writer.write_report(tmp_path, two, {})
+    pages = [html.page_name("one"), html.page_name("Two")]
+    assert paths[-3:] == [*(tmp_path / page for page in pages), tmp_path / "report.json"]
+    assert all("All losses" in (tmp_path / page).read_text() for page in pages)
+    assert "one" in (tmp_path / "report.md").read_text()
+    writer.write_report(tmp_path, examples.report(replace(examples.loss(), name="one")), {})
+    assert not (tmp_path / "losses").exists()

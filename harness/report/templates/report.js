@@ -26,8 +26,13 @@ if (table) {
   function value(row, column) {
     const cell = row.cells[column];
     if (headers[column].dataset.kind === "text") return cell.textContent.trim();
-    return cell.dataset.sort === undefined ? NaN : Number(cell.dataset.sort);
+    return number(cell);
   }
+
+  const number = (cell) => Number(cell.dataset.sort ?? (/^\d+$/.test(cell.textContent.trim()) ? cell.textContent : NaN));
+  const loss = (row) => row.dataset.loss ?? row.cells[0].textContent;  // among many, a row is all that there is of a loss
+  const sections = () => [...document.querySelectorAll("section.loss")];
+  const losses = new Set(rows.map(loss)).size;
 
   // What is unknown stands at the end in both directions.
   function compare(a, b) {
@@ -50,8 +55,8 @@ if (table) {
   function matches(row, verdicts, words) {
     return (
       (!verdicts.length || verdicts.includes(row.dataset.verdict)) &&
-      (!severity.value || Number(row.cells[firstCount + severities.indexOf(severity.value)].dataset.sort) > 0) &&
-      (!rule.value || row.dataset.rules.split(" ").includes(rule.value)) &&
+      (!severity.value || number(row.cells[firstCount + severities.indexOf(severity.value)]) > 0) &&
+      (!rule.value || (row.dataset.rules ?? "").split(" ").includes(rule.value)) &&
       words.every((word) => texts.get(row).includes(word))
     );
   }
@@ -81,17 +86,17 @@ if (table) {
       row.hidden = !matches(row, verdicts, words);
       if (row.hidden) continue;
       count += 1;
-      seen.add(row.dataset.loss);
+      seen.add(loss(row));
     }
-    const sections = [...document.querySelectorAll("section.loss")];
-    for (const section of sections) {
+    for (const section of sections()) {
       section.hidden = !seen.has(section.id);
       filterFindings(section);
     }
     all.hidden = count === 0;
     nothing.hidden = count > 0;
     document.getElementById("left").textContent =
-      `${count} of ${rows.length} implementations, ${seen.size} of ${sections.length} losses`;
+      (sections().length ? `${count} of ${rows.length} implementations, ` : "") +
+      `${seen.size} of ${losses} losses`;
   }
 
   function write() {
@@ -174,7 +179,7 @@ if (table) {
   });
   form.hidden = false;
   // A telephone has the cards; the rows come when they are asked for.
-  if (matchMedia("(max-width: 40rem)").matches) all.open = false;
+  if (sections().length && matchMedia("(max-width: 40rem)").matches) all.open = false;
   if (location.hash.startsWith("#?")) read();
   else {
     order();

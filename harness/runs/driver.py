@@ -23,6 +23,7 @@ from harness.runs.conduct import came_to_nothing
 from harness.runs.executors import Carried, Workshop
 from harness.runs.job import LOADING, MEASURE, SUGGESTIONS, VERIFY, Job
 from harness.runs.ledger import Ledger, Planned, Request, check_step, timing_step
+from harness.runs.shelf import Shelf
 
 _STARTING_S, _COMPILING_S = 120.0, 900.0
 TRIES = 5  # how often a job is handed out whose worker is lost
@@ -67,22 +68,18 @@ class Driver(Ledger):
         self._asked = request.to_json()
         self._planned_for = {plan.name: plan for plan in self.plans}
         self._news: queue.SimpleQueue[Step | tuple[str, list[Finding]]] = queue.SimpleQueue()
-        self._results: dict[tuple[str, str, str, str], list[LossRecord]] = {}
-        self._measured: dict[str, list[LossRecord]] = {}
+        self._shelf = Shelf()
         self._refused: dict[str, str] = {}
         self._begun: dict[str, float] = {}
 
     def parts(self, plan: Planned) -> list[LossRecord]:
         """What is known of one loss, in the order of the plan, whichever job was done first."""
-        with self._lock:
-            ordered = [plan.record]
-            for device in self.request.devices:
-                for implementation, code in plan.checks:
-                    ordered += self._results.get((plan.name, device, implementation, code), [])
-            for device in self.request.devices:
-                for implementation in plan.record.implementations:
-                    ordered += self._results.get((plan.name, device, implementation, SUGGESTIONS), [])
-            return ordered + self._measured.get(plan.name, [])
+        found = self._shelf.of(plan.name)
+        suggested = [(implementation, SUGGESTIONS) for implementation in plan.record.implementations]
+        places = [
+            (device, *each) for part in (plan.checks, suggested) for device in self.request.devices for each in part
+        ]
+        return [plan.record, *(record for place in [*places, (MEASURE,)] for record in found.get(place, ()))]
 
     def verify(self, observer: Observer = UNSEEN) -> None:
         """See `Ledger`."""
@@ -95,7 +92,7 @@ class Driver(Ledger):
         for device, reason in self.absent.items():
             for implementation, code in plan.checks:
                 record = records.skipped(plan.record, implementation, code, device, reason)
-                self._results[plan.name, device, implementation, code] = [record]
+                self._shelf.put(plan.name, (device, implementation, code), record)
 
     def _jobs(self, plan: Planned) -> Iterator[Job]:
         for device in self.request.devices:
@@ -226,11 +223,8 @@ class Driver(Ledger):
         )
         with self._lock:
             self.failures |= result["failures"]
-            if job.kind == MEASURE:
-                self._measured.setdefault(job.loss, []).append(record)
-            else:
-                key = (job.loss, job.device, job.implementation, result["step"])
-                self._results.setdefault(key, []).append(record)
+            place = (MEASURE,) if job.kind == MEASURE else (job.device, job.implementation, result["step"])
+            self._shelf.put(job.loss, place, record)
             found = [finding for finding in marked(record, self.request.baseline).findings if not finding.accepted]
             if found:
                 self._news.put((job.loss, found))
@@ -259,9 +253,10 @@ class Driver(Ledger):
             if job.kind == MEASURE:
                 names, devices = plan.record.implementations, self.request.devices
                 failed = [records.untimed(plan.record, name, devices, reason, status="failed") for name in names]
-                self._measured.setdefault(job.loss, []).extend([*failed, note])
+                for record in (*failed, note):
+                    self._shelf.put(job.loss, (MEASURE,), record)
             else:
-                self._results.setdefault((job.loss, job.device, job.implementation, SUGGESTIONS), []).append(note)
+                self._shelf.put(job.loss, (job.device, job.implementation, SUGGESTIONS), note)
 
     def benchmark(self, observer: Observer = UNSEEN) -> None:
         """See `Ledger`; one loss at a time, for two would disturb each other where they share a core."""

@@ -125,7 +125,7 @@ def has_pages(report: Report) -> bool:
 
 def page_name(loss: str) -> str:
     """The file of a loss that has a page of its own, from where `report.html` lies; no two differ by capitals alone."""
-    return f"{PAGES}/{anchor('page', loss if loss == loss.lower() else f'{loss.lower()}/{loss}')}.html"
+    return f"{PAGES}/{anchor('loss', loss if loss == loss.lower() else f'{loss.lower()}/{loss}')}.html"
 
 
 def pages(report: Report, *, folder: str = ".") -> Iterator[tuple[str, str]]:

@@ -318,4 +318,6 @@ def test_very_many_losses_are_sorted_and_filtered_by_their_rows(opened):
     page.locator("#overview thead button").first.click()
     assert [row.partition("/")[0] for row in shown_rows(page)[:3]] == ["loss_0", "loss_1", "loss_2"]
     page.locator("#overview thead button", has_text="Errors").click()
-    assert page.locator("#overview tbody tr:visible").first.get_attribute("data-verdict") == "do not adopt"
+    assert page.locator("#overview tbody tr:visible").first.locator("td").nth(1).inner_text() == "do not adopt"
+    page.locator(".tile", has_text="caveats").click()
+    assert page.locator("#left").inner_text() == "134 of 402 losses"

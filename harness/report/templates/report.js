@@ -32,6 +32,7 @@ if (table) {
   const number = (cell) => Number(cell.dataset.sort ?? (/^\d+$/.test(cell.textContent.trim()) ? cell.textContent : NaN));
   const loss = (row) => row.dataset.loss ?? row.cells[0].textContent;  // among many, a row is all that there is of a loss
   const sections = () => [...document.querySelectorAll("section.loss")];
+  const verdict = (row) => row.dataset.verdict ?? row.cells[2].textContent;
   const losses = new Set(rows.map(loss)).size;
 
   // What is unknown stands at the end in both directions.
@@ -54,7 +55,7 @@ if (table) {
 
   function matches(row, verdicts, words) {
     return (
-      (!verdicts.length || verdicts.includes(row.dataset.verdict)) &&
+      (!verdicts.length || verdicts.includes(verdict(row))) &&
       (!severity.value || number(row.cells[firstCount + severities.indexOf(severity.value)]) > 0) &&
       (!rule.value || (row.dataset.rules ?? "").split(" ").includes(rule.value)) &&
       words.every((word) => texts.get(row).includes(word))

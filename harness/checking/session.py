@@ -38,10 +38,8 @@ from harness.rules.trial import Trial
 CASES_OF_PRECISION = 3
 CASES_OF_SUGGESTIONS = 8
 SHRINK_ASPECTS = 3  # findings of one rule that are shrunk; further ones keep the case that was drawn
-OTHER_VALUES, COMES_AGAIN = (
-    8,
-    2,
-)  # draws of other values at most, and how many have to show what may be a matter of values
+OTHER_VALUES = 8  # draws at most, where a warning may be a matter of few values
+COMES_AGAIN = 2  # how many of them have to show it
 CASES_OF_RARE = 3  # at whose sizes that is looked for
 RARE = f"of {OTHER_VALUES} draws of other values {COMES_AGAIN - 1} at most shows it"
 POOLS = 64  # that a process keeps: those of a few losses

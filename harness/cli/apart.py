@@ -117,19 +117,16 @@ def _workshop(given: dict[str, Any], local: Sandbox | None) -> Workshop:
 
 
 def workers(given: dict[str, Any]) -> int:
-    """How many jobs run at a time: as many as there are cores, where nothing else is said."""
+    """How many jobs run at a time: as many as there are cores for this process, where nothing else is said."""
+    from harness.timing.cores import cores
+
     chosen: int | None = given.get("workers")
-    return chosen or cores()
+    return chosen or len(cores()) or os.cpu_count() or 1
 
 
 def _times_together(given: dict[str, Any]) -> bool:
     """Whether losses are timed beside each other: on a cluster, and where workers were asked for and no device is shared."""
     return given.get("cluster") is not None or ((given.get("workers") or 1) > 1 and set(given["devices"]) == {"cpu"})
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _allowed(given: dict[str, Any]) -> Limits:

@@ -83,7 +83,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_terminal_shows_what_runs_and_each_finding_as_it_comes(folder: Path) -> None:
     with Terminal("verify", "mine.py:BAD", *FEW, folder=folder) as terminal:
         assert terminal.wait() == 1
-    found = next(line for line in terminal.lines if line.startswith("error "))
+    found = next((line for line in terminal.lines if line.startswith("error ")), terminal.raw)
     assert found.startswith("error    bad / wrong / E01 value equals the reference, at ")
     assert re.search(r"━ \d/4", terminal.text)
     assert re.search(r"bad / (naive|wrong) / ", terminal.text)

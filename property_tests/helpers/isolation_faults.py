@@ -12,6 +12,13 @@ import time
 from pathlib import Path
 
 
+def write_pid(process, file):
+    """The file is there only with the whole number in it: others wait for it."""
+    part = Path(file + ".part")
+    part.write_text(str(process))
+    part.rename(file)
+
+
 def perform(payload, tell):
     tell("step", payload["fault"])
     tell("note", {"case": 7})
@@ -61,7 +68,7 @@ def daemon(payload):
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
-            Path(payload["file"]).write_text(str(os.getpid()))
+            write_pid(os.getpid(), payload["file"])
             time.sleep(60)
         os._exit(0)
     while not Path(payload["file"]).exists():
@@ -94,7 +101,7 @@ def leave_quietly(_):
 
 def helper_process(payload):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    Path(payload["file"]).write_text(str(child.pid))
+    write_pid(child.pid, payload["file"])
 
 
 def change_surroundings(_):
@@ -115,9 +122,7 @@ def report_surroundings(payload):
 
 
 def sleeper(payload):
-    whole = Path(payload["file"] + ".part")
-    whole.write_text(str(os.getpid()))
-    whole.rename(payload["file"])
+    write_pid(os.getpid(), payload["file"])
     time.sleep(3600)
 
 
@@ -132,4 +137,6 @@ def nothing(_):
     pass
 
 
-FAULTS = {name: value for name, value in list(globals().items()) if callable(value) and value is not perform}
+FAULTS = {
+    name: value for name, value in list(globals().items()) if callable(value) and value not in (write_pid, perform)
+}

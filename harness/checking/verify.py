@@ -6,7 +6,7 @@ import contextlib
 import io
 import time
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeVar
 
 import torch
@@ -136,14 +136,7 @@ def checked(
     outcomes: list[Outcome] = []
     findings: list[Finding] = []
     seconds: dict[str, float] = {}
-    with (
-        process_state.preserve(),
-        warnings.catch_warnings(),
-        contextlib.nullcontext() if session.profile.compiles else unloaded_compiler(),
-        full_float32(session.device),
-        contextlib.redirect_stdout(io.StringIO()),
-    ):  # hundreds of calls may print
-        warnings.simplefilter("ignore")
+    with _settled(session), contextlib.nullcontext() if session.profile.compiles else unloaded_compiler():
         for implementation, code in planned:
             rule = next(r for r in BATTERY if r.code == code)
             observer.begin(Step(code, f"{spec.name} / {implementation} / {code} {rule.title}"))
@@ -188,7 +181,13 @@ def laws_that_hold(session: Session, implementation: str) -> tuple[Law, ...]:
     return _of_smooth_cases(suggest.laws_that_hold, session, implementation)
 
 
-def _of_smooth_cases(ask: Callable[[Sequence[Trial]], T], session: Session, implementation: str) -> T:
+@contextlib.contextmanager
+def _settled(session: Session) -> Iterator[None]:
+    """Hundreds of calls: what they print and warn of is not shown, and what they leave behind is put back.
+
+    They have one thread.  A sum over many elements is taken in one order then, whatever the machine has, and at the sizes that
+    are drawn several threads wait for each other longer than they work.
+    """
     with (
         process_state.preserve(),
         warnings.catch_warnings(),
@@ -196,6 +195,12 @@ def _of_smooth_cases(ask: Callable[[Sequence[Trial]], T], session: Session, impl
         contextlib.redirect_stdout(io.StringIO()),
     ):
         warnings.simplefilter("ignore")
+        torch.set_num_threads(1)
+        yield
+
+
+def _of_smooth_cases(ask: Callable[[Sequence[Trial]], T], session: Session, implementation: str) -> T:
+    with _settled(session):
         cases = session.pool("distinct", "smooth", CASES_OF_SUGGESTIONS, complete=True)
         return ask([session.trial(implementation, case) for case in cases])
 

@@ -22,7 +22,7 @@ import harness
 import losses
 from harness import Case, HarnessError, LossSpec, TensorSpec, domains, laws, verify
 from harness.checking import session as sessions
-from harness.checking.verify import checked, open_session, plan
+from harness.checking.verify import checked, open_session, plan, suggested
 from harness.drawing import hypothesis_runs
 from harness.results.findings import Status
 from harness.rules import BATTERY
@@ -303,6 +303,23 @@ def test_global_state_is_the_same_before_and_after(loss):
     assert state() == before
 
 
+def test_a_loss_has_one_thread_whatever_the_process_has_and_the_process_keeps_its_own():
+    seen = set()
+
+    def counts_threads(predictions, labels):
+        seen.add(torch.get_num_threads())
+        return mean_squared(predictions, labels)
+
+    torch.set_num_threads(2)
+    try:
+        session = open_session(spec(counts_threads), profile="quick")
+        checked(session, rules=["B01", "S02", "G01"])
+        suggested(session, "candidate")
+        assert (seen, torch.get_num_threads()) == ({1}, 2)
+    finally:
+        torch.set_num_threads(1)
+
+
 def test_what_one_rule_leaves_behind_does_not_reach_the_next():
     """The default dtype that the loss sets would make every later constant float64."""
     found = verify(spec(rough_losses.changes_every_global), profile="quick", rules=["S02", "D01"])
@@ -432,8 +449,6 @@ def test_a_random_loss_gives_the_same_findings_too():
 
 SCRIPT = """
 import sys
-import torch
-torch.set_num_threads(1)
 sys.path[:0] = sys.argv[1:]
 from test_verify import SEVERAL, as_json, verify, weighted_spec
 print(as_json(verify(weighted_spec(), profile="quick", rules=SEVERAL, seed=3)))
@@ -453,7 +468,7 @@ def told_elsewhere():
         text=True,
         check=False,
         cwd=ROOT,
-        env={**os.environ, "PYTHONHASHSEED": "77"},
+        env={**os.environ, "PYTHONHASHSEED": "77", "OMP_NUM_THREADS": "2"},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

@@ -1,15 +1,17 @@
 """The lines of JSON that worker, supervisor and sandbox tell each other.
 
 {"step": TEXT}      the worker begins something; the clock of the limit starts anew
-{"note": DATA}      what it looks at, kept in case that it ends; never sent on
 {"result": DATA}    something is done, and stays done whatever comes next
 {"raised": TEXT}    the function raised
 {"ended": DATA}     the supervisor's last word: see `Ended`
+
+What the worker looks at changes a thousand times as often, and is read only where it ends: it stands in memory that both have.
 """
 
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -67,6 +69,33 @@ def parsed(text: bytes) -> tuple[str, Any] | None:
     except (ValueError, AttributeError):
         return None
     return kind, data
+
+
+class Note:
+    """What a worker looks at, as JSON, in memory that its forks share with the process that has made it."""
+
+    _BYTES = 1 << 20  # pages that nobody writes to are not there
+    _LENGTH = 8
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, self._BYTES)
+
+    def write(self, text: str) -> None:
+        """Replace what stands there; what is too long is left out."""
+        told = text.encode()
+        self.clear()  # whoever ends while it writes has written nothing
+        if self._LENGTH + len(told) <= self._BYTES:
+            self._memory[self._LENGTH : self._LENGTH + len(told)] = told
+            self._memory[: self._LENGTH] = len(told).to_bytes(self._LENGTH)
+
+    def clear(self) -> None:
+        """Nothing is looked at."""
+        self._memory[: self._LENGTH] = bytes(self._LENGTH)
+
+    def read(self) -> Any:
+        """What stands there; ``None`` where nothing does."""
+        length = int.from_bytes(self._memory[: self._LENGTH])
+        return json.loads(self._memory[self._LENGTH : self._LENGTH + length]) if length else None
 
 
 class Lines:

@@ -78,7 +78,7 @@ class _Watch:
         self.job = job
         self.request = request
         self.limits = Limits(**request["limits"])
-        self.step, self.note, self.said = "", None, ""
+        self.step, self.note = "", events.Note()
         self.raised: str | None = None
         self.finished = False
         self.output: deque[bytes] = deque()
@@ -104,7 +104,7 @@ class _Watch:
             os.environ.update(self.request["environment"])
             os.chdir(self.request["cwd"])
             sys.path[:] = self.request["path"]
-            worker.work(self.request["function"], self.request["payload"], tell, self.limits)
+            worker.work(self.request["function"], self.request["payload"], tell, self.limits, self.note)
         os.close(tell)
         os.close(output)
         for descriptor in (told, printed):
@@ -156,11 +156,8 @@ class _Watch:
         if event is None:
             return
         kind, data = event
-        if kind == "note":
-            self.note = data
-            return
         if kind == "step":
-            self.step, self.note = str(data), None
+            self.step = str(data)
             self._restart_clock()
         elif kind == "raised":
             self.raised = str(data)
@@ -217,6 +214,12 @@ class _Watch:
         code = os.waitstatus_to_exitcode(status)
         return self._last_word(events.EXITED, f"it ended the process with exit code {code} before it was done")
 
+    def _looked_at(self) -> Any:
+        try:
+            return self.note.read()
+        except ValueError:  # the worker wrote anywhere, also there
+            return None
+
     def _last_word(self, how: str, reason: str) -> Ended:
         output = b"".join(self.output)[-_OUTPUT_BYTES:].decode("utf-8", "replace").strip()
-        return Ended(how, reason, self.step, self.note, output)
+        return Ended(how, reason, self.step, self._looked_at(), output)

@@ -21,28 +21,35 @@ _TELLER: ContextVar[Teller | None] = ContextVar("teller", default=None)
 class Teller:
     """The way to tell what a job does; a copy of the process that the job forked tells nothing and ends."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, looked_at: events.Note) -> None:
         self.descriptor = descriptor
+        self.looked_at = looked_at
         self.owner = os.getpid()
 
     def tell(self, kind: str, data: Any) -> None:
-        """Send one event."""
-        if os.getpid() != self.owner:
-            os._exit(0)  # a loss forked and its copy went on: one of them is enough
+        """Send one event; what was looked at belongs to the step before."""
+        self._end_copies()
+        if kind == "step":
+            self.looked_at.clear()
         text = events.line(kind, data)
         while text:
             text = text[os.write(self.descriptor, text) :]
 
+    def note(self, text: str) -> None:
+        """See `note`."""
+        self._end_copies()
+        self.looked_at.write(text)
 
-def note(data: Callable[[], Any]) -> None:
-    """Say what is being looked at, in case that the process ends there; costs nothing outside a job.
+    def _end_copies(self) -> None:
+        if os.getpid() != self.owner:
+            os._exit(0)  # a loss forked and its copy went on: one of them is enough
 
-    Args:
-        data: makes it, as JSON types.
-    """
+
+def note(text: str) -> None:
+    """Say what is being looked at, as JSON, in case that the process ends there; nobody hears it outside a job."""
     teller = _TELLER.get()
     if teller is not None:
-        teller.tell("note", data())
+        teller.note(text)
 
 
 def go_on_in_a_fork(beside: Callable[[int, int, int], None]) -> int:
@@ -88,9 +95,9 @@ def telling(teller: Teller) -> Iterator[None]:
         _TELLER.reset(before)
 
 
-def work(function: str, payload: Any, descriptor: int, allowed: limits.Limits) -> None:
+def work(function: str, payload: Any, descriptor: int, allowed: limits.Limits, looked_at: events.Note) -> None:
     """Run ``package.module:name`` with ``(payload, tell)`` and tell how it went; never returns."""
-    teller = Teller(descriptor)
+    teller = Teller(descriptor, looked_at)
     try:
         faulthandler.enable(file=2, all_threads=False)
         limits.apply(allowed)

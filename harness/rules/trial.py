@@ -204,7 +204,7 @@ class Trial:
     def tensors(self, dtype: torch.dtype | None = None, *, layouts: bool = False) -> dict[str, Tensor]:
         """Fresh tensors of the case, in the widest dtype that the implementation takes where none is named."""
         self.latest[:] = [self.case]
-        worker.note(self.case.to_json)
+        worker.note(self.case.key)
         chosen = self.precision.takes if dtype is None else dtype
         if layouts:
             return self.case.materialize(self.spec, dtype=chosen, device=self.device, layouts=True)

@@ -11,6 +11,8 @@ import threading
 import time
 from pathlib import Path
 
+from harness.isolation import worker
+
 
 def write_pid(process, file):
     """The file is there only with the whole number in it: others wait for it."""
@@ -21,15 +23,27 @@ def write_pid(process, file):
 
 def perform(payload, tell):
     tell("step", payload["fault"])
-    tell("note", {"case": 7})
+    worker.note('{"case": 7}')
     tell("result", {"done": "before"})
-    FAULTS[payload["fault"]](payload)
+    FAULTS[payload["fault"]](payload | {"tell": tell})
     tell("step", "after")
     tell("result", {"done": "after"})
 
 
 def segfault(_):
     ctypes.string_at(0)
+
+
+def segfault_in_the_next_step(payload):
+    payload["tell"]("step", "next")
+    segfault(payload)
+
+
+def segfault_after_a_fork(payload):
+    if (copy := os.fork()) == 0:
+        worker.note('{"case": 8}')
+    os.waitpid(copy, 0)
+    segfault(payload)
 
 
 def leave(_):

@@ -195,3 +195,22 @@ def test_the_copy_of_a_process_that_a_loss_forks_ends_with_the_call():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE_S)
     assert done.stdout == "3.0\n"
+
+
+def test_what_a_worker_looks_at_is_the_last_that_it_wrote_whole():
+    note = events.Note()
+    assert note.read() is None
+    note.write('{"case": 7, "of": "ü"}')
+    assert note.read() == {"case": 7, "of": "ü"}
+    note.write("8")
+    assert note.read() == 8
+    note.write("9" * (2 << 20))
+    assert note.read() is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "note"), [("segfault_in_the_next_step", None), ("segfault_after_a_fork", {"case": 7})]
+)
+def test_a_note_belongs_to_its_step_and_to_no_copy_of_the_worker(sandbox, fault, note):
+    ended, _ = perform(sandbox, fault)
+    assert (ended.how, ended.note) == (events.KILLED, note)

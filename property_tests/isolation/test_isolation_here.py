@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.isolation import events
+from harness.isolation import events, worker
 from harness.isolation.sandbox import Here
 from harness.runs.driver import Driver
 from harness.runs.executors import Local
@@ -39,7 +39,7 @@ class WithoutWords(Exception):
 
 def perform(payload, tell):
     tell("step", "first")
-    tell("note", {"case": 7})
+    worker.note('{"case": 7}')
     tell("result", {"folder": os.getcwd()})
     tell("step", "second")
     if payload is not None:
@@ -59,7 +59,7 @@ def run(payload=None, **options):
     return ended, heard
 
 
-def test_steps_and_results_are_heard_in_their_order_and_notes_are_for_who_watches_a_process():
+def test_steps_and_results_are_heard_in_their_order_and_nobody_asks_for_notes():
     ended, heard = run()
     assert ended.ok
     assert heard == [("step", "first"), ("result", {"folder": os.getcwd()}), ("step", "second")]

@@ -31,6 +31,8 @@ from harness.rules.trial import Run, Trial
 # For blocks of any power of two: one row left over, all but one, and none; and each of them just full.  The last leaves many
 # rows to a second block of 1024, where what both have in common shows, as the largest of all; its matrix of pairs is made.
 SIZES = (17, 31, 32, 64, 128, 256, 257, 512, 1023, 1024, 1025, 1400)
+# Where operations are counted, which takes as long as ten times as many: the others have at most twice these rows.
+COUNTED = (17, 64, 256, 1023, 1400)
 _Efforts = tuple[Effort, Effort]  # of the reference and of the candidate
 GRADUAL = 16.0  # a difference that is not this many times smaller where it passes has grown, and did not set in
 OTHER_DRAWS = 3  # of values, below and at the size; a value that one draw in two holds escapes one time in 64
@@ -42,7 +44,7 @@ def equals_the_reference_along_long_axes(trials: Sequence[Trial]) -> Iterator[Mi
         L(x) = L_ref(x),   dL/dx = dL_ref/dx      one symbol at 17, 31, 257, 1023, 1025, 1400 and powers of two from 32 to 1024, the others small
 
     An axis is made longer until a forward would have more than 6000 operations, or make a tensor of more than 2^21
-    elements; the outcome says where that was.  What is shown is the smallest size that bisection finds between one that
+    elements, counted at 17, 64, 256, 1023 and 1400; the outcome says where that was.  What is shown is the smallest size that bisection finds between one that
     agrees and one that does not.
     """
     for trial in trials[:1]:
@@ -72,7 +74,7 @@ def _along(trial: Trial, symbol: str) -> Iterator[tuple[int, Mismatch | None]]:
     mismatch, efforts = _compared(_at(trial, symbol, shortest), trial.cache)
     if mismatch is not None:
         raise NotApplicable("they differ at small sizes already; see E01 and E02")
-    made = [(shortest, efforts)]
+    made, equal = [(shortest, efforts)], shortest
     for size in SIZES:
         if size <= shortest:
             continue
@@ -83,12 +85,13 @@ def _along(trial: Trial, symbol: str) -> Iterator[tuple[int, Mismatch | None]]:
         for place, whose in enumerate((" of the reference", "")):
             if passes_operations([(length, efforts[place]) for length, efforts in made], size):
                 raise NotApplicable(f"a forward{whose} has more than {OPERATIONS} operations")
-        mismatch, efforts = _compared(longer, trial.cache)
+        mismatch, efforts = _compared(longer, trial.cache, counts=size in COUNTED)
         if mismatch is not None:
-            yield size, _smallest(trial, symbol, (made[-1][0], size), mismatch)
+            yield size, _smallest(trial, symbol, (equal, size), mismatch)
             return
         yield size, None
-        made.append((size, efforts))
+        equal = size
+        made += [(size, efforts)] if size in COUNTED else []
 
 
 def _at(trial: Trial, symbol: str, size: int, salt: int = 0) -> Trial:
@@ -100,8 +103,8 @@ def _at(trial: Trial, symbol: str, size: int, salt: int = 0) -> Trial:
     return trial.apart(case=case, exhaustive=False)
 
 
-def _reference_run(trial: Trial, known: dict[Any, Any]) -> tuple[Run, Effort]:
-    """(the evaluation of the reference, what its forward took); ``known`` keeps it for other candidates.
+def _reference_run(trial: Trial, known: dict[Any, Any], *, counts: bool = True) -> tuple[Run, Effort]:
+    """(the evaluation of the reference, what its forward took where that is counted); ``known`` keeps it for other candidates.
 
     Raises:
         NotApplicable: it raises, or has too many operations.
@@ -110,7 +113,7 @@ def _reference_run(trial: Trial, known: dict[Any, Any]) -> tuple[Run, Effort]:
     if key in known:
         raise known[key]
     try:
-        return along(trial.of(trial.spec.reference), known, trial.precision.takes)
+        return along(trial.of(trial.spec.reference), known, trial.precision.takes, counts=counts)
     except LossRaised as raised:
         is_long = isinstance(raised.error, TooManyOperations)
         known[key] = NotApplicable(
@@ -121,15 +124,15 @@ def _reference_run(trial: Trial, known: dict[Any, Any]) -> tuple[Run, Effort]:
         raise known[key] from raised
 
 
-def _compared(trial: Trial, known: dict[Any, Any]) -> tuple[Mismatch | None, _Efforts]:
-    """(what differs from the reference, what the forwards of both took).
+def _compared(trial: Trial, known: dict[Any, Any], *, counts: bool = True) -> tuple[Mismatch | None, _Efforts]:
+    """(what differs from the reference, what the forwards of both took where that is counted).
 
     Raises:
         NotApplicable: one of them has too many operations or takes too much memory, or the reference raises.
     """
-    should, of_reference = _reference_run(trial, known)
+    should, of_reference = _reference_run(trial, known, counts=counts)
     try:
-        came, effort = along(trial, known)
+        came, effort = along(trial, known, counts=counts)
     except LossRaised as raised:
         if isinstance(raised.error, TooManyOperations):
             raise NotApplicable(f"a forward has more than {OPERATIONS} operations") from raised

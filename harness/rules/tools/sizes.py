@@ -44,22 +44,25 @@ class Effort(Calls):
         return returned
 
 
-def along(trial: Trial, known: dict[Any, Any], takes: torch.dtype | None = None) -> tuple[Run, Effort]:
+def along(
+    trial: Trial, known: dict[Any, Any], takes: torch.dtype | None = None, *, counts: bool = True
+) -> tuple[Run, Effort]:
     """(the evaluation of a resized case, what its forward took), made once for all rules that make an axis longer.
 
     Args:
         trial: the implementation on that case.
         known: where it is kept.
         takes: the dtype of the tensors; by default the widest that the implementation takes.
+        counts: whether what the forward takes is counted, and bounded.
 
     Raises:
         LossRaised: as `Trial.run`; `TooManyOperations` may be its error.
     """
     chosen = trial.precision.takes if takes is None else takes
-    key = ("along", trial.implementation, trial.case.key, trial.values_in, chosen, trial.device)
+    key = ("along", trial.implementation, trial.case.key, trial.values_in, chosen, counts, trial.device)
     if key not in known:
         effort = Effort()
-        known[key] = trial.run(trial.tensors(chosen), mode=effort), effort
+        known[key] = trial.run(trial.tensors(chosen), mode=effort if counts else None), effort
     found: tuple[Run, Effort] = known[key]
     return found
 

@@ -353,24 +353,31 @@ class Trial:
         """
         leaves = self.leaves(tensors, wrt)
         output = self.output(leaves, train=train, mode=mode, built=built)
+        try:
+            return self.backward(leaves, output)
+        except LossRaised as refused:
+            if self.backward_only:
+                raise
+            self.cache[self._backward_key] = True
+            try:
+                return self.run(tensors, wrt=wrt, train=train, mode=mode, built=built)
+            except LossRaised:
+                del self.cache[self._backward_key]
+                raise refused from refused.error
+
+    def backward(self, leaves: Mapping[str, Tensor], output: Tensor) -> Run:
+        """The evaluation whose forward has returned an output: it, and the gradients of those leaves that require one.
+
+        Raises:
+            LossRaised: its backward raised.
+        """
         names = [name for name in leaves if leaves[name].requires_grad]
-        connected = output.requires_grad
         gradients: dict[str, Tensor | None] = dict.fromkeys(names)
         scalar = contract(output)
-        if connected and names:
-            try:
-                found = self.differentiated(scalar, [leaves[name] for name in names])
-            except LossRaised as refused:
-                if self.backward_only:
-                    raise
-                self.cache[self._backward_key] = True
-                try:
-                    return self.run(tensors, wrt=wrt, train=train, mode=mode, built=built)
-                except LossRaised:
-                    del self.cache[self._backward_key]
-                    raise refused from refused.error
+        if output.requires_grad and names:
+            found = self.differentiated(scalar, [leaves[name] for name in names])
             gradients = dict(zip(names, found, strict=True))
-        return Run(output.detach(), float(scalar.detach()), gradients, connected)
+        return Run(output.detach(), float(scalar.detach()), gradients, output.requires_grad)
 
     @property
     def backward_only(self) -> bool:

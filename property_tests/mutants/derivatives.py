@@ -187,6 +187,61 @@ class _IgnoresUpstream(_Sum):
         return gradient, -gradient
 
 
+class _IgnoresUpstreamInHalf(_Sum):
+    @staticmethod
+    def backward(ctx, upstream):
+        is_half = ctx.saved_tensors[0].dtype in (torch.float16, torch.bfloat16)
+        return _Sum.backward(ctx, torch.ones_like(upstream) if is_half else upstream)
+
+
+class _Squares(torch.autograd.Function):
+    """(p - y)^2 by element, whose backward reads what comes from above as it stands in memory."""
+
+    @staticmethod
+    def forward(ctx, predictions, labels, read):
+        ctx.save_for_backward(predictions, labels)
+        ctx.read = read
+        return (predictions - labels) ** 2
+
+    @staticmethod
+    def backward(ctx, upstream):
+        predictions, labels = ctx.saved_tensors
+        gradient = 2 * (predictions - labels) * ctx.read(upstream)
+        return gradient, -gradient, None
+
+
+def _in_the_order_of_memory(upstream):
+    """A kernel that is given an address alone reads this, and zeros beyond the end."""
+    held = torch.zeros(upstream.numel() + 1, dtype=upstream.dtype)
+    there = torch.tensor(upstream.untyped_storage().tolist(), dtype=torch.uint8).view(upstream.dtype)
+    held[: min(len(held), len(there))] = there[: len(held)]
+    return held[:-1].reshape(upstream.shape)
+
+
+def squares_by_address(predictions, labels):
+    return _Squares.apply(predictions, labels, _in_the_order_of_memory)
+
+
+def squares_by_strides(predictions, labels):
+    return _Squares.apply(predictions, labels, lambda upstream: upstream)
+
+
+def squares_of_dense_gradients(predictions, labels):
+    return _Squares.apply(predictions, labels, lambda upstream: upstream.view(-1).view(upstream.shape))
+
+
+def squares_that_write_above(predictions, labels):
+    return _Squares.apply(predictions, labels, lambda upstream: upstream.mul_(2) / 2)
+
+
+class _WritesAbove(_Sum):
+    """Scales what comes from above in place, which the other summand of a total has too."""
+
+    @staticmethod
+    def backward(ctx, upstream):
+        return _Sum.backward(ctx, upstream.mul_(2) / 2)
+
+
 class _WritesIntoSaved(_Sum):
     @staticmethod
     def backward(ctx, upstream):
@@ -294,6 +349,14 @@ def needs_leaves(predictions, labels):
     return mean_squared(predictions, labels)
 
 
+def ignores_upstream_in_half(predictions, labels):
+    return _IgnoresUpstreamInHalf.apply(predictions, labels)
+
+
+def writes_above(predictions, labels):
+    return _WritesAbove.apply(predictions, labels)
+
+
 def all_or_nothing(predictions, labels):
     return _AllOrNothing.apply(predictions, labels)
 
@@ -381,6 +444,18 @@ PAIRS = (
     pair("G04", "half a jvp", squares_with_half_a_jvp, squares_with_a_jvp, severity="warning", aspect="forward mode"),
     pair("G04", "no jvp", by_hand, squares_with_a_jvp, severity="note", aspect="custom Function"),
     pair("G05", "upstream ignored", ignores_upstream, by_hand, BOTH, aspect="scaled"),
+    pair("G05", "upstream ignored in half", ignores_upstream_in_half, by_hand, BOTH, aspect="scaled float16"),
+    pair("G05", "upstream by address", squares_by_address, squares_by_strides, BY_ELEMENT, says="as that of a sum"),
+    pair("G05", "dense upstream alone", squares_of_dense_gradients, squares_by_strides, BY_ELEMENT, aspect="upstream"),
+    pair(
+        "G05",
+        "upstream of a sum written to",
+        squares_that_write_above,
+        squares_by_strides,
+        BY_ELEMENT,
+        aspect="upstream",
+    ),
+    pair("G05", "upstream written to", writes_above, by_hand, BOTH, says="written to, expected left as it was"),
     pair("G05", "saved tensor overwritten", writes_into_saved, by_hand, BOTH, aspect="second backward"),
     pair("G05", "kept tensor scaled in place", scales_what_it_keeps, by_hand, BOTH, aspect="second backward"),
     pair("G05", "buffer handed out", keeps_its_buffer, by_hand, BOTH, aspect="second backward"),

@@ -253,6 +253,32 @@ def penalty_as_it_is(predictions, labels):
     return ((predictions - labels) ** 2).mean() + 0.1 * (predictions**2).mean()
 
 
+class _Halved(torch.autograd.Function):
+    """Squared errors, whose backward is that of another loss in one dtype."""
+
+    @staticmethod
+    def forward(ctx, predictions, labels, dtype):
+        ctx.save_for_backward(predictions, labels)
+        ctx.dtype = dtype
+        return (predictions - labels).square().mean()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        predictions, labels = ctx.saved_tensors
+        gradient = 2 * upstream * (predictions - labels) / predictions.numel()
+        if predictions.dtype == ctx.dtype:
+            gradient = 0.98 * gradient
+        return gradient, -gradient, None
+
+
+def another_gradient_in_single(predictions, labels):
+    return _Halved.apply(predictions, labels, torch.float32)
+
+
+def one_gradient_in_every_dtype(predictions, labels):
+    return _Halved.apply(predictions, labels, None)
+
+
 SCORES = {"inputs": {"scores": TensorSpec("B", domains.interval(-100.0, 100.0))}}
 CHANCES = {"inputs": {name: TensorSpec("B", domains.probability()) for name in ("predictions", "labels")}}
 
@@ -264,6 +290,11 @@ PAIRS = (
         gradient_that_does_not,
         severity="warning",
         aspect="gradient float32",
+    ),
+    pair(
+        *("D02", "another gradient in single", another_gradient_in_single, one_gradient_in_every_dtype),
+        aspect="another gradient float32",
+        says="in float32 alone",
     ),
     pair(
         "D02",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -269,6 +271,63 @@ class Centred(nn.Module):
         return (errors - self.mean).square().mean()
 
 
+class SteeperInTraining(nn.Module):
+    """The same value in both modes, and twice the gradient in one."""
+
+    def forward(self, predictions, labels):
+        if self.training:
+            predictions = 2 * predictions - predictions.detach()
+        return (predictions - labels).square().mean()
+
+
+class _Workspace(torch.autograd.Function):
+    """Squared errors, whose gradient lies in memory that a backward finds again by shape, or on what belongs to the call."""
+
+    @staticmethod
+    def forward(ctx, predictions, labels, places):
+        ctx.places = ctx if places is None else places.setdefault(predictions.shape, SimpleNamespace())
+        ctx.places.gradient = 2 * (predictions - labels) / max(predictions.numel(), 1)
+        return (predictions - labels).square().mean()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        gradient = upstream * ctx.places.gradient
+        return gradient, -gradient, None
+
+
+_PLACES = {}
+_RESULTS = {}
+
+
+def gradient_in_a_workspace(predictions, labels):
+    return _Workspace.apply(predictions, labels, _PLACES)
+
+
+def gradient_of_each_call(predictions, labels):
+    return _Workspace.apply(predictions, labels, None)
+
+
+class _ResultKept(torch.autograd.Function):
+    """Squared errors, whose value is written to memory that the next call writes to as well."""
+
+    @staticmethod
+    def forward(ctx, predictions, labels):
+        ctx.save_for_backward(predictions, labels)
+        value = (predictions - labels).square().mean()
+        kept = _RESULTS.setdefault(value.dtype, torch.empty_like(value))
+        return kept.copy_(value).view(kept.shape)
+
+    @staticmethod
+    def backward(ctx, upstream):
+        predictions, labels = ctx.saved_tensors
+        gradient = 2 * upstream * (predictions - labels) / max(predictions.numel(), 1)
+        return gradient, -gradient
+
+
+def value_in_a_workspace(predictions, labels):
+    return _ResultKept.apply(predictions, labels)
+
+
 BANK = {
     "inputs": {"predictions": TensorSpec("B D")},
     "context": {"bank": TensorSpec("K D")},
@@ -332,5 +391,8 @@ PAIRS = (
     ),
     pair("S03", "batch longer than the queue", RowsThatMayNotFit, LatestRows, BANK, aspect="train raises"),
     pair("S03", "pointer that runs over", PointerThatRunsOver, LatestRows, BANK, aspect="train raises", says="step"),
+    pair("S03", "gradient in a workspace", gradient_in_a_workspace, gradient_of_each_call, says="of two inputs"),
+    pair("S03", "value in a workspace", value_in_a_workspace, gradient_of_each_call, says="of two inputs"),
+    pair("S03", "steeper in training", SteeperInTraining, AsInTraining, aspect="train", says="d loss"),
     pair("S03", "dropout in training", DropoutInTraining, MaskOfEachBatch, severity="note", aspect="train"),
 )

@@ -35,7 +35,8 @@ def low_precision_is_as_accurate_as_the_condition_allows(trial: Trial) -> Iterat
     low-precision run must be finite too, and so must its gradient.  Among the points are tensors that nearly coincide, and
     values of one tensor with a large mean and a small spread, where rounding of the values themselves may explain the
     difference, that of their squares not: a spread can be had from differences.  Where the value has its digits, the
-    gradient is held to the float64 one, as near as it stays where the inputs and the intermediates are rounded.
+    gradient is held to the float64 one, as near as it stays where the inputs and the intermediates are rounded; beyond half of
+    the digits of the dtype it is another gradient, an error, but for what grows with eps from float32 on.
     Source: Higham, Accuracy and Stability of Numerical Algorithms, section 1.6.
     """
     trial.base  # noqa: B018
@@ -232,16 +233,37 @@ def _inaccurate_gradient(
         float(off[name][index]),
         allowed,
     )
+    is_another = float(off[name][index]) > tolerance.same_gradient(eps) * largest + moved
+    is_another = is_another and not _comes_of_rounding(trial, dtype, name, float(off[name][index]))
     return replace(
         found,
-        aspect=f"gradient {short(dtype)}",
+        aspect=f"{'another gradient' if is_another else 'gradient'} {short(dtype)}",
+        severity="error" if is_another else None,
         kind="gradient",
         tensor=name,
         tensors=trial.tensors(dtype),
         code=_PRECISION_CODE,
-        hint="the value is right: look in the backward for a difference of large numbers, or for a square root or a quotient of "
+        hint=f"the value is right: look for what the backward does in {short(dtype)} alone, a branch or a kernel of its own"
+        if is_another
+        else "the value is right: look in the backward for a difference of large numbers, or for a square root or a quotient of "
         "what is nearly 0, and compute it in float32 or without the difference",
     )
+
+
+def _comes_of_rounding(trial: Trial, dtype: torch.dtype, name: str, off: float) -> bool:
+    """Whether float32 is off too by as much less as it rounds less, as where a backward cancels; a branch on a dtype is not."""
+    if dtype == torch.float32 or torch.float32 not in asked(trial):
+        return dtype != torch.float32
+    tensors = trial.tensors(torch.float32)
+    try:
+        came, should = trial.run(tensors).gradients[name], trial.run(trial.widened(tensors)).gradients[name]
+    except LossRaised:
+        return True
+    if came is None or should is None:
+        return True
+    shown = float((came.double() - should).abs().nan_to_num(math.inf).max())
+    times = tolerance.eps_of(dtype) / tolerance.eps_of(torch.float32)
+    return tolerance.LOW_PRECISION_FACTOR * times * shown >= off
 
 
 def _moved_by_rounding(trial: Trial, tensors: dict[str, Tensor], exact: Run, eps: float) -> Iterator[float]:

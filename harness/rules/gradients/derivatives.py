@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,14 +15,15 @@ from harness.calls import tolerance
 from harness.calls.evaluation import LossRaised
 from harness.declare.spec import ONE_BACKWARD, LossSpec
 from harness.errors import NotApplicable
-from harness.rules.dtypes.kept import asked
+from harness.rules.dtypes.kept import asked, short
 from harness.rules.gradients.cut_off import element, needs_differentiable
 from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.shapes.broadcasting import first_line
 from harness.rules.tools.made import counted
-from harness.rules.trial import Run, Trial, contract, describe
+from harness.rules.trial import Run, Trial, contract, describe, is_finite
 
 UPSTREAM = (-3.0, 65536.0)  # a sign, and the factor that a gradient scaler begins with
+EXACT = -4.0  # multiplying by it rounds nothing, in any dtype
 _MARGIN = 16.0  # by which products on the way may pass what comes of them
 
 Gradients = Mapping[str, Tensor | None]
@@ -41,8 +43,12 @@ def finite_base(trial: Trial) -> Run:
     return base
 
 
-def first_difference(trial: Trial, came: Gradients, should: Gradients) -> Mismatch | None:
-    """The element by which two gradients of one point differ most; both went the same way at every tie."""
+def first_difference(trial: Trial, came: Gradients, should: Gradients, eps: float = 0.0) -> Mismatch | None:
+    """The element by which two gradients of one point differ most; both went the same way at every tie.
+
+    They are rounded at ``eps``, where that is more than the implementation does in its widest dtype.
+    """
+    eps = max(eps, trial.eps)
     for name, theirs in should.items():
         if name not in came or (theirs is None and came[name] is None):
             continue
@@ -53,10 +59,10 @@ def first_difference(trial: Trial, came: Gradients, should: Gradients) -> Mismat
         )
         off = (ours - wanted).abs().nan_to_num(torch.inf)
         largest = float(wanted.abs().max()) if wanted.numel() else 0.0
-        allowed = tolerance.same_gradient(trial.eps) * largest
+        allowed = tolerance.same_gradient(eps) * largest
         if not bool((off > allowed).any()):
             continue
-        allowed += tolerance.same_intermediate(trial.eps) * max(1.0, trial.scale.intermediate)
+        allowed += tolerance.same_intermediate(eps) * max(1.0, trial.scale.intermediate)
         index = tuple(int(i) for i in torch.unravel_index(off.argmax(), off.shape))
         if float(off[index]) > allowed:
             shown = "None" if came[name] is None else describe(float(ours[index]))
@@ -90,6 +96,8 @@ def gradient_is_right_under_any_upstream(trial: Trial) -> Iterator[Mismatch | Pa
         d(c L)/dx = c dL/dx,    dL(2 z)/dz = 2 dL/dx,    and a second backward of one graph gives the same (c = -3)
         d(u . L)/dx + d((c - u) . L)/dx = d(c . L)/dx    where L has several elements, and some of u are 0 or negative
 
+    What comes from above may have any strides: those of a sum are 0, those of a transposed or stacked loss are others.  It
+    is not written to, for others may have it too.  Gradients of -4 L are -4 times those of L in every dtype.
     Source: the chain rule; PyTorch, 'Extending torch.autograd', on grad_output and saved tensors.
     """
     base = finite_base(trial).gradients
@@ -101,6 +109,8 @@ def gradient_is_right_under_any_upstream(trial: Trial) -> Iterator[Mismatch | Pa
             yield _used(trial, found, what, "scaled", f"gradients({factor!r} * total(loss(**tensors)))")
             break
     yield from _of_some_elements(trial, base)
+    yield from _of_any_layout(trial)
+    yield from _in_narrower_dtypes(trial)
     yield from _of_computed_inputs(trial, base)
     if trial.spec.once:
         yield Partly(ONE_BACKWARD)
@@ -140,6 +150,89 @@ gradients(total(value) - (value * upstream).sum())"""
         yield _used(trial, off, what, "by element", shown)
 
 
+class _Given(torch.autograd.Function):
+    """A number whose backward hands on a tensor as it is: in its memory, with its strides."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, upstream: Tensor) -> Tensor:
+        ctx.upstream = upstream
+        return (output * upstream).sum()
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor, None]:
+        return ctx.upstream, None
+
+
+def _upstreams(output: Tensor) -> Iterator[tuple[str, Tensor, str]]:
+    """(how they lie in memory, what may come from above, code that makes it of ``ones`` or ``upstream``)."""
+    if not output.ndim:
+        yield "kept by others", torch.full_like(output, UPSTREAM[0]), f"{UPSTREAM[0]:g} * ones"
+        return
+    upstream = (counted(output.numel(), output) % 3 + 1).to(output.dtype).reshape(output.shape)
+    yield (
+        "expanded, as that of a sum",
+        torch.ones_like(output[..., :1]).expand(output.shape),
+        "ones[..., :1].expand(ones.shape)",
+    )
+    yield (
+        "strided, as that of a stack",
+        torch.stack([upstream] * 2, -1)[..., 0],
+        "torch.stack([upstream] * 2, -1)[..., 0]",
+    )
+    if output.ndim > 1:
+        yield "transposed", upstream.mT.contiguous().mT, "upstream.mT.contiguous().mT"
+
+
+def _of_any_layout(trial: Trial) -> Iterator[Mismatch]:
+    """What comes from above is read by its strides, and not written to."""
+
+    def gradients(upstream: Tensor) -> Gradients:
+        leaves = trial.leaves(trial.tensors())
+        return _differentiate(trial, leaves, _Given.apply(trial.output(leaves), upstream))
+
+    for layout, upstream, made in _upstreams(trial.base.output):
+        dense = upstream.clone(memory_format=torch.contiguous_format)
+        what = f"where the gradient from above is {layout}"
+        shown = f"""value, ones = loss(**tensors), torch.ones_like(value)
+upstream = (torch.arange(value.numel()) % 3 + 1).to(value).reshape(value.shape)
+upstream = {made}
+gradients(value, grad_outputs=upstream.contiguous())
+gradients(loss(**tensors), grad_outputs=upstream)
+print(upstream)"""
+        should = gradients(dense.clone())
+        try:
+            found = first_difference(trial, gradients(upstream), should)
+        except LossRaised as raised:
+            found = Mismatch("gradient", first_line(raised.error), "a gradient", error=raised.error)
+        if found is None and not torch.equal(upstream, dense):
+            found, what = Mismatch("the gradient from above", "written to", "left as it was"), f"({layout})"
+        if found is not None:
+            yield _used(trial, found, what, "upstream", shown)
+            return
+
+
+def _in_narrower_dtypes(trial: Trial) -> Iterator[Mismatch]:
+    """A branch on the dtype has a backward of its own."""
+    widest = tolerance.eps_of(trial.precision.takes)
+    for dtype in (d for d in asked(trial) if tolerance.eps_of(d) > widest):
+        tensors = trial.tensors(dtype)
+        found = []
+        try:
+            for factor in (1.0, EXACT):
+                leaves = trial.leaves({name: tensor.clone() for name, tensor in tensors.items()})
+                scalar = contract(trial.output(leaves)) * factor
+                found.append(_scaled(_differentiate(trial, leaves, scalar), 1 / factor))
+        except LossRaised:
+            continue  # D01 says so
+        if any(g is not None and not is_finite(g) for gradients in found for g in gradients.values()):
+            continue  # D02 says so
+        off = first_difference(trial, found[1], found[0], tolerance.eps_of(dtype))
+        if off is not None:
+            what = f"of {EXACT:g} times the loss in {short(dtype)}, over {EXACT:g}"
+            shown = f"gradients({EXACT!r} * total(loss(**tensors)))"
+            yield replace(_used(trial, off, what, f"scaled {short(dtype)}", shown), tensors=tensors)
+
+
 def _of_computed_inputs(trial: Trial, base: Gradients) -> Iterator[Mismatch]:
     halves = {name: tensor / 2 for name, tensor in trial.tensors().items() if name in trial.spec.differentiable}
     leaves = trial.leaves({**trial.tensors(), **halves})
@@ -177,6 +270,9 @@ _OF_COMPUTED = (
     "do not ask whether an input is a leaf, write into it, or set its requires_grad: predictions are never leaves"
 )
 _IN_BACKWARD = "in a custom backward: multiply by grad_output, never write into saved tensors or a buffer that is kept"
+_FROM_ABOVE = (
+    "in a custom backward: read grad_output by its strides, or take grad_output.contiguous(), and never write into it"
+)
 _TWICE = ("second backward raises", "second backward", "overwritten")
 
 
@@ -203,6 +299,8 @@ def _used(trial: Trial, found: Mismatch, what: str, aspect: str, shown: str) -> 
         code=f"{code.rstrip()}\n        " + shown.replace("\n", "\n        "),
         hint=_OF_COMPUTED
         if aspect == "computed inputs"
+        else _FROM_ABOVE
+        if aspect == "upstream"
         else _IN_BACKWARD + (_meant(trial) if aspect in _TWICE else ""),
     )
 

@@ -27,6 +27,8 @@ from harness.rules.tools.sizes import growable, one, resized
 from harness.rules.trial import Run, Scale, Trial, describe
 
 OTHER_VALUES = "other values"
+BOTH = "the forwards of two inputs"
+PAIRS = 2  # of the first call with another, with other values and with another size
 STEPS = 3  # of one instance in train(): what is kept may overflow, or hang on an earlier graph, in a later one
 SIZES_CHANGED = 3  # symbols of which a second call has one position more, one at a time
 
@@ -37,13 +39,14 @@ def history_does_not_matter(trial: Trial) -> Iterator[Mismatch]:
     """A call depends on no earlier call: not of another batch, another shape or another instance.
 
         L(B) after L(A) = L(B),   L(A) after L(A), L(B) = L(A)      in value and gradient
+        L(A), L(B), then dL(A), dL(B)                               as each alone
 
     B has other values, or one position more along one symbol; another instance has another context, and one of what all
-    instances share is called in float32 too.  Whatever modules, classes and functions keep in dicts and lists is emptied
+    instances share is called in float32 too.  Two forwards may come before their backwards, as in L(A) + L(B).  Whatever modules, classes and functions keep in dicts and lists is emptied
     first, so that both sides begin alike.  What a registered buffer carries is a note, as is a difference between train()
     and eval() that comes of draws or of what an instance carries; `LossSpec(stateful=True)` and `stochastic=True` say that
-    they are meant.  Any other difference is a warning, where the reference has it not: in eval() another function is
-    checked than the one that trains.  Three steps in train() run where a call in eval() does, each symbol being the largest
+    they are meant.  Any other difference of the value is a warning, where the reference has it not: in eval() another function
+    is checked than the one that trains.  Another gradient of the same value is an error.  Three steps in train() run where a call in eval() does, each symbol being the largest
     in turn.
     """
     kept = caches(trial)
@@ -121,6 +124,7 @@ def _after_each_other(trial: Trial, fresh: Sequence[tuple[_Call, Run]], kept: Se
             shared = _compared(call, call.trial.candidate.build(call.tensors()), should) is not None
             yield _reported(trial, call, found, how, last.trial, carried, shared)
         return
+    yield from _both_before_backward(trial, built, fresh)
     yield from _overwritten(trial, built, fresh)
     found = None
     if trial.candidate.constructed:
@@ -129,6 +133,30 @@ def _after_each_other(trial: Trial, fresh: Sequence[tuple[_Call, Run]], kept: Se
         found = _another_dtype(trial, kept)
     if found is not None:
         yield found
+
+
+def _both_before_backward(
+    trial: Trial, built: Callable[..., Any], fresh: Sequence[tuple[_Call, Run]]
+) -> Iterator[Mismatch]:
+    """Two forwards, then the backward of each: what a call keeps for its backward is its own."""
+    if trial.spec.stateful:
+        return
+    (call, should), *others = fresh
+    for other, theirs in others[:PAIRS]:
+        calls = (call, other)
+        try:
+            leaves = [each.trial.leaves(each.tensors()) for each in calls]
+            outputs = [each.trial.output(given, built=built) for each, given in zip(calls, leaves, strict=True)]
+            made = zip(calls, leaves, outputs, strict=True)
+            runs = [each.trial.backward(given, output) for each, given, output in made]
+        except LossRaised as raised:
+            refused = Mismatch("gradient", first_line(raised.error), "a gradient", error=raised.error, kind="gradient")
+            yield _reported(trial, call, refused, BOTH, other.trial)
+            return
+        for each, came, alone in zip(calls, runs, (should, theirs), strict=True):
+            if (found := _differs(each.trial, came, alone, each.tensors())) is not None:
+                yield _reported(trial, each, found, BOTH, other.trial)
+                return
 
 
 def _overwritten(trial: Trial, built: Callable[..., Any], fresh: Sequence[tuple[_Call, Run]]) -> Iterator[Mismatch]:
@@ -196,6 +224,10 @@ def _compared(
         came = trial.run(tensors, built=built)
     except LossRaised as raised:
         return Mismatch("loss", first_line(raised.error), describe(should.scalar), error=raised.error)
+    return _differs(trial, came, should, tensors)
+
+
+def _differs(trial: Trial, came: Run, should: Run, tensors: Mapping[str, Tensor]) -> Mismatch | None:
     scale = trial.scale if not _identical(came, should) else Scale(lambda: (0.0, 0.0))
     mismatch = same_output(came.output, should.output, scale)
     if mismatch is not None or not should.finite or _identical(came, should):
@@ -215,6 +247,12 @@ _CODE = {
     "an earlier call": "{first}\nprint({second})",
     "the same tensors": "{first}\nfor name, values in other.items():\n    tensors[name].detach().copy_(values)\nprint({first})",
     "another instance": "print({first})\nloss(**other)\nprint({first})",
+    BOTH: """def gradients(value, given):
+    print(torch.autograd.grad(total(value), [t for t in given.values() if t.requires_grad], allow_unused=True))
+
+first, second = {first}, {second}
+gradients(first, tensors)
+gradients(second, other)""",
     "the first instance": "loss(**other)\nprint({first})",
 }
 OF_ALL = "history of all instances"  # the aspect of what is kept outside of the instance, and reaches every other rule
@@ -229,7 +267,8 @@ def _reported(
     carried: bool = False,
     shared: bool = False,
 ) -> Mismatch:
-    literals = ", ".join(f"{n!r}: torch.tensor({t.tolist()}, dtype={t.dtype})" for n, t in other.tensors().items())
+    given = other.leaves(other.tensors())
+    literals = ", ".join(f"{n!r}: {_literal(t)}" for n, t in given.items())
     calls = "call(built, **{})" if trial.candidate.is_class else "loss(**{})"
     code = _CODE[how].format(first=calls.format("tensors"), second=calls.format("other"))
     built = "built = build(**tensors)\n" if trial.candidate.is_class else ""
@@ -237,6 +276,11 @@ def _reported(
     if how.endswith("instance"):
         after = "another instance was built and called"
     between = "in" if how == "the same tensors" else "after"
+    hint = "compute it anew, or key what is kept by everything that it depends on: shape, dtype, device and values"
+    if how == BOTH:
+        hint = (
+            "keep what backward needs on ctx, by ctx.save_for_backward, not in memory that the next forward writes to"
+        )
     return replace(
         found,
         where=f"{found.where} with {call.text} {between} {after}",
@@ -248,12 +292,17 @@ def _reported(
         hint=(
             f"if a registered buffer is meant to carry it, declare {trial.spec.line_that_says('stateful')}"
             if carried
-            else "compute it anew, or key what is kept by everything that it depends on: shape, dtype, device and values"
+            else hint
         ),
         note="a class, module or function keeps it: every new instance begins with it"
         if shared and not carried
         else "",
     )
+
+
+def _literal(tensor: Tensor) -> str:
+    grad = ", requires_grad=True" if tensor.requires_grad else ""
+    return f"torch.tensor({tensor.tolist()}, dtype={tensor.dtype}{grad})"
 
 
 def _training(trial: Trial) -> Iterator[Mismatch]:
@@ -275,7 +324,7 @@ def _training(trial: Trial) -> Iterator[Mismatch]:
             return
         first = first or runs[0]
     if first is not None and not trial.spec.stateful and not trial.spec.stochastic:
-        mismatch = same_output(first.output, trial.base.output, trial.scale)
+        mismatch = _differs(trial, first, trial.base, trial.tensors())
         if mismatch is not None and not _trains_alike(trial, first):
             yield _another_function(trial, mismatch)
 
@@ -292,9 +341,15 @@ def _another_function(trial: Trial, mismatch: Mismatch) -> Mismatch:
         where=f"{mismatch.where} in train() mode",
         should=f"{mismatch.should}, as in eval()",
         aspect="train",
-        severity="note" if draws or carries else "warning",
+        severity="note" if draws or carries else "error" if mismatch.kind == "gradient" else "warning",
         tensors=trial.tensors(),
-        code="print(loss(**tensors))\nprint(call(build(**tensors).train(), **tensors))",
+        code="""
+        for built in (build(**tensors).eval(), build(**tensors).train()):
+            value = total(call(built, **tensors))
+            print(value, torch.autograd.grad(value, [t for t in tensors.values() if t.requires_grad], allow_unused=True))
+        """
+        if mismatch.kind == "gradient"
+        else "print(loss(**tensors))\nprint(call(build(**tensors).train(), **tensors))",
         hint=hint,
     )
 
@@ -305,10 +360,10 @@ def _trains_alike(trial: Trial, first: Run) -> bool:
         return False
     reference = trial.of(trial.spec.reference)
     try:
-        should = reference.run(trial.tensors(), wrt=(), train=True)
+        should = reference.run(trial.tensors(), train=True)
     except LossRaised:
         return False
-    return same_output(first.output, should.output, trial.scale) is None
+    return _differs(trial, first, should, trial.tensors()) is None
 
 
 def _carries(trial: Trial) -> bool:

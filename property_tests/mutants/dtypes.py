@@ -253,6 +253,30 @@ def penalty_as_it_is(predictions, labels):
     return ((predictions - labels) ** 2).mean() + 0.1 * (predictions**2).mean()
 
 
+class _Kept(torch.autograd.Function):
+    """Squared errors, of which a dtype is kept for the backward."""
+
+    @staticmethod
+    def forward(ctx, predictions, labels, dtype):
+        errors = predictions - labels
+        ctx.save_for_backward(errors.to(dtype))
+        return errors.square().mean()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        (errors,) = ctx.saved_tensors
+        gradient = (2 * upstream.to(errors.dtype) * errors / errors.numel()).to(upstream.dtype)
+        return gradient, -gradient, None
+
+
+def errors_kept_in_single(predictions, labels):
+    return _Kept.apply(predictions, labels, torch.float32)
+
+
+def errors_kept_as_they_are(predictions, labels):
+    return _Kept.apply(predictions, labels, predictions.dtype)
+
+
 class _Halved(torch.autograd.Function):
     """Squared errors, whose backward is that of another loss in one dtype."""
 
@@ -370,6 +394,9 @@ PAIRS = (
         products_in_their_dtype,
         severity="warning",
         aspect="accuracy float32",
+    ),
+    pair(
+        "D05", "kept in float32", errors_kept_in_single, errors_kept_as_they_are, aspect="gradient", severity="warning"
     ),
     pair("D05", "computed in float32", computed_in_single, mean_squared, aspect="result", severity="warning"),
     pair("D05", "float64 refused", refuses_double, mean_squared, aspect="refused", says="dtypes=", severity="warning"),

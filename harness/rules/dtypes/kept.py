@@ -88,9 +88,9 @@ def output_has_the_inputs_dtype(trial: Trial) -> Iterator[Mismatch]:
 
 
 def float64_stays_float64(trials: Sequence[Trial]) -> Iterator[Mismatch]:
-    """A float64 evaluation uses all 53 bits of its inputs and of its result.
+    """A float64 evaluation uses all 53 bits of its inputs, of its result and of its gradient.
 
-        L(x) != L(round32(x))      and      L(x) != round32(L(x))
+        L(x) != L(round32(x)),      L(x) != round32(L(x))      and      dL/dx != round32(dL/dx)
 
     A tensor whose rounding to float32 never changes a single bit of the result was cast to float32 on the way.  Where
     only a summand was, the functions of torch are named that return fewer digits than they were given, on the graph of
@@ -107,6 +107,7 @@ def float64_stays_float64(trials: Sequence[Trial]) -> Iterator[Mismatch]:
             yield from _coarser_than_declared(trial, spec.computes_in)
         else:
             found = _narrowed_result(trials) or _narrowed_inputs(trials) or _narrowed_on_the_way(trial)
+            found = found or _narrowed_gradient(trials)
             if found is not None:
                 yield found
 
@@ -184,9 +185,37 @@ def _narrowed_result(trials: Sequence[Trial]) -> Mismatch | None:
     )
 
 
-def _few_bits(values: Tensor) -> bool:
-    """Whether the values are short numbers anyway (zeros, integers, halves)."""
-    return bool((values == values.to(torch.bfloat16).double()).all())
+def _narrowed_gradient(trials: Sequence[Trial]) -> Mismatch | None:
+    """A gradient all of whose elements are float32 numbers, though the value is none: a backward that saved or computed those."""
+    floating = [tensor.dtype for tensor in trials[0].tensors().values() if tensor.is_floating_point()]
+    if any(dtype != torch.float64 for dtype in floating):
+        return None  # what multiplies an input is its gradient
+    for name in trials[0].spec.differentiable:
+        given = [(trial, trial.base.gradients.get(name)) for trial in trials]
+        rich = [(trial, g) for trial, g in given if g is not None and g.numel() and not _few_bits(g, 16)]
+        if len(rich) > 1 and all(torch.equal(g, g.float().double()) for _, g in rich):
+            trial, gradient = rich[0]
+            return Mismatch(
+                f"d loss / d {name} in float64",
+                f"{float(gradient.reshape(-1)[0])!r}, a float32 number, as all of its elements in {len(rich)} of {len(rich)} cases",
+                "numbers with 53 significant bits",
+                aspect="gradient",
+                kind="narrowed",
+                tensor=name,
+                tensors=trial.tensors(),
+                code=f"""
+                (gradient,) = torch.autograd.grad(total(loss(**tensors)), [tensors[{name!r}]])
+                print(gradient, gradient.float().double())
+                """,
+                hint=f"a custom backward saves, or computes in, float32: keep the dtype of the inputs there; {_on_purpose(trial)}",
+            )
+    return None
+
+
+def _few_bits(values: Tensor, most: int = 8) -> bool:
+    """Whether the values are short numbers anyway: zeros, integers, halves."""
+    scaled = torch.frexp(values).mantissa * 2.0**most
+    return torch.equal(scaled, scaled.round())
 
 
 def _narrowed_inputs(trials: Sequence[Trial]) -> Mismatch | None:

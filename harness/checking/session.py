@@ -454,11 +454,13 @@ def _complexity(case: Case, spec: LossSpec) -> tuple[int, int, int, str]:
 
 def counts_nothing(spec: LossSpec, tensors: Mapping[str, Tensor]) -> str:
     """Why an input is as good as empty: no elements, a length of 0, a mask or weights of zeros; empty where it is not."""
+    axes = {axis for declared in spec.tensors.values() for axis in declared.dims.split()}
     for name, tensor in tensors.items():
         role, symbol = spec.roles[name], spec.tensors[name].domain.symbol or ""
+        is_length = "+" in symbol and symbol not in axes  # of T elements 0 to T count; of C+1 classes each is one
         if not tensor.numel():
             return f"{name} has no element"
-        if role == "index" and not symbol.isidentifier() and symbol and bool((tensor == 0).any()):
+        if role == "index" and is_length and bool((tensor == 0).any()):
             return f"a length of 0 in {name}"
         if role in ("mask", "weight") and not bool((tensor != 0).any()):
             return f"{name} is 0 everywhere"

@@ -579,6 +579,17 @@ def test_what_is_wrong_of_more_than_an_empty_input_is_shown_on_another(wrong, ru
     assert ("the input is empty: a length of 0 in lengths" in found[0].message) is is_empty
 
 
+@pytest.mark.parametrize(
+    ("number", "columns", "is_length"),
+    [(3, "3", False), ("C", "C", False), ("C+1", "C+1", False), ("T+1", "C+9", True)],
+)
+def test_the_first_class_is_no_length_of_nothing(number, columns, is_length):
+    declared = {"x": TensorSpec(f"T B {columns}"), "y": TensorSpec("B", domains.index(number))}
+    spec = LossSpec("classes", {"loss": lambda x, y: x.sum() + y.sum()}, inputs=declared)
+    shown = {"x": torch.ones(2, 1, 4), "y": torch.tensor([0])}
+    assert bool(sessions.counts_nothing(spec, shown)) is is_length
+
+
 def test_a_second_derivative_that_is_not_finite_is_a_warning_and_not_silent():
     def naive(x):
         return torch.stack([torch.logsumexp(row, 0) for row in x]).sum()

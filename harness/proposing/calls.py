@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.calls.evaluation import Candidate, LossRaised
-from harness.calls.process_state import preserve
+from harness.calls.evaluation import RNG_SEED, Candidate, LossRaised, begin_draws
+from harness.calls.process_state import settled
 from harness.declare import dims
 from harness.declare.spec import LossSpec
 
@@ -108,8 +108,9 @@ def draws(spec: LossSpec) -> bool:
     """Whether two instances, called one after the other on the same tensors, give two values: the loss draws random numbers."""
     given = _tensors(spec, sizes_of(spec, SIZES[0]), seed=0)
     candidate, values = Candidate(spec, spec.reference), []
-    with preserve(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+    with settled(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        begin_draws(RNG_SEED)
         for _ in range(2):
             try:
                 with limited(CALL_S), torch.no_grad():
@@ -138,8 +139,9 @@ def falls_below_zero(spec: LossSpec) -> bool:
 
 def _is_negative(spec: LossSpec, given: dict[str, Tensor]) -> bool:
     candidate = Candidate(spec, spec.reference)
-    with preserve(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+    with settled(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        begin_draws(RNG_SEED)
         try:
             with limited(CALL_S), torch.no_grad():
                 _, output = picked(candidate.call(candidate.build(given), given))
@@ -179,8 +181,9 @@ def _call_in(dtype: torch.dtype, spec: LossSpec, which: Mapping[str, int], seed:
     floating = {name: given[name].requires_grad_() for name in spec.differentiable}
     candidate = Candidate(spec, spec.reference)
     caught: list[warnings.WarningMessage]
-    with preserve(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(record=True) as caught:
+    with settled(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        begin_draws(RNG_SEED)
         try:
             with limited(call_s):
                 returned = candidate.call(candidate.build(given), given)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+from harness.calls.process_state import preserve
 from harness.checking.verify import laws_that_hold, open_session, verify
 from harness.declare import annotations as signatures
 from harness.declare import inline, laws
@@ -43,6 +44,7 @@ class UnproposableError(DeclarationError):
     """No reading of a loss's parameters runs; the message says what it raised and what to write."""
 
 
+@preserve()
 def propose(
     name: str,
     loss: Loss,

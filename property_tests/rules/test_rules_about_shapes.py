@@ -133,6 +133,57 @@ def test_a_reduction_that_is_refused_as_any_unknown_word_is_no_defect():
     assert "does not take the three strings" in found.outcomes[0].reason
 
 
+class AssertsInItsConstructor(torch.nn.Module):
+    """As asteroid's SingleSrcNegSDR, whose assertion carries no words."""
+
+    def __init__(self, reduction="mean"):
+        assert reduction != "sum", NotImplementedError
+        super().__init__()
+        self.reduction = reduction
+
+    def forward(self, predictions, labels):
+        return _two_reductions(predictions, labels, self.reduction)
+
+
+def _two_reductions(predictions, labels, reduction):
+    each = (predictions - labels) ** 2
+    return each.mean() if reduction == "mean" else each
+
+
+def refusing(error):
+    """A function that refuses one of the strings by this error, and takes any other."""
+
+    def loss(predictions, labels, reduction="mean"):
+        if reduction == "sum":
+            raise error
+        return _two_reductions(predictions, labels, reduction)
+
+    return loss
+
+
+class FailsInItsConstructor(AssertsInItsConstructor):
+    def __init__(self, reduction="mean"):
+        super().__init__(reduction={"mean": "mean", "none": "none", "sum": None}[reduction].lower())
+
+
+@pytest.mark.parametrize(
+    ("loss", "is_right"),
+    [
+        (AssertsInItsConstructor, True),
+        (refusing(ValueError("reduction must be none or mean")), True),
+        (refusing(NotImplementedError("'sum' has no meaning here")), True),
+        (refusing(ValueError("sum is not supported")), True),
+        (refusing(ValueError("choose one of: none, mean")), True),
+        (FailsInItsConstructor, False),
+        (refusing(ValueError("the weights must sum to 1")), False),
+        (refusing(RuntimeError("view size is not compatible")), False),
+    ],
+)
+def test_a_loss_may_refuse_a_reduction_in_words_of_its_own(loss, is_right):
+    found = verify(rough_losses.spec(loss, output=None), rules=["B07"], profile="quick")
+    assert [f.evidence["aspect"] for f in found.findings] == ([] if is_right else ["sum raises"])
+
+
 def test_what_raises_at_some_values_says_how_tensors_that_depend_on_others_are_declared():
     def loss(x, lengths):
         alpha = [x.sum()] * int(lengths.min()) + [None]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dis
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import FrameType
 
 import torch
 from torch import Tensor
@@ -190,11 +191,18 @@ def _troubled(trial: Trial, tensors: dict[str, Tensor], where: str, aspect: str)
 
 def _asks_for_more(error: BaseException) -> bool:
     """Whether a `raise` or `assert`, no failed operation, says in words that there is too little."""
+    is_refusal = _statement(error) is not None and isinstance(error, (ValueError, AssertionError))
+    return is_refusal and bool(_TOO_FEW.search(told(error)))
+
+
+def _statement(error: BaseException) -> FrameType | None:
+    """The frame whose `raise` or `assert` an error comes from; ``None`` where an operation failed."""
     last = error.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next
-    raised = last is not None and last.tb_frame.f_code.co_code[last.tb_lasti] == dis.opmap["RAISE_VARARGS"]
-    return raised and isinstance(error, (ValueError, AssertionError)) and bool(_TOO_FEW.search(told(error)))
+    if last is None or last.tb_frame.f_code.co_code[last.tb_lasti] != dis.opmap["RAISE_VARARGS"]:
+        return None
+    return last.tb_frame
 
 
 _TOO_FEW = re.compile(
@@ -210,8 +218,9 @@ def reductions_agree(trial: Trial) -> Iterator[Mismatch]:
 
     An equal-weight mean has a_i = 1 / n; a mean over weights or lengths has others.  Whether such a_i exist is seen on
     more draws of the predictions than there are weights.  The gradient of ``none`` is right with an upstream gradient that
-    differs by element.  A string that is refused as any unknown one is is not taken; one
-    that raises otherwise, beside another that works, is a defect.
+    differs by element.  A string is not taken where it is refused as any unknown one is, or by a `raise` or `assert` that
+    names it, the argument or the strings that are taken, or that a constructor has; one that raises otherwise, beside
+    another that works, is a defect.
     """
     each, mean, total = (_with_reduction(trial, reduction) for reduction in REDUCTIONS)
     tensors = trial.tensors()
@@ -279,7 +288,9 @@ def _raising(trial: Trial, values: Mapping[str, Run], errors: Mapping[str, LossR
         refusal = first_line(raised.error)
     raising = {r: first_line(e.error) for r, e in errors.items()}
     other = [r for r, error in errors.items() if not isinstance(error.error, WrongReturn)]  # a tuple of parts, say
-    broken = [r for r in other if raising[r].replace(r, unknown) != refusal.replace(r, unknown)]
+    as_unknown = (r for r in other if raising[r].replace(r, unknown) == refusal.replace(r, unknown))
+    not_taken = {*as_unknown, *(r for r in other if _is_refused(trial, r, errors[r].error, values))}
+    broken = [r for r in other if r not in not_taken]
     if not values or not broken:
         raise NotApplicable(f"reduction does not take the three strings: {next(iter(raising.values()))}")
     for reduction in broken:
@@ -291,8 +302,36 @@ def _raising(trial: Trial, values: Mapping[str, Run], errors: Mapping[str, LossR
             severity="warning",
             tensors=tensors,
             code=_reductions_code(trial),
-            hint="reduce what 'none' returns; or refuse the string in the constructor, as any unknown one",
+            hint="reduce what 'none' returns; or refuse the string by a ValueError that names it",
         )
+
+
+def _is_refused(trial: Trial, reduction: str, error: BaseException, taken: Collection[str]) -> bool:
+    """Whether a `raise` or `assert` is about the string.
+
+    It names the string, the argument, or all that are taken.  In a constructor, which has seen no data and is given another
+    string elsewhere, it need not: there the string is among what the frame that raises knows.
+    """
+    frame = _statement(error)
+    if frame is None:
+        return False
+    text, word = told(error), re.escape(reduction)
+    names = rf"\b[Rr]eduction\b|['\"`]{word}['\"`]|\b{word}\b.*{_NOT_TAKEN}|{_NOT_TAKEN}.*\b{word}\b"
+    if re.search(names, text) or (len(taken) > 1 and all(re.search(rf"\b{other}\b", text) for other in taken)):
+        return True
+    knows = any(isinstance(value, str) and value == reduction for value in frame.f_locals.values())
+    return knows and _constructor_raises(_with_reduction(trial, reduction))
+
+
+def _constructor_raises(trial: Trial) -> bool:
+    try:
+        trial.candidate.build(trial.tensors())
+    except LossRaised:
+        return True
+    return False
+
+
+_NOT_TAKEN = r"(?:support|implement|allow|valid|accept|only|unknown)"
 
 
 def _with_reduction(trial: Trial, reduction: str) -> Trial:

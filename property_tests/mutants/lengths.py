@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from harness import TensorSpec, domains
 from mutants.pair import pair
 
 BLOCK = 16
@@ -75,6 +76,31 @@ def buffer_as_long_as_the_data(predictions, labels):
     return (weights[:, None] * (predictions - labels) ** 2).mean()
 
 
+class _RowsCutOff(torch.autograd.Function):
+    """Hands on the first 64 rows, as they are; the rest has no gradient."""
+
+    @staticmethod
+    def forward(ctx, rows):
+        return rows.clone()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        return torch.cat([upstream[:64], torch.zeros_like(upstream[64:])])
+
+
+def squares_of_kept_rows(predictions, labels):
+    kept = (labels != -100).to(predictions.dtype)
+    return (kept * (predictions.square().mean(-1) - labels) ** 2).mean()
+
+
+def squares_of_kept_rows_cut_off(predictions, labels):
+    return squares_of_kept_rows(_RowsCutOff.apply(predictions), labels)
+
+
+def squares_of_kept_rows_in_two(predictions, labels):
+    return squares_of_kept_rows(torch.cat([predictions[:64], predictions[64:]]), labels)
+
+
 def log_of_exponentials(predictions, labels):
     return ((predictions - labels) ** 2).logsumexp(0).sum()
 
@@ -94,6 +120,7 @@ def running_log(rescaled):
 
 
 earlier_blocks_not_scaled, earlier_blocks_scaled = running_log(False), running_log(True)
+KEPT = {"inputs": {"predictions": TensorSpec("B C"), "labels": TensorSpec("B", domains.index("C", ignore=-100))}}
 
 PAIRS = (
     pair(
@@ -106,6 +133,11 @@ PAIRS = (
     pair("E05", "row numbers of eight bits", narrow_row_numbers, wide_row_numbers, reference=squares, says="B = 257"),
     pair("E05", "later blocks detached", later_blocks_detached, later_blocks_kept, reference=squares, says="B = 17"),
     pair("E05", "errors clipped", clipped_errors, rows_of_each_block, reference=squares, says="the values decide"),
+    pair(
+        *("E05", "a row that may be left out", squares_of_kept_rows_cut_off, squares_of_kept_rows_in_two, KEPT),
+        reference=squares_of_kept_rows,
+        says="look for what is reached",
+    ),
     pair("E05", "an epsilon a row", an_epsilon_a_row, rows_of_each_block, reference=squares, says="at every size"),
     pair(
         "E05",

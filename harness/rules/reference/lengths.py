@@ -35,7 +35,7 @@ SIZES = (17, 31, 32, 64, 128, 256, 257, 512, 1023, 1024, 1025, 1400)
 COUNTED = (17, 64, 256, 1023, 1400)
 _Efforts = tuple[Effort, Effort]  # of the reference and of the candidate
 GRADUAL = 16.0  # a difference that is not this many times smaller where it passes has grown, and did not set in
-OTHER_DRAWS = 3  # of values, below and at the size; a value that one draw in two holds escapes one time in 64
+OTHER_DRAWS = 6  # of values, at a size; one that half of them hold escapes one time in 64
 
 
 def equals_the_reference_along_long_axes(trials: Sequence[Trial]) -> Iterator[Mismatch | Partly]:
@@ -174,7 +174,7 @@ def _smallest(trial: Trial, symbol: str, sizes: tuple[int, int], mismatch: Misma
             differs, mismatch = middle, found
     shown = _at(trial, symbol, differs)
     hint, note = (mismatch.error is None and _no_length(trial, symbol, equal, differs)) or (
-        f"look for what is reached at {symbol} = {differs}: the end of a block, a limit, the range of an index's dtype",
+        f"look for what is reached at {symbol} = {differs}: {_REACHED}",
         f"at {symbol} = {equal} the two agree",
     )
     return replace(
@@ -190,7 +190,11 @@ def _smallest(trial: Trial, symbol: str, sizes: tuple[int, int], mismatch: Misma
 
 
 def _no_length(trial: Trial, symbol: str, equal: int, differs: int) -> tuple[str, str] | None:
-    """(where to look, what was seen) where rounding or values decide; a length does only if all values agree below it."""
+    """(where to look, what was seen) where rounding or values decide, and not, or not alone, the length that was found.
+
+    Values decide where others differ at half the length too.  Where others differ just below it alone, these leave out the
+    rows at which it goes wrong, as rows of an ignored label; that others agree at the length says as little.
+    """
     below, above = (_apart(_at(trial, symbol, size), trial.cache) for size in (equal, differs))
     if below > above / GRADUAL:
         return (
@@ -198,18 +202,33 @@ def _no_length(trial: Trial, symbol: str, equal: int, differs: int) -> tuple[str
             "epsilon, or an order of operations that cancels",
             f"at {symbol} = {equal} the two are {below:.1g} of their size apart, which passes",
         )
-    for salt in range(1, OTHER_DRAWS + 1):
-        for size, agrees in ((equal, True), (differs, False)):
-            try:
-                found = _compared(_at(trial, symbol, size, salt), trial.cache)[0]
-            except NotApplicable:
-                continue
-            if (found is None) != agrees:
-                return (
-                    "the values decide, not the length: look for a clamp, a threshold or a branch that the reference has not",
-                    f"with other values at {symbol} = {size} the two {'differ too' if agrees else 'agree'}",
-                )
+    half = max(equal // 2, 1)
+    if _differs_elsewhere(trial, symbol, half):
+        return (
+            "the values decide, not the length: look for a clamp, a threshold or a branch that the reference has not",
+            f"with other values at {symbol} = {half} the two differ too",
+        )
+    if _differs_elsewhere(trial, symbol, equal):
+        return (
+            f"look for what is reached shortly before {symbol} = {differs}: {_REACHED}",
+            f"at {symbol} = {equal} the two agree, though not with other values; at {symbol} = {half} with all that were tried",
+        )
     return None
+
+
+def _differs_elsewhere(trial: Trial, symbol: str, size: int) -> bool:
+    """Whether the two differ at a size with other values; what is refused there is no matter of values."""
+    for salt in range(1, OTHER_DRAWS + 1):
+        try:
+            found = _compared(_at(trial, symbol, size, salt), trial.cache)[0]
+        except NotApplicable:
+            continue
+        if found is not None and found.error is None:
+            return True
+    return False
+
+
+_REACHED = "the end of a block, a limit, the range of an index's dtype"
 
 
 def _apart(trial: Trial, known: dict[Any, Any]) -> float:

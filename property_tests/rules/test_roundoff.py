@@ -159,6 +159,35 @@ def test_what_computes_in_float32_on_purpose_may_return_it():
     assert warned(loss=single, computes_in=torch.float32)[0] == []
 
 
+def double(predictions, labels):
+    """Computed in float64 and returned so, whatever it is given."""
+    return (predictions.double() - labels.double()).square().mean()
+
+
+def at_least_single(predictions, labels):
+    """Float16 is widened, which no dtype to compute in says: float32 would loosen what is asked in float64."""
+    dtype = torch.promote_types(predictions.dtype, torch.float32)
+    return (predictions.to(dtype) - labels.to(dtype)).square().mean()
+
+
+def test_what_widens_on_purpose_is_told_the_line_and_the_line_silences_it():
+    said, verification = warned(loss=double)
+    assert said == [("D01", "error")]
+    hints = {f.hint for f in verification.findings if f.rule == "D01"}
+    assert all(hint.endswith("declare LossSpec(..., computes_in=torch.float64)") for hint in hints)
+    said, verification = warned(loss=double, computes_in=torch.float64)
+    assert said == []
+    assert "D01" not in {f.rule for f in verification.findings}
+
+
+def test_what_widens_16_bits_alone_is_told_of_no_line_that_loosens_the_rest():
+    said, verification = warned(loss=at_least_single)
+    assert said == []
+    hints = {f.hint for f in verification.findings if f.rule == "D01"}
+    assert hints
+    assert not any("LossSpec" in hint for hint in hints)
+
+
 def in_range(predictions, labels):
     if predictions.dtype == torch.float64 or predictions.min() < 0 or predictions.max() > 1:
         raise ValueError("expected float32 in [0, 1]")

@@ -73,6 +73,11 @@ def output_has_the_inputs_dtype(trial: Trial) -> Iterator[Mismatch]:
             narrows = not wider and dtype == torch.float64
             places = _narrowed_at(trial) if narrows else ""
             meant = f"; {_on_purpose(trial)}" if narrows else ""
+            mend = (
+                _widened(trial, run.output.dtype)
+                if wider
+                else f"and cast the context to it at use, not in the constructor{meant}"
+            )
             yield Mismatch(
                 f"loss.dtype in {short(dtype)}",
                 short(run.output.dtype),
@@ -82,9 +87,18 @@ def output_has_the_inputs_dtype(trial: Trial) -> Iterator[Mismatch]:
                 severity="note" if half and wider else None,
                 tensors=tensors,
                 code="print(loss(**tensors).dtype)",
-                hint=f"create accumulators with dtype=predictions.dtype, and cast the context to it at use, not in the constructor{meant}",
+                hint=f"create accumulators with dtype=predictions.dtype, {mend}",
                 note=f"digits are lost by {places}" if places else "",
             )
+
+
+def _widened(trial: Trial, returned: torch.dtype) -> str:
+    """What else mends a result that is too wide, and what to write where it is meant; that loosens no tolerance."""
+    as_fine = tolerance.eps_of(returned) <= trial.precision.eps
+    declares = f"then declare {declaration(trial.spec, 'computes_in', [returned])}"
+    return (
+        f"or cast the result back to it, unless the wider one is meant: {declares if as_fine else 'the note may stay'}"
+    )
 
 
 def float64_stays_float64(trials: Sequence[Trial]) -> Iterator[Mismatch]:

@@ -25,6 +25,12 @@ def mean_of_products(predictions):
     return (predictions * predictions).mean()
 
 
+def rows_repeated_before_the_division(predictions, labels):
+    """No sum is infinite before a row of it is multiplied."""
+    rows = ((predictions - labels) ** 2).sum(-1) * len(predictions)
+    return rows.sum() / max(predictions.numel() * len(predictions), 1)
+
+
 class SumsInItsOwnKernel(torch.autograd.Function):
     """mean (p - y)², whose sum torch does not see: NumPy stands for a compiled kernel, which adds in the inputs' dtype."""
 
@@ -58,7 +64,6 @@ def wide_sum_in_a_kernel(predictions, labels):
 
 
 POSITIVE = {"inputs": {"predictions": TensorSpec("B C", domains.positive())}}
-
 PAIRS = (
     pair(
         "D03", "sum in a kernel", sum_in_a_kernel, wide_sum_in_a_kernel, severity="warning", says="a kernel of its own"
@@ -72,5 +77,10 @@ PAIRS = (
         POSITIVE,
         severity="warning",
         says="aten.dot",
+    ),
+    pair(
+        *("D03", "rows repeated before the division", rows_repeated_before_the_division, mean_of_squares),
+        severity="warning",
+        says="fix: mul at overflow.py",
     ),
 )

@@ -24,29 +24,34 @@ from harness.rules.trial import UNSET, Trial, describe
 ELEMENTS = 256  # normal squares whose largest fits with a margin of 4 to 16: their sum passes the range about twice
 MARGIN = 4.0
 LARGEST_EXPONENT = 14
+_SUMS = {"sum", "nansum", "dot", "vdot", "cumsum", "index_add", "scatter_add", "add", "add_"}
 # What a sum that is too large may go through and still be mended by another order or a wider accumulator.
 _LINEAR = {
+    *_SUMS,
     *(
-        "sum",
-        "nansum",
-        "dot",
-        "vdot",
-        "cumsum",
-        "index_add",
-        "scatter_add",
-        "add",
-        "add_",
         "sub",
         "sub_",
         "rsub",
         "neg",
+        "div",
+        "div_",
+        "mul",
+        "mul_",
+        "where",
+        "_to_copy",
+        "clone",
+        "copy_",
+        "cat",
+        "stack",
     ),
-    *("div", "div_", "mul", "mul_", "where", "_to_copy", "clone", "copy_", "cat", "stack"),
 }
 
 
-_IN_ATEN = (
+_IN_A_SUM = (
     "a sum overflows before it is divided: use mean(), divide first, or accumulate in float32 and cast the result back"
+)
+_OF_SUMS = (
+    "{} overflows, and what follows makes it smaller: divide first, or compute it in float32 and cast the result back"
 )
 _IN_A_KERNEL = "in the kernel: widen to float32 before squaring and adding, and cast what is stored last"
 
@@ -134,9 +139,10 @@ def no_overflow_where_the_true_value_fits(trials: Sequence[Trial]) -> Iterator[M
 
         4 max(|x|, |L|, |intermediate elements|) <= 65504   implies   |L_16(x)| < inf
 
-    The inputs are scaled up by the largest power of two for which that holds.  Only a sum may be larger on the way: one
-    that is divided afterwards need not be, as a mean or a wider accumulator shows.  In float32 nothing is asked: there
-    every plain mean of numbers near 1e38 overflows, PyTorch's own too, and nobody trains with such numbers.
+    The inputs are scaled up by the largest power of two for which that holds.  Only tensors of fewer elements than the
+    largest input may be larger on the way, which are sums and what they are multiplied by or divided: what is divided
+    afterwards need not be, as a mean or a wider accumulator shows.  In float32 nothing is asked: there every plain mean of
+    numbers near 1e38 overflows, PyTorch's own too, and nobody trains with such numbers.
     """
     for trial in trials[:1]:
         trial.base  # noqa: B018 - a loss that raises is B01's
@@ -163,14 +169,20 @@ def no_overflow_where_the_true_value_fits(trials: Sequence[Trial]) -> Iterator[M
         yield Mismatch(
             f"loss in float16 with {' and '.join(names)} up to {peak:.4g} ({low[names[0]].numel()} elements)",
             f"{describe(float(worst))}, since {f'aten.{first.name}' if first.name else 'a kernel of its own'} overflows",
-            f"{float(true.reshape(-1)[0]):.4g}, which float16 holds, as it holds every element on the way",
+            f"{float(true.reshape(-1)[0]):.4g}, which float16 holds",
             aspect="overflow",
             kind="value",
             finite=False,
             tensors=low,
             code=_OVERFLOW_CODE,
-            hint=_IN_ATEN if first.name else _IN_A_KERNEL,
+            hint=_mend(first),
         )
+
+
+def _mend(first: FirstOverflow) -> str:
+    if not first.name:
+        return _IN_A_KERNEL
+    return _IN_A_SUM if first.name in _SUMS else _OF_SUMS.format(first.placed)
 
 
 def _exact(trial: Trial, case: Case) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from statistics import NormalDist
 import torch
 
 EPS64 = torch.finfo(torch.float64).eps
+FLOAT64_DIGITS = 17  # that tell any two numbers apart
 
 # gradcheck's central difference: truncation h^2 L'''/6 ~ 1e-13 L''', rounding eps |L| / h ~ 2e-10 |L|.
 GRADCHECK_STEP = 1e-6
@@ -148,3 +149,18 @@ def forward_error(eps: float, value: float, condition: float) -> float:
     Source: Higham, Accuracy and Stability of Numerical Algorithms, section 1.6.
     """
     return LOW_PRECISION_FACTOR * eps * (abs(value) + condition)
+
+
+def told_apart(off: float, allowed: float, digits: int = 1) -> tuple[str, str]:
+    """How far two numbers are apart and may be, for messages: what is more than allowed reads as more.
+
+    Args:
+        off: the difference; it has two digits at least.
+        allowed: how large it may be.
+        digits: of what is allowed, and of both as many more as it takes.
+    """
+    shown = f"{off:.{max(digits, 2)}g}", f"{allowed:.{digits}g}"
+    while off > allowed and float(shown[0]) <= float(shown[1]) and digits < FLOAT64_DIGITS:
+        digits += 1
+        shown = f"{off:.{max(digits, 2)}g}", f"{allowed:.{digits}g}"
+    return shown

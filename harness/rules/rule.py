@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
+from harness.calls.tolerance import told_apart
 from harness.declare.dims import Size
 from harness.declare.spec import LossSpec
 from harness.errors import refuses_in_place
@@ -101,7 +102,8 @@ class Mismatch:
         """One line in the form that all messages have: what came, what should have come."""
         line = f"{self.where} = {self.came}, expected {self.should}"
         if self.difference is not None and self.allowed is not None:
-            line += f"   (off by {self.difference:.2g}, allowed {self.allowed:.1g})"
+            off, allowed = told_apart(self.difference, self.allowed)
+            line += f"   (off by {off}, allowed {allowed})"
         return line
 
 

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from harness.calls.aten.storages import Storages
 from harness.calls.evaluation import LossRaised, is_out_of_memory
+from harness.calls.tolerance import told_apart
 from harness.declare.spec import ONE_BACKWARD, LossSpec
 from harness.errors import DeclarationError, told_in_a_line
 from harness.results.measured import Cell
@@ -474,9 +475,10 @@ def fewer_digits(trial: Trial, reference: Trial, cell: Cell) -> str:
     )
     if not off > allowed:
         return ""
+    apart = told_apart(off, allowed)
     return (
         f"the narrowest floating tensor that it computes at {cell} = {8 * trial.narrowest} bits, expected the "
-        f"{8 * dtype.itemsize} that it is given (off by {off:.2g} of the largest element, allowed {allowed:.1g})"
+        f"{8 * dtype.itemsize} that it is given (off by {apart[0]} of the largest element, allowed {apart[1]})"
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from harness.calls.tolerance import told_apart
 from harness.timing.constants import AGREEMENT
 
 Values = Sequence[Tensor]  # the loss, then the gradients of the differentiable inputs as far as the pass has them
@@ -49,9 +50,10 @@ def difference(
         off = float(distances[worst])
         if not off <= allowed:
             where, shown = _element(value, worst)
+            apart = told_apart(off, allowed, 3)
             return (
                 f"differs from the reference on the timed input: {what}{where} = {shown}, expected "
-                f"{_element(wanted, worst)[1]} (off by {off:.3g}, allowed {allowed:.3g})"
+                f"{_element(wanted, worst)[1]} (off by {apart[0]}, allowed {apart[1]})"
             )
     return None
 

@@ -175,3 +175,24 @@ def test_tolerances_grow_with_what_they_depend_on_and_vanish_with_it():
     assert tolerance.same(-1.0, 0.0) == tolerance.same(1.0, 0.0)
     assert tolerance.slope_noise(1e-6, 1.0) > tolerance.slope_noise(1e-5, 1.0)
     assert tolerance.forward_error(1e-3, 1.0, 1.0) == 2 * tolerance.forward_error(1e-3, 1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("off", "allowed", "shown"),
+    [
+        (0.28, 1e-6, ("0.28", "1e-06")),
+        (2.8e-6, 2.6e-6, ("2.8e-06", "2.6e-06")),
+        (2.8e-6, 2.79e-6, ("2.8e-06", "2.79e-06")),
+        (1.0001e-5, 1e-5, ("1.0001e-05", "1e-05")),
+        (math.inf, 0.0, ("inf", "0")),
+        (math.nan, 0.02, ("nan", "0.02")),
+    ],
+)
+def test_what_is_off_by_more_than_is_allowed_reads_so(off, allowed, shown):
+    assert tolerance.told_apart(off, allowed) == shown
+
+
+def test_numbers_that_are_neighbours_read_apart():
+    for allowed in (2.6e-6, 1 / 3, 1e-300, 5e300):
+        off, may = map(float, tolerance.told_apart(math.nextafter(allowed, math.inf), allowed))
+        assert off > may

@@ -90,6 +90,21 @@ def spread_by_a_loop(values):
     return torch.stack([(value - mean) ** 2 for value in values.unbind()]).mean()
 
 
+def squares_by_all_pairs(embeddings):
+    """sum |z_i - mean|^2, by one product of all pairs."""
+    products = embeddings @ embeddings.mT
+    return products.diagonal().sum() - products.mean(0).sum()
+
+
+def squares_around_the_mean(embeddings):
+    return (embeddings - embeddings.mean(0)).square().sum()
+
+
+def squares_by_a_loop(embeddings):
+    mean = embeddings.mean(0)
+    return torch.stack([((row - mean) ** 2).sum() for row in embeddings.unbind()]).sum()
+
+
 EMBEDDINGS = {"inputs": {"embeddings": TensorSpec("N D")}}
 PROTOTYPES = {"inputs": {"embeddings": TensorSpec("N D"), "prototypes": TensorSpec("K D")}}
 ENSEMBLE = {"inputs": {"members": TensorSpec("M B"), "labels": TensorSpec("B")}}
@@ -164,5 +179,11 @@ PAIRS = (
         severity="warning",
         aspect="grows with N",
         reference=spread_by_a_loop,
+    ),
+    pair(
+        *("P03", "pairs of few rows of many columns", squares_by_all_pairs, squares_around_the_mean, EMBEDDINGS),
+        severity="warning",
+        says="the largest tensor is [N, N], the result of mm",
+        reference=squares_by_a_loop,
     ),
 )

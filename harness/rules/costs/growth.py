@@ -65,6 +65,10 @@ class Made(NamedTuple):
     given: torch.Size
     power: object
 
+    def is_like(self, other: Made) -> bool:
+        """Whether it is the same operation, perhaps at other sizes."""
+        return self.kernel.name == other.kernel.name and len(self.given) == len(other.given)
+
 
 class Makers(Watch):
     """Records the operations that make dense tensors."""
@@ -72,6 +76,7 @@ class Makers(Watch):
     def __init__(self) -> None:
         super().__init__()
         self.made: list[Made] = []
+        self.chosen: Made | None = None
 
     def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
         returned, kernel = func(*args, **kwargs), kernel_of(func)
@@ -82,8 +87,19 @@ class Makers(Watch):
 
     @property
     def largest(self) -> Made:
-        """The first operation that makes a tensor as large as any."""
-        return max(self.made, key=lambda made: made.given.numel())
+        """The first operation that makes a tensor as large as any, here or where another run has chosen it."""
+        return self.chosen or max(self.made, key=lambda made: made.given.numel())
+
+    def choose(self, other: Makers) -> None:
+        """Choose the operation that makes the largest tensor of a run at other sizes, where another may be the largest here.
+
+        A loop has another number of operations there: it is the one that comes as often before, of those that are alike.
+        """
+        first = other.largest
+        before = other.made[: next(n for n, made in enumerate(other.made) if made is first)]
+        alike = [made for made in self.made if made.is_like(first)]
+        count = sum(made.is_like(first) for made in before)
+        self.chosen = alike[count] if count < len(alike) else None
 
     @property
     def inherent(self) -> bool:
@@ -98,7 +114,7 @@ class Makers(Watch):
         if not first.kernel.pointwise:
             return first.kernel.name in _PRODUCTS
         if all(made.kernel.name in _POLYNOMIAL or made.power in _WHOLE or not made.kernel.pointwise for made in full):
-            return all(shape.numel() < size for made in self.made for shape in made.taken)  # nobody sums it
+            return all(shape.numel() != size for made in self.made for shape in made.taken)  # nobody sums it
         wide = [torch.Size([*[1] * (len(first.given) - len(shape)), *shape]) for shape in first.taken]
         shared = [n for n, *sides in zip(first.given, *wide, strict=True) if n > 1 and set(sides) == {n}]
         summed = [made for made in self.made if made.given.numel() < size and first.given in made.taken]
@@ -213,7 +229,7 @@ def _degree(trial: Trial) -> Mismatch | None:
     exponent = _exponent(made)
     if exponent <= max(axes, 2) + HALF_A_POWER:
         return None
-    makers, made_by = _makers(trial)
+    makers, made_by = _makers(trial, uniform(spec, sizes[1]))
     if makers.inherent:
         return None
     symbols = " and ".join(growable(spec))
@@ -241,19 +257,24 @@ def _made_at(trial: Trial, size: int) -> tuple[tuple[int, int], list[int]]:
             size = size // 4 * 2
 
 
-def _makers(trial: Trial) -> tuple[Makers, str]:
-    """The operations at sizes that differ from symbol to symbol, and what makes the largest tensor, in words."""
-    spec, makers = trial.spec, Makers()
-    extents = dict(zip(growable(spec), DISTINCT, strict=False))
-    sizes: dict[str, Size] = {symbol: (n,) if symbol in spec.variadic else n for symbol, n in extents.items()}
-    tensors = trial.leaves(trial.at(resized(spec, trial.case, sizes)).tensors())
-    built = trial.candidate.build(tensors)
+def _makers(trial: Trial, measured: Mapping[str, Size]) -> tuple[Makers, str]:
+    """What makes the largest tensor at sizes that were measured, at sizes that tell one symbol from another, and in words."""
+    extents = dict(zip(growable(trial.spec), DISTINCT, strict=False))
+    makers = _makers_at(trial, {symbol: (n,) if symbol in trial.spec.variadic else n for symbol, n in extents.items()})
+    makers.choose(_makers_at(trial, measured))
+    if makers.chosen is None:
+        return makers, ""
+    named = {n: symbol for symbol, n in extents.items()}
+    shape = ", ".join(str(named.get(n, n)) for n in makers.chosen.given)
+    return makers, f"the largest tensor is [{shape}], the result of {makers.chosen.kernel.name}"
+
+
+def _makers_at(trial: Trial, sizes: Mapping[str, Size]) -> Makers:
+    tensors = trial.leaves(trial.at(resized(trial.spec, trial.case, sizes)).tensors())
+    built, makers = trial.candidate.build(tensors), Makers()
     with makers:
         trial.candidate.call(built, tensors)
-    first = makers.largest
-    named = {n: symbol for symbol, n in extents.items()}
-    shape = ", ".join(str(named.get(n, n)) for n in first.given)
-    return makers, f"the largest tensor is [{shape}], the result of {first.kernel.name}"
+    return makers
 
 
 def _faster_than_the_reference(trial: Trial) -> Mismatch | None:
@@ -275,7 +296,7 @@ def _faster_than_the_reference(trial: Trial) -> Mismatch | None:
             aspect=f"grows with {symbol}",
             tensors=trial.tensors(),
             code=_MEMORY_CODE,
-            note=_makers(trial)[1],
+            note=_makers(trial, {**uniform(spec, 2), **one(spec, symbol, SYMBOL_SIZES[1])})[1],
             hint=f"the reference needs no tensor with {symbol} twice: sum over {symbol} in another order, or in blocks",
         )
     return None

@@ -497,7 +497,7 @@ PAIRS = (
         largest_prediction,
         severity="warning",
         aspect="at a tie only",
-        says="the loss is smooth",
+        says="the loss shows no kink",
     ),
     pair("G01", "saved tensor edited", rows_edited_through_data, mean_squared),
     pair("G06", "numbers instead of tensors", collected_as_numbers, mean_squared, aspect="predictions cut off"),

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from kinked_losses import absolute_with_backward
 
 from harness import LossSpec, TensorSpec, domains, verify
-from harness.calls.tolerance import eps_of, value_rounding
+from harness.calls.tolerance import eps_of, slope_step, value_rounding
 from harness.results.findings import Status
 from harness.rules.tools import slopes
 from harness.rules.tools.detach import DetachTape
@@ -131,6 +131,36 @@ def test_a_kink_of_float32_values_is_a_kink(name):
     assert (slope.left, slope.right) == (pytest.approx(left, abs=1e-3), pytest.approx(right, abs=1e-3))
 
 
+STEP = slope_step(eps_of(torch.float32))
+NOISE = value_rounding(1.0, eps_of(torch.float32)) / STEP  # of a central difference of numbers up to 1
+
+
+def bent(beyond, jump):
+    """0.2 x, and by ``jump`` steeper from a distance above 0.5 on."""
+    return in_float32(lambda x: 0.2 * x + jump * NOISE * F.relu(x - (0.5 + beyond * STEP)))
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("jump", [1.5, 2.5, 4.0, 6.0, 10.0, -2.5, -6.0])
+@pytest.mark.parametrize("beyond", [0.0, 0.1, 0.3, 0.5, 0.8, 1.2, 2.0, 3.0])
+def test_a_kink_too_weak_to_show_beside_rounding_makes_no_right_slope_wrong(beyond, jump, mirrored):
+    """The central difference is the mean of two slopes there, and its own error is less than half of what they differ by."""
+    sign = -1 if mirrored else 1
+    function, right = bent(beyond, jump), [0.2] if beyond else [0.2, 0.2 + jump * NOISE]
+    slope = measured(lambda x: function(1 - x if mirrored else x), 0.5, magnitude=1.0, dtype=torch.float32)
+    for gradient in right:
+        assert slope.misses(sign * gradient, 0.0) is None
+    for off in (-20 * NOISE, 20 * NOISE):
+        assert slope.misses(sign * 0.2 + off, 0.0) is not None
+
+
+def test_steps_that_disagree_are_no_proof_of_rounding():
+    """With a bend on either side both sides are off by the same; only what their steps disagree by tells that they are."""
+    function = in_float32(lambda x: 0.2 * x + 3 * NOISE * (F.relu(x - 0.5 - STEP / 2) - F.relu(0.5 - STEP / 2 - x)))
+    slope = measured(function, 0.5, magnitude=1.0, dtype=torch.float32)
+    assert slope.misses(0.2, 0.0) is None
+
+
 def test_rounding_of_a_large_number_beside_the_loss_is_allowed_for():
     offset = 1e8
     slope = measured(lambda x: x + offset, 0.5, magnitude=offset)
@@ -178,6 +208,44 @@ def test_a_wrong_number_at_the_kink_alone_is_a_warning(at_zero):
 @pytest.mark.parametrize("factor", [1.01, 0.99, 0.0, -1.0])
 def test_a_kink_hides_no_wrong_gradient_elsewhere(factor):
     assert ("error", "") in found_by_g01(absolute_with_backward(factor))
+
+
+class _Averaged(torch.autograd.Function):
+    """The average with a weight for each rank, the largest first, in float32 alone; its backward takes a factor."""
+
+    @staticmethod
+    def forward(ctx, x, factor):
+        order = x.reshape(-1).argsort(descending=True, stable=True)
+        weights = 1 / torch.arange(1, 1 + len(order)).float() / len(order)
+        ctx.save_for_backward(torch.empty_like(weights).scatter(0, order, weights).reshape(x.shape))
+        ctx.factor = factor
+        return torch.dot(x.reshape(-1)[order], weights)
+
+    @staticmethod
+    def backward(ctx, upstream):
+        (gradient,) = ctx.saved_tensors
+        return ctx.factor * upstream * gradient, None
+
+
+def by_rank(factor):
+    """A convex loss of straight pieces, with a kink wherever two values tie, and a gradient that is off by a factor."""
+
+    def loss(x):
+        return _Averaged.apply(x, factor)
+
+    return LossSpec("by_rank", {"loss": loss}, inputs={"x": TensorSpec("B C")}, dtypes=(torch.float32,))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_kinks_between_ranks_raise_no_alarm_in_float32(seed):
+    found = verify(by_rank(1.0), profile="ci", rules=["G01", "G02"], seed=seed)
+    assert [f.message for f in found.findings if f.severity != "note"] == []
+    assert Status.PASSED in {o.status for o in found.outcomes if o.rule == "G01"}
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.2, 0.0, -1.0])
+def test_kinks_between_ranks_hide_no_wrong_gradient_in_float32(factor):
+    assert ("error", "") in found_by_g01(by_rank(factor))
 
 
 # --- the sensitivity that G01 promises

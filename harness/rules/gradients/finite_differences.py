@@ -162,13 +162,14 @@ class _Off:
 
     def at_a_tie(self) -> Mismatch:
         """What is said where a generic point nearby has the right gradient."""
-        there = "a kink, where any slope between the two sides is right" if self.slope.kinked else "smooth"
+        kinked = self.slope.kinked
+        there = "is at a kink, where any slope between the two sides is right" if kinked else "shows no kink"
         return replace(
             self.mismatch,
             aspect="at a tie only",
             severity="warning",
             hint="look at what happens to equal values, or to zeros: amax, topk, scatter_reduce, relu, abs or a comparison",
-            note=f"a generic point nearby has the right gradient; here, where values tie or are zero, the loss is {there}",
+            note=f"a generic point nearby has the right gradient; here, where values tie or are zero, the loss {there}",
         )
 
 
@@ -308,7 +309,7 @@ class _Point:
         allowed = slope.allowed(analytic, tolerance.SLOPE_FLOOR * largest)
         name, index = place[0]
         where = element(name, index) if len(place) == 1 else f"d loss / d ({' = '.join(map(_shown, place))})"
-        found = differing(where, analytic, slope.right, off, allowed)
+        found = differing(where, analytic, slope.nearest(analytic), off, allowed)
         sides = f"in [{min(slope.left, slope.right):.4g}, {max(slope.left, slope.right):.4g}]"
         return replace(
             found,

@@ -49,6 +49,32 @@ def last_block_without_gradient(predictions, labels):
     return mean_squared(torch.cat([flat[:whole], flat[whole:].detach()]), labels.reshape(-1))
 
 
+class _InBfloat16(torch.autograd.Function):
+    """Mean squared error computed in bfloat16, whose gradient is multiplied by a number."""
+
+    @staticmethod
+    def forward(ctx, predictions, labels, factor):
+        errors = predictions.bfloat16() - labels.bfloat16()
+        ctx.save_for_backward(errors)
+        ctx.factor = factor
+        return errors.square().mean().to(predictions.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, upstream):
+        (errors,) = ctx.saved_tensors
+        gradient = (ctx.factor * 2 * errors / errors.numel()).to(upstream.dtype) * upstream
+        return gradient, -gradient, None
+
+
+def twice_in_bfloat16(predictions, labels):
+    return _InBfloat16.apply(predictions, labels, 2)
+
+
+def once_in_bfloat16(predictions, labels):
+    return _InBfloat16.apply(predictions, labels, 1)
+
+
 class _LogOfSums(torch.autograd.Function):
     """log sum_c exp(x_c) of each row, by columns up to ``most`` in the forward, and by all of them in the backward."""
 
@@ -415,6 +441,7 @@ BY_ELEMENT = {**PAIRWISE, "output": TensorSpec("B C")}
 PAIRS = (
     pair("G05", "given up beside a zero", given_up_beside_a_zero, given_up_at_zeros, BY_ELEMENT, aspect="by element"),
     pair("G02", "one percent of one of many elements", one_percent_of_one_element, identity_with_a_backward),
+    pair("G02", "twice in bfloat16", twice_in_bfloat16, once_in_bfloat16, aspect="as a whole", says="along its signs"),
     pair("G02", "last block", last_block_without_gradient, mean_squared, says="detach() at derivatives.py"),
     pair("G02", "the sum of the first block alone", sum_of_the_first_block, sum_of_all_blocks, says="C=1100"),
     pair("G02", "kinks of the loss", one_percent_of_one_element, hinge),

@@ -87,7 +87,9 @@ class _Point:
             return ""
         rounded = str(self.precision.computes_in).removeprefix("torch.")
         why = f"values are rounded as in {rounded}, so that a slope may be off by {noise:.2g}"
-        if noise > self.typical * math.sqrt(count):
+        wholes = [float(g.abs().sum()) for g in self.gradients.values()]
+        shows_as_a_whole = all(2 * noise <= whole for whole in wholes if whole)  # twice the gradient would
+        if noise > self.typical * math.sqrt(count) and not shows_as_a_whole:
             raise NotApplicable(
                 f"no slope could be measured: {why}, and the gradient's is about {self.typical * math.sqrt(count):.2g}"
             )
@@ -116,13 +118,16 @@ def gradient_matches_slopes_along_directions(trial: Trial) -> Mismatch | Partly 
     An error d in one element shows as d along every such direction, however many elements there are: nine evaluations
     of the loss.  Where the loss computes in float32, rounding is what float32 rounds.  Only a disagreement costs more: a
     wrong gradient disagrees by the same amount at other steps, in other directions and at a generic point nearby, as a kink
-    does not; bisection then finds the element.  Without a reference, which E05 takes, one symbol after another is 1100 and
+    does not; bisection then finds the element.  In a coarser precision than float64, where rounding hides an element, the slope
+    along the signs of an input's gradient is asked too: it is the sum of its absolute values, of which a tenth shows.  Without a reference, which E05 takes, one symbol after another is 1100 and
     the others 3, along two directions, unless lengths of 8 and 24 tell that it would take too much.
     Source: Nocedal & Wright, Numerical Optimization, section 8.1; Rademacher directions as in Hutchinson, 1990.
     """
     point = _point(trial, interior(trial))
     if (found := _wrong_element(trial, point)) is not None:
         return found
+    if (whole := _as_a_whole(trial, point)) is not None:
+        return whole
     left_out = point.left_out()
     return _along_axes(trial) or (Partly(left_out) if left_out else None)
 
@@ -173,6 +178,49 @@ def _at_a_generic_point(trial: Trial, tensors: dict[str, Tensor]) -> Mismatch | 
         direction = _disagreement(point, trial.generator(22))
         return changed if direction is None else _in_one_element(trial, point, direction)
     return _in_one_element(trial, point, direction)
+
+
+def _as_a_whole(trial: Trial, point: _Point) -> Mismatch | None:
+    """Another sign or factor of most of an input's gradient, which shows along its own signs where no element does."""
+    if point.precision.eps <= tolerance.EPS64:
+        return None
+    for name in point.gradients:
+        if _gap_along_signs(point, name) is None:
+            continue
+        nudged = trial.nudged(dict(point.tensors))
+        near = _point(trial, nudged | {n: on_grid(trial, nudged[n]) for n in trial.spec.differentiable})
+        gap = _gap_along_signs(near, name)
+        if gap is None:
+            continue
+        size, step = float(near.gradients[name].abs().sum()), near.steps[0]
+        found = differing(f"sum |d loss / d {name}|", size, size + gap, abs(gap), near.noise(step))
+        return replace(
+            found,
+            aspect="as a whole",
+            kind="gradient",
+            tensor=name,
+            tensors=near.tensors,
+            should=f"{found.should}, the slope of the loss along its signs",
+            code=_CODE_OF_SIGNS.format(name=name, step=step),
+            hint="mend the sign or the factor of the backward: most of the gradient is not the slope, at three steps",
+        )
+    return None
+
+
+def _gap_along_signs(point: _Point, name: str) -> float | None:
+    """Measured minus analytic slope, where that is a tenth of the analytic one at least."""
+    signs = point.gradients[name].sign()
+    gap = point.confirmed_gap({name: signs})
+    return (
+        gap if gap is not None and abs(gap) > tolerance.MEASURABLE * float(point.gradients[name].abs().sum()) else None
+    )
+
+
+_CODE_OF_SIGNS = """
+(gradient,) = torch.autograd.grad(total(loss(**tensors)), [tensors[{name!r}]])
+above, below = ({{**tensors, {name!r}: tensors[{name!r}].detach() + by * gradient.sign()}} for by in ({step!r}, -{step!r}))
+print(float(gradient.abs().sum()), float(total(loss(**above)) - total(loss(**below))) / (2 * {step!r}))
+"""
 
 
 def _changed_by_a_mode(trial: Trial, tensors: dict[str, Tensor]) -> Mismatch | None:

@@ -26,6 +26,7 @@ from harness.rules.trial import Run, Scale, Trial, contract
 
 GRADCHECK_ELEMENTS = 200  # a slow gradcheck of N elements costs 2N + 2 evaluations
 TIED_PLACES = 6  # of those that tie or are zero, spread over them all
+SEVERAL = 3  # elements, of which most are hardly all beside a kink
 
 Place = tuple[slopes.Element, ...]  # one element, or equal ones that move together
 
@@ -267,6 +268,7 @@ class _Point:
         if unseen and all(largest * line.unit <= self.gradient_rounding for line in lines.values()):
             return None, ""  # every slope is zero, and the gradient but for its rounding
         found: _Off | None = None
+        suspects: list[_Off] = []  # off the mean of both sides, but not off each with its own error
         unmeasured = {}
         for at, line in lines.items():
             error = self.rounding / (self.step * line.unit)
@@ -274,10 +276,16 @@ class _Point:
                 continue
             slope = slopes.measure(line, self.base.scalar, self.rounding, self.trial.eps)
             off = slope.misses(self.analytic(at), tolerance.SLOPE_FLOOR * largest)
+            if off is None and slope.smooth is not None:
+                mean = slope.smooth.misses(self.analytic(at), tolerance.SLOPE_FLOOR * largest)
+                made = None if mean is None else self._mismatch(at, slope.smooth, mean, largest)
+                suspects += [] if made is None else [_Off(at, largest, slope.smooth, made)]
             if off is None and not slope.is_measured(largest):
                 unmeasured[at] = slope.error
             elif off is not None and (found is None or off > (found.mismatch.difference or 0.0)):
                 found = _Off(at, largest, slope, self._mismatch(at, slope, off, largest))
+        if found is None and SEVERAL <= len(lines) < 2 * len(suspects):
+            found = max(suspects, key=lambda suspect: suspect.mismatch.difference or 0.0)
         if found is None and len(unmeasured) == len(lines):
             raise NotApplicable(f"no slope could be measured: {self._why(unmeasured.values(), largest)}")
         left_out = f"{len(unmeasured)} of {len(lines)} slopes could not be measured" if unmeasured else ""

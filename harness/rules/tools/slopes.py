@@ -5,14 +5,15 @@ the left and the right slope are measured apart, each at three steps.  What roun
 where that is more, is the error of a side.  Any gradient between the sides, each with its error, may be right: that they
 differ by less than their errors is no proof that they are one, and then the mean of two slopes, however well it is
 measured, is none of them.  That a kink is there is said only where the sides differ by more, and where the error is too
-large nothing is known.
+large nothing is known.  No point has a kink within a step of most of its elements: where most are off their means, they are
+off.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,12 +27,13 @@ Element = tuple[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Slope:
-    """Left and right slope along one coordinate, and how much each may be off."""
+    """Left and right slope along one coordinate, and how much each may be off; ``smooth`` is their mean, where both may be one."""
 
     left: float
     right: float
     left_error: float
     right_error: float
+    smooth: Slope | None = None
 
     @property
     def error(self) -> float:
@@ -137,7 +139,12 @@ def measure(line: Line, start: float, rounding: float, eps: float) -> Slope:
         converges = spread - ratio * unsure <= tolerance.MEASURABLE * max(abs(long), abs(short))
         sides.append((long, max(unsure, spread) if converges else math.inf))
     (left, left_error), (right, right_error) = sides
-    return Slope(left, right, left_error, right_error)
+    found = Slope(left, right, left_error, right_error)
+    if not math.isfinite(found.error) or found.kinked:
+        return found
+    central = line.central(step)
+    error = noise + 2 * abs(line.central(step * ratio) - central) / (ratio**2 - 1)  # of rounding and of truncation
+    return replace(found, smooth=Slope(central, central, error, error))
 
 
 def element_index(flat: int, shape: Sequence[int]) -> tuple[int, ...]:

@@ -24,6 +24,7 @@ from harness.errors import DeclarationError
 Shape = tuple[int, ...]
 Make = Callable[..., Tensor]  # of shape, generator and dtype, and of sizes and tensors where it names them
 Kind = Literal["float", "integer", "boolean"]
+_MORE = frozenset({"sizes", "tensors"})
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,11 @@ class Domain:
             raise DeclarationError(f"{self.text} has no elementwise form")
         return self.transform(uniform)
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """What else the sampler of `custom` looks at: ``sizes``, and ``tensors``, those declared before its own."""
+        return frozenset() if self.make is None else _MORE & frozenset(inspect.signature(self.make).parameters)
+
     def project(self, values: Tensor, sizes: Sizes | None = None) -> Tensor:
         """The nearest legal tensor: structure that single elements cannot carry is repaired."""
         if self.fit is not None:
@@ -174,6 +180,22 @@ class Domain:
             return True
         inside = (values >= self.low) & (values <= self.high)
         return bool((inside | values.isnan() if self.nan else inside).all())
+
+    def holds(self, values: Tensor, sizes: Sizes) -> bool:
+        """Whether values, rounded to their dtype, are known to be of the domain: elements, and the structure that ties them.
+
+        What a sampler of `custom` would not draw nobody knows but who wrote it, so that no other values are known to be legal.
+        """
+        if self.make is not None:
+            return False
+        wide = values.detach().cpu().double()
+        rounding = math.sqrt(torch.finfo(values.dtype).eps) if values.is_floating_point() else 0.0
+        bounded = self.kind == "float" and self.symbol is None
+        inside = wide.clamp(self.low, self.high) if bounded else wide
+        if not self.legal(inside, sizes) or (self.whole and not torch.equal(wide, wide.round())):
+            return False
+        nearest = self.project(inside, sizes).double()
+        return torch.allclose(nearest, wide, rtol=rounding, atol=rounding, equal_nan=True)
 
 
 def made_by(

@@ -214,3 +214,33 @@ def test_the_text_of_a_domain_is_the_call_that_makes_it() -> None:
         if domain.make is None:
             namespace = {name: getattr(domains, name) for name in domains.__all__} | {"torch": torch}
             assert eval(repr(domain), namespace) == domain
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(("domain", "shape"), PAIRS)
+def test_a_domain_holds_what_it_draws(domain: Domain, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    drawn = domain.sample(shape, generator(3), SIZES)
+    assert domain.holds(drawn.to(domain.dtype(dtype)), SIZES) is (domain.make is None)
+
+
+@pytest.mark.parametrize(
+    ("domain", "values"),
+    [
+        (domains.offsets("N"), [3, 0, 3]),
+        (domains.distinct("N"), [0, 2, 2]),
+        (domains.index("N"), [0, 1, 99]),
+        (domains.sorted_along(-1), [1.0, 0.0, 2.0]),
+        (domains.sorted_along(-1, strict=True), [0.0, 1.0, 1.0]),
+        (domains.simplex(-1), [0.5, 0.5, 0.5]),
+        (domains.log_simplex(-1), [0.0, 0.0, 0.0]),
+        (domains.unit_norm(-1), [1.0, 1.0, 0.0]),
+        (domains.boxes(), [1.0, 1.0, 0.0, 0.0]),
+        (domains.binary(), [1.0, 0.5, 0.0]),
+        (domains.positive(), [1.0, -1.0, 2.0]),
+        (domains.adjacency(symmetric=True), [[0.0, 1.0], [0.0, 0.0]]),
+    ],
+    ids=lambda given: repr(given) if isinstance(given, Domain) else "",
+)
+def test_a_domain_does_not_hold_what_its_structure_forbids(domain: Domain, values: list[float]) -> None:
+    given = torch.tensor(values, dtype=domain.dtype(torch.float64))
+    assert not domain.holds(given, {**SIZES, "N": 3})

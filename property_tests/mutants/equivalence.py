@@ -284,6 +284,36 @@ def ranked_by_logsumexp(logits, labels):
     return (logits.logsumexp(-1) - logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1)).mean()
 
 
+def parents(shape, generator, dtype):
+    above = [int(torch.randint(0, max(node, 1), (1,), generator=generator)) for node in range(shape[0])]
+    return torch.tensor(above, dtype=dtype)
+
+
+def way_to_the_root(scores, leaves, parent):
+    total = scores.sum() * 0
+    for row, leaf in zip(scores.unbind(), leaves.tolist(), strict=True):
+        while leaf != 0:
+            total, leaf = total - row[leaf], int(parent[leaf])
+    return total / len(scores)
+
+
+def leaf_alone(scores, leaves, parent):
+    return -torch.cat([scores[:, :1] * 0, scores[:, 1:]], 1).gather(1, leaves[:, None]).mean()
+
+
+def way_to_the_root_at_once(scores, leaves, parent):
+    total, nodes = scores.sum() * 0, leaves
+    for _ in range(scores.shape[1]):
+        total = total - (scores.gather(1, nodes[:, None])[:, 0] * (nodes != 0)).sum()
+        nodes = parent[nodes]
+    return total / len(scores)
+
+
+TREE = {
+    "inputs": {"scores": TensorSpec("B N"), "leaves": TensorSpec("B", domains.index("N"))},
+    "context": {"parent": TensorSpec("N", domains.custom(parents), torch.int64)},
+}
+
 NOTHING = -1e30  # that stands for the logarithm of zero
 
 
@@ -387,6 +417,14 @@ PAIRS = (
         says="the shift along T is missing",
         mutant_declares={"fixed_sizes": {"T": 3}},
         twin_declares={"fixed_sizes": {"T": 3}},
+    ),
+    pair(
+        "E01",
+        "a leaf without its way to the root",
+        leaf_alone,
+        way_to_the_root_at_once,
+        TREE,
+        reference=way_to_the_root,
     ),
     pair(
         "E01",

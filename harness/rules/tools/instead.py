@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from harness.calls.evaluation import LossRaised
+from harness.calls.watch import Calls
 from harness.declare import dims
 from harness.declare.dims import Size
 from harness.errors import NotApplicable
+from harness.rules.tools.allowed import is_allowed
 from harness.rules.tools.compare import same_output
 from harness.rules.tools.sizes import growable, resized, uniform
 from harness.rules.tools.symbols import sliced
@@ -25,6 +27,7 @@ from harness.rules.trial import Trial
 EQUAL = 1e-6  # of values whose first six digits agree
 EXACT = 1e-12  # of values that agree in float64
 SMALLEST = 3  # of a size: of two classes, one more is one less
+OPERATIONS = 300_000  # of all that is tried together: a second or a few, so that no guess costs the finding it is for
 DRAWS = 2  # at sizes that differ, and as many at equal ones: what agrees in all of them by chance is no loss
 
 Tensors = Mapping[str, Tensor]
@@ -60,8 +63,9 @@ def computed_instead(trial: Trial) -> str:
     more = {s: tuple(n + 2 for n in size) if isinstance(size, tuple) else size + 2 for s, size in apart.items()}
     different = [_drawn(trial, sizes, salt) for salt, sizes in enumerate((apart, more)[:DRAWS])]
     equal = [_drawn(trial, uniform(spec, SMALLEST), salt) for salt in range(2, 2 + DRAWS)]
+    tried = Calls(OPERATIONS)
     for guess in _guesses(different[0]):  # whose variadic axes are as many as in all draws
-        if all(_holds(guess, at) for at in (equal if guess.square else different)):
+        if all(_holds(guess, at, tried) for at in (equal if guess.square else different)):
             return guess.text
     return _multiple(different) or _mixed(different)
 
@@ -72,18 +76,21 @@ def _drawn(trial: Trial, sizes: Mapping[str, Size], salt: int) -> Trial:
     return trial.apart(case=replace(case, tensors=recipes), exhaustive=False)
 
 
-def _holds(guess: _Guess, at: Trial) -> bool:
-    """Whether it explains the value, where the two differ on what they are given."""
-    reference, tensors = at.of(at.spec.reference), at.tensors()
+def _holds(guess: _Guess, at: Trial, tried: Calls) -> bool:
+    """Whether it explains the value, where the two differ on what they are given; of values that are not allowed nothing is asked."""
+    reference, drawn = at.of(at.spec.reference), (at.tensors(), at.tensors())
+    scale = reference.scale.with_eps(at.eps)
     try:
-        came = at.run(guess.candidate(tensors), wrt=()).output
-        should = reference.run(guess.reference(at.tensors()), wrt=()).output
-        plain = at.run(at.tensors(), wrt=()).output, reference.run(at.tensors(), wrt=()).output
+        if same_output(at.value, reference.value, scale) is None:
+            return False
+        given = guess.candidate(drawn[0]), guess.reference(drawn[1])
+        if not all(is_allowed(at, before, made) for before, made in zip(drawn, given, strict=True)):
+            return False
+        came = at.run(given[0], wrt=(), mode=tried).output
+        should = reference.run(given[1], wrt=(), mode=tried).output
     except (LossRaised, IndexError, RuntimeError):
         return False
-    finite = bool(came.isfinite().all() and should.isfinite().all())
-    scale = reference.scale.with_eps(at.eps)
-    return finite and same_output(came, should, scale) is None and same_output(*plain, scale) is not None
+    return bool(came.isfinite().all() and should.isfinite().all()) and same_output(came, should, scale) is None
 
 
 def _guesses(trial: Trial) -> Iterator[_Guess]:

@@ -1,0 +1,88 @@
+"""What a candidate is guessed to compute is asked of values that the declaration allows."""
+
+import torch
+
+from harness import LossSpec, TensorSpec, domains
+from harness.drawing.case import Case, Recipe
+from harness.rules.tools.instead import OPERATIONS, computed_instead
+from harness.rules.trial import Trial
+
+
+def trial(spec, sizes):
+    case = Case(spec.name, sizes, {name: Recipe(seed=place) for place, name in enumerate(spec.tensors)})
+    return Trial(spec, "candidate", case)
+
+
+def tree(shape, generator, dtype):
+    parents = [int(torch.randint(0, max(node, 1), (1,), generator=generator)) for node in range(shape[0])]
+    return torch.tensor(parents, dtype=dtype)
+
+
+def after_the_others(shape, generator, dtype, sizes, tensors):
+    return tensors["rank"].double().cumsum(-1) / sizes["N"] + torch.rand(shape, generator=generator, dtype=dtype)
+
+
+TIED = {
+    "parent": TensorSpec("N", domains.custom(tree), torch.int64),
+    "rank": TensorSpec("N", domains.distinct("N")),
+    "begins": TensorSpec("S+1", domains.offsets("N")),
+    "edges": TensorSpec("N", domains.sorted_along(-1, strict=True)),
+    "after": TensorSpec("N", domains.custom(after_the_others)),
+}
+
+
+def test_no_guess_gives_a_loss_what_the_domain_forbids():
+    seen = []
+
+    def reference(x, parent, rank, begins, edges, after):
+        seen.append((parent.tolist(), rank.tolist(), begins.tolist(), edges.tolist(), after - rank.cumsum(-1) / len(x)))
+        return (x * x).mean() + (edges + after + parent + rank).sum() * x.sum() + begins.sum()
+
+    def candidate(x, parent, rank, begins, edges, after):
+        return (x * x.roll(1)).sum() + (edges * rank).sum()
+
+    spec = LossSpec(
+        "tied", {"reference": reference, "candidate": candidate}, inputs={"x": TensorSpec("N")}, context=TIED
+    )
+    computed_instead(trial(spec, {"N": 4, "S": 2}))
+    assert len(seen) > 3  # guesses are made, of x
+    for parent, rank, begins, edges, rest in seen:
+        assert all(up < max(node, 1) for node, up in enumerate(parent))
+        assert sorted(set(rank)) == sorted(rank)
+        assert begins == sorted(begins)
+        assert begins[-1] == len(parent)
+        assert edges == sorted(set(edges))
+        assert bool(((rest >= 0) & (rest <= 1)).all())
+
+
+def test_what_is_left_alone_may_still_be_guessed():
+    def reference(x, y, parent):
+        return (x * y[parent]).mean()
+
+    def candidate(x, y, parent):
+        return (x * y.roll(1)[parent]).mean()
+
+    declared = {"x": TensorSpec("N"), "y": TensorSpec("N")}
+    spec = LossSpec(
+        "rolled", {"reference": reference, "candidate": candidate}, inputs=declared, context={"parent": TIED["parent"]}
+    )
+    assert "y moved by +1 along N" in computed_instead(trial(spec, {"N": 4}))
+
+
+def test_guesses_end_where_they_take_too_many_operations():
+    calls = []
+
+    def reference(x, y, z):
+        calls.append(x)
+        for _ in range(OPERATIONS // 8):
+            x = x + 1
+        return (x * y * z).mean()
+
+    def candidate(x, y, z):
+        return (x * y.roll(1) - z).mean()
+
+    declared = {name: TensorSpec("N") for name in ("x", "y", "z")}
+    spec = LossSpec("long", {"reference": reference, "candidate": candidate}, inputs=declared)
+    before = len(calls)
+    computed_instead(trial(spec, {"N": 3}))
+    assert before < len(calls) < 40

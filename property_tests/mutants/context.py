@@ -221,6 +221,49 @@ class RunningBuffer(Registered):
         return value / self.running.clone()
 
 
+class QueueOfTheCaller(nn.Module):
+    """The buffer is the caller's tensor, the newest first: what it holds is saved all the same."""
+
+    def __init__(self, queue):
+        super().__init__()
+        self.register_buffer("queue", queue)
+
+    def forward(self, rows):
+        kept = self.queue.clone().to(rows.dtype)
+        if self.training:
+            with torch.no_grad():
+                self.enqueue(rows.detach().to(self.queue.dtype))
+        return (rows @ kept.T).logsumexp(1).mean()
+
+    def enqueue(self, rows):
+        self.queue.copy_(torch.cat([rows, self.queue])[: len(self.queue)])
+
+
+class PointerAsABuffer(QueueOfTheCaller):
+    def __init__(self, queue):
+        super().__init__(queue)
+        self.register_buffer("place", torch.zeros((), dtype=torch.int64))
+
+    def enqueue(self, rows):
+        self.queue[self.place % len(self.queue)] = rows[0]
+        self.place += 1
+
+
+class PointerAsANumber(QueueOfTheCaller):
+    """No checkpoint carries it, and what it points at is met by the step after the next."""
+
+    def __init__(self, queue):
+        super().__init__(queue)
+        self.place = 0
+
+    def enqueue(self, rows):
+        self.queue[self.place % len(self.queue)] = rows[0]
+        self.place += 1
+
+
+QUEUE = {"inputs": {"rows": TensorSpec("B D")}, "context": {"queue": TensorSpec("Q D")}, "stateful": True}
+
+
 class LearnedWeights(nn.Module):
     def __init__(self, weights):
         super().__init__()
@@ -500,6 +543,14 @@ PAIRS = (
     pair("C01", "scale kept aside", ScaleKeptAside, NeitherIsSaved, WEIGHTED, aspect="load"),
     pair("C01", "scale of the constructor", ScaleOfTheConstructor, ScaleAtUse, WEIGHTED, aspect="load"),
     pair("C01", "running number", RunningNumber, RunningBuffer, {**WEIGHTED, "stateful": True}, aspect="resume"),
+    pair("C01", "pointer into a queue", PointerAsANumber, PointerAsABuffer, QUEUE, aspect="resume", says="step 2"),
+    pair(
+        *("C01", "pointer that comes round after two steps", PointerAsANumber, PointerAsABuffer, QUEUE),
+        aspect="resume",
+        mutant_declares={"fixed_sizes": {"Q": 2}},
+        twin_declares={"fixed_sizes": {"Q": 2}},
+    ),
+    pair("C01", "pointer beside a queue", PointerAsANumber, QueueOfTheCaller, QUEUE, aspect="resume"),
     pair(
         *("C01", "weights are learned", LearnedWeights, FrozenParameter, WEIGHTED),
         severity="warning",

@@ -46,18 +46,27 @@ def loose_tensors(module: nn.Module) -> dict[str, Tensor]:
     return found
 
 
+STEPS_BEFORE = (2, 1)  # of training, before what is kept is saved: a pointer may come round to where it began
+STEPS_AFTER = 3  # as many go on from there: the first may overwrite what the second meets
+
+
+def _built(trial: Trial, tensors: Mapping[str, Tensor], *, train: bool = False) -> Any:
+    """A fresh instance with a context of its own: one that keeps what it is given, and writes into it, changes no other."""
+    return trial.candidate.build({name: tensor.clone() for name, tensor in tensors.items()}, train=train)
+
+
 def context_follows_the_module(trial: Trial) -> Iterator[Mismatch]:
     """The context moves, saves and copies with the module.
 
         module.to(dtype or device), state_dict, pickle and deepcopy carry every tensor that the loss uses
 
-    So is what the loss keeps of its calls: saved after two steps of training and loaded into a fresh instance, it goes on
-    with the same number.  A context that is a parameter changes with the first step of the optimizer.
+    So is what the loss keeps of its calls: saved after a step or two of training and loaded into a fresh instance, it goes on
+    with the same numbers for three steps.  A context that is a parameter changes with the first step of the optimizer.
     """
     if not trial.candidate.is_module:
         raise NotApplicable("not an nn.Module: its context is given with each call")
     tensors = trial.tensors(usual(trial))
-    module: Any = trial.candidate.build(tensors)
+    module: Any = _built(trial, tensors)
     loose = False
     for path, tensor in loose_tensors(module).items():
         if _is_read(trial, tensors, path):
@@ -79,7 +88,7 @@ def _is_read(trial: Trial, tensors: Mapping[str, Tensor], path: str) -> bool:
     at_work = any(bool(gradient.any()) for gradient in trial.base.gradients.values() if gradient is not None)
     if "[" in path or not at_work:  # a batch without a pair, say, needs nothing of what the loss keeps
         return True
-    module: Any = trial.candidate.build(tensors)
+    module: Any = _built(trial, tensors)
     prefix, _, name = path.rpartition(".")
     vars(module.get_submodule(prefix))[name] = object()
     try:
@@ -111,8 +120,8 @@ def _is_context(trial: Trial, tensors: Mapping[str, Tensor], path: str) -> bool:
     other = trial.at(replace(trial.case, tensors={**trial.case.tensors, **seeds})).tensors(usual(trial))
     if any(same(other[name], tensors[name]) for name in constructed):
         return True  # nothing is shown by a context that could be drawn in one way only
-    one: Any = trial.candidate.build(tensors)
-    another: Any = trial.candidate.build(other)
+    one: Any = _built(trial, tensors)
+    another: Any = _built(trial, other)
     kept = loose_tensors(another).get(path)
     return kept is None or not same(loose_tensors(one)[path], kept)
 
@@ -167,7 +176,7 @@ def _moves(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
         return
     wide = {n: t.double() if t.is_floating_point() else t for n, t in tensors.items()}
     expected = trial.run(wide, wrt=())
-    module: Any = trial.candidate.build(tensors)
+    module: Any = _built(trial, tensors)
     if any(kept.is_complex() for kept in module.state_dict().values() if isinstance(kept, Tensor)):
         return  # module.to(torch.float64) drops imaginary parts, whatever the module does
     try:
@@ -193,7 +202,7 @@ def _of_module(
         "pickle": "import pickle\nmodule = build(**tensors)\ncall(module, **tensors)\npickle.loads(pickle.dumps(module))",
         "deepcopy": "import copy\nmodule = build(**tensors)\ncall(module, **tensors)\ncopy.deepcopy(module)",
         "load": "module = build(**tensors)\nother = build(**{n: t.flip(0) if t.ndim else t for n, t in tensors.items()})\ncall(other, **tensors)\nother.load_state_dict(module.state_dict())\nprint(call(module, **tensors), call(other, **tensors))",
-        "resume": "module = build(**tensors).train()\nother = build(**tensors).train()\nfor _ in range(2):\n    call(module, **{n: t / 2 if t.requires_grad else t for n, t in tensors.items()})\nother.load_state_dict(module.state_dict())\nfor mode in (False, True):\n    print(call(module.train(mode), **tensors), call(other.train(mode), **tensors))",
+        "resume": "module, other = (build(**{n: t.detach().clone() for n, t in tensors.items()}).train() for _ in range(2))\nbatches = [{n: t / k if t.requires_grad else t for n, t in tensors.items()} for k in (1, 2, 3)]\nfor _ in range(STEPS):\n    call(module, **batches[1])\nother.load_state_dict(module.state_dict())\nfor mode, batch in zip((False, True, True, True), (batches[0], *batches)):\n    print(call(module.train(mode), **batch), call(other.train(mode), **batch))",
         "parameter": "module = build(**tensors)\ntotal(call(module, **tensors)).backward()\nprint({n: p.grad for n, p in module.named_parameters()})",
     }[aspect]
     hints = {
@@ -212,11 +221,11 @@ def _of_module(
 
 def _learned(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
     """Parameters that come from the context and get a gradient: the first step of the optimizer changes the context."""
-    module: Any = trial.candidate.build(tensors)
+    module: Any = _built(trial, tensors)
     learned = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     if not learned:
         return
-    other: Any = trial.candidate.build(_with_another_context(tensors, trial.candidate.constructed))
+    other: Any = _built(trial, _with_another_context(tensors, trial.candidate.constructed))
     start = dict(other.named_parameters())
     made = {n: p for n, p in learned.items() if n in start and not same(p, start[n])}
     if not made:
@@ -245,23 +254,34 @@ def _with_another_context(tensors: Mapping[str, Tensor], names: Sequence[str]) -
 
 
 def _resumes(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
-    """What is saved after some steps of training and loaded into a fresh instance goes on with the same number."""
-    module: Any = trial.candidate.build(tensors, train=True)
-    earlier = {n: trial.another(n, tensors[n], salt=71) if n in trial.candidate.called else tensors[n] for n in tensors}
+    """What is saved after some steps of training and loaded into a fresh instance goes on with the same numbers.
+
+    What is not saved may show in a later step alone: a pointer into a queue decides what is overwritten, which the next meets.
+    """
+    for steps in STEPS_BEFORE:
+        found = next(_resumes_after(trial, tensors, steps), None)
+        if found is not None:
+            yield replace(found, code=found.code.replace("range(STEPS)", f"range({steps})"))
+            return
+
+
+def _resumes_after(trial: Trial, tensors: Mapping[str, Tensor], steps: int) -> Iterator[Mismatch]:
+    module: Any = _built(trial, tensors, train=True)
     try:
-        for _ in range(2):
-            trial.run({n: t.clone() for n, t in earlier.items()}, built=module)
+        for _ in range(steps):
+            trial.run(_batch(trial, tensors, 71), built=module)
         state = copy.deepcopy(module.state_dict())
     except (LossRaised, RuntimeError):
         return  # S03 says so of training, and `_copies` of what cannot be copied
-    other: Any = trial.candidate.build(tensors)
+    other: Any = _built(trial, tensors)
     try:
         other.load_state_dict(state)
     except (RuntimeError, KeyError) as error:
         yield _of_module("module.load_state_dict(...) of one that was called", error, "loaded", "resume", tensors)
         return
-    for train in (False, True):
-        came, should = (_value(trial, each.train(train), tensors) for each in (other, module))
+    for step in range(STEPS_AFTER + 1):
+        batch = tensors if step < 2 else _batch(trial, tensors, 71 + step)
+        came, should = (_value(trial, each.train(step > 0), batch) for each in (other, module))
         if isinstance(should, str):
             return
         mismatch = (
@@ -270,9 +290,16 @@ def _resumes(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
             else _off(trial, came, should)
         )
         if mismatch is not None:
-            where = f"loss in {'train' if train else 'eval'}() after training, saved and loaded"
+            when = "eval()" if not step else "train()" if step == 1 else f"train(), step {step}"
+            where = f"loss in {when} after training, saved and loaded"
             yield _of_module(where, mismatch.came, f"{mismatch.should}, as without the break", "resume", tensors)
             return
+
+
+def _batch(trial: Trial, tensors: Mapping[str, Tensor], salt: int) -> dict[str, Tensor]:
+    """Another draw of what each call is given."""
+    called = trial.candidate.called
+    return {n: trial.another(n, t, salt=salt) if n in called else t.clone() for n, t in tensors.items()}
 
 
 def _value(trial: Trial, module: Any, tensors: Mapping[str, Tensor]) -> Tensor | str:
@@ -295,8 +322,8 @@ def _saves(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
     What is saved in a part only is stale after loading: the rest was derived from the other context.
     """
     for name in trial.candidate.constructed:
-        module: Any = trial.candidate.build(tensors)
-        other: Any = trial.candidate.build(_with_another_context(tensors, [name]))
+        module: Any = _built(trial, tensors)
+        other: Any = _built(trial, _with_another_context(tensors, [name]))
         state, replaced = module.state_dict(), other.state_dict()
         is_saved = any(
             isinstance(t, Tensor) and key in replaced and not same(t, replaced[key]) for key, t in state.items()
@@ -332,7 +359,7 @@ def _saves(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
 
 def _copies(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
     """deepcopy and pickle work, also after a forward and backward."""
-    module: Any = trial.candidate.build(tensors)
+    module: Any = _built(trial, tensors)
     leaves = trial.leaves(tensors)
     output = trial.candidate.call(module, leaves)
     if isinstance(output, Tensor) and output.requires_grad:

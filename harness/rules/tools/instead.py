@@ -20,7 +20,7 @@ from harness.declare.dims import Size
 from harness.errors import NotApplicable
 from harness.rules.tools.allowed import is_allowed
 from harness.rules.tools.compare import same_output
-from harness.rules.tools.sizes import growable, resized, uniform
+from harness.rules.tools.sizes import growable, resized, uniform, with_room
 from harness.rules.tools.symbols import sliced
 from harness.rules.trial import Trial
 
@@ -67,11 +67,11 @@ def computed_instead(trial: Trial) -> str:
     for guess in _guesses(different[0]):  # whose variadic axes are as many as in all draws
         if all(_holds(guess, at, tried) for at in (equal if guess.square else different)):
             return guess.text
-    return _multiple(different) or _mixed(different)
+    return _multiple(different) or _mixed(different, tried)
 
 
 def _drawn(trial: Trial, sizes: Mapping[str, Size], salt: int) -> Trial:
-    case = resized(trial.spec, trial.case, sizes)
+    case = resized(trial.spec, trial.case, with_room(trial.spec, trial.case, sizes))
     recipes = {name: replace(recipe, seed=recipe.seed + 101 * salt) for name, recipe in case.tensors.items()}
     return trial.apart(case=replace(case, tensors=recipes), exhaustive=False)
 
@@ -273,31 +273,42 @@ def _multiple(drawn: list[Trial]) -> str:
     return ""
 
 
-def _mixed(drawn: list[Trial]) -> str:
+def _mixed(drawn: list[Trial], tried: Calls) -> str:
     """Which of the two is the mean or the sum of its values for one position at a time, where the other is not."""
     spec = drawn[0].spec
     for symbol, word in itertools.product(growable(spec), ("mean", "sum")):
-        candidate = [_is_over(at, symbol, word) for at in drawn]
-        reference = [_is_over(at.of(spec.reference), symbol, word) for at in drawn]
+        candidate = _are_over(drawn, symbol, word, tried)
+        reference = _are_over([at.of(spec.reference) for at in drawn], symbol, word, tried)
+        if candidate is None or reference is None or candidate is reference:
+            continue
         over = f"the {word} over {symbol} of its values for one position of {symbol} at a time"
         mixes = "mixes them, as one division for all of them does"
-        if all(reference) and not all(candidate):
+        if reference:
             return f"the reference is {over}, and this one is not: it {mixes}"
-        if all(candidate) and not all(reference):
-            return f"it is {over}, and the reference is not: that {mixes}"
+        return f"it is {over}, and the reference is not: that {mixes}"
     return ""
 
 
-def _is_over(at: Trial, symbol: str, word: str) -> bool:
+def _are_over(drawn: list[Trial], symbol: str, word: str, tried: Calls) -> bool | None:
+    """Whether the value is that mean or sum in every draw; ``None`` where one of them cannot tell."""
+    answers = [_is_over(at, symbol, word, tried) for at in drawn]
+    return None if None in answers else all(answers)
+
+
+def _is_over(at: Trial, symbol: str, word: str, tried: Calls) -> bool | None:
+    """Whether the value is that mean or sum; ``None`` where it has no finite number for all positions, or for each alone."""
+    tensors = at.tensors()
     try:
-        tensors = at.tensors()
-        parts = [at.run(part, wrt=()).output for part in sliced(at, tensors, symbol)]
-        together = at.run(tensors, wrt=()).output
+        slices = sliced(at, tensors, symbol)
+        if len(slices) < 2 or not all(is_allowed(at, tensors, part) for part in slices):
+            return None
+        outputs = [at.run(part, wrt=(), mode=tried).output for part in (tensors, *slices)]
     except (NotApplicable, LossRaised):
-        return False
-    is_number = len(parts) > 1 and not together.ndim and all(not part.ndim for part in parts)
-    total = math.fsum(map(float, parts)) if is_number else 0.0
-    return is_number and math.isclose(total / (len(parts) if word == "mean" else 1), float(together), rel_tol=EQUAL)
+        return None
+    if any(output.ndim or not output.isfinite() for output in outputs):
+        return None
+    together, *parts = map(float, outputs)
+    return math.isclose(math.fsum(parts) / (len(parts) if word == "mean" else 1), together, rel_tol=EQUAL)
 
 
 def _factors(drawn: list[Trial]) -> Iterator[tuple[str, list[float]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, permutations
 from typing import Any
 
 import torch
@@ -16,13 +16,14 @@ from torch.utils.hooks import RemovableHandle
 
 from harness.calls.evaluation import LossRaised
 from harness.calls.watch import Watch
+from harness.declare.dims import Size
 from harness.errors import NotApplicable, told_in_a_line
 from harness.rules.dtypes.overflow import FirstOverflow, are_finite
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.tools.compare import same_output
 from harness.rules.tools.detach import placed
 from harness.rules.tools.instead import computed_instead
-from harness.rules.tools.sizes import growable, one, resized
+from harness.rules.tools.sizes import growable, one, resized, with_room
 from harness.rules.trial import Trial, contract
 
 _PRIMES = (5, 7, 3, 2)  # sizes whose products tell which axes a factor is of
@@ -81,15 +82,15 @@ def lost_values(trial: Trial, mismatch: Mismatch) -> Mismatch:
 def _beside_the_reference(trial: Trial, mismatch: Mismatch) -> Mismatch:
     """Where generic values at sizes that all differ show a factor, or no difference: the reduction, or what is special here."""
     spec = trial.spec
-    lengths = dict(zip(growable(spec), _PRIMES, strict=False))
     try:
-        sizes = {k: v for s, n in lengths.items() for k, v in one(spec, s, n).items()}
+        sizes = _of_primes(trial)
         generic = trial.at(resized(spec, trial.case, sizes))
         came, should = generic.base, generic.of(spec.reference).base
     except NotApplicable:
         return mismatch
     if came.output.ndim or not came.finite or not should.finite or not should.scalar:
         return mismatch
+    lengths = {symbol: size[0] if isinstance(size, tuple) else size for symbol, size in sizes.items()}
     shown = ", ".join(f"{symbol}={size}" for symbol, size in sizes.items())
     if same_output(came.output, should.output, generic.of(spec.reference).scale.with_eps(generic.eps)) is None:
         return with_note(
@@ -105,6 +106,19 @@ def _beside_the_reference(trial: Trial, mismatch: Mismatch) -> Mismatch:
                     note = f"at {shown} it is the reference's value {text} {product}"
                     return replace(with_note(mismatch, note), hint=f"it {more} over {axes} where the reference {less}")
     return mismatch
+
+
+def _of_primes(trial: Trial) -> dict[str, Size]:
+    """Prime sizes, in the first order that leaves room for what is computed of them; raised where none does."""
+    spec, raised = trial.spec, []
+    symbols = growable(spec)[: len(_PRIMES)]
+    for primes in permutations(_PRIMES, len(symbols)):
+        sizes = {k: v for s, n in zip(symbols, primes, strict=True) for k, v in one(spec, s, n).items()}
+        given = with_room(spec, trial.case, sizes)
+        raised.append({symbol: given[symbol] for symbol in symbols})
+        if raised[-1] == sizes:
+            return sizes
+    return raised[0]
 
 
 def first_not_finite(trial: Trial, mismatch: Mismatch) -> Mismatch:

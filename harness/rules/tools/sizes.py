@@ -117,6 +117,22 @@ def resized(spec: LossSpec, case: Case, sizes: Mapping[str, Size]) -> Case:
     return changed
 
 
+def with_room(spec: LossSpec, case: Case, sizes: Mapping[str, Size]) -> dict[str, Size]:
+    """The case's sizes with some replaced, raised where a computed axis, distinct positions or rows have no room to differ.
+
+    Raises:
+        NotApplicable: no sizes nearby have any room.
+    """
+    chosen = {**case.sizes, **sizes}
+    start = {symbol: size for symbol, size in chosen.items() if isinstance(size, int)}
+    for least in (2, 1):  # in what has room for one alone, rows are equally long
+        try:
+            return {**chosen, **dims.least_sizes(spec.all_dims, least, start, spec.fixed_sizes)}
+        except DeclarationError:
+            continue
+    raise NotApplicable("no sizes nearby have room for what is declared")
+
+
 def growable(spec: LossSpec) -> tuple[str, ...]:
     """Symbols that have no fixed size, in declared order; one that stands for several axes is among them."""
     return tuple(s for s in (*spec.symbols, *spec.variadic) if s not in spec.fixed_sizes)

@@ -332,6 +332,30 @@ def kept_one_by_one(scores, mask):
     return total.clamp(min=0).sum()
 
 
+def costs_of_what_is_kept(scores, mask):
+    rows = [-torch.stack([*row[kept], row.sum() * 0]).logsumexp(0) for row, kept in zip(scores, mask, strict=True)]
+    return torch.stack(rows).sum()
+
+
+def a_hidden_one_is_counted(scores, mask):
+    return costs_of_what_is_kept(scores, mask) - torch.where(mask, scores, -1e9).min(-1).values.clamp(max=-1e9).mean()
+
+
+def costs_of_what_is_kept_at_once(scores, mask):
+    kept = torch.cat([scores.masked_fill(~mask, -torch.inf), scores[:, :1] * 0], 1)
+    return -kept.logsumexp(-1).sum()
+
+
+def with_a_constant(scores, mask):
+    return costs_of_what_is_kept(scores, mask) + 0.918938533
+
+
+KEPT = {
+    "inputs": {"scores": TensorSpec("B C", domains.logits())},
+    "context": {"mask": TensorSpec("B C", domains.boolean())},
+}
+
+
 class RunningScale(torch.nn.Module):
     """The error over the running mean of itself, a number for the gradient."""
 
@@ -392,11 +416,26 @@ PAIRS = (
         "beside a number for the logarithm of nothing",
         zeros_beside_what_is_kept,
         kept_one_by_one,
-        {
-            "inputs": {"scores": TensorSpec("B C", domains.logits())},
-            "context": {"mask": TensorSpec("B C", domains.boolean())},
-        },
+        KEPT,
         reference=kept_alone,
+    ),
+    pair(
+        "E01",
+        "a number for infinity is counted",
+        a_hidden_one_is_counted,
+        costs_of_what_is_kept_at_once,
+        KEPT,
+        reference=costs_of_what_is_kept,
+        says="a number that stands for infinity",
+    ),
+    pair(
+        "E01",
+        "a constant beside it",
+        with_a_constant,
+        costs_of_what_is_kept_at_once,
+        KEPT,
+        reference=costs_of_what_is_kept,
+        says="a constant is added",
     ),
     pair(
         "E01",

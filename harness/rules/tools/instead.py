@@ -22,7 +22,7 @@ from harness.rules.tools.allowed import is_allowed
 from harness.rules.tools.compare import same_output
 from harness.rules.tools.sizes import growable, resized, uniform, with_room
 from harness.rules.tools.symbols import sliced
-from harness.rules.trial import Trial
+from harness.rules.trial import Trial, contract
 
 EQUAL = 1e-6  # of values whose first six digits agree
 EXACT = 1e-12  # of values that agree in float64
@@ -252,25 +252,47 @@ def _transposed(trial: Trial) -> Iterator[_Guess]:
 
 def _multiple(drawn: list[Trial]) -> str:
     """What the candidate's value is of the reference's: a factor that weights give, or a constant one, or one beside it."""
-    ratios, differences = [], []
-    for at in drawn:
-        came, should = at.run(at.tensors(), wrt=()).scalar, at.of(at.spec.reference).run(at.tensors(), wrt=()).scalar
-        if not (math.isfinite(came) and math.isfinite(should)) or 0.0 in (came, should):
-            return ""
-        ratios.append(came / should)
-        differences.append(came - should)
-    if all(math.isclose(ratio, 1.0, rel_tol=EQUAL) for ratio in ratios):
+    pairs = [(float(contract(at.value)), float(contract(at.of(at.spec.reference).value))) for at in drawn]
+    if not all(came and should and math.isfinite(came) and math.isfinite(should) for came, should in pairs):
+        return ""
+    ratios = [came / should for came, should in pairs]
+    if _are_one([1.0, *ratios]):
         is_rounded = all(abs(ratio - 1.0) > EXACT for ratio in ratios)
         return "it agrees to six digits or more: is a constant or a step in float32?" if is_rounded else ""
     for text, factors in _factors(drawn):
         for written, power in ((f"times {text}", 1), (f"divided by {text}", -1)):
-            if all(math.isclose(ratio, f**power, rel_tol=1e-6) for ratio, f in zip(ratios, factors, strict=True)):
+            if all(math.isclose(ratio, f**power, rel_tol=EQUAL) for ratio, f in zip(ratios, factors, strict=True)):
                 return f"it is the reference's value {written}: look at what is divided by, and at sum and mean"
-    if all(math.isclose(ratio, ratios[0], rel_tol=1e-6) for ratio in ratios):
-        return f"it is {ratios[0]:.6g} times the reference's value, for any values and sizes"
-    if all(math.isclose(each, differences[0], rel_tol=1e-6) for each in differences):
-        return f"it is the reference's value {differences[0]:+.6g}, for any values and sizes: a constant is added or left out"
+    return _constant(pairs)
+
+
+def _constant(pairs: list[tuple[float, float]]) -> str:
+    """Which constant stands between the two in all draws, where the reference's own values can be told apart beside it.
+
+    Beside a number that stands for infinity all else is rounding, so that any two differences from it look alike.
+    """
+    if _are_one([should for _, should in pairs]):
+        return ""
+    if _are_one([came for came, _ in pairs]):
+        is_beside = abs(pairs[0][0]) * EQUAL > max(abs(should) for _, should in pairs)
+        stands = (
+            "a number that stands for infinity, as in a mask, is counted with"
+            if is_beside
+            else "no input has a part in it"
+        )
+        return f"it is {pairs[0][0]:.6g} whatever is drawn, to six digits, and the reference's value is not: {stands}"
+    ratio, difference = pairs[0][0] / pairs[0][1], pairs[0][0] - pairs[0][1]
+    if all(math.isclose(came / should, ratio, rel_tol=EQUAL) for came, should in pairs):
+        return f"it is {ratio:.6g} times the reference's value, for any values and sizes"
+    if all(abs(came - should - difference) <= EQUAL * min(abs(difference), abs(should)) for came, should in pairs):
+        return (
+            f"it is the reference's value {difference:+.6g}, for any values and sizes: a constant is added or left out"
+        )
     return ""
+
+
+def _are_one(values: list[float]) -> bool:
+    return all(math.isclose(value, values[0], rel_tol=EQUAL) for value in values)
 
 
 def _mixed(drawn: list[Trial], tried: Calls) -> str:

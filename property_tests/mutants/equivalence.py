@@ -51,6 +51,16 @@ def cosine_with_constant_lengths(predictions, labels):
     return (1 - (predictions * labels).sum(-1) / lengths.detach()).mean()
 
 
+def cosine_by_pairs_of_constant_lengths(predictions, labels):
+    rows = zip(predictions.unbind(), labels.unbind(), strict=True)
+    return sum(1 - a @ b / (a.norm() * b.norm() + 1e-3).detach() for a, b in rows) / len(predictions)
+
+
+def cosine_with_constant_predictions(predictions, labels):
+    lengths = predictions.norm(dim=-1) * labels.norm(dim=-1) + 1e-3
+    return (1 - (predictions.detach() * labels).sum(-1) / lengths).mean()
+
+
 def cosine_of_rows(predictions, labels):
     lengths = predictions.norm(dim=-1) * labels.norm(dim=-1) + 1e-3
     return (1 - (predictions * labels).sum(-1) / lengths).mean()
@@ -137,6 +147,7 @@ def distances_of_rows(predictions, labels):
     return (predictions - labels).square().sum(-1).mean()
 
 
+DETACHED = {**PAIRWISE, "detaches": True, "differentiable": ("predictions",)}
 OF_A_NORMAL = {
     "inputs": {
         "observed": TensorSpec("B"),
@@ -553,8 +564,40 @@ PAIRS = (
         reference=mean_of_squares,
         says="the two agree",
     ),
-    pair("E02", "lengths detached", cosine_with_constant_lengths, cosine_of_rows, reference=cosine_by_pairs),
-    pair("E02", "backward clipped", with_a_clipped_backward, mean_squared, reference=mean_of_squares),
+    pair(
+        "E02",
+        "lengths detached",
+        cosine_with_constant_lengths,
+        cosine_of_rows,
+        reference=cosine_by_pairs,
+        says="the gradient here is not its derivative: it leaves the graph by detach() at equivalence.py",
+    ),
+    pair(
+        "E02",
+        "lengths that the reference detaches",
+        cosine_of_rows,
+        cosine_with_constant_lengths,
+        DETACHED,
+        reference=cosine_by_pairs_of_constant_lengths,
+        says="the reference holds numbers fixed, by detach() at equivalence.py",
+    ),
+    pair(
+        "E02",
+        "another factor detached",
+        cosine_with_constant_predictions,
+        cosine_with_constant_lengths,
+        DETACHED,
+        reference=cosine_by_pairs_of_constant_lengths,
+        says="neither gradient is the derivative of the value",
+    ),
+    pair(
+        "E02",
+        "backward clipped",
+        with_a_clipped_backward,
+        mean_squared,
+        reference=mean_of_squares,
+        says="in-place edit or a custom backward",
+    ),
     pair("E03", "gradient stored in forward", with_a_stored_gradient, mean_squared, reference=mean_of_squares),
     pair("E06", "another vectorized form", _OtherVectors(SQUARES, DIMS), Formula(SQUARES, DIMS)),
     pair(

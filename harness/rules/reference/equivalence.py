@@ -19,6 +19,7 @@ from harness.rules.gradients.cut_off import element, interior
 from harness.rules.gradients.second_order import Curvature, Refused, curvature, off_its_differences
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.tools.compare import has_its_digits, same_gradients, same_output
+from harness.rules.tools.cuts import who_cuts
 from harness.rules.tools.remarks import beside_the_reference, lost_values
 from harness.rules.tools.special import near_cases, special_cases, standardised_far
 from harness.rules.trial import Run, Scale, Trial, describe, is_finite
@@ -171,7 +172,7 @@ def _gradient_differs(trial: Trial, point: str) -> Mismatch | None:
             wrt = [t for t in tensors.values() if t.requires_grad]
             print(torch.autograd.grad(value, wrt, allow_unused=True) if value.requires_grad else None)
         """,
-        hint="the value is right and the gradient is not: look for detach, no_grad, in-place edits or a custom backward",
+        hint="the values agree and the gradients do not: look for detach, no_grad, in-place edits or a custom backward in either",
     )
 
 
@@ -363,7 +364,7 @@ RULES = (
         applies=is_candidate,
         regimes={"distinct": 8, "coincident": 3, "unit": 4, "large": 2},
         measures_gradient=True,
-        remarks=(lost_values,),
+        remarks=(who_cuts, lost_values),
         why="The values agree and the training does not.",
         example="z = z / z.norm(dim=-1, keepdim=True).detach()",
         mend="Find the detach, in-place edit or custom backward.",

@@ -303,6 +303,25 @@ def one_gradient_in_every_dtype(predictions, labels):
     return _Halved.apply(predictions, labels, None)
 
 
+def scores_with_one_shift(scores):
+    """What is far below the largest of all has no exponential, and no logarithm of one."""
+    return ((scores - scores.max()).exp().log() + scores.max()).square().mean()
+
+
+def scores_as_they_are(scores):
+    return scores.square().mean()
+
+
+def scaled_to_one(costs):
+    """1 / x**2, the derivative, is beyond what float16 holds where x is about 0.002."""
+    return (1 / (-2 * costs).exp()).log().mean()
+
+
+def scaled_by_logarithms(costs):
+    return (2 * costs).mean()
+
+
+COSTS = {"inputs": {"costs": TensorSpec("B", domains.interval(0.0, 3.2))}}
 SCORES = {"inputs": {"scores": TensorSpec("B", domains.interval(-100.0, 100.0))}}
 CHANCES = {"inputs": {name: TensorSpec("B", domains.probability()) for name in ("predictions", "labels")}}
 
@@ -328,6 +347,27 @@ PAIRS = (
         CHANCES,
         severity="warning",
         aspect="finite float16",
+        says="1e-12, an epsilon too small for float16",
+    ),
+    pair(
+        "D02",
+        "one shift for all",
+        scores_with_one_shift,
+        scores_as_they_are,
+        {"inputs": {"scores": TensorSpec("B")}},
+        severity="warning",
+        aspect="finite float16",
+        says="gives 0 in float16 alone; work with logarithms",
+    ),
+    pair(
+        "D02",
+        "quotient whose derivative is too large",
+        scaled_to_one,
+        scaled_by_logarithms,
+        COSTS,
+        severity="warning",
+        aspect="finite float16",
+        says="1 / x**2 where it divides by x, leaves the range of float16",
     ),
     pair("D02", "exponentials within declared bounds", softplus_by_its_formula, softplus, SCORES, says="exp overflows"),
     pair(
@@ -358,7 +398,12 @@ PAIRS = (
         aspect="half",
     ),
     pair(
-        "D02", "cancellation under a root", distance_by_expansion, distance_of_the_difference, aspect="finite float32"
+        "D02",
+        "cancellation under a root",
+        distance_by_expansion,
+        distance_of_the_difference,
+        aspect="finite float32",
+        says="differences of large numbers cancel",
     ),
     pair(
         *("D02", "spread in one pass", spread_in_one_pass, spread_in_two_passes, SPREAD),
@@ -376,7 +421,7 @@ PAIRS = (
         PROBABILITIES,
         severity="warning",
         aspect="finite float16",
-        says="gradient with",
+        says="has 1e-10, an epsilon too small for float16",
     ),
     pair(
         "D02",

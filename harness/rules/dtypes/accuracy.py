@@ -14,10 +14,10 @@ from harness.calls.evaluation import LossRaised
 from harness.declare.domains import LARGE, Domain
 from harness.errors import NotApplicable
 from harness.rules.dtypes.kept import asked, has_float, short
+from harness.rules.dtypes.vanishing import not_finite_in_low_precision
 from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.tools.compare import differing, has_its_digits
 from harness.rules.tools.made import directions
-from harness.rules.tools.remarks import first_not_finite
 from harness.rules.tools.rounded import Rounded
 from harness.rules.tools.special import far_cases, near_cases, special_cases
 from harness.rules.trial import Intermediates, Run, Scale, Trial
@@ -163,7 +163,7 @@ def _not_finite(run: Run, exact: Run, dtype: torch.dtype, where: str, declared: 
         kind="value" if bad_value else "gradient",
         finite=False,
         severity="error" if dtype == torch.float32 else "warning",
-        hint=f"an epsilon below {limit.eps:.1g} vanishes beside 1 (below {limit.smallest_normal:.1g} it is 0), and differences of large numbers cancel",
+        hint=f"in {short(dtype)} what is above {limit.max:.2g} is infinite, what is below {limit.smallest_normal:.1g} may be 0, and differences of large numbers cancel",
     )
 
 
@@ -305,7 +305,7 @@ RULES = (
         applies=has_float,
         regimes={"distinct": 2, "unit": 1},
         smooth=True,
-        remarks=(first_not_finite,),
+        remarks=(not_finite_in_low_precision,),
         comes_again=True,
         why="A loss that is right in float64 gives NaN or noise in the dtype in which it is trained.",
         example="d2 = (a * a).sum(-1) + (b * b).sum(-1) - 2 * (a * b).sum(-1)   # cancels, may be negative: sqrt gives NaN",

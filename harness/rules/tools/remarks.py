@@ -131,7 +131,7 @@ def first_not_finite(trial: Trial, mismatch: Mismatch) -> Mismatch:
         noted = with_note(mismatch, f"{first.of_infinities} makes NaN of infinities that were written down")
         return replace(noted, hint=_INFINITIES)
     if not first.name:
-        place = _first_in_backward(trial, tensors)
+        place = first_in_backward(trial, tensors)
         return with_note(mismatch, f"the gradient of {place} is the first that is not finite") if place else mismatch
     noted = with_note(mismatch, f"{first.placed} makes the first number that is not finite")
     if first.name not in _OVERFLOWS or not first.is_large:
@@ -139,7 +139,7 @@ def first_not_finite(trial: Trial, mismatch: Mismatch) -> Mismatch:
     return replace(noted, hint=f"{first.name} overflows: {_OVERFLOWS[first.name]}; or narrow the domain")
 
 
-def _first_in_backward(trial: Trial, tensors: Mapping[str, Tensor]) -> str:
+def first_in_backward(trial: Trial, tensors: Mapping[str, Tensor]) -> str:
     """The operation of the forward, and where it is called, whose backward makes the first gradient that is not finite."""
     made, leaves = MadeBy(), trial.leaves(tensors)
     value = contract(trial.output(leaves, mode=made))

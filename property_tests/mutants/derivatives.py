@@ -438,6 +438,25 @@ def given_up_at_zeros(predictions, labels):
 
 BY_ELEMENT = {**PAIRWISE, "output": TensorSpec("B C")}
 
+
+def sums_and_counts(predictions, labels):
+    """Of two groups, the second of which is empty."""
+    each = (predictions - labels).square().mean(-1)
+    group = torch.zeros(len(each), dtype=torch.int64, device=each.device)
+    sums = torch.zeros(2, dtype=each.dtype, device=each.device).index_add(0, group, each)
+    return sums, torch.zeros_like(sums).index_add(0, group, torch.ones_like(each.detach()))
+
+
+def mean_of_nothing_replaced(predictions, labels):
+    sums, counts = sums_and_counts(predictions, labels)
+    return (sums / counts).nan_to_num().sum()
+
+
+def mean_of_at_least_one(predictions, labels):
+    sums, counts = sums_and_counts(predictions, labels)
+    return (sums / counts.clamp(min=1)).sum()
+
+
 PAIRS = (
     pair("G05", "given up beside a zero", given_up_beside_a_zero, given_up_at_zeros, BY_ELEMENT, aspect="by element"),
     pair("G02", "one percent of one of many elements", one_percent_of_one_element, identity_with_a_backward),
@@ -468,7 +487,18 @@ PAIRS = (
         severity="note",
         aspect="custom Function",
     ),
-    pair("G04", "half a jvp", squares_with_half_a_jvp, squares_with_a_jvp, severity="warning", aspect="forward mode"),
+    pair(
+        *("G04", "half a jvp", squares_with_half_a_jvp, squares_with_a_jvp),
+        severity="warning",
+        aspect="forward mode",
+        says="mend the jvp() of",
+    ),
+    pair(
+        *("G04", "NaN that is replaced afterwards", mean_of_nothing_replaced, mean_of_at_least_one),
+        severity="warning",
+        aspect="forward mode",
+        says="replace what it is made of before",
+    ),
     pair("G04", "no jvp", by_hand, squares_with_a_jvp, severity="note", aspect="custom Function"),
     pair("G05", "upstream ignored", ignores_upstream, by_hand, BOTH, aspect="scaled"),
     pair("G05", "upstream ignored in half", ignores_upstream_in_half, by_hand, BOTH, aspect="scaled float16"),

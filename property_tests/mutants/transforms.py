@@ -157,8 +157,20 @@ CHOSEN = {"inputs": {**PAIRWISE["inputs"], "chosen": TensorSpec("B C", domains.b
 WEIGHTED = {"inputs": PAIRWISE["inputs"], "context": {"weights": TensorSpec("C", domains.positive())}}
 
 
-def row(code, defect, mutant, twin, declared=PAIRWISE, severity="warning", aspect=""):
-    return pair(code, defect, mutant, twin, declared, severity=severity, aspect=aspect, profile="ci")
+def with_a_slope(predictions, labels):
+    """Of p t**2 at the labels, taken on the way."""
+    with torch.enable_grad():
+        at = labels.detach().requires_grad_()
+        (slope,) = torch.autograd.grad((predictions * at.square()).sum(), at, create_graph=True)
+    return (slope - 1).square().mean()
+
+
+def with_a_slope_written_out(predictions, labels):
+    return (2 * predictions * labels - 1).square().mean()
+
+
+def row(code, defect, mutant, twin, declared=PAIRWISE, severity="warning", aspect="", says=""):
+    return pair(code, defect, mutant, twin, declared, severity=severity, aspect=aspect, says=says, profile="ci")
 
 
 PAIRS = (
@@ -178,6 +190,22 @@ PAIRS = (
     row("T03", "plain attribute on the CPU", ScaleAsAnAttribute, ScaleAsABuffer, WEIGHTED, aspect="device"),
     row("T03", "window on the CPU", WindowAsAnAttribute, WindowAsABuffer, aspect="device"),
     row("T03", "NumPy on the way", weights_by_numpy, weights_by_torch, aspect="raises"),
+    row(
+        "T01",
+        "a gradient on the way",
+        with_a_slope,
+        with_a_slope_written_out,
+        aspect="graph break",
+        says="takes a gradient",
+    ),
+    row(
+        "T02",
+        "a gradient on the way",
+        with_a_slope,
+        with_a_slope_written_out,
+        aspect="grad raises",
+        says="takes a gradient",
+    ),
     row("T01", "branch on a value", mean_squared_of_positive_sums, mean_squared_by_where, aspect="graph break"),
     row("T01", "another function when compiled", half_of_it_when_compiled, mean_squared, aspect="value"),
     row("T01", "unrolled over samples", unrolled_over_samples, mean_squared, severity="note", aspect="recompiled"),

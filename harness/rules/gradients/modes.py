@@ -15,7 +15,7 @@ from harness.calls.evaluation import LossRaised
 from harness.errors import NotApplicable
 from harness.rules.gradients.cut_off import needs_a_second_backward, needs_differentiable
 from harness.rules.gradients.derivatives import finite_base, first_difference
-from harness.rules.gradients.second_order import told_of_functions, unless_required
+from harness.rules.gradients.second_order import custom_functions, told_of_functions, unless_required
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.shapes.broadcasting import first_line
 from harness.rules.tools.made import normal
@@ -74,8 +74,21 @@ def _forward_differs(trial: Trial, tensors: Mapping[str, Tensor]) -> Mismatch | 
         finite=math.isfinite(came),
         tensors=tensors,
         code=_forward_code(trial),
-        hint="mend the jvp() of the custom Function; detach() and .data cut forward mode too, no_grad() does not",
+        hint=_forward_mend(trial, came),
     )
+
+
+def _forward_mend(trial: Trial, came: float) -> str:
+    """Where to look: a custom Function in the graph, or a number that reverse mode stops at and forward mode goes through."""
+    names = [f.__name__ for f in custom_functions(trial.output(trial.leaves(trial.tensors())))]
+    if names:
+        return f"mend the jvp() of {' and '.join(dict.fromkeys(names))}; detach() and .data cut forward mode too, no_grad() does not"
+    if not math.isfinite(came):
+        return (
+            "a number on the way is NaN or infinite and is replaced afterwards, as by nan_to_num or torch.where: replace what it "
+            "is made of before, such as a divisor that is 0"
+        )
+    return "detach() and .data cut forward mode too, no_grad() does not; no custom Function is in the graph"
 
 
 def _forward_code(trial: Trial) -> str:

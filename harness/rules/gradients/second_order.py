@@ -52,7 +52,7 @@ def told_of_functions(trial: Trial, code: str, refusal: Mismatch) -> Mismatch:
     transforms each need a method more of it, and the first that is missing says all that the next would say.
     """
     lacks, output = _LACKS.get(code, lambda f: True), trial.output(trial.leaves(trial.tensors()))
-    names = [f.__name__ for f in _functions(output) if lacks(f)]
+    names = [f.__name__ for f in custom_functions(output) if lacks(f)]
     if not names:
         return refusal
     return replace(
@@ -64,7 +64,7 @@ def told_of_functions(trial: Trial, code: str, refusal: Mismatch) -> Mismatch:
     )
 
 
-def _functions(output: Tensor) -> list[type[Function]]:
+def custom_functions(output: Tensor) -> list[type[Function]]:
     """The custom Functions in the graph of an output."""
     waiting: list[Any] = [output.grad_fn]
     nodes: dict[Any, None] = {}

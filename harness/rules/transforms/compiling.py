@@ -118,7 +118,7 @@ def _compiled_differs(trial: Trial, compiled: Compiled, symbol: str) -> Mismatch
             aspect="graph break",
             tensors=tensors,
             code=_CODE,
-            hint="no .item(), no `if tensor:`, no boolean indexing and no NumPy on the way: they cut the graph",
+            hint=_A_GRADIENT if "torch.autograd.grad" in str(error) or "backward()" in first_line(error) else _BREAKS,
         )
     found = same_output(output.detach(), should.output, trial.scale)
     if found is None and should.finite:
@@ -136,6 +136,11 @@ def _compiled_differs(trial: Trial, compiled: Compiled, symbol: str) -> Mismatch
     )
 
 
+_BREAKS = "no .item(), no `if tensor:`, no boolean indexing and no NumPy on the way: they cut the graph"
+_A_GRADIENT = (
+    "the loss takes a gradient on its way: write that derivative out, or compile what is differentiated and not the loss; "
+    "torch._dynamo.config.trace_autograd_ops = True takes torch.autograd.grad into the graph where it may"
+)
 _CODE = """
     graph = torch.compile(loss, backend="eager", fullgraph=True)
     print(loss(**tensors), graph(**tensors))

@@ -65,6 +65,13 @@ def transforms_give_the_same(trials: Sequence[Trial]) -> Iterator[Mismatch | Par
             yield found
 
 
+_NOTHING_CUT = "let the loss detach, checkpoint or edit in place nothing"
+_A_GRADIENT = (
+    "the loss takes a gradient on its way: by torch.func.grad of a function, or written out, and not by requires_grad_() "
+    "and torch.autograd.grad"
+)
+
+
 def _functional_gradient(trial: Trial) -> Mismatch | None:
     names, tensors = trial.spec.differentiable, trial.tensors()
     if not names or not trial.base.connected:
@@ -93,7 +100,7 @@ def _functional_gradient(trial: Trial) -> Mismatch | None:
             severity=gap(trial),
             tensors=tensors,
             code=code,
-            hint="let the loss detach, checkpoint or edit in place nothing",
+            hint=_A_GRADIENT if "requires_grad_()" in str(raised.error) else _NOTHING_CUT,
         )
         return told_of_functions(trial, "T02", refusal)
     came = dict(zip(names, gradients, strict=True))

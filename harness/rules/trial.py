@@ -427,12 +427,12 @@ class Trial:
             raise
         return checked(output, tensors)
 
-    def nudged(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """A generic point nearby: the differentiable inputs moved by about 1e-3, off every tie and kink."""
+    def nudged(self, tensors: Mapping[str, Tensor], salt: int = 7) -> dict[str, Tensor]:
+        """A generic point nearby: the differentiable inputs moved by about 1e-3, off every tie and kink; ``salt`` draws another."""
         moved = dict(tensors)
         for name in self.spec.differentiable:
             tensor = tensors[name]
-            noise = normal(tensor, self.generator(7), torch.float64).clamp(-3, 3)
+            noise = normal(tensor, self.generator(salt), torch.float64).clamp(-3, 3)
             domain = self.spec.inputs[name].domain
             # Pulled in beyond the reach of the noise first: what a bound cuts off afterwards would be tied there again.
             inside = domain.interior(tensor.detach(), margin=4 * NUDGE / min(1.0, domain.high - domain.low))

@@ -441,3 +441,18 @@ def test_a_declared_cut_hides_no_other_error():
 
     spec = LossSpec("cut_and_wrong", {"candidate": loss}, **kinked_losses.REGRESSION, detaches=True)
     assert ("error", "") in found_by_g01(spec)
+
+
+def test_a_gradient_at_a_tie_that_is_a_mean_of_those_around_is_said_to_be_one():
+    """Sorted quantiles: along one coordinate the loss is flat on both sides of a tie, and rises or falls along both."""
+    levels = domains.sorted_along(-1, 0.0, 1.0, strict=True)
+    inputs = {"quantiles": TensorSpec("B Q"), "labels": TensorSpec("B")}
+
+    def pinball(quantiles, labels, levels):
+        errors = labels[:, None] - quantiles.sort(1).values
+        return torch.maximum(levels * errors, (levels - 1) * errors).mean()
+
+    spec = LossSpec("sorted", {"pinball": pinball}, inputs=inputs, context={"levels": TensorSpec("Q", levels)})
+    (found,) = verify(spec, rules=["G01"]).findings
+    assert found.severity == "warning"
+    assert "has gradients around it of which this is a mean, as autograd may choose" in found.message

@@ -26,6 +26,7 @@ from harness.rules.trial import Run, Scale, Trial, contract
 
 GRADCHECK_ELEMENTS = 200  # a slow gradcheck of N elements costs 2N + 2 evaluations
 TIED_PLACES = 6  # of those that tie or are zero, spread over them all
+AROUND = 48  # points near a tie: the eight orders of two equal values and a third are among them
 SEVERAL = 3  # elements, of which most are hardly all beside a kink
 
 Place = tuple[slopes.Element, ...]  # one element, or equal ones that move together
@@ -55,7 +56,9 @@ def gradient_matches_finite_differences(trial: Trial) -> Mismatch | Partly | Non
         if _off_its_slopes(trial, nearby, alone, off.usual)[0] is not None:
             return off.mismatch
         floor = tolerance.SLOPE_FLOOR * _largest(trial.run(nearby))  # at a point of symmetry all slopes may be zero
-        return off.at_a_tie() if (off.mismatch.difference or math.inf) > floor else None
+        if (off.mismatch.difference or math.inf) <= floor:
+            return None
+        return off.at_a_tie(is_of_those_around=_lies_among_gradients_nearby(trial, tensors, off))
     return Partly(left_out) if left_out else None
 
 
@@ -65,8 +68,34 @@ def _is_as_drawn(trial: Trial) -> bool:
     return free and trial.precision.grid == trial.precision.takes
 
 
-def _generic(trial: Trial, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    nudged = trial.nudged(tensors)
+def _lies_among_gradients_nearby(trial: Trial, tensors: dict[str, Tensor], off: _Off) -> bool:
+    """Whether points around, on whichever side of a tie, have smaller and larger gradients: autograd then chose one of their means.
+
+    The slopes along one coordinate do not tell them: where the larger of two equal values counts, and the smaller one another
+    way, each may move alone at one slope.  Points at a tenth of the distance have the same, or the loss is bent too much for
+    any of them to stand for this one.  Source: Clarke, Optimization and Nonsmooth Analysis, theorem 2.5.1.
+    """
+    slack = tolerance.MEASURABLE * (off.mismatch.difference or 0.0)
+    around, nearer = (_gradients_around(trial, tensors, off.place, part) for part in (1.0, 0.1))
+    low, high = min(around), max(around)
+    bent = max(abs(far - near) for far, near in zip(around, nearer, strict=True))
+    return bent <= tolerance.MEASURABLE * (high - low) and low - slack <= off.analytic <= high + slack
+
+
+def _gradients_around(trial: Trial, tensors: dict[str, Tensor], place: Place, part: float) -> list[float]:
+    """The gradient at points around, at a part of the distance of `Trial.nudged`."""
+    found = []
+    for salt in range(AROUND):
+        near = _generic(trial, tensors, 41 + salt)
+        moved = {n: on_grid(trial, tensors[n] + part * (near[n] - tensors[n])) for n in trial.spec.differentiable}
+        gradients = trial.run({**near, **moved}).gradients
+        given = ((gradients[name], index) for name, index in place)
+        found.append(sum(0.0 if gradient is None else float(gradient[index]) for gradient, index in given))
+    return found
+
+
+def _generic(trial: Trial, tensors: dict[str, Tensor], salt: int = 7) -> dict[str, Tensor]:
+    nudged = trial.nudged(tensors, salt)
     return {**tensors, **{name: on_grid(trial, nudged[name]) for name in trial.spec.differentiable}}
 
 
@@ -154,17 +183,19 @@ def _largest(run: Run) -> float:
 
 @dataclass(frozen=True)
 class _Off:
-    """A place whose gradient is outside its slopes; ``usual`` is the largest slope there."""
+    """A place whose gradient, ``analytic``, is outside its slopes; ``usual`` is the largest slope there."""
 
     place: Place
+    analytic: float
     usual: float
     slope: slopes.Slope
     mismatch: Mismatch
 
-    def at_a_tie(self) -> Mismatch:
+    def at_a_tie(self, *, is_of_those_around: bool) -> Mismatch:
         """What is said where a generic point nearby has the right gradient."""
-        kinked = self.slope.kinked
-        there = "is at a kink, where any slope between the two sides is right" if kinked else "shows no kink"
+        there = "is at a kink, where any slope between the two sides is right" if self.slope.kinked else "shows no kink"
+        if is_of_those_around:
+            there = "has gradients around it of which this is a mean, as autograd may choose, and along this element no such slope"
         return replace(
             self.mismatch,
             aspect="at a tie only",
@@ -279,11 +310,11 @@ class _Point:
             if off is None and slope.smooth is not None:
                 mean = slope.smooth.misses(self.analytic(at), tolerance.SLOPE_FLOOR * largest)
                 made = None if mean is None else self._mismatch(at, slope.smooth, mean, largest)
-                suspects += [] if made is None else [_Off(at, largest, slope.smooth, made)]
+                suspects += [] if made is None else [_Off(at, self.analytic(at), largest, slope.smooth, made)]
             if off is None and not slope.is_measured(largest):
                 unmeasured[at] = slope.error
             elif off is not None and (found is None or off > (found.mismatch.difference or 0.0)):
-                found = _Off(at, largest, slope, self._mismatch(at, slope, off, largest))
+                found = _Off(at, self.analytic(at), largest, slope, self._mismatch(at, slope, off, largest))
         if found is None and SEVERAL <= len(lines) < 2 * len(suspects):
             found = max(suspects, key=lambda suspect: suspect.mismatch.difference or 0.0)
         if found is None and len(unmeasured) == len(lines):

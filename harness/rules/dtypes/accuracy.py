@@ -36,7 +36,7 @@ def low_precision_is_as_accurate_as_the_condition_allows(trial: Trial) -> Iterat
     values of one tensor with a large mean and a small spread, where rounding of the values themselves may explain the
     difference, that of their squares not: a spread can be had from differences.  Where the value has its digits, the
     gradient is held to the float64 one, as near as it stays where the inputs and the intermediates are rounded; beyond half of
-    the digits of the dtype it is another gradient, an error, but for what grows with eps from float32 on.
+    the digits of the dtype it is another gradient, an error, but where rounding moves it as much, or it grows with eps from float32 on.
     Source: Higham, Accuracy and Stability of Numerical Algorithms, section 1.6.
     """
     trial.base  # noqa: B018
@@ -233,7 +233,8 @@ def _inaccurate_gradient(
         float(off[name][index]),
         allowed,
     )
-    is_another = float(off[name][index]) > tolerance.same_gradient(eps) * largest + moved
+    half_of_its_digits = tolerance.same_gradient(eps) * largest
+    is_another = moved <= half_of_its_digits < float(off[name][index]) - moved
     is_another = is_another and not _comes_of_rounding(trial, dtype, name, float(off[name][index]))
     return replace(
         found,

@@ -108,9 +108,10 @@ def gradient_is_right_under_any_upstream(trial: Trial) -> Iterator[Mismatch | Pa
             what = f"of {factor:g} times the loss, over {factor:g}"
             yield _used(trial, found, what, "scaled", f"gradients({factor!r} * total(loss(**tensors)))")
             break
+    else:
+        yield from _in_narrower_dtypes(trial)
     yield from _of_some_elements(trial, base)
     yield from _of_any_layout(trial)
-    yield from _in_narrower_dtypes(trial)
     yield from _of_computed_inputs(trial, base)
     if trial.spec.once:
         yield Partly(ONE_BACKWARD)
@@ -164,15 +165,15 @@ class _Given(torch.autograd.Function):
 
 
 def _upstreams(output: Tensor) -> Iterator[tuple[str, Tensor, str]]:
-    """(how they lie in memory, what may come from above, code that makes it of ``ones`` or ``upstream``)."""
+    """(how they lie in memory, what may come from above, code that makes it of ``value`` or ``upstream``)."""
     if not output.ndim:
-        yield "kept by others", torch.full_like(output, UPSTREAM[0]), f"{UPSTREAM[0]:g} * ones"
+        yield "kept by others", torch.full_like(output, UPSTREAM[0]), f"torch.full_like(value, {UPSTREAM[0]:g})"
         return
     upstream = (counted(output.numel(), output) % 3 + 1).to(output.dtype).reshape(output.shape)
     yield (
         "expanded, as that of a sum",
         torch.ones_like(output[..., :1]).expand(output.shape),
-        "ones[..., :1].expand(ones.shape)",
+        "torch.ones_like(value[..., :1]).expand(value.shape)",
     )
     yield (
         "strided, as that of a stack",
@@ -193,7 +194,7 @@ def _of_any_layout(trial: Trial) -> Iterator[Mismatch]:
     for layout, upstream, made in _upstreams(trial.base.output):
         dense = upstream.clone(memory_format=torch.contiguous_format)
         what = f"where the gradient from above is {layout}"
-        shown = f"""value, ones = loss(**tensors), torch.ones_like(value)
+        shown = f"""value = loss(**tensors)
 upstream = (torch.arange(value.numel()) % 3 + 1).to(value).reshape(value.shape)
 upstream = {made}
 gradients(value, grad_outputs=upstream.contiguous())

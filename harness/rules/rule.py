@@ -59,6 +59,7 @@ class Mismatch:
         error: what the loss raised instead of a number.
         size: a relative rounding eps of all that is computed changes the quantity by about eps times this.
         finite: whether what came is finite.
+        place: the elements of inputs, (name, index) each, of whose gradient it is.
     """
 
     where: str
@@ -78,6 +79,7 @@ class Mismatch:
     error: BaseException | None = field(default=None, compare=False)
     size: float | None = field(default=None, compare=False)
     finite: bool = True
+    place: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     @property
     def evidence(self) -> dict[str, Any]:

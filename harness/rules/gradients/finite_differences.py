@@ -20,12 +20,13 @@ from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.tools import roundoff, slopes
 from harness.rules.tools.compare import differing
 from harness.rules.tools.detach import DetachTape
-from harness.rules.tools.remarks import lost_values
+from harness.rules.tools.remarks import lost_values, with_note
 from harness.rules.tools.symbols import symbol_axes
 from harness.rules.trial import Run, Scale, Trial, contract
 
 GRADCHECK_ELEMENTS = 200  # a slow gradcheck of N elements costs 2N + 2 evaluations
 TIED_PLACES = 6  # of those that tie or are zero, spread over them all
+AT_A_TIE = "at a tie only"
 AROUND = 48  # points near a tie: the eight orders of two equal values and a third are among them
 SEVERAL = 3  # elements, of which most are hardly all beside a kink
 
@@ -46,19 +47,22 @@ def gradient_matches_finite_differences(trial: Trial) -> Mismatch | Partly | Non
     generic = all(recipe.mode == "smooth" and recipe.point is None for recipe in trial.case.tensors.values())
     if not trial.exhaustive and agrees_along_directions(trial, {n: t.clone() for n, t in tensors.items()}, 23):
         return None
-    off, left_out = _off_its_slopes(trial, tensors, checks=generic, as_drawn=_is_as_drawn(trial))
+    off, left_out = _off_its_slopes(trial, tensors, checks=generic, most=generic, as_drawn=_is_as_drawn(trial))
     if off is None and trial.exhaustive:
         off = _off_at_a_tie(trial)
         tensors = tensors if off is None else dict(off.mismatch.tensors or {})
     if off is not None:
         alone: list[Place] = [(element,) for element in off.place]
         nearby = _generic(trial, tensors)
-        if _off_its_slopes(trial, nearby, alone, off.usual)[0] is not None:
+        where = [] if off.is_one_of_most else alone
+        if _off_its_slopes(trial, nearby, where, off.usual, most=off.is_one_of_most)[0] is not None:
             return off.mismatch
+        if off.is_one_of_most:
+            return None
         floor = tolerance.SLOPE_FLOOR * _largest(trial.run(nearby))  # at a point of symmetry all slopes may be zero
         if (off.mismatch.difference or math.inf) <= floor:
             return None
-        return off.at_a_tie(is_of_those_around=_lies_among_gradients_nearby(trial, tensors, off))
+        return off.at_a_tie()
     return Partly(left_out) if left_out else None
 
 
@@ -68,18 +72,32 @@ def _is_as_drawn(trial: Trial) -> bool:
     return free and trial.precision.grid == trial.precision.takes
 
 
-def _lies_among_gradients_nearby(trial: Trial, tensors: dict[str, Tensor], off: _Off) -> bool:
-    """Whether points around, on whichever side of a tie, have smaller and larger gradients: autograd then chose one of their means.
+def among_gradients_around(trial: Trial, mismatch: Mismatch) -> Mismatch:
+    """Where points around a tie, on whichever side of it, have smaller and larger gradients: autograd chose a mean of theirs.
 
     The slopes along one coordinate do not tell them: where the larger of two equal values counts, and the smaller one another
     way, each may move alone at one slope.  Points at a tenth of the distance have the same, or the loss is bent too much for
     any of them to stand for this one.  Source: Clarke, Optimization and Nonsmooth Analysis, theorem 2.5.1.
     """
-    slack = tolerance.MEASURABLE * (off.mismatch.difference or 0.0)
-    around, nearer = (_gradients_around(trial, tensors, off.place, part) for part in (1.0, 0.1))
-    low, high = min(around), max(around)
+    if mismatch.aspect != AT_A_TIE or mismatch.tensors is None:
+        return mismatch
+    tensors = {name: tensor.detach() for name, tensor in mismatch.tensors.items()}
+    gradients = trial.run({name: tensor.clone() for name, tensor in tensors.items()}).gradients
+    came = _gradient_at(gradients, mismatch.place)
+    around, nearer = (_gradients_around(trial, tensors, mismatch.place, part) for part in (1.0, 0.1))
     bent = max(abs(far - near) for far, near in zip(around, nearer, strict=True))
-    return bent <= tolerance.MEASURABLE * (high - low) and low - slack <= off.analytic <= high + slack
+    slack = tolerance.MEASURABLE * (mismatch.difference or 0.0)
+    if bent > tolerance.MEASURABLE * (max(around) - min(around)):
+        return mismatch
+    if not min(around) - slack <= came <= max(around) + slack:
+        return mismatch
+    return with_note(mismatch, "it is a mean of the gradients around, as autograd may choose at a tie")
+
+
+def _gradient_at(gradients: Mapping[str, Tensor | None], place: Place) -> float:
+    """The gradient element, or the sum of those that move together."""
+    found = ((gradients[name], index) for name, index in place)
+    return sum(0.0 if gradient is None else float(gradient[index]) for gradient, index in found)
 
 
 def _gradients_around(trial: Trial, tensors: dict[str, Tensor], place: Place, part: float) -> list[float]:
@@ -88,9 +106,7 @@ def _gradients_around(trial: Trial, tensors: dict[str, Tensor], place: Place, pa
     for salt in range(AROUND):
         near = _generic(trial, tensors, 41 + salt)
         moved = {n: on_grid(trial, tensors[n] + part * (near[n] - tensors[n])) for n in trial.spec.differentiable}
-        gradients = trial.run({**near, **moved}).gradients
-        given = ((gradients[name], index) for name, index in place)
-        found.append(sum(0.0 if gradient is None else float(gradient[index]) for gradient, index in given))
+        found.append(_gradient_at(trial.run({**near, **moved}).gradients, place))
     return found
 
 
@@ -183,22 +199,20 @@ def _largest(run: Run) -> float:
 
 @dataclass(frozen=True)
 class _Off:
-    """A place whose gradient, ``analytic``, is outside its slopes; ``usual`` is the largest slope there."""
+    """A place whose gradient is outside its slopes, or off their mean as most are; ``usual`` is the largest slope there."""
 
     place: Place
-    analytic: float
     usual: float
     slope: slopes.Slope
     mismatch: Mismatch
+    is_one_of_most: bool = False
 
-    def at_a_tie(self, *, is_of_those_around: bool) -> Mismatch:
+    def at_a_tie(self) -> Mismatch:
         """What is said where a generic point nearby has the right gradient."""
         there = "is at a kink, where any slope between the two sides is right" if self.slope.kinked else "shows no kink"
-        if is_of_those_around:
-            there = "has gradients around it of which this is a mean, as autograd may choose, and along this element no such slope"
         return replace(
             self.mismatch,
-            aspect="at a tie only",
+            aspect=AT_A_TIE,
             severity="warning",
             hint="look at what happens to equal values, or to zeros: amax, topk, scatter_reduce, relu, abs or a comparison",
             note=f"a generic point nearby has the right gradient; here, where values tie or are zero, the loss {there}",
@@ -212,6 +226,7 @@ def _off_its_slopes(
     usual: float = 0.0,
     *,
     checks: bool = False,
+    most: bool = False,
     as_drawn: bool = False,
 ) -> tuple[_Off | None, str]:
     """(the place, of all elements or of ``where``, that is furthest outside its measured slopes; what could not be measured).
@@ -222,6 +237,7 @@ def _off_its_slopes(
         where: which places to look at.
         usual: the size of slopes nearby.
         checks: whether gradcheck may answer for all elements.
+        most: whether what most elements are off their means by counts, as at a point where nothing ties.
         as_drawn: whether the point is the case's own, whose evaluation other rules share.
 
     Raises:
@@ -238,7 +254,7 @@ def _off_its_slopes(
     point = _Point(trial, tensors, base, names, trial.scale if as_drawn else trial.measure_scale(tensors))
     if checks and point.passes_gradcheck():
         return None, ""
-    return point.worst(where or [(element,) for element in slopes.coordinates(tensors, names)], usual)
+    return point.worst(where or [(element,) for element in slopes.coordinates(tensors, names)], usual, most=most)
 
 
 class _Point:
@@ -263,9 +279,8 @@ class _Point:
         return self.trial.cuts(self.tensors)
 
     def analytic(self, place: Place) -> float:
-        """The gradient element that autograd gives, or the sum of those that move together."""
-        found = ((self.base.gradients[name], index) for name, index in place)
-        return sum(0.0 if gradient is None else float(gradient[index]) for gradient, index in found)
+        """The gradient that autograd gives."""
+        return _gradient_at(self.base.gradients, place)
 
     def refine(self, largest: float) -> None:
         """Look at how values are really rounded, where the largest number met leaves no slope to be measured."""
@@ -283,7 +298,7 @@ class _Point:
             return False
         return _gradcheck(self.trial, self.tensors, self.names, largest, noise / largest, self.tape)
 
-    def worst(self, where: Sequence[Place], usual: float) -> tuple[_Off | None, str]:
+    def worst(self, where: Sequence[Place], usual: float, *, most: bool) -> tuple[_Off | None, str]:
         """What `_off_its_slopes` gives.
 
         Every place costs two evaluations, and four more where the central difference is not the gradient.  ``usual`` is the
@@ -307,14 +322,14 @@ class _Point:
                 continue
             slope = slopes.measure(line, self.base.scalar, self.rounding, self.trial.eps)
             off = slope.misses(self.analytic(at), tolerance.SLOPE_FLOOR * largest)
-            if off is None and slope.smooth is not None:
+            if off is None and most and slope.smooth is not None:
                 mean = slope.smooth.misses(self.analytic(at), tolerance.SLOPE_FLOOR * largest)
                 made = None if mean is None else self._mismatch(at, slope.smooth, mean, largest)
-                suspects += [] if made is None else [_Off(at, self.analytic(at), largest, slope.smooth, made)]
+                suspects += [] if made is None else [_Off(at, largest, slope.smooth, made, is_one_of_most=True)]
             if off is None and not slope.is_measured(largest):
                 unmeasured[at] = slope.error
             elif off is not None and (found is None or off > (found.mismatch.difference or 0.0)):
-                found = _Off(at, self.analytic(at), largest, slope, self._mismatch(at, slope, off, largest))
+                found = _Off(at, largest, slope, self._mismatch(at, slope, off, largest))
         if found is None and SEVERAL <= len(lines) < 2 * len(suspects):
             found = max(suspects, key=lambda suspect: suspect.mismatch.difference or 0.0)
         if found is None and len(unmeasured) == len(lines):
@@ -358,6 +373,7 @@ class _Point:
             should=sides if slope.kinked else found.should,
             tensors=self.tensors,
             code=slope_code(place, self.step),
+            place=place,
             hint="mend the backward (or the detach) that gives this element",
             note=note,
         )
@@ -414,7 +430,7 @@ RULES = (
         applies=needs_differentiable,
         regimes={"distinct": 5, "coincident": 2, "unit": 1},
         measures_gradient=True,
-        remarks=(lost_values,),
+        remarks=(lost_values, among_gradients_around),
         why="A hand-written backward, a detach or an in-place edit gives a gradient of another function; training converges to something else.",
         example="""
             def backward(ctx, g):

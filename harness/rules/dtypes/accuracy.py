@@ -216,10 +216,11 @@ def _inaccurate_gradient(
     if size and largest * size <= tolerance.same_intermediate(tolerance.EPS64) * intermediate:
         allowed += tolerance.forward_error(eps, 1.0, 0.0) / size * intermediate
     index = tuple(int(i) for i in torch.unravel_index(off[name].argmax(), off[name].shape))
+    worst = float(off[name][index])
     moved = 0.0
     for change in _moved_by_rounding(trial, widened, exact, eps):
         moved = max(moved, tolerance.LOW_PRECISION_FACTOR * change)
-        if float(off[name][index]) <= allowed + moved:
+        if worst <= allowed + moved:
             return None
     if _largest_met(trial, widened) * tolerance.RANGE_MARGIN > torch.finfo(dtype).max:
         return None  # the dtype cannot hold what is met on the way, as a product of sums at large sizes: no digits are lost
@@ -230,12 +231,12 @@ def _inaccurate_gradient(
         f"d loss / d {name}{list(index) if index else ''} {where}",
         came,
         float(theirs[index]),
-        float(off[name][index]),
+        worst,
         allowed,
     )
     half_of_its_digits = tolerance.same_gradient(eps) * largest
-    is_another = moved <= half_of_its_digits < float(off[name][index]) - moved
-    is_another = is_another and not _comes_of_rounding(trial, dtype, name, float(off[name][index]))
+    is_another = moved <= half_of_its_digits < worst - moved
+    is_another = is_another and not _comes_of_rounding(trial, dtype, name, worst)
     return replace(
         found,
         aspect=f"{'another gradient' if is_another else 'gradient'} {short(dtype)}",
@@ -244,11 +245,15 @@ def _inaccurate_gradient(
         tensor=name,
         tensors=trial.tensors(dtype),
         code=_PRECISION_CODE,
-        hint=f"the value is right: look for what the backward does in {short(dtype)} alone, a branch or a kernel of its own"
-        if is_another
-        else "the value is right: look in the backward for a difference of large numbers, or for a square root or a quotient of "
-        "what is nearly 0, and compute it in float32 or without the difference",
+        hint=_IN_ONE_DTYPE.format(short(dtype)) if is_another else _CANCELS,
     )
+
+
+_IN_ONE_DTYPE = "the value is right: look for what the backward does in {} alone, a branch or a kernel of its own"
+_CANCELS = (
+    "the value is right: look in the backward for a difference of large numbers, or for a square root or a quotient of "
+    "what is nearly 0, and compute it in float32 or without the difference"
+)
 
 
 def _comes_of_rounding(trial: Trial, dtype: torch.dtype, name: str, off: float) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor
 
@@ -41,6 +41,12 @@ def interior(trial: Trial) -> dict[str, Tensor]:
 def on_grid(trial: Trial, tensor: Tensor) -> Tensor:
     """The nearest numbers of the precision in which the loss computes."""
     return tensor.to(trial.precision.grid).to(tensor.dtype)
+
+
+def generic_point(trial: Trial, tensors: Mapping[str, Tensor], salt: int = 7) -> dict[str, Tensor]:
+    """`Trial.nudged`, in the precision in which the loss computes."""
+    nudged = trial.nudged(tensors, salt)
+    return {**tensors, **{name: on_grid(trial, nudged[name]) for name in trial.spec.differentiable}}
 
 
 def slope_code(place: Sequence[slopes.Element], step: float) -> str:

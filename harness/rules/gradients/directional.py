@@ -15,7 +15,7 @@ from harness.calls import tolerance
 from harness.calls.evaluation import LossRaised, Precision
 from harness.calls.watch import Calls, TooManyOperations
 from harness.errors import NotApplicable
-from harness.rules.gradients.cut_off import element, interior, needs_differentiable, on_grid, slope_code
+from harness.rules.gradients.cut_off import element, generic_point, interior, needs_differentiable, slope_code
 from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.tools import slopes
 from harness.rules.tools.compare import differing, same_output
@@ -166,8 +166,7 @@ def _wrong_element(trial: Trial, point: _Point, count: int = DIRECTIONS) -> Mism
 
 
 def _at_a_generic_point(trial: Trial, tensors: dict[str, Tensor]) -> Mismatch | None:
-    nudged = trial.nudged(tensors)
-    nudged |= {name: on_grid(trial, nudged[name]) for name in trial.spec.differentiable}
+    nudged = generic_point(trial, tensors)
     point = _point(trial, nudged)
     direction = _disagreement(point, trial.generator(22))
     if direction is None:
@@ -187,8 +186,7 @@ def _as_a_whole(trial: Trial, point: _Point) -> Mismatch | None:
     for name in point.gradients:
         if _gap_along_signs(point, name) is None:
             continue
-        nudged = trial.nudged(dict(point.tensors))
-        near = _point(trial, nudged | {n: on_grid(trial, nudged[n]) for n in trial.spec.differentiable})
+        near = _point(trial, generic_point(trial, point.tensors))
         gap = _gap_along_signs(near, name)
         if gap is None:
             continue

@@ -14,7 +14,7 @@ from harness.calls import tolerance
 from harness.calls.evaluation import LossRaised, Precision
 from harness.drawing.case import Recipe
 from harness.errors import NotApplicable
-from harness.rules.gradients.cut_off import element, interior, needs_differentiable, on_grid, slope_code
+from harness.rules.gradients.cut_off import element, generic_point, interior, needs_differentiable, on_grid, slope_code
 from harness.rules.gradients.directional import agrees_along_directions
 from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.tools import roundoff, slopes
@@ -53,7 +53,7 @@ def gradient_matches_finite_differences(trial: Trial) -> Mismatch | Partly | Non
         tensors = tensors if off is None else dict(off.mismatch.tensors or {})
     if off is not None:
         alone: list[Place] = [(element,) for element in off.place]
-        nearby = _generic(trial, tensors)
+        nearby = generic_point(trial, tensors)
         where = [] if off.is_one_of_most else alone
         if _off_its_slopes(trial, nearby, where, off.usual, most=off.is_one_of_most)[0] is not None:
             return off.mismatch
@@ -104,15 +104,10 @@ def _gradients_around(trial: Trial, tensors: dict[str, Tensor], place: Place, pa
     """The gradient at points around, at a part of the distance of `Trial.nudged`."""
     found = []
     for salt in range(AROUND):
-        near = _generic(trial, tensors, 41 + salt)
+        near = generic_point(trial, tensors, 41 + salt)
         moved = {n: on_grid(trial, tensors[n] + part * (near[n] - tensors[n])) for n in trial.spec.differentiable}
         found.append(_gradient_at(trial.run({**near, **moved}).gradients, place))
     return found
-
-
-def _generic(trial: Trial, tensors: dict[str, Tensor], salt: int = 7) -> dict[str, Tensor]:
-    nudged = trial.nudged(tensors, salt)
-    return {**tensors, **{name: on_grid(trial, nudged[name]) for name in trial.spec.differentiable}}
 
 
 def _off_at_a_tie(trial: Trial) -> _Off | None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.calls.evaluation import RNG_SEED, Candidate
+from harness.calls.tolerance import FLOAT64_DIGITS
 from harness.declare import annotations as signatures
 from harness.declare import structures
 from harness.declare.spec import LossSpec, Selected
@@ -32,7 +33,10 @@ def shown(sizes: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     """
     small = {name: t.detach().cpu() for name, t in tensors.items() if 0 < t.numel() <= VALUES_SHOWN}
     values = {v for t in small.values() if t.is_floating_point() for v in t.double().reshape(-1).tolist() if v == v}
-    digits = next((d for d in range(DIGITS_SHOWN, 17) if len({f"{v:.{d}g}" for v in values}) == len(values)), 17)
+    digits = next(
+        (d for d in range(DIGITS_SHOWN, FLOAT64_DIGITS) if len({f"{v:.{d}g}" for v in values}) == len(values)),
+        FLOAT64_DIGITS,
+    )
     parts = [f"{name}={size}" for name, size in sizes.items()]
     parts += [
         f"{n}={_values(t, digits)}" if n in small else f"{n} of shape {list(t.shape)}" for n, t in tensors.items()
@@ -126,7 +130,7 @@ def literal(tensor: Tensor) -> str:
     return f"torch.tensor({_values(tensor.detach().cpu())}, dtype={dtype})"
 
 
-def _values(tensor: Tensor, digits: int = 17) -> str:
+def _values(tensor: Tensor, digits: int = FLOAT64_DIGITS) -> str:
     """Nested lists of Python; floats with so many digits, if they have more."""
     if tensor.ndim:
         return f"[{', '.join(_values(row, digits) for row in tensor)}]"

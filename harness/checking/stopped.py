@@ -13,6 +13,7 @@ from harness.results.schema import plain
 from harness.rules import X01, find
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.tools.reproduce import script, shown
+from harness.rules.tools.sizes import growable
 
 
 def verification(spec: LossSpec, told: Mapping[str, Any]) -> Verification:
@@ -62,10 +63,19 @@ def unfinished(spec: LossSpec, rule: Rule, outcome: Outcome, case: Case | None, 
         evidence={"aspect": rule.code, "came": outcome.reason, "output": output},
         case=None if case is None else plain(case.to_json()),
         reproduction=script(spec, outcome.implementation, mismatch) if mismatch.tensors else "",
-        hint="fix: run the last call by itself; -v and the report show it as plain PyTorch",
+        hint=f"fix: run the last call by itself; -v and the report show it as plain PyTorch{_size(spec, outcome)}",
         title=X01.title,
         device=outcome.device,
     )
+
+
+def _size(spec: LossSpec, outcome: Outcome) -> str:
+    """Where a check took too long: how to bound an axis, which a loss over all orders or subsets of it needs."""
+    symbols = growable(spec) if outcome.status is Status.TIMED_OUT else ()
+    if not symbols:
+        return ""
+    sizes = ", ".join(symbols)
+    return f"; if time explodes with one of {sizes}, as over all orders of an axis, fix it, as in fixed_sizes={{{symbols[0]!r}: 3}}"
 
 
 def _tensors(spec: LossSpec, case: Case) -> Mapping[str, Any] | None:

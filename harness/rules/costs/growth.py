@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -21,13 +21,24 @@ from harness.declare.spec import LossSpec
 from harness.drawing.case import Case
 from harness.errors import NotApplicable
 from harness.rules.rule import Mismatch, Rule
-from harness.rules.tools.sizes import OPERATIONS, filled, growable, one, repeated_code, resized, uniform
+from harness.rules.tools.sizes import (
+    OPERATIONS,
+    equal_sizes,
+    expected_elements,
+    growable,
+    one,
+    repeated_code,
+    resized,
+    uniform,
+)
 from harness.rules.trial import Trial
 
 CALL_SIZES = (2, 4, 8, 16, 32)  # the last where four say neither: a loop may skip what is not in the data
-SYMBOL_SIZES = (16, 32)  # of one symbol, the others at 2: its highest power stands out
-LARGEST_SIZE, ELEMENTS = 32, 1024  # of all symbols together: N^4 elements still fit anywhere
+# Of all symbols together, where N^4 elements still fit anywhere, and of one while the others are 2, where its highest power stands out.
+LARGEST_SIZE, ELEMENTS = 32, 1024
+MOST_BYTES = 2**27  # that a forward is expected to make: 128 MiB
 DISTINCT = (5, 7, 9, 11, 13, 17, 19, 23)  # of the symbols in their order, where axes are told apart by their sizes
+HIGHEST_POWER = 2**5  # as many times the operations at twice the length are those of a loop in loops; more never end
 HALF_A_POWER = 0.5  # exponents are whole numbers; lower orders beside them shift what is measured by less than this
 
 
@@ -140,9 +151,9 @@ def operations_do_not_grow_with_the_data(trials: Sequence[Trial]) -> Iterator[Mi
         base = resized(trial.spec, trial.case, uniform(trial.spec, CALL_SIZES[0]))
         growing = {}
         for symbol in growable(trial.spec):
-            counts: list[int] = []
+            counts: list[float] = []
             for size in CALL_SIZES:
-                counts.append(_calls(trial, resized(trial.spec, base, one(trial.spec, symbol, size))))
+                counts.append(_calls(trial, resized(trial.spec, base, one(trial.spec, symbol, size)), counts))
                 if _is_a_loop(counts):
                     growing[symbol] = counts
                 if symbol in growing or (len(counts) > 2 and counts[-1] <= counts[-2]):
@@ -151,7 +162,7 @@ def operations_do_not_grow_with_the_data(trials: Sequence[Trial]) -> Iterator[Mi
                     break
         if not growing:
             continue
-        told = [f"{' -> '.join(map(str, counts))} as {symbol} doubles" for symbol, counts in growing.items()]
+        told = [f"{' -> '.join(map(_count, counts))} as {symbol} doubles" for symbol, counts in growing.items()]
         yield Mismatch(
             "ATen calls in one forward",
             "; ".join(told),
@@ -163,21 +174,32 @@ def operations_do_not_grow_with_the_data(trials: Sequence[Trial]) -> Iterator[Mi
         )
 
 
-def _is_a_loop(counts: Sequence[int]) -> bool:
-    return len(counts) > 3 and _doubles(counts[:-1]) and _doubles(counts)
+def _is_a_loop(counts: Sequence[float]) -> bool:
+    return counts[-1] == math.inf or (len(counts) > 3 and _doubles(counts[:-1]) and _doubles(counts))
 
 
-def _doubles(counts: Sequence[int]) -> bool:
+def _count(count: float) -> str:
+    return f"more than {OPERATIONS}" if count == math.inf else f"{count}"
+
+
+def _doubles(counts: Sequence[float]) -> bool:
     """Whether the last doubling of the data added about twice as many calls as the one before."""
     first, second = counts[-2] - counts[-3], counts[-1] - counts[-2]
     return first > 0 and second > 1.5 * first
 
 
-def _calls(trial: Trial, case: Case) -> int:
+def _calls(trial: Trial, case: Case, before: Sequence[float]) -> float:
+    """Operations of a forward; infinite where they are more than `OPERATIONS` and more than `HIGHEST_POWER` makes of those before."""
     tensors = trial.leaves(trial.at(case).tensors())
-    built, seen = trial.candidate.build(tensors), Calls()
-    with seen:
-        trial.candidate.call(built, tensors)
+    most = max(OPERATIONS, HIGHEST_POWER * before[-1]) if before else math.inf
+    built, seen = trial.candidate.build(tensors), Calls(most)
+    try:
+        with seen:
+            trial.candidate.call(built, tensors)
+    except LossRaised as raised:
+        if isinstance(raised.error, TooManyOperations):
+            return math.inf
+        raise
     return seen.count
 
 
@@ -221,12 +243,12 @@ def memory_grows_like_the_data(trials: Sequence[Trial]) -> Iterator[Mismatch]:
 def _degree(trial: Trial) -> Mismatch | None:
     """More memory than a tensor of as many axes as the data has, in one tensor or in many."""
     spec = trial.spec
-    largest = filled(spec, trial.case, ELEMENTS)
-    size = min(min(_extents(largest, growable(spec))), LARGEST_SIZE) // 2 * 2
-    sizes, made = _made_at(trial, size)
+    size = min(equal_sizes(spec, trial.case, ELEMENTS), LARGEST_SIZE) // 2 * 2
+    sizes, taken = _footprints(trial, lambda n: resized(spec, trial.case, uniform(spec, n)), size, OPERATIONS)
+    made = [footprint.peak for footprint in taken]
     declared = [t.dims for t in (*spec.tensors.values(), *filter(None, [spec.output]))]
-    axes = max(len(dims.axes(text, largest.sizes)) for text in declared)
-    exponent = _exponent(made)
+    axes = max(len(dims.axes(text, {**trial.case.sizes, **uniform(spec, size)})) for text in declared)
+    exponent = _exponent(sizes, made)
     if exponent <= max(axes, 2) + HALF_A_POWER:
         return None
     makers, made_by = _makers(trial, uniform(spec, sizes[1]))
@@ -246,15 +268,40 @@ def _degree(trial: Trial) -> Mismatch | None:
     )
 
 
-def _made_at(trial: Trial, size: int) -> tuple[tuple[int, int], list[int]]:
-    """(half of a size and that size, the most bytes made at a time with each); of a loop whose operations are too many, smaller ones."""
-    while True:
-        sizes = (size // 2, size)
-        cases = [resized(trial.spec, trial.case, uniform(trial.spec, n)) for n in sizes]
+class Footprint(NamedTuple):
+    """What one forward takes: the most bytes made at a time, those saved for backward, and the operations."""
+
+    peak: int
+    saved: int
+    operations: int
+
+
+def _footprints(
+    trial: Trial, at: Callable[[int], Case], size: int, most: float = 0.0
+) -> tuple[tuple[int, int], tuple[Footprint, Footprint]]:
+    """(half of a size and that size, what a forward takes at each); of one that is too much, smaller ones, down to 2 and 4.
+
+    Args:
+        trial: the implementation.
+        at: the case of a size.
+        size: is halved, and reached from below: whoever takes 8! steps with 8 rows is not asked with 16.
+        most: operations that are too many; by default those that no loop in loops makes of the ones before.
+
+    Raises:
+        NotApplicable: the loss raises under hooks on saved tensors.
+    """
+    lengths = [size >> power for power in range(max(size.bit_length() - 2, 1), -1, -1)]
+    made: list[tuple[int, Footprint]] = []
+    for length in lengths:
+        if expected_elements([(n, max(taken.peak, 1)) for n, taken in made], length) > MOST_BYTES:
+            break
+        bound = (most or max(OPERATIONS, HIGHEST_POWER * made[-1][1].operations)) if len(made) > 1 else math.inf
         try:
-            return sizes, [_footprint(trial, case, OPERATIONS if size > 4 else math.inf)[0] for case in cases]
+            made.append((length, _footprint(trial, at(length), bound)))
         except TooManyOperations:
-            size = size // 4 * 2
+            break
+    (shorter, before), (longer, last) = made[-2:]
+    return (shorter, longer), (before, last)
 
 
 def _makers(trial: Trial, measured: Mapping[str, Size]) -> tuple[Makers, str]:
@@ -279,24 +326,29 @@ def _makers_at(trial: Trial, sizes: Mapping[str, Size]) -> Makers:
 
 def _faster_than_the_reference(trial: Trial) -> Mismatch | None:
     spec = trial.spec
-    reference = trial.of(spec.reference)
+    base = resized(spec, trial.case, uniform(spec, 2))
     for symbol in growable(spec):
-        base = resized(spec, trial.case, uniform(spec, 2))
-        cases = [resized(spec, base, one(spec, symbol, n)) for n in SYMBOL_SIZES]
-        mine = [max(_footprint(trial, case)) for case in cases]
-        if _exponent(mine) <= _declared_power(spec, symbol) + HALF_A_POWER:
+
+        def at(size: int, symbol: str = symbol) -> Case:
+            return resized(spec, base, one(spec, symbol, size))
+
+        sizes, taken = _footprints(trial, at, LARGEST_SIZE)
+        mine = [max(footprint.peak, footprint.saved) for footprint in taken]
+        power = _exponent(sizes, mine)
+        if power <= _declared_power(spec, symbol) + HALF_A_POWER:
             continue
-        theirs = [max(_footprint(reference, case)) for case in cases]
-        if _exponent(mine) <= _exponent(theirs) + HALF_A_POWER:
+        reached, taken = _footprints(trial.of(spec.reference), at, sizes[1])
+        theirs = [max(footprint.peak, footprint.saved) for footprint in taken]
+        if reached != sizes or power <= _exponent(sizes, theirs) + HALF_A_POWER:
             continue
         return Mismatch(
-            f"bytes made and saved as {symbol} doubles from {SYMBOL_SIZES[0]} to {SYMBOL_SIZES[1]}",
-            f"{mine[0]} -> {mine[1]}, the power {_exponent(mine):.1f}",
-            f"{theirs[0]} -> {theirs[1]}, the power {_exponent(theirs):.1f}, as in the reference",
+            f"bytes made and saved as {symbol} doubles from {sizes[0]} to {sizes[1]}",
+            f"{mine[0]} -> {mine[1]}, the power {power:.1f}",
+            f"{theirs[0]} -> {theirs[1]}, the power {_exponent(sizes, theirs):.1f}, as in the reference",
             aspect=f"grows with {symbol}",
             tensors=trial.tensors(),
             code=_MEMORY_CODE,
-            note=_makers(trial, {**uniform(spec, 2), **one(spec, symbol, SYMBOL_SIZES[1])})[1],
+            note=_makers(trial, {**uniform(spec, 2), **one(spec, symbol, sizes[1])})[1],
             hint=f"the reference needs no tensor with {symbol} twice: sum over {symbol} in another order, or in blocks",
         )
     return None
@@ -311,18 +363,12 @@ _MEMORY_CODE = """
 """
 
 
-def _extents(case: Case, symbols: Sequence[str]) -> list[int]:
-    sizes = [case.sizes[symbol] for symbol in symbols]
-    return [n for size in sizes for n in (size if isinstance(size, tuple) else (size,))]
-
-
 def _declared_power(spec: LossSpec, symbol: str) -> int:
     """How often a symbol stands in one tensor, at most; at least 1, since nothing is wrong with linear growth."""
     return max([1, *(sum(symbol in dim.symbols for dim in dims.parse(t.dims)) for t in spec.tensors.values())])
 
 
-def _footprint(trial: Trial, case: Case, most: float = math.inf) -> tuple[int, int]:
-    """(most bytes made at a time, bytes saved for backward) of one forward, which has at most so many operations."""
+def _footprint(trial: Trial, case: Case, most: float) -> Footprint:
     tensors = trial.leaves(trial.candidate.placed(trial.at(case).tensors()))
     built, seen = trial.candidate.build(tensors), Memory(tensors, most)
     try:
@@ -332,11 +378,11 @@ def _footprint(trial: Trial, case: Case, most: float = math.inf) -> tuple[int, i
         if isinstance(raised.error, TooManyOperations):
             raise raised.error from None
         raise NotApplicable(f"the loss raises under hooks on saved tensors: {raised}") from raised
-    return seen.storages.peak_bytes, seen.storages.saved_bytes()
+    return Footprint(seen.storages.peak_bytes, seen.storages.saved_bytes(), seen.count)
 
 
-def _exponent(made: Sequence[int]) -> float:
-    return math.log2(max(made[1], 1) / max(made[0], 1))
+def _exponent(sizes: Sequence[int], made: Sequence[int]) -> float:
+    return math.log(max(made[1], 1) / max(made[0], 1)) / math.log(sizes[1] / sizes[0])
 
 
 RULES = (

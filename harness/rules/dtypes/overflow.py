@@ -18,7 +18,7 @@ from harness.rules.dtypes.kept import asked
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.shapes.broadcasting import first_line
 from harness.rules.tools.detach import placed
-from harness.rules.tools.sizes import filled
+from harness.rules.tools.sizes import DOUBLINGS, equal_sizes, grown, resized, uniform
 from harness.rules.trial import UNSET, Trial, describe
 
 ELEMENTS = 256  # normal squares whose largest fits with a margin of 4 to 16: their sum passes the range about twice
@@ -148,7 +148,7 @@ def no_overflow_where_the_true_value_fits(trials: Sequence[Trial]) -> Iterator[M
         trial.base  # noqa: B018 - a loss that raises is B01's
         if torch.float16 not in asked(trial):
             raise NotApplicable("the loss does not take float16")
-        case = filled(trial.spec, trial.case, ELEMENTS)
+        case = _large(trial)
         names, exact = _scalable(trial.spec), _exact(trial, case)
         tensors = _scaled(exact, names, _largest_fitting(trial, exact, names))
         low = {n: t.half() if t.is_floating_point() else t for n, t in tensors.items()}
@@ -177,6 +177,14 @@ def no_overflow_where_the_true_value_fits(trials: Sequence[Trial]) -> Iterator[M
             code=_OVERFLOW_CODE,
             hint=_mend(first),
         )
+
+
+def _large(trial: Trial) -> Case:
+    """The case with all sizes equal and as large as `ELEMENTS` allows, and what a forward takes."""
+    size = equal_sizes(trial.spec, trial.case, ELEMENTS)
+    lengths = [*(n for n in DOUBLINGS if n < size), size]
+    made = grown(lambda n: trial.at(resized(trial.spec, trial.case, uniform(trial.spec, n))), trial.cache, lengths)
+    return resized(trial.spec, trial.case, uniform(trial.spec, made[-1][0] if made else 2))
 
 
 def _mend(first: FirstOverflow) -> str:

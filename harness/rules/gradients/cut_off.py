@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from torch import Tensor
 
@@ -12,12 +13,12 @@ from harness.calls import tolerance
 from harness.calls.evaluation import LossRaised
 from harness.declare.spec import ONE_BACKWARD, LossSpec
 from harness.errors import NotApplicable
-from harness.rules.gradients.reach import LONGER, SHORT, positions_without_influence
+from harness.rules.gradients.reach import positions_without_influence
 from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.tools import slopes
 from harness.rules.tools.compare import same_output
 from harness.rules.tools.detach import DetachTape
-from harness.rules.tools.sizes import ELEMENTS, along, elements, resized, uniform
+from harness.rules.tools.sizes import along, grown, resized, uniform
 from harness.rules.tools.special import special_cases
 from harness.rules.trial import Run, Trial, describe
 
@@ -76,8 +77,8 @@ def every_input_is_reached(trials: Sequence[Trial]) -> Iterator[Mismatch | Partl
 
     A gradient that may be rounding counts only where the value changes with the input: that of a constant is 1e-17, not 0.
     Where none has a gradient, two more draws of the input are asked of each, and where these change no value either, all sizes
-    at 8 and at 24: a hinge may be inactive, and few labels make no triplet.  Nor does an axis of 1023, 1025 or a power of two
-    from 32 to 1024 leave positions or elements out, where axes of 8 and 24 have a gradient at each; a limit, beyond which
+    at 4, 8 and 16: a hinge may be inactive, and few labels make no triplet.  Nor does an axis of 1023, 1025 or a power of two
+    from 32 to 1024 leave positions or elements out, where axes of 8 and 16 have a gradient at each; a limit, beyond which
     nothing counts at any length, is a warning, or a note where an option or a default says it.
     """
     for name in trials[0].spec.differentiable if trials else ():
@@ -126,14 +127,17 @@ def _cut_off_or_not_counted(name: str, seen: Sequence[tuple[Trial, Tensor | None
         return
     if not any(_moves(trial, runs) for trial, runs in redrawn):
         first = seen[0][0]
-        for size in (SHORT, LONGER):
-            with contextlib.suppress(LossRaised, NotApplicable):
-                larger = first.at(resized(first.spec, first.case, uniform(first.spec, size)))
-                is_small = elements(larger.spec, larger.case) <= ELEMENTS
-                if is_small and _reaches(larger, name, along(larger, larger.cache)[0]):
+        with contextlib.suppress(LossRaised, NotApplicable):
+            for size, _ in grown(partial(_of_size, first), first.cache):
+                larger = _of_size(first, size)
+                if _reaches(larger, name, along(larger, larger.cache)[0]):
                     yield Partly(f"only with all sizes at {size} does the loss count anything that depends on {name}")
                     return
     yield _cut_off(name, seen)
+
+
+def _of_size(trial: Trial, size: int) -> Trial:
+    return trial.at(resized(trial.spec, trial.case, uniform(trial.spec, size)))
 
 
 def _reaches(trial: Trial, name: str, run: Run) -> bool:

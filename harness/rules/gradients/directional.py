@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from harness.rules.tools.compare import differing, same_output
 from harness.rules.tools.detach import DetachTape
 from harness.rules.tools.made import directions
 from harness.rules.tools.remarks import lost_values
-from harness.rules.tools.sizes import along, growable, is_too_much, one, resized, uniform
+from harness.rules.tools.sizes import DOUBLINGS, growable, grown, is_too_much, one, resized, uniform
 from harness.rules.trial import Trial
 
 DIRECTIONS = 4  # two errors that cancel along one direction of +-1 do so along the next with probability 1/2
@@ -30,8 +31,8 @@ LONG_DIRECTIONS = 2  # along a long axis, where an error is one of many elements
 OPERATIONS = 500  # a loop over elements; the small cases of G01 are for it
 AGREEMENT = 0.2  # of the gap, between steps: rounding grows as 1/h, what a crossed kink adds is gone at another step
 VISIBLE = 1e-2  # of a typical element
+GROWING = DOUBLINGS[:2]  # of that symbol before, which tell how much the long one takes: triplets of 1100 are 10 GB
 LONG, SHORT = 1100, 3  # of one symbol, beyond a block of 1024; of the others
-GROWING = (8, 24)  # of that symbol before, which tell how much the long one takes: triplets of 1100 are 10 GB
 LEAST_SHARE = 1e-3  # of the step, for an input with a large gradient beside one with a small gradient
 
 
@@ -120,7 +121,7 @@ def gradient_matches_slopes_along_directions(trial: Trial) -> Mismatch | Partly 
     wrong gradient disagrees by the same amount at other steps, in other directions and at a generic point nearby, as a kink
     does not; bisection then finds the element.  In a coarser precision than float64, where rounding hides an element, the slope
     along the signs of an input's gradient is asked too: it is the sum of its absolute values, of which a tenth shows.  Without a reference, which E05 takes, one symbol after another is 1100 and
-    the others 3, along two directions, unless lengths of 8 and 24 tell that it would take too much.
+    the others 3, along two directions, unless lengths of 4 and 8 tell that it would take too much.
     Source: Nocedal & Wright, Numerical Optimization, section 8.1; Rademacher directions as in Hutchinson, 1990.
     """
     point = _point(trial, interior(trial))
@@ -140,9 +141,9 @@ def _along_axes(trial: Trial) -> Mismatch | None:
         return None
     for symbol in growable(trial.spec):
         try:
-            made = [(size, along(_at(trial, symbol, size), trial.cache)[1]) for size in GROWING]
+            made = grown(partial(_at, trial, symbol), trial.cache, GROWING)
             longer = _at(trial, symbol, LONG)
-            if is_too_much(longer, made, LONG):
+            if len(made) < len(GROWING) or is_too_much(longer, made, LONG):
                 continue
             found = _wrong_element(longer, _point(longer, interior(longer)), LONG_DIRECTIONS)
         except (LossRaised, NotApplicable):

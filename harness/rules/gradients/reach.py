@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,10 +17,10 @@ from harness.declare.annotations import call_function
 from harness.drawing.case import Recipe
 from harness.errors import NotApplicable
 from harness.rules.rule import Mismatch
-from harness.rules.tools.sizes import Effort, along, growable, is_too_much, one, resized
+from harness.rules.tools.sizes import DOUBLINGS, UNCOUNTED, Effort, along, growable, grown, is_too_much, one, resized
 from harness.rules.trial import Trial
 
-SHORT, LONGER = 8, 24
+SHORT, LONGER = DOUBLINGS[1:]
 # Blocks of powers of two that are just full; and the ends of all of them at once: one row left over, all but one, and none.
 LONG = (32, 64, 128, 256, 512, 1023, 1024, 1025)
 DRAWS = (1, 2, 3)  # of other values, beside which the same positions are left out
@@ -45,10 +46,10 @@ def positions_without_influence(trial: Trial) -> Iterator[Mismatch]:
 
 
 def _along(trial: Trial, symbol: str) -> Mismatch | None:
-    short, effort = _dead(trial, symbol, SHORT)
-    made = [(SHORT, effort)]
-    longer, effort = _dead(trial, symbol, LONGER)
-    made.append((LONGER, effort))
+    made = grown(partial(_at, trial, symbol), trial.cache)
+    if len(made) < len(DOUBLINGS):
+        return None
+    (short, _), (longer, _) = _dead(trial, symbol, SHORT), _dead(trial, symbol, LONGER)
     alive = {
         name: [by for by, dead in parts.items() if not bool(dead.any() or longer[name][by].any())]
         for name, parts in short.items()
@@ -58,7 +59,7 @@ def _along(trial: Trial, symbol: str) -> Mismatch | None:
         if is_too_much(_at(trial, symbol, size), made, size):
             return None
         found, effort = _dead(trial, symbol, size)
-        made.append((size, effort))
+        made += [(size, effort)] if size not in UNCOUNTED else []
         for name, by in [(n, way) for n in found for way in alive.get(n, ())]:
             dead = found[name][by]
             if not bool(dead.any()) or bool(dead.all()):
@@ -92,7 +93,7 @@ def _dead(trial: Trial, symbol: str, size: int, draw: int = 0) -> tuple[Mapping[
         seen = Effort()
         run = at.run({n: t.flip(axes[n]) if axes[n] else t for n, t in at.tensors().items()}, mode=seen)
     else:
-        run, seen = along(at, trial.cache)
+        run, seen = along(at, trial.cache, counts=size not in UNCOUNTED)
     dead: dict[str, Mapping[str, Tensor]] = {}
     for name, gradient in run.gradients.items():
         if gradient is not None and len(axes[name]) == 1 and run.finite:

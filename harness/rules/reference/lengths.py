@@ -15,8 +15,10 @@ from harness.rules.shapes.broadcasting import first_line
 from harness.rules.tools.compare import same_gradients, same_output
 from harness.rules.tools.remarks import lost_values
 from harness.rules.tools.sizes import (
+    DOUBLINGS,
     ELEMENTS,
     OPERATIONS,
+    UNCOUNTED,
     Effort,
     along,
     elements,
@@ -30,9 +32,7 @@ from harness.rules.trial import Run, Trial
 
 # For blocks of any power of two: one row left over, all but one, and none; and each of them just full.  The last leaves many
 # rows to a second block of 1024, where what both have in common shows, as the largest of all; its matrix of pairs is made.
-SIZES = (17, 31, 32, 64, 128, 256, 257, 512, 1023, 1024, 1025, 1400)
-# Where operations are counted, which takes as long as ten times as many: the others have at most twice these rows.
-COUNTED = (17, 64, 256, 1023, 1400)
+SIZES = (*DOUBLINGS, 17, 31, 32, 64, 128, 256, 257, 512, 1023, 1024, 1025, 1400)
 _Efforts = tuple[Effort, Effort]  # of the reference and of the candidate
 GRADUAL = 16.0  # a difference that is not this many times smaller where it passes has grown, and did not set in
 OTHER_DRAWS = 6  # of values, at a size; one that half of them hold escapes one time in 64
@@ -41,11 +41,11 @@ OTHER_DRAWS = 6  # of values, at a size; one that half of them hold escapes one 
 def equals_the_reference_along_long_axes(trials: Sequence[Trial]) -> Iterator[Mismatch | Partly]:
     """Where one axis is long, value and gradient are still those of the reference (float64).
 
-        L(x) = L_ref(x),   dL/dx = dL_ref/dx      one symbol at 17, 31, 257, 1023, 1025, 1400 and powers of two from 32 to 1024, the others small
+        L(x) = L_ref(x),   dL/dx = dL_ref/dx      one symbol at 17, 31, 257, 1023, 1025, 1400 and powers of two from 4 to 1024, the others small
 
     An axis is made longer until a forward would have more than 6000 operations, or make a tensor of more than 2^21
-    elements, counted at 17, 64, 256, 1023 and 1400; the outcome says where that was.  What is shown is the smallest size that bisection finds between one that
-    agrees and one that does not.
+    elements, as those at half the length tell; the outcome says where that was.  What is shown is the smallest size that
+    bisection finds between one that agrees and one that does not.
     """
     for trial in trials[:1]:
         if not growable(trial.spec):
@@ -60,7 +60,7 @@ def equals_the_reference_along_long_axes(trials: Sequence[Trial]) -> Iterator[Mi
                         yield mismatch
             except NotApplicable as reason:
                 reasons.append(f"{symbol} {f'up to {reached}' if reached else 'not at all'}: {reason}")
-            compared |= reached > 0
+            compared |= reached > DOUBLINGS[-1]
         if not compared:
             raise NotApplicable("; ".join(reasons))
         if reasons:
@@ -85,13 +85,13 @@ def _along(trial: Trial, symbol: str) -> Iterator[tuple[int, Mismatch | None]]:
         for place, whose in enumerate((" of the reference", "")):
             if passes_operations([(length, efforts[place]) for length, efforts in made], size):
                 raise NotApplicable(f"a forward{whose} has more than {OPERATIONS} operations")
-        mismatch, efforts = _compared(longer, trial.cache, counts=size in COUNTED)
+        mismatch, efforts = _compared(longer, trial.cache, counts=size not in UNCOUNTED)
         if mismatch is not None:
             yield size, _smallest(trial, symbol, (equal, size), mismatch)
             return
         yield size, None
         equal = size
-        made += [(size, efforts)] if size in COUNTED else []
+        made += [(size, efforts)] if size not in UNCOUNTED else []
 
 
 def _at(trial: Trial, symbol: str, size: int, salt: int = 0) -> Trial:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from harness.calls.aten.storages import components
-from harness.calls.watch import Calls
+from harness.calls.evaluation import LossRaised
+from harness.calls.watch import Calls, TooManyOperations
 from harness.declare import dims
 from harness.declare.dims import Size
 from harness.declare.spec import LossSpec
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 OPERATIONS = 6000  # of one forward along a long axis: a Python loop over pairs is looked at where it has fewer
 ELEMENTS = 2**21  # of any tensor that it makes: 16 MiB
+DOUBLINGS = (4, 8, 16)  # lengths before any longer one: what grows like a factorial shows in time that it does
+# Lengths of an axis at which operations are not counted, which takes as long as ten times as many: the last one
+# before each of them that is counted is at least half of it.
+UNCOUNTED = frozenset((17, 31, 32, 128, 257, 512, 1024, 1025))
 
 
 class Effort(Calls):
@@ -65,6 +70,37 @@ def along(
         known[key] = trial.run(trial.tensors(chosen), mode=effort if counts else None), effort
     found: tuple[Run, Effort] = known[key]
     return found
+
+
+def grown(
+    at: Callable[[int], Trial], known: dict[Any, Any], lengths: Sequence[int] = DOUBLINGS
+) -> list[tuple[int, Effort]]:
+    """What forwards take as an axis grows: (length, effort), shortest first, up to the last that is not too much.
+
+    Nobody jumps from a few rows to many: a loss over all permutations takes 8! steps with 8 rows, which is nothing, and with 16 it
+    never ends.  `is_too_much` tells from these what a longer axis takes.
+
+    Args:
+        at: the implementation on a case with the axis at a length.
+        known: as for `along`.
+        lengths: each at most about twice the one before, up to where two tell what more takes.
+
+    Raises:
+        LossRaised: as `Trial.run`, for another reason than operations that are too many.
+        NotApplicable: there is no such length.
+    """
+    made: list[tuple[int, Effort]] = []
+    for length in lengths:
+        trial = at(length)
+        if is_too_much(trial, made, length):
+            break
+        try:
+            made.append((length, along(trial, known)[1]))
+        except LossRaised as raised:
+            if not isinstance(raised.error, TooManyOperations):
+                raise
+            break
+    return made
 
 
 def passes_operations(made: Sequence[tuple[int, Effort]], size: int) -> bool:
@@ -153,15 +189,14 @@ def elements(spec: LossSpec, case: Case) -> int:
     return max((math.prod(case.shape(spec, name)) for name in spec.tensors), default=0)
 
 
-def filled(spec: LossSpec, case: Case, limit: int) -> Case:
-    """The case with all growable symbols at the greatest equal size at which no tensor passes ``limit`` elements."""
-    size, chosen = 2, resized(spec, case, uniform(spec, 2))
+def equal_sizes(spec: LossSpec, case: Case, limit: int) -> int:
+    """The greatest size that all growable symbols may have at once, so that no tensor passes ``limit`` elements; at least 2."""
+    size = 2
     while growable(spec) and size < limit:
-        larger = resized(spec, case, uniform(spec, size + 1))
-        if elements(spec, larger) > limit:
+        if elements(spec, resized(spec, case, uniform(spec, size + 1))) > limit:
             break
-        size, chosen = size + 1, larger
-    return chosen
+        size += 1
+    return size
 
 
 def batch_symbol(spec: LossSpec) -> str:

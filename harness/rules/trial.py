@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.calls import devices, tolerance
 from harness.calls.evaluation import RNG_SEED, Candidate, LossRaised, Precision, begin_draws, differentiated
@@ -442,19 +442,29 @@ class Trial:
     def function(
         self, tensors: Mapping[str, Tensor], tape: DetachTape | None = None
     ) -> Callable[[Mapping[str, Tensor]], float]:
-        """The loss as a number of some replaced tensors, without a graph.
+        """The loss as a number of some replaced tensors, and parameters as `learned` names them, without a graph.
 
         Stop-gradients that the spec declares stay at their values at ``tensors``; ``tape`` holds them where it is known.
         """
-        if self.spec.detaches:
-            return self._with_cuts(tensors, tape or self.cuts(tensors))
+        kept = (tape or self.cuts(tensors)) if self.spec.detaches else None
 
         def value(changes: Mapping[str, Tensor]) -> float:
-            given = {name: tensor.clone() for name, tensor in {**tensors, **changes}.items()}  # the loss may edit them
+            inputs = {name: changes.get(name, tensor) for name, tensor in tensors.items()}
+            given = {name: tensor.clone() for name, tensor in inputs.items()}  # the loss may edit them
+            built = None if changes.keys() <= tensors.keys() else self._built_with(given, changes)
+            if kept is not None:
+                return float(contract(self.output(given, mode=DetachTape(replay=kept), built=built)).detach())
             with torch.no_grad():
-                return float(contract(self.output(given)))
+                return float(contract(self.output(given, built=built)))
 
         return value
+
+    def _built_with(self, tensors: Mapping[str, Tensor], changes: Mapping[str, Tensor]) -> Callable[..., Any]:
+        """A fresh instance, some of whose parameters are replaced."""
+        built = self.candidate.build(tensors)
+        for name, parameter in learned(built).items():
+            parameter.data = changes.get(name, parameter.data).clone()
+        return built
 
     def cuts(self, tensors: Mapping[str, Tensor]) -> DetachTape:
         """What the loss takes off the graph at a point."""
@@ -462,12 +472,11 @@ class Trial:
         self.output(self.leaves({name: tensor.clone() for name, tensor in tensors.items()}), mode=tape)
         return tape
 
-    def _with_cuts(self, tensors: Mapping[str, Tensor], tape: DetachTape) -> Callable[[Mapping[str, Tensor]], float]:
-        def value(changes: Mapping[str, Tensor]) -> float:
-            given = {name: tensor.clone() for name, tensor in {**tensors, **changes}.items()}
-            return float(contract(self.output(given, mode=DetachTape(replay=tape))).detach())
 
-        return value
+def learned(built: Callable[..., Any]) -> dict[str, Tensor]:
+    """The floating parameters of an instance that require grad, each by a name that no tensor of a declaration has."""
+    named = built.named_parameters() if isinstance(built, nn.Module) else ()
+    return {f"parameter {name}": p for name, p in named if p.requires_grad and p.is_floating_point() and p.numel()}
 
 
 class WrongReturn(TypeError):

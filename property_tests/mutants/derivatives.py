@@ -440,7 +440,67 @@ def mean_of_at_least_one(predictions, labels):
     return (sums / counts.clamp(min=1)).sum()
 
 
+class _Tempered(torch.autograd.Function):
+    """Squared error times a temperature, whose gradient is multiplied by a number."""
+
+    @staticmethod
+    def forward(ctx, errors, temperature, factor):
+        ctx.save_for_backward(errors, temperature)
+        ctx.factor = factor
+        return temperature * errors.square().mean()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        errors, temperature = ctx.saved_tensors
+        towards_errors = upstream * temperature * 2 * errors / errors.numel()
+        return towards_errors, upstream * ctx.factor * errors.square().mean(), None
+
+
+class _LearnsATemperature(torch.nn.Module):
+    factor: float
+
+    def __init__(self):
+        super().__init__()
+        self.temperature = torch.nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, predictions, labels):
+        return _Tempered.apply(predictions - labels, self.temperature, self.factor)
+
+
+class LearnsByHalf(_LearnsATemperature):
+    factor = 0.5
+
+
+class Learns(_LearnsATemperature):
+    factor = 1.0
+
+
+class _SumOfSquares(torch.autograd.Function):
+    """The sum of squares, whose gradient is multiplied by a number where a graph of it is kept."""
+
+    @staticmethod
+    def forward(ctx, errors, factor):
+        ctx.save_for_backward(errors)
+        ctx.factor = factor
+        return errors.square().sum()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        (errors,) = ctx.saved_tensors
+        return upstream * 2 * errors * (ctx.factor if torch.is_grad_enabled() else 1), None
+
+
+def twice_with_a_graph(predictions, labels):
+    return _SumOfSquares.apply(predictions - labels, 2)
+
+
+def once_with_a_graph(predictions, labels):
+    return _SumOfSquares.apply(predictions - labels, 1)
+
+
 PAIRS = (
+    pair("G02", "half the gradient of a parameter", LearnsByHalf, Learns, says="d loss / d parameter temperature"),
+    pair("G03", "twice with a graph", twice_with_a_graph, once_with_a_graph, aspect="with a graph"),
     pair("G05", "given up beside a zero", given_up_beside_a_zero, given_up_at_zeros, BY_ELEMENT, aspect="by element"),
     pair("G02", "one percent of one of many elements", one_percent_of_one_element, identity_with_a_backward),
     pair("G02", "twice in bfloat16", twice_in_bfloat16, once_in_bfloat16, aspect="as a whole", says="along its signs"),

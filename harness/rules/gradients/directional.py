@@ -24,7 +24,7 @@ from harness.rules.tools.detach import DetachTape
 from harness.rules.tools.made import directions
 from harness.rules.tools.remarks import lost_values
 from harness.rules.tools.sizes import DOUBLINGS, growable, grown, is_too_much, one, resized, uniform
-from harness.rules.trial import Trial
+from harness.rules.trial import Trial, learned
 
 DIRECTIONS = 4  # two errors that cancel along one direction of +-1 do so along the next with probability 1/2
 LONG_DIRECTIONS = 2  # along a long axis, where an error is one of many elements, and an evaluation is dear
@@ -38,13 +38,14 @@ LEAST_SHARE = 1e-3  # of the step, for an input with a large gradient beside one
 
 @dataclass(frozen=True)
 class _Point:
-    """A point with its gradient and the loss around it.
+    """A point with its gradient and the loss around it; what a module learns belongs to it.
 
     A gap is compared with ``typical``: the root of the mean squared gradient element, times the element's share of the
     step.  The shares make it the same for every input, so that a large gradient of one hides nothing in another.
     """
 
-    tensors: Mapping[str, Tensor]
+    given: dict[str, Tensor]
+    parameters: Mapping[str, Tensor]
     gradients: Mapping[str, Tensor]
     shares: Mapping[str, float]
     typical: float
@@ -52,6 +53,11 @@ class _Point:
     value: slopes.Value
     cuts: tuple[str, ...]
     precision: Precision
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What moves, and what stands beside it."""
+        return {**self.given, **self.parameters}
 
     @property
     def steps(self) -> tuple[float, float, float]:
@@ -163,7 +169,7 @@ def _wrong_element(trial: Trial, point: _Point, count: int = DIRECTIONS) -> Mism
     """What is wrong where slopes and gradient disagree at a point, and at a generic one nearby."""
     if _disagreement(point, trial.generator(21), count) is None:
         return None
-    return _at_a_generic_point(trial, dict(point.tensors))
+    return _at_a_generic_point(trial, point.given)
 
 
 def _at_a_generic_point(trial: Trial, tensors: dict[str, Tensor]) -> Mismatch | None:
@@ -187,7 +193,7 @@ def _as_a_whole(trial: Trial, point: _Point) -> Mismatch | None:
     for name in point.gradients:
         if _gap_along_signs(point, name) is None:
             continue
-        near = _point(trial, generic_point(trial, point.tensors))
+        near = _point(trial, generic_point(trial, point.given))
         gap = _gap_along_signs(near, name)
         if gap is None:
             continue
@@ -198,9 +204,11 @@ def _as_a_whole(trial: Trial, point: _Point) -> Mismatch | None:
             aspect="as a whole",
             kind="gradient",
             tensor=name,
-            tensors=near.tensors,
+            tensors=near.given,
             should=f"{found.should}, the slope of the loss along its signs",
-            code=_CODE_OF_SIGNS.format(name=name, step=step),
+            code=_code_of_parameter(name, None, step)
+            if name in near.parameters
+            else _CODE_OF_SIGNS.format(name=name, step=step),
             hint="mend the sign or the factor of the backward: most of the gradient is not the slope, at three steps",
         )
     return None
@@ -213,6 +221,26 @@ def _gap_along_signs(point: _Point, name: str) -> float | None:
     return (
         gap if gap is not None and abs(gap) > tolerance.MEASURABLE * float(point.gradients[name].abs().sum()) else None
     )
+
+
+def _code_of_parameter(name: str, index: tuple[int, ...] | None, step: float) -> str:
+    """Lines that print an element of a parameter's gradient, or the sum of its absolute values, beside the measured slope."""
+    along = "p.grad.sign()" if index is None else f"torch.zeros_like(p.grad)\n        along[{index}] = 1"
+    return f"""
+        module = build(**tensors)
+        total(call(module, **tensors)).backward()
+        p = dict(module.named_parameters())[{name.removeprefix("parameter ")!r}]
+        along = {along}
+        h = {step:.1g}
+
+        def moved(by):
+            p.data += by * along
+            value = total(call(module, **tensors)).item()
+            p.data -= by * along
+            return value
+
+        print("autograd:", float((p.grad * along).sum()), "measured:", (moved(h) - moved(-h)) / (2 * h))
+    """
 
 
 _CODE_OF_SIGNS = """
@@ -289,24 +317,30 @@ def _in_one_element(trial: Trial, point: _Point, direction: Mapping[str, Tensor]
         return None  # a kink that no generic point is off
     count = sum(g.numel() for g in point.gradients.values())
     cut = f"; the gradient is cut by {', '.join(point.cuts)}" if point.cuts and not trial.spec.detaches else ""
-    allowed = point.allowed(point.steps[0]) / abs(along)
+    allowed, step = point.allowed(point.steps[0]) / abs(along), tolerance.slope_step(point.precision.eps)
     return replace(
         differing(element(name, index), analytic, analytic + gap / along, off, allowed),
         kind="gradient",
         tensor=name,
         size=abs(point.scalar) / abs(point.steps[0] * along),
-        tensors=point.tensors,
-        code=slope_code([(name, index)], tolerance.slope_step(point.precision.eps)),
+        tensors=point.given,
+        code=_code_of_parameter(name, index, step) if name in point.parameters else slope_code([(name, index)], step),
         hint="mend the backward (or the detach) that gives this element",
         note=f"one of {count} elements, found by bisection along a direction of +-1{cut}",
     )
 
 
 def _point(trial: Trial, tensors: dict[str, Tensor], *, watched: bool = True) -> _Point:
-    names = [name for name in trial.spec.differentiable if tensors[name].numel()]
-    tape = DetachTape()
+    tape, built = DetachTape(), trial.candidate.build(tensors)
+    parameters = learned(built)
+    names = [*(name for name in trial.spec.differentiable if tensors[name].numel()), *parameters]
+    mode = _Both(Calls(OPERATIONS), tape) if watched else Calls(OPERATIONS)
     try:
-        base = trial.run(tensors, mode=_Both(Calls(OPERATIONS), tape) if watched else Calls(OPERATIONS))
+        if parameters:
+            leaves = trial.leaves(tensors)
+            base = trial.backward({**leaves, **parameters}, trial.output(leaves, mode=mode, built=built))
+        else:
+            base = trial.run(tensors, mode=mode)
     except LossRaised as raised:
         if isinstance(raised.error, TooManyOperations):
             many = f"one forward has more than {OPERATIONS} operations at these sizes; see G01 for small ones"
@@ -317,11 +351,13 @@ def _point(trial: Trial, tensors: dict[str, Tensor], *, watched: bool = True) ->
     if not base.finite:
         raise NotApplicable("the value or gradient is not finite; see G08")
     found = {name: base.gradients[name] for name in names}
-    gradients = {name: torch.zeros_like(tensors[name]) if g is None else g for name, g in found.items()}
+    at = {**tensors, **{name: parameter.detach() for name, parameter in parameters.items()}}
+    gradients = {name: torch.zeros_like(at[name]) if g is None else g for name, g in found.items()}
     sizes = {name: float(g.square().mean().sqrt()) for name, g in gradients.items()}
     typical = min((size for size in sizes.values() if size > 0), default=0.0)
     return _Point(
-        tensors=tensors,
+        given=tensors,
+        parameters={name: at[name] for name in parameters},
         gradients=gradients,
         shares={name: max(typical / size, LEAST_SHARE) if size > 0 else 1.0 for name, size in sizes.items()},
         typical=typical,

@@ -18,6 +18,7 @@ from harness.results.findings import Severity
 from harness.rules.gradients.cut_off import element, interior, needs_a_second_backward
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.shapes.broadcasting import first_line
+from harness.rules.tools.compare import same_gradients
 from harness.rules.tools.detach import DetachTape
 from harness.rules.tools.made import signs
 from harness.rules.trial import Trial, contract, describe
@@ -136,7 +137,7 @@ def second_derivative_matches_differences(trial: Trial) -> Mismatch | None:
         H u = (g(x + h u) - g(x - h u)) / 2h + O(h^2),   g = dL/dx,  u_i = +-1
 
     An exception, such as that of `once_differentiable`, is an honest answer; a gradient that is a constant to
-    autograd, or any other product, is a silent one.  Elements whose quotients differ between the sides or
+    autograd, or any other product, is a silent one, and another gradient where its graph is kept an error.  Elements whose quotients differ between the sides or
     between two steps are at a kink and say nothing; a piecewise linear loss has H = 0.
     Source: `torch.autograd.gradgradcheck`; Pearlmutter, Fast exact multiplication by the Hessian, 1994.
     """
@@ -145,10 +146,31 @@ def second_derivative_matches_differences(trial: Trial) -> Mismatch | None:
         found = curvature(trial, tensors)
     except Refused as refused:
         return _refusal(trial, refused)
+    if (changed := _changed_by_its_graph(trial, found)) is not None:
+        return changed
     mismatch = off_its_differences(trial, found)
     if mismatch is None or off_its_differences(trial, curvature(trial, trial.nudged(tensors))) is None:
         return None
     return mismatch
+
+
+def _changed_by_its_graph(trial: Trial, found: Curvature) -> Mismatch | None:
+    """Another gradient where autograd keeps a graph of it, as for a gradient penalty, than where it does not."""
+    plain = trial.run(found.tensors).gradients
+    changed = same_gradients(found.gradients, plain, found.tensors, trial, trial.scale)
+    return changed and replace(
+        changed,
+        where=f"{changed.where} with create_graph=True",
+        aspect="with a graph",
+        severity="error",
+        tensors=found.tensors,
+        code=f"""
+        wrt = [tensors[name] for name in {list(trial.spec.differentiable)!r}]
+        for keep in (True, False):
+            print(keep, torch.autograd.grad(total(loss(**tensors)), wrt, create_graph=keep, allow_unused=True))
+        """,
+        hint="give one gradient, whether or not the backward is recorded: look for torch.is_grad_enabled() in it",
+    )
 
 
 def _refusal(trial: Trial, refused: Refused) -> Mismatch:

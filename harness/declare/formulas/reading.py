@@ -11,23 +11,17 @@ A value is a number or, where a tensor is given fewer indices than it has axes, 
 from __future__ import annotations
 
 import ast
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from harness.errors import DeclarationError, nearest
 
 LONGEST = 2000  # characters
 
-OVER_ANY = (
-    "all",
-    "any",
-    "sum",
-    "prod",
-    "mean",
-    "max",
-    "min",
-    "logsumexp",
-)  # of a generator, or of all elements of an array
+# Of a generator, or of all elements of an array.
+OVER_ANY = ("all", "any", "sum", "prod", "mean", "max", "min", "logsumexp")
 OVER_ARRAYS = {"softmax": 1, "log_softmax": 1, "norm": 1, "dot": 2}
 OF_NUMBERS = {
     **dict.fromkeys(
@@ -41,8 +35,23 @@ OF_NUMBERS = {
 }
 FUNCTIONS = tuple(sorted((*OVER_ANY, *OVER_ARRAYS, *OF_NUMBERS)))
 
-_OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow)
-_COMPARISONS = (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE)
+OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+}
+COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
 
 
 @dataclass(frozen=True)
@@ -190,7 +199,7 @@ class _Reader:
         return max(ranks)
 
     def _operation(self, node: ast.BinOp, bound: Mapping[str, int]) -> int:
-        if not isinstance(node.op, _OPERATORS):
+        if type(node.op) not in OPERATORS:
             raise self._refused(node, "expected one of + - * / // % **")
         return self._alike(node, (node.left, node.right), bound)
 
@@ -200,7 +209,7 @@ class _Reader:
         return self.rank(node.operand, bound)
 
     def _comparison(self, node: ast.Compare, bound: Mapping[str, int]) -> int:
-        if not all(isinstance(op, _COMPARISONS) for op in node.ops):
+        if not all(type(op) in COMPARISONS for op in node.ops):
             raise self._refused(node, "expected one of == != < <= > >=")
         return self._alike(node, (node.left, *node.comparators), bound)
 

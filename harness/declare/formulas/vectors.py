@@ -49,11 +49,9 @@ class Vectors(Evaluator):
 
     def result(self, tree: ast.expr) -> Tensor:
         """The value of the whole, as a tensor."""
-        found = self.listed(tree) if isinstance(tree, ast.GeneratorExp) else self.value(tree)
-        return self._named(self.floating(found)).tensor
+        return self._named(self._floating(self._value(tree))).tensor
 
-    def name(self, node: ast.Name) -> Any:
-        """A tensor, a size, an option or an index."""
+    def _name(self, node: ast.Name) -> Any:
         if node.id in self.bound:
             return self.bound[node.id]
         return Named(self.tensors[node.id]) if node.id in self.tensors else self.numbers[node.id]
@@ -61,18 +59,17 @@ class Vectors(Evaluator):
     def _named(self, value: Any) -> Named:
         return value if isinstance(value, Named) else Named(torch.as_tensor(value, device=self.device))
 
-    def floating(self, value: Any) -> Any:
-        """A value in the loss's dtype; a condition stays one."""
+    def _floating(self, value: Any) -> Any:
         if not isinstance(value, Named):
             return Named(
-                torch.tensor(value, device=self.device) if isinstance(value, bool) else self.number(float(value))
+                torch.tensor(value, device=self.device) if isinstance(value, bool) else self._number(float(value))
             )
         fits = value.tensor.is_floating_point() or value.tensor.dtype == torch.bool
         return value if fits else Named(value.tensor.to(self.dtype), value.names)
 
     def _counted(self, value: Any) -> Named:
         """A number in the loss's dtype, where a condition is 0 or 1."""
-        found = self._named(self.floating(value))
+        found = self._named(self._floating(value))
         return Named(found.tensor.to(self.dtype), found.names) if found.tensor.dtype == torch.bool else found
 
     def _aligned(self, values: Sequence[Named]) -> tuple[list[Tensor], tuple[str, ...]]:
@@ -91,8 +88,7 @@ class Vectors(Evaluator):
         shape = [sizes.get(name, 1) for name in names] + [1] * (rank - own) + list(tensor.shape[len(order) :])
         return tensor.reshape(shape)
 
-    def apply(self, function: Callable[..., Any], *values: Any, singular: bool = False) -> Any:
-        """A function of numbers, element by element."""
+    def _apply(self, function: Callable[..., Any], *values: Any, singular: bool = False) -> Any:
         if not any(isinstance(value, Named) for value in values):
             return Named(function(*map(torch.as_tensor, values)))
         named = [value for value in values if isinstance(value, Named)]
@@ -103,13 +99,12 @@ class Vectors(Evaluator):
         left = iter(tensors)
         return Named(function(*(next(left) if isinstance(value, Named) else value for value in values)), names)
 
-    def arithmetic(self, op: ast.operator, left: Any, right: Any) -> Any:
-        """Arithmetic with a tensor: a condition is 0 or 1, and whole numbers are divided in the loss's dtype."""
+    def _arithmetic(self, op: ast.operator, left: Any, right: Any) -> Any:
         divides = isinstance(op, (ast.Div, ast.Pow))
         values = [self._whole(value) if isinstance(value, Named) else value for value in (left, right)]
         if divides:
-            values = [self.floating(value) if isinstance(value, Named) else value for value in values]
-        return super().arithmetic(op, *values)
+            values = [self._floating(value) if isinstance(value, Named) else value for value in values]
+        return super()._arithmetic(op, *values)
 
     @staticmethod
     def _whole(value: Named) -> Named:
@@ -127,34 +122,28 @@ class Vectors(Evaluator):
     def _where(self, condition: Named | None) -> Iterator[None]:
         before = self.active
         if condition is not None:
-            self.active = condition if before is None else self.both(before, condition)
+            self.active = condition if before is None else self._both(before, condition)
         try:
             yield
         finally:
             self.active = before
 
-    def look_up(self, value: Any, indices: Sequence[Any]) -> Any:
-        """Elements of an array."""
+    def _look_up(self, value: Any, indices: Sequence[Any]) -> Any:
         base: Named = value
-        left: list[tuple[int, Any]] = []  # the axis among those of the array that are not named, and its index
-        axis = 0
+        left: list[Any] = []  # indices of the first axes of the array that are not named
         for index in indices:
-            place = len(base.names) + axis
+            place = len(base.names) + len(left)
             whole = isinstance(index, Named) and index.counts and index.names[0] not in base.names
             if whole and base.tensor.shape[place] == self.extents[index.names[0]]:
                 base = Named(base.tensor.movedim(place, len(base.names)), (*base.names, index.names[0]))
             else:
-                left.append((axis, index))
-                axis += 1
-        return base if not left else self._gathered(base, [index for _, index in left], [axis for axis, _ in left])
+                left.append(index)
+        return self._gathered(base, left) if left else base
 
-    def _gathered(self, base: Named, indices: Sequence[Any], axes: Sequence[int]) -> Named:
-        assert list(axes) == list(range(len(axes)))
-        places = [
-            self._inside(self._named(index), base.tensor.shape[len(base.names) + axis])
-            for index, axis in zip(indices, axes, strict=True)
-        ]
-        (only, *others), known = places, set(base.names)
+    def _gathered(self, base: Named, indices: Sequence[Any]) -> Named:
+        extents = base.tensor.shape[len(base.names) :]
+        places = [self._inside(self._named(index), extent) for index, extent in zip(indices, extents, strict=False)]
+        only, *others = places
         if not others and not base.names and len(only.names) <= 1 and only.tensor.ndim <= 1:
             return Named(base.tensor[only.tensor], only.names)
         ranks = [
@@ -162,7 +151,6 @@ class Vectors(Evaluator):
             for name, extent in zip(base.names, base.tensor.shape, strict=False)
         ]
         aligned, names = self._aligned([*ranks, *places])
-        assert known <= set(names)
         return Named(base.tensor[tuple(aligned)], names)
 
     def _inside(self, index: Named, extent: int) -> Named:
@@ -178,32 +166,30 @@ class Vectors(Evaluator):
             raise IndexError(f"formula: an index is outside of an axis of {extent}")
         return Named(tensor, names)
 
-    def combination(self, node: ast.BoolOp) -> Any:
-        """`and` and `or`; what stands behind is not asked where what stands before has decided."""
+    def _combination(self, node: ast.BoolOp) -> Any:
         wanted = isinstance(node.op, ast.Or)
-        found = self._condition(self.value(node.values[0]))
+        found = self._condition(self._value(node.values[0]))
         for part in node.values[1:]:
-            undecided = self.apply(torch.logical_not, found) if wanted else found
+            undecided = self._apply(torch.logical_not, found) if wanted else found
             with self._where(undecided):
-                other = self._condition(self.value(part))
-            found = self.apply(torch.logical_or if wanted else torch.logical_and, found, other)
+                other = self._condition(self._value(part))
+            found = self._apply(torch.logical_or if wanted else torch.logical_and, found, other)
         return found
 
     def _condition(self, value: Any) -> Named:
         named = self._named(value)
         return named if named.tensor.dtype == torch.bool else Named(named.tensor != 0, named.names)
 
-    def choice(self, node: ast.IfExp) -> Any:
-        """One of two values."""
-        test = self.value(node.test)
+    def _choice(self, node: ast.IfExp) -> Any:
+        test = self._value(node.test)
         if not isinstance(test, Named):
-            return self.value(node.body if test else node.orelse)
+            return self._value(node.body if test else node.orelse)
         condition = self._condition(test)
         with self._where(condition):
-            body = self._counted(self.value(node.body))
-        with self._where(self.apply(torch.logical_not, condition)):
-            other = self._counted(self.value(node.orelse))
-        return self.apply(torch.where, condition, body, other)
+            body = self._counted(self._value(node.body))
+        with self._where(self._apply(torch.logical_not, condition)):
+            other = self._counted(self._value(node.orelse))
+        return self._apply(torch.where, condition, body, other)
 
     @contextmanager
     def _bound(self, node: ast.GeneratorExp | ast.ListComp) -> Iterator[tuple[list[str], Named | None]]:
@@ -216,70 +202,63 @@ class Vectors(Evaluator):
                 assert isinstance(clause.target, ast.Name)
                 limits: list[Named] = []
                 if isinstance(clause.iter, ast.List):
-                    self.bound[clause.target.id] = self.value(clause.iter.elts[0])
+                    self.bound[clause.target.id] = self._value(clause.iter.elts[0])
                 else:
                     name = f"{clause.target.id}@{clause.target.col_offset}"
                     names.append(name)
                     self.bound[clause.target.id], limits = self._index(clause.iter, name)
-                for test in itertools.chain(limits, map(self.value, clause.ifs)):
+                for test in itertools.chain(limits, map(self._value, clause.ifs)):
                     condition = self._condition(test)
-                    holds = condition if holds is None else self.both(holds, condition)
-                    self.active = condition if self.active is None else self.both(self.active, condition)
+                    holds = condition if holds is None else self._both(holds, condition)
+                    self.active = condition if self.active is None else self._both(self.active, condition)
             yield names, holds
         finally:
             self.bound, self.active = before, active
 
     def _index(self, node: ast.expr, name: str) -> tuple[Named, list[Named]]:
         """(an index over the longest extent of a range, which conditions keep it inside)."""
-        ends = [self.value(end) for end in node.args] if isinstance(node, ast.Call) else [self.value(node)]
+        ends = [self._value(end) for end in node.args] if isinstance(node, ast.Call) else [self._value(node)]
         start, stop = ends if len(ends) == 2 else (0, ends[0])
         least = int(start.tensor.min()) if isinstance(start, Named) else int(start)
         most = (int(stop.tensor.max()) if stop.tensor.numel() else least) if isinstance(stop, Named) else int(stop)
         self.extents[name] = max(0, most - least)
         places = torch.arange(least, least + self.extents[name], device=self.device)
         index = Named(places, (name,), counts=least == 0)
-        above = [self.apply(torch.ge, index, start)] if isinstance(start, Named) else []
-        return index, above + ([self.apply(torch.lt, index, stop)] if isinstance(stop, Named) else [])
+        above = [self._apply(torch.ge, index, start)] if isinstance(start, Named) else []
+        return index, above + ([self._apply(torch.lt, index, stop)] if isinstance(stop, Named) else [])
 
-    def over_generator(self, name: str, node: ast.GeneratorExp) -> Any:
-        """The sum, mean, maximum ... of what is generated."""
+    def _over_generator(self, name: str, node: ast.GeneratorExp) -> Any:
         with self._bound(node) as (names, holds):
-            value = self.value(node.elt)
+            value = self._value(node.elt)
             terms = self._condition(value) if name in OF_CONDITIONS else self._counted(value)
         if holds is None:
             times = math.prod(self.extents[axis] for axis in names if axis not in terms.names)
             count: Any = math.prod(self.extents[axis] for axis in names)
         else:
-            extents = [
-                Named(torch.ones(self.extents[axis], dtype=torch.bool, device=self.device), (axis,)) for axis in names
-            ]
-            aligned, all_names = self._aligned([terms, holds, *extents])
-            whole = torch.broadcast_tensors(*aligned[1:])
-            mask = Named(_all(whole), all_names)
-            (tensor, held), all_names = self._aligned([terms, mask])
+            extents = [Named(torch.ones(self.extents[axis], device=self.device), (axis,)) for axis in names]
+            (tensor, *others), all_names = self._aligned([terms, holds, *extents])
+            held = torch.broadcast_tensors(*others)[0]
             terms = Named(torch.where(held, tensor, EMPTY[name] if name in _NEUTRAL else 0.0), all_names)
-            times, count = (
-                1,
-                self._reduced(Named(held.to(self.dtype).expand(terms.tensor.shape), all_names), names, torch.sum),
-            )
+            kept = Named(held.to(self.dtype).expand(terms.tensor.shape), all_names)
+            times, count = 1, self._reduced(kept, names, torch.sum)
         if name in _NEUTRAL:
             if any(self.extents[axis] == 0 for axis in names):
                 return self._filled(terms, names, EMPTY[name])
             return self._neutral(name, terms, names, times)
         total = self._reduced(terms, names, torch.sum)
-        total = total if times == 1 else self.apply(torch.mul, total, times)
+        total = total if times == 1 else self._apply(torch.mul, total, times)
         return total if name == "sum" else self._mean(total, count)
 
     def _mean(self, total: Named, count: Any) -> Any:
         if isinstance(count, Named):
-            return super().arithmetic(ast.Div(), total, count)
-        return self.apply(torch.div, total, float(count)) if count else self.apply(torch.mul, total, math.nan)
+            return super()._arithmetic(ast.Div(), total, count)
+        return self._apply(torch.div, total, float(count)) if count else self._apply(torch.mul, total, math.nan)
 
     def _neutral(self, name: str, terms: Named, names: Sequence[str], times: int) -> Any:
         found = self._reduced(terms, names, REDUCED[name])
         if times > 1 and name == "logsumexp":
-            return self.apply(torch.add, found, math.log(times))
-        return self.apply(torch.pow, found, times) if times > 1 and name == "prod" else found
+            return self._apply(torch.add, found, math.log(times))
+        return self._apply(torch.pow, found, times) if times > 1 and name == "prod" else found
 
     def _filled(self, terms: Named, names: Sequence[str], value: float) -> Named:
         found = self._reduced(terms, names, torch.sum)
@@ -291,8 +270,7 @@ class Vectors(Evaluator):
         kept = tuple(name for name in value.names if name not in names)
         return Named(function(value.tensor, axes), kept) if axes else value
 
-    def over_array(self, name: str, *values: Any) -> Any:
-        """The sum, norm, softmax ... of all elements of an array."""
+    def _over_array(self, name: str, *values: Any) -> Any:
         named = [self._condition(value) if name in OF_CONDITIONS else self._counted(value) for value in values]
         if name == "dot":
             return self._contracted(*named)
@@ -305,10 +283,7 @@ class Vectors(Evaluator):
             axes = tuple(range(len(harmless.names), harmless.tensor.ndim))
             return Named(torch.linalg.vector_norm(harmless.tensor, dim=axes), harmless.names)
         if name in _NEUTRAL and not all(value.tensor.shape[axis] for axis in axes):
-            return Named(
-                value.tensor.new_full(value.tensor.shape[: len(value.names)], EMPTY[name]),
-                value.names,
-            )
+            return Named(value.tensor.new_full(value.tensor.shape[: len(value.names)], EMPTY[name]), value.names)
         return Named(REDUCED[name](value.tensor, axes), value.names)
 
     @staticmethod
@@ -324,10 +299,9 @@ class Vectors(Evaluator):
         ]
         return Named(torch.einsum(*given, list(range(len(names)))), names)
 
-    def listed(self, node: ast.ListComp | ast.GeneratorExp) -> Any:
-        """The array of what is generated."""
+    def _listed(self, node: ast.ListComp | ast.GeneratorExp) -> Any:
         with self._bound(node) as (names, _):
-            value = self._counted(self.value(node.elt))
+            value = self._counted(self._value(node.elt))
         outer = tuple(name for name in value.names if name not in names)
         tensor = self._spread(value, (*outer, *names), value.rank)
         shape = [
@@ -336,11 +310,3 @@ class Vectors(Evaluator):
             *tensor.shape[len(outer) + len(names) :],
         ]
         return Named(tensor.expand(shape), outer)
-
-
-def _all(masks: Sequence[Tensor]) -> Tensor:
-    """Where all of some conditions hold."""
-    found = masks[0]
-    for mask in masks[1:]:
-        found = found & mask
-    return found

@@ -16,17 +16,17 @@ from harness.declare import dims
 from harness.declare.domain import Domain, Make, made_by
 from harness.declare.points import (
     Point,
+    all_equal,
     alternating,
     equal_rows,
     fill,
     ignored_once,
     kept_once,
-    mask_points,
     one_hot,
     one_hot_along,
-    row,
     single,
     single_missing,
+    zero_row,
 )
 from harness.errors import DeclarationError, shown
 
@@ -78,7 +78,7 @@ def real(nan: bool = False) -> Domain:
     special = {
         "zeros": fill(0.0),
         "ones": fill(1.0),
-        "zero row": row(0.0),
+        "zero row": zero_row,
         "equal rows": equal_rows,
         "one-hot": one_hot(1.0),
         "large": alternating(LARGE, -LARGE),
@@ -118,7 +118,7 @@ def sparse(layout: str, density: float = 0.3) -> Domain:
         f"sparse({shown(layout)}, {shown(density)})",
         form=layout,
         scalable=True,
-        special={"zeros": fill(0.0), "one-hot": one_hot(1.0), "zero row": row(0.0)},
+        special={"zeros": fill(0.0), "one-hot": one_hot(1.0), "zero row": zero_row},
         simple=(0.0, 1.0, -1.0, 2.0),
         transform=lambda uniform: torch.where(uniform < density, _normal(uniform / density), 0.0),
     )
@@ -175,11 +175,9 @@ def _is_number(value: object) -> bool:
 
 def probability() -> Domain:
     """Probabilities: the closed interval [0, 1]."""
-    unit = interval(0.0, 1.0)
-    return Domain(
-        "probability()",
-        low=0.0,
-        high=1.0,
+    return replace(
+        interval(0.0, 1.0),
+        text="probability()",
         special={
             "zeros": fill(0.0),
             "ones": fill(1.0),
@@ -187,8 +185,6 @@ def probability() -> Domain:
             "extremes": alternating(1.0, 0.0),
             "equal rows": equal_rows,
         },
-        simple=(0.5, 0.0, 1.0, 0.25, 0.75),
-        transform=unit.transform,
     )
 
 
@@ -221,7 +217,7 @@ def nonnegative() -> Domain:
             "ones": fill(1.0),
             "one-hot": one_hot(1.0),
             "single": single(1.0),
-            "zero row": row(0.0),
+            "zero row": zero_row,
             "mixed scales": alternating(1e3, 1e-3),
         },
         simple=(1.0, 0.0, 2.0, 0.5, 3.0),
@@ -294,7 +290,13 @@ def binary() -> Domain:
         low=0.0,
         high=1.0,
         whole=True,
-        special=mask_points(),
+        special={
+            "zeros": fill(0.0),
+            "ones": fill(1.0),
+            "one-hot": one_hot(1.0),
+            "single": single(1.0),
+            "zero row": zero_row,
+        },
         simple=(1.0, 0.0),
         transform=lambda uniform: (uniform > 0.4).double(),
     )
@@ -307,17 +309,7 @@ def boolean(dtype: torch.dtype = torch.bool) -> Domain:
             f"boolean(dtype={shown(dtype)}): needs torch.bool or an integer dtype; for 0 and 1 in a floating dtype write binary()"
         )
     name = "" if dtype == torch.bool else f"dtype={dtype}"
-    return Domain(
-        f"boolean({name})",
-        kind="boolean",
-        low=0.0,
-        high=1.0,
-        whole=True,
-        default_dtype=dtype,
-        special=mask_points(),
-        simple=(1.0, 0.0),
-        transform=lambda uniform: (uniform > 0.4).double(),
-    )
+    return replace(binary(), text=f"boolean({name})", kind="boolean", default_dtype=dtype)
 
 
 def label(dtype: torch.dtype | None = None) -> Domain:
@@ -360,10 +352,7 @@ def index(symbol: str | int, ignore: int | None = None) -> Domain:
         not isinstance(ignore, int) or isinstance(ignore, bool) or not -(2**63) <= ignore < 2**63
     ):
         raise DeclarationError(f"index({shown(symbol)}, ignore={shown(ignore)}): needs an integer, such as ignore=-100")
-    special = {
-        "first": fill(0.0),
-        "all equal": lambda smooth: smooth.max().expand_as(smooth).clone() if smooth.numel() else smooth,
-    }
+    special = {"first": fill(0.0), "all equal": all_equal}
     if ignore is not None:
         special |= {
             "all ignored": fill(float(ignore)),
@@ -435,10 +424,7 @@ def lengths(symbol: str | int) -> Domain:
         whole=True,
         limit=size,
         default_dtype=torch.int64,
-        special={
-            "shortest": fill(1.0),
-            "all equal": lambda smooth: smooth.max().expand_as(smooth).clone() if smooth.numel() else smooth,
-        },
+        special={"shortest": fill(1.0), "all equal": all_equal},
         simple=(1.0,),
     )
 
@@ -484,12 +470,8 @@ def sorted_along(axis: int, low: float = -math.inf, high: float = math.inf, stri
         rising = values.sort(dim=axis).values
         return _without_ties(rising, axis, inside) if strict else rising
 
-    def all_equal(smooth: Tensor) -> Tensor:
-        return (
-            smooth.select(axis, 0).unsqueeze(axis).expand_as(smooth).clone()
-            if smooth.numel() and smooth.ndim
-            else smooth
-        )
+    def without_steps(smooth: Tensor) -> Tensor:
+        return smooth.narrow(axis, 0, 1).expand_as(smooth).clone() if smooth.numel() and smooth.ndim else smooth
 
     return Domain(
         f"sorted_along(axis={axis}{bounds})",
@@ -498,7 +480,7 @@ def sorted_along(axis: int, low: float = -math.inf, high: float = math.inf, stri
         high=inside.high,
         structured=True,
         special={"equal rows": lambda smooth: repair(equal_rows(smooth))}
-        | ({} if strict else {"all equal": all_equal}),
+        | ({} if strict else {"all equal": without_steps}),
         simple=inside.simple,
         transform=inside.transform,
         repair=repair,

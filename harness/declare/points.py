@@ -13,20 +13,15 @@ Point = Callable[[Tensor], Tensor]
 
 def fill(value: float) -> Point:
     """Every element is ``value``."""
-
     return lambda smooth: torch.full_like(smooth, value)
 
 
-def row(value: float) -> Point:
-    """The first slice of the first axis is ``value``; the rest is as drawn."""
-
-    def point(smooth: Tensor) -> Tensor:
-        result = smooth.clone()
-        if result.ndim and result.shape[0]:
-            result[0] = value
-        return result
-
-    return point
+def zero_row(smooth: Tensor) -> Tensor:
+    """The first slice of the first axis is 0; the rest is as drawn."""
+    result = smooth.clone()
+    if result.ndim and result.shape[0]:
+        result[0] = 0.0
+    return result
 
 
 def one_hot(value: float, rest: float = 0.0) -> Point:
@@ -55,8 +50,12 @@ def single(value: float, rest: float = 0.0) -> Point:
 
 def equal_rows(smooth: Tensor) -> Tensor:
     """Every slice of the first axis equals the first: ties."""
-
     return smooth[:1].expand_as(smooth).clone() if smooth.ndim and smooth.shape[0] else smooth
+
+
+def all_equal(smooth: Tensor) -> Tensor:
+    """Every element is the greatest."""
+    return smooth.max().expand_as(smooth).clone() if smooth.numel() else smooth
 
 
 def alternating(high: float, low: float) -> Point:
@@ -72,7 +71,6 @@ def alternating(high: float, low: float) -> Point:
 
 def single_missing(smooth: Tensor) -> Tensor:
     """One element is NaN, no other is."""
-
     result = torch.nan_to_num(smooth).contiguous()
     if result.numel():
         result.view(-1)[0] = math.nan
@@ -81,25 +79,12 @@ def single_missing(smooth: Tensor) -> Tensor:
 
 def one_hot_along(smooth: Tensor, axis: int) -> Tensor:
     """The first element along ``axis`` is 1, all others are 0."""
-
     if smooth.ndim == 0:
         return torch.ones_like(smooth)
     moved = torch.zeros_like(smooth).movedim(axis, -1)
     if moved.numel():
         moved[..., 0] = 1
     return moved.movedim(-1, axis).contiguous()
-
-
-def mask_points() -> dict[str, Point]:
-    """Where masks break: nothing kept, all kept, one kept, an empty row."""
-
-    return {
-        "zeros": fill(0.0),
-        "ones": fill(1.0),
-        "one-hot": one_hot(1.0),
-        "single": single(1.0),
-        "zero row": row(0.0),
-    }
 
 
 def ignored_once(ignore: int) -> Point:
@@ -116,11 +101,7 @@ def ignored_once(ignore: int) -> Point:
 
 def kept_once(ignore: int) -> Point:
     """Every element but one has the ignored value."""
-
-    def point(smooth: Tensor) -> Tensor:
-        return single(_counted(smooth, ignore), float(ignore))(smooth)
-
-    return point
+    return lambda smooth: single(_counted(smooth, ignore), float(ignore))(smooth)
 
 
 def _counted(smooth: Tensor, ignore: int) -> float:

@@ -37,11 +37,6 @@ class Annotation:
     is_context: bool
 
 
-def is_jaxtyping(annotation: Any) -> bool:
-    """Whether ``annotation`` is a jaxtyping array type such as ``Float[Tensor, "B"]``."""
-    return isinstance(annotation, type) and hasattr(annotation, "dim_str") and hasattr(annotation, "array_type")
-
-
 def read(annotation: Any) -> Annotation | None:
     """What an annotation says of a tensor, or ``None`` where it says nothing of one.
 
@@ -71,9 +66,8 @@ def read(annotation: Any) -> Annotation | None:
             annotation = members[0]
         else:
             break
-    if not is_jaxtyping(annotation):
-        return None
-    if not issubclass(annotation.array_type, torch.Tensor):
+    is_array = isinstance(annotation, type) and hasattr(annotation, "dim_str") and hasattr(annotation, "array_type")
+    if not is_array or not issubclass(annotation.array_type, torch.Tensor):
         return None
     dtypes = annotation.dtypes
     names = () if isinstance(dtypes, str) or not isinstance(dtypes, (tuple, list)) else tuple(map(str, dtypes))
@@ -129,21 +123,14 @@ def default_domain(annotation: Annotation, parameter: str) -> tuple[Domain, torc
             f"parameter {parameter!r} is a floating tensor, but its domain {domain!r} is not; write\n"
             f'    {parameter}: Annotated[{name}[Tensor, "{annotation.dims}"], domains.{domain!r}]'
         )
-    if not floating and dtype is None and domain.kind == "float":
+    if not floating and dtype is None and (domain.kind == "float" or domain.default_dtype == torch.bool):
         dtype = torch.int64  # `Int` allows every width, and int64 is what PyTorch makes of Python integers
-    if not floating and domain.kind == "boolean" and dtype is None and domain.default_dtype == torch.bool:
-        dtype = torch.int64
     return domain, dtype
 
 
 def _single_dtype(names: tuple[str, ...]) -> torch.dtype | None:
-    known = {name for name in names if isinstance(getattr(torch, name, None), torch.dtype)}
-    if known == {"bool"}:
-        return torch.bool
-    if len(names) == 1 and len(known) == 1:
-        dtype: torch.dtype = getattr(torch, known.pop())
-        return dtype
-    return None
+    known = {found for name in names if isinstance(found := getattr(torch, name, None), torch.dtype)}
+    return known.pop() if len(known) == 1 and (len(names) == 1 or torch.bool in known) else None
 
 
 def _listed(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter] | None:
@@ -204,11 +191,6 @@ def takes_any_position(function: Callable[..., Any]) -> bool:
 def bound(function: Callable[..., Any]) -> frozenset[str]:
     """Parameters that `functools.partial` has already given by keyword."""
     return frozenset(function.keywords) if isinstance(function, functools.partial) else frozenset()
-
-
-def return_annotation(function: Callable[..., Any]) -> Any:
-    """The return annotation of a function, evaluated, or ``None``."""
-    return hints(function).get("return")
 
 
 def construct_parameters(implementation: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -133,10 +133,10 @@ def _role(tensor: TensorSpec, in_context: bool, looked_up: Collection[str], clas
         return "number"
     if domain.symbol is not None:
         return "label" if domain.symbol in classes else "index"
-    if domain.whole and not domain.structured and domain.limit is None:
-        return "mask" if domain.weighs else "label"
     if domain.limit is not None:
         return "index"
+    if domain.whole and not domain.structured:
+        return "mask" if domain.weighs else "label"
     if domain.weighs or (in_context and domain.low > 0):
         return "weight"
     first = [str(dim.symbol) for dim in dims.parse(tensor.dims)[:1]]

@@ -364,7 +364,7 @@ def _tensors(
 def _output(spec: LossSpec, call: Callable[..., Any], *, declared: bool) -> TensorSpec | None:
     """The output that the annotations declare; where the tensors stand beside the loss, unreadable ones do no harm."""
     try:
-        returned = signatures.return_annotation(call)
+        returned = signatures.hints(call).get("return")
     except DeclarationError:
         if declared:
             return None

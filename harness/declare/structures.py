@@ -119,7 +119,7 @@ def flatten(name: str, declared: Any, read: Callable[[str, Any], TensorSpec]) ->
                     f"None, is sparse, is nested or is a number"
                 )
         repeated = {leaf: replace(t, dims=f"{declared.symbol} {t.dims}".strip()) for leaf, t in tensors.items()}
-        return Repeated(declared.symbol, _deeper(part)), repeated
+        return Repeated(declared.symbol, _with_axes(part, 1)), repeated
     keys = _keys(declared)
     if keys is None:
         tensor = read(name, declared)
@@ -150,13 +150,13 @@ def flatten(name: str, declared: Any, read: Callable[[str, Any], TensorSpec]) ->
     return Group(type(declared), tuple(keys), tuple(parts)), found
 
 
-def _deeper(part: Node) -> Node:
-    """The structure of tensors that have one axis more."""
+def _with_axes(part: Node, more: int) -> Node:
+    """The structure of tensors that have so many axes more."""
     if isinstance(part, Leaf):
-        return replace(part, ndim=None if part.ndim is None else part.ndim + 1)
+        return replace(part, ndim=None if part.ndim is None else part.ndim + more)
     if isinstance(part, Repeated):
-        return replace(part, part=_deeper(part.part))
-    return replace(part, parts=tuple(_deeper(each) for each in part.parts))
+        return replace(part, part=_with_axes(part.part, more))
+    return replace(part, parts=tuple(_with_axes(each, more) for each in part.parts))
 
 
 def _keys(declared: Any) -> dict[Any, Any] | None:
@@ -172,23 +172,24 @@ def _keys(declared: Any) -> dict[Any, Any] | None:
     return None
 
 
+def _nodes(node: Node) -> Iterator[Node]:
+    """A structure and all parts of it, in order."""
+    yield node
+    if not isinstance(node, Leaf):
+        for part in node.parts if isinstance(node, Group) else (node.part,):
+            yield from _nodes(part)
+
+
 def leaves(node: Node) -> Iterator[Leaf]:
     """The tensors of a structure, in order."""
-    if isinstance(node, Leaf):
-        yield node
-        if node.offsets:
-            yield Leaf(node.offsets)
-    else:
-        for part in node.parts if isinstance(node, Group) else (node.part,):
-            yield from leaves(part)
+    for leaf in _nodes(node):
+        if isinstance(leaf, Leaf):
+            yield from (leaf, Leaf(leaf.offsets)) if leaf.offsets else (leaf,)
 
 
 def lengths(node: Node) -> set[str]:
     """The sizes that are lengths of lists."""
-    if isinstance(node, Leaf):
-        return set()
-    own = {node.symbol} if isinstance(node, Repeated) else set()
-    return own.union(*(lengths(part) for part in (node.parts if isinstance(node, Group) else (node.part,))))
+    return {each.symbol for each in _nodes(node) if isinstance(each, Repeated)}
 
 
 def rebuild(node: Node, tensors: Tensors) -> Any:
@@ -207,7 +208,7 @@ def rebuild(node: Node, tensors: Tensors) -> Any:
         return _made(node, [rebuild(part, tensors) for part in node.parts])
     inside = {leaf.name: _slices(tensors[leaf.name], leaf) for leaf in leaves(node.part)}
     count = min(len(slices) for slices in inside.values())
-    part = _shallower(node.part)
+    part = _with_axes(node.part, -1)
     return [rebuild(part, {name: slices[k] for name, slices in inside.items()}) for k in range(count)]
 
 
@@ -215,14 +216,6 @@ def _slices(tensor: Tensor, leaf: Leaf) -> tuple[Tensor, ...]:
     if tensor.ndim == 0 or (leaf.ndim is not None and tensor.ndim != leaf.ndim):
         raise ValueError(f"{leaf.name} has {tensor.ndim} axes, expected {leaf.ndim}")
     return tensor.unbind()
-
-
-def _shallower(part: Node) -> Node:
-    if isinstance(part, Leaf):
-        return replace(part, ndim=None if part.ndim is None else part.ndim - 1)
-    if isinstance(part, Repeated):
-        return replace(part, part=_shallower(part.part))
-    return replace(part, parts=tuple(_shallower(each) for each in part.parts))
 
 
 def _made(node: Group, parts: list[Any]) -> Any:
@@ -328,9 +321,5 @@ def code(node: Node, tensor: Callable[[Leaf], str]) -> str:
 
 def modules(node: Node) -> set[str]:
     """The modules whose classes `code` names."""
-    if isinstance(node, Leaf):
-        return set()
-    if isinstance(node, Repeated):
-        return modules(node.part)
-    own = set() if issubclass(node.kind, (list, Mapping)) or node.kind is tuple else {node.kind.__module__}
-    return own.union(*(modules(part) for part in node.parts))
+    kinds = {each.kind for each in _nodes(node) if isinstance(each, Group)}
+    return {kind.__module__ for kind in kinds if not issubclass(kind, (list, Mapping)) and kind is not tuple}

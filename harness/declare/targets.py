@@ -85,7 +85,7 @@ def losses_of(target: str) -> dict[str, Any]:
     Raises:
         TargetError: nothing there, or something that is no loss.
     """
-    module, place, attribute = _module_of(target)
+    module, _, attribute = _module_of(target)
     if attribute is None:
         found = {name: value for name, value in vars(module).items() if _is_own_loss(module, name, value)}
         if not found:
@@ -93,10 +93,6 @@ def losses_of(target: str) -> dict[str, Any]:
                 f"target {shown(target)} holds no loss: no public function and no subclass of torch.nn.Module"
             )
         return found
-    if not hasattr(module, attribute):
-        raise TargetError(
-            f"target {shown(target)}: {place} has no {shown(attribute)}{nearest(attribute, vars(module))}"
-        )
     value = getattr(module, attribute)
     if isinstance(value, LossSpec):
         raise TargetError(f"target {shown(target)} is a LossSpec, which declares itself; run it as it is")
@@ -114,6 +110,10 @@ def _is_own_loss(module: ModuleType, name: str, value: Any) -> bool:
 def _module_of(target: str) -> tuple[ModuleType, str, str | None]:
     place, attribute = split(target)
     module = _import_file(Path(place), target) if is_file(place) else _import_module(place, target)
+    if attribute is not None and not hasattr(module, attribute):
+        raise TargetError(
+            f"target {shown(target)}: {place} has no {shown(attribute)}{nearest(attribute, vars(module))}"
+        )
     return module, place, attribute
 
 
@@ -124,10 +124,6 @@ def _load(target: str) -> list[LossSpec]:
     if attribute is None:
         found = _everything(module, target)
     else:
-        if not hasattr(module, attribute):
-            raise TargetError(
-                f"target {shown(target)}: {place} has no {shown(attribute)}{nearest(attribute, vars(module))}"
-            )
         found = _specs_in(getattr(module, attribute), target, attribute)
     for spec in found:
         spec.target = f"{place}:{attribute}" if attribute else place
@@ -206,13 +202,11 @@ def _lies_in(module: ModuleType, directory: Path) -> bool:
 
 
 def _import_file(path: Path, target: str) -> ModuleType:
-    if not exists(path):
-        raise TargetError(f"target {shown(target)}: no file {path}")
-    if path.is_dir():
+    if exists(path) and path.is_dir():
         raise TargetError(
             f"target {shown(target)}: {path} is a directory; name a file in it, such as {path / 'loss.py'}"
         )
-    if not path.is_file():
+    if not exists(path) or not path.is_file():
         raise TargetError(f"target {shown(target)}: no file {path}")
     path = path.resolve()
     root, dotted = path.parent, path.stem

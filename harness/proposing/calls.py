@@ -106,19 +106,8 @@ def look(spec: LossSpec, call_s: float | None = None) -> Seen:
 
 def draws(spec: LossSpec) -> bool:
     """Whether two instances, called one after the other on the same tensors, give two values: the loss draws random numbers."""
-    given = _tensors(spec, sizes_of(spec, SIZES[0]), seed=0)
-    candidate, values = Candidate(spec, spec.reference), []
-    with settled(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        begin_draws(RNG_SEED)
-        for _ in range(2):
-            try:
-                with limited(CALL_S), torch.no_grad():
-                    values.append(picked(candidate.call(candidate.build(given), given))[1])
-            except LossRaised:
-                return False
-    first, second = values
-    return first is not None and second is not None and not torch.equal(first, second)
+    values = _values(spec, _tensors(spec, sizes_of(spec, SIZES[0]), seed=0), times=2)
+    return len(values) == 2 and not torch.equal(*values)
 
 
 def falls_below_zero(spec: LossSpec) -> bool:
@@ -127,27 +116,27 @@ def falls_below_zero(spec: LossSpec) -> bool:
     points = [(None, *tensor.domain.special) for tensor in spec.tensors.values()]
     for place, chosen in enumerate(itertools.islice(itertools.product(*points), MOST_POINTS)):
         given = _tensors(spec, sizes, seed=place, points=dict(zip(spec.tensors, chosen, strict=True)))
-        if _is_negative(spec, given):
+        if any(bool((value < 0).any()) for value in _values(spec, given)):
             return True
     wide = [name for name, tensor in spec.tensors.items() if tensor.domain.scalable]
     for name, seed in itertools.product(wide, range(WIDE_DRAWS)):
         given = _tensors(spec, sizes, seed=seed)
-        if _is_negative(spec, {**given, name: given[name] * FAR}):
+        if any(bool((value < 0).any()) for value in _values(spec, {**given, name: given[name] * FAR})):
             return True
     return False
 
 
-def _is_negative(spec: LossSpec, given: dict[str, Tensor]) -> bool:
-    candidate = Candidate(spec, spec.reference)
+def _values(spec: LossSpec, given: dict[str, Tensor], times: int = 1) -> list[Tensor]:
+    """What so many instances return, one called after the other; fewer where one raises or returns no loss."""
+    candidate, values = Candidate(spec, spec.reference), []
     with settled(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         begin_draws(RNG_SEED)
-        try:
-            with limited(CALL_S), torch.no_grad():
-                _, output = picked(candidate.call(candidate.build(given), given))
-        except LossRaised:
-            return False
-    return output is not None and bool((output < 0).any())
+        with contextlib.suppress(LossRaised):
+            for _ in range(times):
+                with limited(CALL_S), torch.no_grad():
+                    values.append(picked(candidate.call(candidate.build(given), given))[1])
+    return [value for value in values if value is not None]
 
 
 def _tensors(

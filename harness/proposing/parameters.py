@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.declare import annotations as signatures
-from harness.declare import inline
+from harness.declare import domains, inline
 from harness.declare import structures as structured
 from harness.declare.tensor_spec import TensorSpec
 from harness.errors import DeclarationError
@@ -43,7 +43,7 @@ class Parameter:
         place: whether the constructor or the call takes it.
         optional: whether it may be left out.
         is_tensor: whether it is a tensor, where anything says so.
-        guesses: what it may be.
+        guesses: what it may be, the most usual first.
         predicted: whether it is a prediction whatever its name says.
     """
 
@@ -53,6 +53,9 @@ class Parameter:
     is_tensor: bool | None
     guesses: tuple[Guess, ...]
     predicted: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "guesses", tuple(sorted(self.guesses, key=lambda guess: guess.cost)))
 
 
 def parameters_of(loss: Callable[..., Any], reference: Callable[..., Any] | None = None) -> list[Parameter]:
@@ -106,8 +109,8 @@ def _with_axes(parameter: Parameter, axes: tuple[int, bool] | None) -> Parameter
         is_many = guess.dims is None or any(axis.startswith("*") for axis in found)
         return is_many or (len(found) == count if is_exact else len(found) >= count)
 
-    guesses = [guess if fits(guess) else knowledge.dearer(guess, AGAINST_CODE) for guess in parameter.guesses]
-    return replace(parameter, guesses=tuple(sorted(guesses, key=lambda guess: guess.cost)))
+    guesses = (guess if fits(guess) else knowledge.dearer(guess, AGAINST_CODE) for guess in parameter.guesses)
+    return replace(parameter, guesses=tuple(guesses))
 
 
 def _with_prediction(parameters: list[Parameter]) -> list[Parameter]:
@@ -121,7 +124,7 @@ def _with_prediction(parameters: list[Parameter]) -> list[Parameter]:
     if not is_other or any(guess.confidence == "declared" for guess in first.guesses):
         return parameters
     tensors = [guess for guess in first.guesses if guess.dims is not None]
-    least = min((guess.cost for guess in tensors), default=0.0)
+    least = tensors[0].cost if tensors else 0.0
     of_its_name = {(guess.dims, guess.why) for guess in knowledge.readings(first.name)}
     documented = [knowledge.dearer(g, -least) for g in tensors if (g.dims, g.why) not in of_its_name]
     usual = [
@@ -129,8 +132,7 @@ def _with_prediction(parameters: list[Parameter]) -> list[Parameter]:
         for place, dims in enumerate(dict.fromkeys(guess.dims for guess in knowledge.readings("input")))
         for domain in dict.fromkeys((*(guess.domain for guess in tensors), "positive"))
     ]
-    guesses = sorted((*documented, *usual), key=lambda guess: guess.cost)
-    changed = replace(first, guesses=tuple(guesses), predicted=True)
+    changed = replace(first, guesses=(*documented, *usual), predicted=True)
     return [changed if parameter is first else parameter for parameter in parameters]
 
 
@@ -200,7 +202,7 @@ def _parameter(
     if is_tensor is not True and name in example.constants:
         told = Guess(0.0, value=example.constants[name], fixes=knowledge.size_stated(name), why="its example passes it")
         guesses = [told, *(knowledge.dearer(guess, knowledge.LEAST_STEP) for guess in guesses)]
-    return Parameter(name, place, optional, is_tensor, tuple(sorted(guesses, key=lambda guess: guess.cost)))
+    return Parameter(name, place, optional, is_tensor, tuple(guesses))
 
 
 def _as_shown(name: str, shown: Sequence[tuple[str, str]], documented: Sequence[Guess]) -> Iterator[Guess]:
@@ -303,9 +305,7 @@ def _of_tensor(name: str, about: str, text: str, names: Sequence[str]) -> list[G
     axes = " ".join(docs.shapes_in(text)).split()
     values = [one for value in knowledge.fitting(name, values) for one in _along(value, axes)]
     domains = dict.fromkeys([*values, *(guess.domain for guess in usual)])
-    classes = next(
-        (axis for axis in ("C", "K", "V") if axis in axes), "C"
-    )  # as docstrings call them: V of a vocabulary
+    classes = next((axis for axis in "CKV" if axis in axes), "C")  # as docstrings call them: V of a vocabulary
     kinds = {_kind(guess.domain) for guess in usual}
     found: dict[tuple[str | None, str], Guess] = {(g.dims, g.domain): g for g in usual}
     for guess in usual:
@@ -353,7 +353,11 @@ def _kind(domain: str) -> str:
 
 def tensor_spec(dims: str, domain: str, several: str | int | None = None) -> Any:
     """The tensor, or tensors, of a reading; domains that `harness.domains` lacks are made by the samplers of `harness.proposing`."""
-    made = samplers.tensor_spec(dims, domain) or inline.tensor(f"{dims} {domain}")
+    if domain in samplers.SAMPLERS:
+        make, dtype = samplers.SAMPLERS[domain]
+        made = TensorSpec(dims, domains.custom(make), dtype)
+    else:
+        made = inline.tensor(f"{dims} {domain}")
     if several is None:
         return made
     return (made,) * several if isinstance(several, int) else structured.several(several, made)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,19 +23,44 @@ _WORK = "harness.proposing.worker:work"
 _PRELOAD = ("harness.proposing.worker",)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Proposals:
-    """What was found for a target.
+    """What workers have found for a target so far.
 
     Args:
         found: proposals by the name of the loss.
-        modules: the module of each.
         problems: why others got none, by name.
+        unloadable: why the target cannot be loaded; empty where it can.
     """
 
-    found: Mapping[str, Proposal] = field(default_factory=dict)
-    modules: Mapping[str, str] = field(default_factory=dict)
-    problems: Mapping[str, str] = field(default_factory=dict)
+    found: dict[str, Proposal] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+    unloadable: str = ""
+
+    def _hear(self, kind: str, data: Any) -> None:
+        if kind != "result":
+            return
+        if "unloadable" in data:
+            self.unloadable = data["unloadable"]
+        elif "problem" in data:
+            self.problems[data["name"]] = data["problem"]
+        else:
+            proposal = Proposal.from_json(data["proposal"])
+            self.found[proposal.name] = proposal
+
+    def _lose(self, target: str, ended: Ended) -> None:
+        """The loss under way is the one that its process did not survive.
+
+        Raises:
+            TargetError: it was none, but loading the target.
+        """
+        last = ended.output.splitlines()[-1:] if ended.how != events.RAISED else []
+        reason = ": ".join([ended.how, ended.reason, *last])
+        if ended.how == events.TIMED_OUT:
+            reason = f"{ended.reason}, and no call of it could be interrupted; does it hang?"
+        if not ended.step or ended.step in {*self.found, *self.problems}:
+            raise TargetError(f"target {target!r}: the process that loads it ended; {reason}")
+        self.problems[ended.step] = f"the process that called it ended; {reason}"
 
 
 def proposals(
@@ -64,56 +89,17 @@ def proposals(
         if box is None:
             box = Sandbox(_PRELOAD) if hasattr(os, "fork") else Here()
             stack.callback(box.close)
-        heard = _Heard()
+        heard = Proposals()
         until = time.monotonic() + limit_s
         while True:
             left = max(until - time.monotonic(), 0.0)
             job = {"target": target, "with_laws": with_laws, "settings": list(settings)}
-            job |= {"done": heard.done, "limit_s": left, "most": most}
+            job |= {"done": [*heard.found, *heard.problems], "limit_s": left, "most": most}
             job["found"] = {name: proposal.to_json() for name, proposal in heard.found.items()}
-            ended = box.run(_WORK, job, Limits(_SHARE * limit_s, _MEMORY), heard.hear)
+            ended = box.run(_WORK, job, Limits(_SHARE * limit_s, _MEMORY), heard._hear)
             if ended.ok:
                 break
-            heard.lose(target, ended)
+            heard._lose(target, ended)
     if heard.unloadable:
         raise TargetError(heard.unloadable)
-    return Proposals(heard.found, heard.modules, heard.problems)
-
-
-class _Heard:
-    """What workers have told so far."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, Proposal] = {}
-        self.modules: dict[str, str] = {}
-        self.problems: dict[str, str] = {}
-        self.unloadable = ""
-
-    @property
-    def done(self) -> list[str]:
-        return [*self.found, *self.problems]
-
-    def hear(self, kind: str, data: Any) -> None:
-        if kind != "result":
-            return
-        if "unloadable" in data:
-            self.unloadable = data["unloadable"]
-        elif "problem" in data:
-            self.problems[data["name"]] = data["problem"]
-        else:
-            proposal = Proposal.from_json(data["proposal"])
-            self.found[proposal.name], self.modules[proposal.name] = proposal, data["module"]
-
-    def lose(self, target: str, ended: Ended) -> None:
-        """The loss under way is the one that its process did not survive.
-
-        Raises:
-            TargetError: it was none, but loading the target.
-        """
-        last = ended.output.splitlines()[-1:] if ended.how != events.RAISED else []
-        reason = ": ".join([ended.how, ended.reason, *last])
-        if ended.how == events.TIMED_OUT:
-            reason = f"{ended.reason}, and no call of it could be interrupted; does it hang?"
-        if not ended.step or ended.step in self.done:
-            raise TargetError(f"target {target!r}: the process that loads it ended; {reason}")
-        self.problems[ended.step] = f"the process that called it ended; {reason}"
+    return heard

@@ -72,16 +72,14 @@ def propose(
     everything = [_as_sibling(_set(parameter, settings), taken) for parameter in parameters_of(loss, reference)]
     needed, outcome = _needed(name, loss, everything)
     if not outcome.running:
-        said = (
-            _said(outcome.errors, everything) if sibling is None else _said_of_sibling(name, loss, everything, sibling)
-        )
+        said = _said(outcome.errors, everything)
+        if sibling is not None:
+            said = _said_of_sibling(name, loss, everything, sibling)
         raise UnproposableError(_unproposable(name, everything, said))
     best, notes = _that_holds(name, loss, needed, outcome)
     if outcome.is_late:
-        notes = (
-            *notes,
-            f"its calls are slow: the search ended at {outcome.trials} of the readings, and another may fit better",
-        )
+        ended = f"the search ended at {outcome.trials} of the readings"
+        notes += (f"its calls are slow: {ended}, and another may fit better",)
     spec = spec_of(name, loss, needed, best.reading)
     differentiable = tuple(n for n in spec.differentiable if n in best.seen.gradients)
     output = _output(spec, best.seen.shape)
@@ -133,7 +131,7 @@ def _as_sibling(parameter: Parameter, taken: Reading) -> Parameter:
     own, told = parameter.guesses[0], taken[parameter.name]
     is_said = own.cost < 0 or own.confidence == "declared"
     told = replace(told, cost=own.cost + (knowledge.LEAST_STEP if is_said else -knowledge.LEAST_STEP))
-    return replace(parameter, guesses=tuple(sorted((told, *parameter.guesses), key=lambda guess: guess.cost)))
+    return replace(parameter, guesses=(told, *parameter.guesses))
 
 
 def specified(loss: Loss, proposal: Proposal) -> LossSpec:
@@ -206,7 +204,7 @@ def _told(required: Sequence[Parameter], errors: Counter[str]) -> Iterator[Param
         mine = [e for e in said if re.search(rf"\b{parameter.name}s?\b", e)] or [
             e for e in said if not any(re.search(rf"\b{p.name}s?\b", e) for p in required)
         ]
-        usual = sorted((guess for guess in parameter.guesses if guess.dims is not None), key=lambda guess: guess.cost)
+        usual = [guess for guess in parameter.guesses if guess.dims is not None]
         shapes = dict.fromkeys(shape for error in mine for shape in said[error])
         ranks = {rank for error in mine for rank in docs.ranks_in(error)}
         values = [value for error in mine for value in docs.values_in(error)]
@@ -219,8 +217,7 @@ def _told(required: Sequence[Parameter], errors: Counter[str]) -> Iterator[Param
         asked = [guess for guess in usual if len(str(guess.dims).split()) in ranks]
         guesses += [replace(g, cost=TOLD + knowledge.LEAST_STEP * place) for place, g in enumerate(asked)]
         known = [replace(guess, dims=_of_images(guess.dims, errors)) for guess in parameter.guesses]
-        every = (*guesses, *known)
-        yield replace(parameter, guesses=tuple(sorted(every, key=lambda guess: guess.cost)))
+        yield replace(parameter, guesses=(*guesses, *known))
 
 
 def _of_images(shape: str | None, errors: Counter[str]) -> str | None:
@@ -248,7 +245,7 @@ def _that_holds(
 
 def _decision(parameter: Parameter, guess: Guess, outcome: Outcome) -> Decision:
     confidence, why = guess.confidence, guess.why
-    usual = min(parameter.guesses, key=lambda g: g.cost)
+    usual = parameter.guesses[0]
     if confidence == "guessed" and guess.dims is not None and (guess.dims, guess.domain) != (usual.dims, usual.domain):
         other = "a constant" if usual.dims is None else f"{usual.dims} {usual.domain}".strip()
         confidence, why = "tried", f"usually {other}, which did not run as well"
@@ -328,7 +325,7 @@ def _laws(spec: LossSpec) -> dict[str, int]:
     further = [laws.translation_invariant(n) for n in spec.differentiable]
     further += [laws.scale_invariant(n) for n in spec.differentiable if spec.inputs[n].domain.scalable]
     candidates = [*laws_that_hold(open_session(spec, profile="quick"), spec.reference), *further]
-    return {_text(law): cases for law in candidates if (cases := _cases_of(spec, law))}
+    return {law.text.replace("'", ""): cases for law in candidates if (cases := _cases_of(spec, law))}
 
 
 def _cases_of(spec: LossSpec, law: Law) -> int:
@@ -343,10 +340,6 @@ def _cases_of(spec: LossSpec, law: Law) -> int:
     if any(finding.severity == "error" for finding in found.findings):
         return 0
     return sum(outcome.examples for outcome in found.outcomes if outcome.rule == law.code)
-
-
-def _text(law: Law) -> str:
-    return law.text.replace("'", "")
 
 
 def _unproposable(name: str, everything: Sequence[Parameter], said: str) -> str:

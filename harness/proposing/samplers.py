@@ -7,9 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Generator, Tensor
 
-from harness.declare import domains
 from harness.declare.domain import Make
-from harness.declare.tensor_spec import TensorSpec
 
 
 def positive_definite(
@@ -34,15 +32,8 @@ def distinct_classes(
     return torch.where(kept, labels, -1).to(dtype)
 
 
+# By name, each with the dtype of what it makes where that is fixed.
 SAMPLERS: Mapping[str, tuple[Make, torch.dtype | None]] = {
     "positive_definite": (positive_definite, None),
     "distinct_classes": (distinct_classes, torch.int64),
 }
-
-
-def tensor_spec(dims: str, domain: str) -> TensorSpec | None:
-    """A tensor whose values a sampler of this module makes; ``None`` where there is none of that name."""
-    if domain not in SAMPLERS:
-        return None
-    make, dtype = SAMPLERS[domain]
-    return TensorSpec(dims, domains.custom(make), dtype)

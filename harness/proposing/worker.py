@@ -1,6 +1,6 @@
 """What a process does that calls a user's losses: it tells a step before each, so that who waits knows which one hangs.
 
-Results are ``{"proposal": ..., "module": ...}``, ``{"name": ..., "problem": REASON}``, or, where the target cannot be loaded,
+Results are ``{"proposal": ...}``, ``{"name": ..., "problem": REASON}``, or, where the target cannot be loaded,
 one ``{"unloadable": REASON}``.
 """
 
@@ -69,19 +69,14 @@ def _sibling(name: str, found: Mapping[str, Any], known: Mapping[str, Proposal])
 
 
 def _answer(name: str, found: Mapping[str, Any], proposal: Proposal, reference: str) -> dict[str, Any]:
-    loss = found[name]
-    if len(found) > 1 and not inspect.isclass(loss) and _is_helper(proposal):
+    if len(found) > 1 and not inspect.isclass(found[name]) and proposal.output != "":
         reason = "it does not return one number, so it is most likely a helper; name it to get a spec for it"
         return {"name": name, "problem": reason}
-    return {"module": _module(loss), "proposal": {**proposal.to_json(), "reference": reference}}
+    return {"proposal": {**proposal.to_json(), "reference": reference}}
 
 
 def _module(loss: Any) -> str:
     return str(getattr(loss, "__module__", None) or type(loss).__module__)
-
-
-def _is_helper(proposal: Proposal) -> bool:
-    return proposal.output != ""
 
 
 def _with_neighbours(found: Mapping[str, Any]) -> dict[str, Any]:

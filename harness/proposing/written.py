@@ -27,7 +27,7 @@ def source(proposals: Sequence[Proposal], *, module: str, folder: str | None, fi
     used = {d.domain for p in proposals for d in (*p.decisions, *p.left_out)} & set(SAMPLERS)
     groups = _groups(proposals)
     tail = module.rpartition(".")[2] if len(groups) == 1 and len(proposals) > 1 else ""
-    specs = [_variable(group[0].name) if len(groups) > 1 else "SPEC" for group in groups]
+    specs = [variable(group[0].name).upper() if len(groups) > 1 else "SPEC" for group in groups]
     blocks = [
         _docstring(module, file, command(proposals)),
         _imports(module, names, folder, groups, with_samplers=bool(used)),
@@ -57,10 +57,6 @@ def _groups(proposals: Sequence[Proposal]) -> list[list[Proposal]]:
 def variable(name: str) -> str:
     """``FocalLoss`` as ``focal_loss``."""
     return re.sub(r"(?<=[a-z\d])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
-
-
-def _variable(name: str) -> str:
-    return variable(name).upper()
 
 
 def _docstring(module: str, file: str, command: str) -> str:

@@ -254,8 +254,7 @@ class _Parser:
     def _normed(self, found: Node) -> Node:
         if self.next == "_":
             self.take()
-            order = self.group() if self.next == "{" else self.atom()
-            if order != Node("number", "2"):
+            if self.atom() != Node("number", "2"):
                 raise UnreadableError
         return Node("call", "norm", (found,))
 
@@ -297,7 +296,7 @@ class _Parser:
             indices = self.running()
         if self.next == "^":
             self.take()
-            high = self.group() if self.next == "{" else self.atom()
+            high = self.atom()
             indices = [replace(index, high=high) for index in indices]
         if not indices:
             raise UnreadableError
@@ -370,36 +369,25 @@ class _Written:
     def readings(self) -> Iterator[str]:
         """Each way to give the names that are not declared a tensor, and an index one axis or all of them."""
         indices = {index.name for node in _all(self.tree) if node.kind == "over" for index in node.indices}
-        free = {
-            each.low.text
-            for node in _all(self.tree)
-            if node.kind == "name"
-            for each in node.indices
-            if each.low is not None and each.low.kind == "name"
-        }
-        names = [n.text for n in _all(self.tree) if n.kind == "name" and n.text not in indices | free]
+        named = [node for node in _all(self.tree) if node.kind == "name"]
+        places = [each.low for node in named for each in node.indices]
+        free = {place.text for place in places if place is not None and place.kind == "name"}
+        names = [node.text for node in named if node.text not in indices | free]
         unknown = list(dict.fromkeys(name for name in names if name not in self.tensors and name not in self.options))
         symbols = {_symbol(dim) for text in self.tensors.values() for dim in dims.parse(text)}
         sized = {_ends(i)[0] for node in _all(self.tree) for i in node.indices}
-        indexed = {n.text for n in _all(self.tree) if n.kind == "name" and n.indices}
-        sizes = [
-            name
-            for name in unknown
-            if name.isupper() and name not in indexed and (name in symbols | sized or len(name) == 1)
-        ]
+        bare = {name for name in unknown if name.isupper()} - {node.text for node in named if node.indices}
+        sizes = [name for name in unknown if name in bare and (name in symbols | sized or len(name) == 1)]
         unknown = [name for name in unknown if name not in sizes]
         left = [name for name in self.tensors if name not in names]
         if len(unknown) > len(left) or len(unknown) > 4:
             raise UnreadableError
         self.exact = not unknown
         ways = [way for way in itertools.permutations(left, len(unknown)) if all(map(_may_be, unknown, way))]
-        for chosen in sorted(
-            ways, key=lambda way: [name[0] != tensor[0] for name, tensor in zip(unknown, way, strict=True)]
-        ):
-            self._named = {
-                **{name: name for name in (*self.tensors, *self.options)},
-                **dict(zip(unknown, chosen, strict=True)),
-            }
+        ways.sort(key=lambda way: [name[0] != tensor[0] for name, tensor in zip(unknown, way, strict=True)])
+        for chosen in ways:
+            self._named = {name: name for name in (*self.tensors, *self.options)}
+            self._named |= dict(zip(unknown, chosen, strict=True))
             for flat in (False, True):
                 self._axes = {}
                 try:
@@ -467,9 +455,7 @@ class _Written:
             return self._over(node, bound)
         parts = [self._text(part, bound) for part in node.parts]
         if node.kind == "neg":
-            return (
-                f"-{parts[0]}" if node.parts[0].kind not in ("two",) or node.parts[0].text != "-" else f"-({parts[0]})"
-            )
+            return f"-({parts[0]})" if (node.parts[0].kind, node.parts[0].text) == ("two", "-") else f"-{parts[0]}"
         if node.kind == "abs":
             only = node.parts[0]
             return parts[0] if only.kind == "name" and only.text in self._sizes else f"abs({parts[0]})"
@@ -503,7 +489,7 @@ class _Written:
             if runs and runs not in bound:
                 raise UnreadableError
             if len(self._axes.get(runs, ())) > 1:
-                places += self._letters(runs)
+                places += map(_letter, self._axes[runs])
             elif runs and each.low.kind == "two":
                 places.append(f"{runs} {each.low.text} {each.low.parts[1].text}")
             else:
@@ -511,10 +497,6 @@ class _Written:
         if "*" in bound:
             places += [self._letter(axis) for axis in axes[len(places) :]]
         return f"{name}[{', '.join(places)}]" if places else name
-
-    def _letters(self, index: str) -> list[str]:
-        axes = self._axes[index]
-        return [index] if len(axes) == 1 else [_letter(axis) for axis in axes]
 
     def _letter(self, axis: str) -> str:
         """The index of an axis that none is written for."""
@@ -525,14 +507,12 @@ class _Written:
         (body,) = node.parts
         if not node.indices:
             return self._over_elements(node, body, bound)
-        clauses = [clause for index in node.indices if (clause := self._clause(index, bound))]
-        tests = [f"{index.name} != {index.other}" for index in node.indices if index.other]
-        inside = bound | {index.name for index in node.indices} | {index.other for index in node.indices if index.other}
-        clauses = self._others(node.indices, bound) + clauses
+        others = {index.name: index.other for index in node.indices if index.other}
+        clauses = [f"for {other} in {self._extent(other)}" for other in others.values() if other not in bound]
+        clauses += [self._clause(index, bound) for index in node.indices]
+        tests = [f"{name} != {other}" for name, other in others.items()]
+        inside = bound | {index.name for index in node.indices} | {*others.values()}
         return f"{node.text}({self._text(body, inside)} {' '.join(clauses)}{' if ' + ' and '.join(tests) if tests else ''})"
-
-    def _others(self, indices: Sequence[Index], bound: frozenset[str]) -> list[str]:
-        return [f"for {i.other} in {self._extent(i.other)}" for i in indices if i.other and i.other not in bound]
 
     def _over_elements(self, node: Node, body: Node, bound: frozenset[str]) -> str:
         used = [part for part in _all(body) if part.kind == "name" and self._named.get(part.text) in self.tensors]
@@ -554,9 +534,7 @@ class _Written:
         if axes is None or index.name in bound:
             raise UnreadableError
         if len(axes) > 1:
-            return " ".join(
-                f"for {letter} in {_ranged(axis)}" for letter, axis in zip(self._letters(index.name), axes, strict=True)
-            )
+            return " ".join(f"for {_letter(axis)} in {_ranged(axis)}" for axis in axes)
         ended, less = _ends(index)
         if (not ended and index.high is not None) or less < 0:
             raise UnreadableError
@@ -572,7 +550,7 @@ def _ends(index: Index) -> tuple[str, int]:
     """(the size up to which an index runs, how many positions it leaves out): 1 to N and 0 to N - 1 leave out none."""
     if index.high is None:
         return index.size, 0
-    high, less = (index.high, 0)
+    high, less = index.high, 0
     if high.kind == "two" and high.text == "-" and high.parts[1].kind == "number":
         high, less = high.parts[0], int(high.parts[1].text)
     first = {None: 1, Node("number", "1"): 1, Node("number", "0"): 0}.get(index.low)

@@ -17,6 +17,7 @@ from torch import nn
 
 from harness.declare import domains
 from harness.declare.domains import Domain
+from harness.declare.tensor_spec import TensorSpec
 from harness.errors import DeclarationError
 
 _GENERATOR = re.compile(r"\btorch\.(_C\.)?Generator\b")
@@ -95,37 +96,37 @@ def hints(function: Callable[..., Any]) -> dict[str, Any]:
         ) from error
 
 
-def default_domain(annotation: Annotation, parameter: str) -> tuple[Domain, torch.dtype | None]:
-    """The domain and the fixed dtype, if any, of an annotated tensor.
+def tensor_spec(annotation: Annotation, parameter: str) -> TensorSpec:
+    """The tensor that an annotation declares, in the usual domain of its dtype where it names none.
 
     Raises:
         DeclarationError: an integer tensor whose range nothing states, or a domain that the dtype cannot
             hold.
     """
-    names, domain = annotation.dtype_names, annotation.domain
+    axes, names, domain = annotation.dims, annotation.dtype_names, annotation.domain
     dtype = _single_dtype(names)
     floating = not names or any("float" in name for name in names)
     if names and all("complex" in name for name in names):
-        return domain or domains.complex_(), None
+        return TensorSpec(axes, domain or domains.complex_())
     if domain is None and dtype == torch.bool:
-        return domains.boolean(), None
+        return TensorSpec(axes, domains.boolean())
     if domain is None and not floating:
         raise DeclarationError(
             f"parameter {parameter!r} is an integer tensor, and nothing says which integers are legal; write\n"
-            f'    {parameter}: Annotated[Int[Tensor, "{annotation.dims}"], domains.index("C")]\n'
+            f'    {parameter}: Annotated[Int[Tensor, "{axes}"], domains.index("C")]\n'
             f"with the size that its values are below"
         )
     if domain is None:
-        return domains.real(), dtype
+        return TensorSpec(axes, domains.real(), dtype)
     if floating and domain.kind != "float" and len(names) > 0 and not any("int" in name for name in names):
         name = "Bool" if domain.kind == "boolean" else "Int"
         raise DeclarationError(
             f"parameter {parameter!r} is a floating tensor, but its domain {domain!r} is not; write\n"
-            f'    {parameter}: Annotated[{name}[Tensor, "{annotation.dims}"], domains.{domain!r}]'
+            f'    {parameter}: Annotated[{name}[Tensor, "{axes}"], domains.{domain!r}]'
         )
     if not floating and dtype is None and (domain.kind == "float" or domain.default_dtype == torch.bool):
         dtype = torch.int64  # `Int` allows every width, and int64 is what PyTorch makes of Python integers
-    return domain, dtype
+    return TensorSpec(axes, domain, dtype)
 
 
 def _single_dtype(names: tuple[str, ...]) -> torch.dtype | None:

@@ -10,6 +10,7 @@ import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 
 from harness.errors import DeclarationError
 
@@ -280,16 +281,8 @@ def _align(name: str, dims: str, extents: tuple[int, ...]) -> list[tuple[Dim, Si
     spread = len(extents) - sum(not dim.variadic for dim in parsed)
     if spread < 0 or (spread > 0 and not any(dim.variadic for dim in parsed)):
         raise ValueError(f"{name} has shape {list(extents)}, but its dims are {dims!r}")
-    pairs: list[tuple[Dim, Size]] = []
-    position = 0
-    for dim in parsed:
-        if dim.variadic:
-            pairs.append((dim, tuple(extents[position : position + spread])))
-            position += spread
-        else:
-            pairs.append((dim, extents[position]))
-            position += 1
-    return pairs
+    left = iter(extents)
+    return [(dim, tuple(islice(left, spread)) if dim.variadic else next(left)) for dim in parsed]
 
 
 def _bind(sizes: dict[str, Size], symbol: str, extent: Size, name: str, dims: str, broadcastable: bool) -> None:

@@ -335,8 +335,7 @@ def _tensor_spec(loss: str, name: str, value: Any) -> TensorSpec:
         raise DeclarationError(
             f'loss {loss!r}: {name}={shown(value)}, expected a TensorSpec such as TensorSpec("B C") or Float[Tensor, "B C"]'
         )
-    domain, dtype = signatures.default_domain(found, name)
-    return TensorSpec(found.dims, domain, dtype)
+    return signatures.tensor_spec(found, name)
 
 
 def _tensors(
@@ -386,8 +385,7 @@ def _read(
             continue
         found = signatures.read(hints.get(name))
         if found is not None:
-            domain, dtype = signatures.default_domain(found, name)
-            (marked if found.is_context else unmarked)[name] = TensorSpec(found.dims, domain, dtype)
+            (marked if found.is_context else unmarked)[name] = signatures.tensor_spec(found, name)
         elif parameter.default is inspect.Parameter.empty and not (spec.stochastic and name in drawn_from):
             raise DeclarationError(
                 f"loss {spec.name!r}: nothing says what parameter {name!r} of {where} is; write one of\n"

@@ -90,10 +90,10 @@ def _check(tensor: TensorSpec) -> None:
         )
     parsed = dims.parse(tensor.dims)
     domain, dtype = tensor.domain, tensor.dtype
+    here = f"TensorSpec({tensor.dims!r}, domains.{domain!r}"
     if domain.form in ("csr", "bsr") and len(parsed) != 2:
         raise DeclarationError(
-            f"TensorSpec({tensor.dims!r}, domains.{domain!r}): got {len(parsed)} axes, expected a matrix, such as "
-            f'TensorSpec("N M", domains.{domain!r})'
+            f'{here}): got {len(parsed)} axes, expected a matrix, such as TensorSpec("N M", domains.{domain!r})'
         )
     if tensor.role is not None and tensor.role not in ROLES:
         raise DeclarationError(
@@ -101,8 +101,8 @@ def _check(tensor: TensorSpec) -> None:
         )
     if tensor.role in ("mask", "weight") and (domain.low < 0 or domain.kind == "integer"):
         raise DeclarationError(
-            f"TensorSpec({tensor.dims!r}, domains.{domain!r}, role={tensor.role!r}): got values that no {tensor.role} has, expected "
-            f'such as TensorSpec({tensor.dims!r}, domains.nonnegative(), role="{tensor.role}")'
+            f"{here}, role={tensor.role!r}): got values that no {tensor.role} has, expected such as "
+            f'TensorSpec({tensor.dims!r}, domains.nonnegative(), role="{tensor.role}")'
         )
     if tensor.number and (domain.structured or domain.axis is not None):
         raise DeclarationError(
@@ -111,24 +111,20 @@ def _check(tensor: TensorSpec) -> None:
         )
     fixed_rank = not any(dim.variadic for dim in parsed)
     if domain.axis is not None and fixed_rank and not -len(parsed) <= domain.axis < len(parsed):
-        raise DeclarationError(
-            f"TensorSpec({tensor.dims!r}, domains.{domain!r}): dims {tensor.dims!r} have no axis {domain.axis}; "
-            f"the last axis is axis=-1"
-        )
+        raise DeclarationError(f"{here}): dims {tensor.dims!r} have no axis {domain.axis}; the last axis is axis=-1")
     if domain.extent is not None and [dim.size for dim in parsed[-1:]] != [domain.extent]:
         raise DeclarationError(
-            f"TensorSpec({tensor.dims!r}, domains.{domain!r}): got the last axis {tensor.dims.split()[-1:]}, expected "
-            f'{domain.extent}, such as TensorSpec("N {domain.extent}", domains.{domain!r})'
+            f"{here}): got the last axis {tensor.dims.split()[-1:]}, expected {domain.extent}, such as "
+            f'TensorSpec("N {domain.extent}", domains.{domain!r})'
         )
     if domain.is_distinct and (not parsed or parsed[-1].variadic):
         raise DeclarationError(
-            f"TensorSpec({tensor.dims!r}, domains.{domain!r}): expected a last axis along which no value comes twice, such as "
+            f"{here}): expected a last axis along which no value comes twice, such as "
             f'TensorSpec("K", domains.{domain!r})'
         )
     if domain.square and [dim.token for dim in parsed[-2:-1]] != [dim.token for dim in parsed[-1:]]:
         raise DeclarationError(
-            f"TensorSpec({tensor.dims!r}, domains.{domain!r}): its last two axes should be one size; write\n"
-            f'    TensorSpec("N N", domains.{domain!r})'
+            f'{here}): its last two axes should be one size; write\n    TensorSpec("N N", domains.{domain!r})'
         )
     if tensor.jagged is not None:
         _check_jagged(tensor, parsed)

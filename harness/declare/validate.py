@@ -17,25 +17,20 @@ from harness.errors import DeclarationError, nearest, shown
 
 _NAME = re.compile(r"\w[\w.+\- ]{0,99}")  # test ids and file names are made of it
 
-# argument -> (type, what to write)
-_SHAPES: dict[str, tuple[type[Collection[Any]], str]] = {
-    "implementations": (Mapping, "{'naive': naive_loss, 'vectorized': Loss}; the first is the reference"),
-    "inputs": (Mapping, "{'predictions': TensorSpec('B C')}"),
-    "context": (Mapping, "{'weights': TensorSpec('B')}"),
-    "options": (Mapping, "{'reduction': 'sum'}"),
-    "fixed_sizes": (Mapping, "{'C': 3}"),
-    "waivers": (Mapping, "{'B03': 'the reason'}"),
-    "differentiable": (Collection, "('predictions',)"),
-    "laws": (Collection, "(laws.permutation('B'),)"),
-    "requires": (Collection, "('T01',)"),
-    "dtypes": (Collection, "(torch.float32, torch.bfloat16)"),
-    "bench_sizes": (Collection, "({'B': 1024},)"),
-    "error_inputs": (Collection, "(ErrorInput(...),)"),
-}
-_ELEMENTS: dict[str, type] = {
-    **dict.fromkeys(("inputs", "context", "options", "fixed_sizes", "waivers", "differentiable", "requires"), str),
-    "bench_sizes": Mapping,
-    "dtypes": torch.dtype,
+# argument -> (type, of its elements, what to write)
+_SHAPES: dict[str, tuple[type[Collection[Any]], type, str]] = {
+    "implementations": (Mapping, object, "{'naive': naive_loss, 'vectorized': Loss}; the first is the reference"),
+    "inputs": (Mapping, str, "{'predictions': TensorSpec('B C')}"),
+    "context": (Mapping, str, "{'weights': TensorSpec('B')}"),
+    "options": (Mapping, str, "{'reduction': 'sum'}"),
+    "fixed_sizes": (Mapping, str, "{'C': 3}"),
+    "waivers": (Mapping, str, "{'B03': 'the reason'}"),
+    "differentiable": (Collection, str, "('predictions',)"),
+    "laws": (Collection, object, "(laws.permutation('B'),)"),
+    "requires": (Collection, str, "('T01',)"),
+    "dtypes": (Collection, torch.dtype, "(torch.float32, torch.bfloat16)"),
+    "bench_sizes": (Collection, Mapping, "({'B': 1024},)"),
+    "error_inputs": (Collection, object, "(ErrorInput(...),)"),
 }
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _OPTIONAL = {"inputs", "context", "differentiable", "bench_sizes"}
@@ -52,12 +47,11 @@ def check_arguments(given: Mapping[str, Any]) -> None:
         raise DeclarationError(
             f"LossSpec(name={shown(name)}): needs at most 100 letters, digits and '_.+- ', such as 'weighted_mse'"
         )
-    for argument, (kind, example) in _SHAPES.items():
+    for argument, (kind, element, example) in _SHAPES.items():
         value = given[argument]
         if value is None and argument in _OPTIONAL:
             continue
         single = isinstance(value, str) or (kind is Collection and isinstance(value, (Mapping, bytes, torch.Tensor)))
-        element = _ELEMENTS.get(argument, object)
         if single or not isinstance(value, kind) or not all(isinstance(item, element) for item in value):
             raise DeclarationError(
                 f"loss {name!r}: {argument}={shown(value)}, expected something like {argument}={example}"
@@ -95,7 +89,7 @@ def _check_implementations(name: str, implementations: Mapping[str, Any]) -> Non
     if not implementations:
         raise DeclarationError(
             f"loss {name!r}: implementations={shown(implementations)}, expected something like implementations="
-            f"{_SHAPES['implementations'][1]}"
+            f"{_SHAPES['implementations'][2]}"
         )
     for label, implementation in implementations.items():
         if not isinstance(label, str) or not _NAME.fullmatch(label):

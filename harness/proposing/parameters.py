@@ -271,8 +271,7 @@ def _declared(name: str, annotation: Any) -> Guess | None:
     found = signatures.read(annotation)
     if found is None:
         return None
-    domain, dtype = signatures.default_domain(found, name)
-    text = inline.tensor_text(TensorSpec(found.dims, domain, dtype))
+    text = inline.tensor_text(signatures.tensor_spec(found, name))
     values = text.removeprefix(" ".join(found.dims.split())).strip() or "real"
     return Guess(0.0, found.dims, values, why="its annotation", confidence="declared")
 

@@ -138,7 +138,7 @@ class _Reader:
 
     def rank(self, node: ast.expr, bound: Mapping[str, int], *, outermost: bool = False) -> int:
         if outermost and isinstance(node, ast.GeneratorExp):
-            return self._generated(node, bound, ragged=False) + len(running(node))
+            return self._list(node, bound)
         found = self._of.get(type(node))
         if found is None:
             raise self._refused(node, f"{ast.unparse(node)[:40]!r} has no place in a formula")
@@ -220,7 +220,7 @@ class _Reader:
         self._number(node.test, bound, "a condition")
         return self._alike(node, (node.body, node.orelse), bound)
 
-    def _list(self, node: ast.ListComp, bound: Mapping[str, int]) -> int:
+    def _list(self, node: ast.GeneratorExp | ast.ListComp, bound: Mapping[str, int]) -> int:
         return self._generated(node, bound, ragged=False) + len(running(node))
 
     def _call(self, node: ast.Call, bound: Mapping[str, int]) -> int:

@@ -13,15 +13,15 @@ from typing import Any
 from harness.calls.process_state import preserve
 from harness.checking.verify import laws_that_hold, open_session, verify
 from harness.declare import annotations as signatures
-from harness.declare import inline, laws
+from harness.declare import laws
 from harness.declare.laws import Law
 from harness.declare.spec import LossSpec
 from harness.declare.tensor_spec import TensorSpec
 from harness.errors import DeclarationError
 from harness.proposing import docs, formulas, knowledge
-from harness.proposing.calls import SIZES, draws, falls_below_zero, selector, sizes_of
+from harness.proposing.calls import SIZES, draws, falls_below_zero, sizes_of
 from harness.proposing.knowledge import Guess
-from harness.proposing.parameters import Parameter, parameters_of, tensor_spec
+from harness.proposing.parameters import Parameter, parameters_of
 from harness.proposing.proposal import Decision, Proposal
 from harness.proposing.search import MOST_S, Outcome, Reading, Running, is_context, look_at, search, spec_of
 
@@ -132,32 +132,6 @@ def _as_sibling(parameter: Parameter, taken: Reading) -> Parameter:
     is_said = own.cost < 0 or own.confidence == "declared"
     told = replace(told, cost=own.cost + (knowledge.LEAST_STEP if is_said else -knowledge.LEAST_STEP))
     return replace(parameter, guesses=(told, *parameter.guesses))
-
-
-def specified(loss: Loss, proposal: Proposal) -> LossSpec:
-    """The spec that a proposal describes.
-
-    Raises:
-        DeclarationError: the proposal is of another loss.
-    """
-    tensors = {
-        place: {d.name: tensor_spec(str(d.dims), d.domain, d.several) for d in proposal.of(place)}
-        for place in ("input", "context")
-    }
-    return LossSpec(
-        proposal.name,
-        {proposal.name: loss},
-        inputs=tensors["input"],
-        context=tensors["context"],
-        output=None if proposal.output is None else TensorSpec(proposal.output),
-        options={d.name: literal_eval(d.text) for d in proposal.of("option")},
-        fixed_sizes=proposal.fixed_sizes or {},
-        differentiable=proposal.differentiable,
-        laws=[inline.law(law) for law in proposal.laws],
-        formula=proposal.formula or None,
-        select=selector(proposal.select),
-        stochastic=proposal.stochastic,
-    )
 
 
 def _needed(name: str, loss: Loss, everything: Sequence[Parameter]) -> tuple[list[Parameter], Outcome]:

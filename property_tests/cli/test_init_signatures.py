@@ -14,7 +14,8 @@ from torch import Tensor
 from harness.checking.verify import verify
 from harness.cli import cli
 from harness.declare.targets import load_specs
-from harness.proposing.propose import UnproposableError, propose, specified
+from harness.proposing.propose import UnproposableError, propose
+from property_tests.tools.proposals import specified
 
 
 def deep(features: list[Tensor], target: Tensor) -> Tensor:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from harness.proposing.formulas import formulas_in
-from harness.proposing.propose import propose, specified
+from harness.proposing.propose import propose
 from harness.proposing.written import source
+from property_tests.tools.proposals import specified
 
 ONE = {"x": "B", "y": "B", "w": "B"}
 TWO = {"x": "B D", "y": "B D"}

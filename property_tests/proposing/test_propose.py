@@ -15,8 +15,9 @@ from harness.checking.verify import verify
 from harness.proposing import code, docs, knowledge
 from harness.proposing.calls import SlowCallError, limited, picked
 from harness.proposing.proposal import Proposal
-from harness.proposing.propose import UnproposableError, propose, specified
+from harness.proposing.propose import UnproposableError, propose
 from property_tests.tools import proposals
+from property_tests.tools.proposals import specified
 
 FLOOR = 0.92
 # What every declaration must fit; the whole battery is `python -m property_tests.tools.proposals`.

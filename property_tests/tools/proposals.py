@@ -10,6 +10,7 @@ import inspect
 import sys
 import time
 import types
+from ast import literal_eval
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +19,14 @@ from torch import nn
 from torch.nn import functional as F
 
 import losses
-from harness import LossSpec
+from harness import LossSpec, TensorSpec
 from harness.checking.verify import verify
+from harness.declare import inline
 from harness.errors import HarnessError
-from harness.proposing.propose import propose, specified
+from harness.proposing.calls import selector
+from harness.proposing.parameters import tensor_spec
+from harness.proposing.proposal import Proposal
+from harness.proposing.propose import propose
 
 Loss = Callable[..., Any]
 
@@ -114,6 +119,32 @@ def measured(name: str, loss: Loss, rules: Iterable[str] | None = None, *, with_
 def proposed(name: str, loss: Loss, *, with_laws: bool = True) -> LossSpec:
     """The spec that a proposal describes."""
     return specified(loss, propose(name, loss, with_laws=with_laws))
+
+
+def specified(loss: Loss, proposal: Proposal) -> LossSpec:
+    """The spec that a proposal describes.
+
+    Raises:
+        DeclarationError: the proposal is of another loss.
+    """
+    tensors = {
+        place: {d.name: tensor_spec(str(d.dims), d.domain, d.several) for d in proposal.of(place)}
+        for place in ("input", "context")
+    }
+    return LossSpec(
+        proposal.name,
+        {proposal.name: loss},
+        inputs=tensors["input"],
+        context=tensors["context"],
+        output=None if proposal.output is None else TensorSpec(proposal.output),
+        options={d.name: literal_eval(d.text) for d in proposal.of("option")},
+        fixed_sizes=proposal.fixed_sizes or {},
+        differentiable=proposal.differentiable,
+        laws=[inline.law(law) for law in proposal.laws],
+        formula=proposal.formula or None,
+        select=selector(proposal.select),
+        stochastic=proposal.stochastic,
+    )
 
 
 def main() -> int:

@@ -24,7 +24,6 @@ from harness.errors import DeclarationError
 Shape = tuple[int, ...]
 Make = Callable[..., Tensor]  # of shape, generator and dtype, and of sizes and tensors where it names them
 Kind = Literal["float", "integer", "boolean"]
-_MORE = frozenset({"sizes", "tensors"})
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,8 @@ class Domain:
     @property
     def reads(self) -> frozenset[str]:
         """What else the sampler of `custom` looks at: ``sizes``, and ``tensors``, those declared before its own."""
-        return frozenset() if self.make is None else _MORE & frozenset(inspect.signature(self.make).parameters)
+        named = () if self.make is None else inspect.signature(self.make).parameters
+        return frozenset(named) & {"sizes", "tensors"}
 
     def project(self, values: Tensor, sizes: Sizes | None = None) -> Tensor:
         """The nearest legal tensor: structure that single elements cannot carry is repaired."""
@@ -147,12 +147,11 @@ class Domain:
         shape: Shape,
         generator: Generator,
         sizes: Sizes,
-        dtype: torch.dtype = torch.float64,
         tensors: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> Tensor:
         """Smooth random values: no ties, nothing at a boundary; ``tensors`` are those drawn before, for `custom`."""
         if self.make is not None:
-            return made_by(self.text, self.make, shape, generator, dtype, sizes, tensors)
+            return made_by(self.text, self.make, shape, generator, torch.float64, sizes, tensors)
         uniform = torch.rand(shape, generator=generator, dtype=torch.float64).clamp(1e-6, 1 - 1e-6)
         return self.project(self.quantile(uniform, sizes), sizes)
 

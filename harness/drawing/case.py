@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -261,7 +260,7 @@ def values_of(
     recipe: Recipe,
     shape: tuple[int, ...],
     sizes: Mapping[str, Size],
-    before: Mapping[str, Tensor] = MappingProxyType({}),
+    before: Mapping[str, Tensor],
 ) -> Tensor:
     """The values of a recipe, in float64; ``before`` are those of the tensors that are declared before."""
     domain = tensor.domain

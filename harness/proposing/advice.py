@@ -14,7 +14,7 @@ MOST_SHOWN = 4
 
 
 def with_advice(
-    error: DeclarationError, targets: Sequence[str], command: str, box: Isolation | None = None
+    error: DeclarationError, targets: Sequence[str], command: str, box: Isolation | None
 ) -> DeclarationError:
     """The same error, with the command lines that would have worked.
 
@@ -22,7 +22,7 @@ def with_advice(
         error: why the targets declare nothing.
         targets: what was asked for.
         command: such as ``verify``.
-        box: where the losses are called; one of its own by default.
+        box: where the losses are called; one of its own where it is ``None``.
     """
     lines = [line for target in targets for line in _lines(target, command, box)]
     files = "".join(f"\n    loss-harness init {shlex.quote(target)}" for target in targets)

@@ -87,8 +87,7 @@ def example_of(text: str, name: str, constructed: Sequence[str], called: Sequenc
             given = _bound(call, called, known) if constants is not None else {}
             tensors = {parameter: value for parameter, value in given.items() if isinstance(value, Shown)}
             if constants is not None and tensors:
-                numbers = {n: v for n, v in given.items() if isinstance(v, (int, float, str))}
-                return Example(_in_letters(tensors, constants), {**constants, **numbers})
+                return Example(_in_letters(tensors, constants), {**constants, **_plain(given)})
         if isinstance(node, ast.Assign) and len(node.targets) == 1:
             if isinstance(node.value, ast.Call) and _last(node.value.func) == name and constructed:
                 losses[ast.unparse(node.targets[0])] = _plain(_bound(node.value, constructed, known))

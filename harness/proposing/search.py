@@ -18,7 +18,6 @@ from typing import Any
 
 from harness.declare import dims, structures
 from harness.declare.spec import LossSpec
-from harness.declare.tensor_spec import TensorSpec
 from harness.errors import DeclarationError
 from harness.proposing import knowledge
 from harness.proposing.calls import FIRST_S, FURTHER, SIZES, Seen, SlowCallError, falls_below_zero, look, selector
@@ -135,32 +134,17 @@ def spec_of(
             if guess.fixes is not None:
                 fixed[guess.fixes] = guess.value
         else:
-            (context if is_context(parameter) else inputs)[parameter.name] = tensor_spec(
-                guess.dims, guess.domain, guess.several
-            )
+            place = context if is_context(parameter) else inputs
+            place[parameter.name] = tensor_spec(guess.dims, guess.domain, guess.several)
     if not inputs:
         raise DeclarationError(f"{name}: none of {list(reading)} is a tensor of the batch")
-    used = {
-        s
-        for guess in reading.values()
-        if guess.dims is not None
-        for s in _symbols(tensor_spec(guess.dims, guess.domain))
-    }
+    given = [tensor_spec(guess.dims, guess.domain) for guess in reading.values() if guess.dims is not None]
+    used = {symbol for tensor in given for symbol in (*dims.scalar_symbols([tensor.dims]), *tensor.domain.symbols)}
     sizes = {symbol: size for symbol, size in fixed.items() if symbol in used}
-    predicted = {parameter.name for parameter in parameters if parameter.predicted}
-    differentiable = more.pop("differentiable", _predictions(inputs, predicted))
-    select = selector(more.pop("select", ""))
-    return LossSpec(
-        name,
-        {name: loss},
-        inputs=inputs,
-        context=context,
-        options=options,
-        fixed_sizes=sizes,
-        differentiable=differentiable,
-        select=select,
-        **more,
-    )
+    if "differentiable" not in more:
+        more["differentiable"] = _predictions(inputs, {p.name for p in parameters if p.predicted})
+    more["select"] = selector(more.get("select", ""))
+    return LossSpec(name, {name: loss}, inputs=inputs, context=context, options=options, fixed_sizes=sizes, **more)
 
 
 def _predictions(inputs: Mapping[str, Any], predicted: Set[str]) -> list[str]:
@@ -178,10 +162,6 @@ def is_context(parameter: Parameter) -> bool:
     """Whether the tensor exists before training: a constructor takes it, or it weighs."""
     weighs = knowledge.kind_of(parameter.name)[1].role == "weight" and not parameter.predicted
     return parameter.place == "constructor" or weighs
-
-
-def _symbols(tensor: TensorSpec) -> set[str]:
-    return {*dims.scalar_symbols([tensor.dims]), *tensor.domain.symbols}
 
 
 def _by_cost(parameters: Sequence[Parameter]) -> Iterator[tuple[float, Reading]]:

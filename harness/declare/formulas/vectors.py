@@ -243,13 +243,13 @@ class Vectors(Evaluator):
             times, count = 1, self._reduced(kept, names, torch.sum)
         if name in _NEUTRAL:
             if any(self.extents[axis] == 0 for axis in names):
-                return self._filled(terms, names, EMPTY[name])
+                found = self._reduced(terms, names, torch.sum)
+                return Named(torch.full_like(found.tensor, EMPTY[name], dtype=terms.tensor.dtype), found.names)
             return self._neutral(name, terms, names, times)
         total = self._reduced(terms, names, torch.sum)
         total = total if times == 1 else self._apply(torch.mul, total, times)
-        return total if name == "sum" else self._mean(total, count)
-
-    def _mean(self, total: Named, count: Any) -> Any:
+        if name == "sum":
+            return total
         if isinstance(count, Named):
             return super()._arithmetic(ast.Div(), total, count)
         return self._apply(torch.div, total, float(count)) if count else self._apply(torch.mul, total, math.nan)
@@ -259,10 +259,6 @@ class Vectors(Evaluator):
         if times > 1 and name == "logsumexp":
             return self._apply(torch.add, found, math.log(times))
         return self._apply(torch.pow, found, times) if times > 1 and name == "prod" else found
-
-    def _filled(self, terms: Named, names: Sequence[str], value: float) -> Named:
-        found = self._reduced(terms, names, torch.sum)
-        return Named(torch.full_like(found.tensor, value, dtype=terms.tensor.dtype), found.names)
 
     @staticmethod
     def _reduced(value: Named, names: Sequence[str], function: Callable[..., Tensor]) -> Named:

@@ -455,7 +455,7 @@ class _Written:
             return self._over(node, bound)
         parts = [self._text(part, bound) for part in node.parts]
         if node.kind == "neg":
-            return f"-({parts[0]})" if (node.parts[0].kind, node.parts[0].text) == ("two", "-") else f"-{parts[0]}"
+            return f"-({parts[0]})" if node.parts[0].text in ("+", "-") else f"-{parts[0]}"
         if node.kind == "abs":
             only = node.parts[0]
             return parts[0] if only.kind == "name" and only.text in self._sizes else f"abs({parts[0]})"

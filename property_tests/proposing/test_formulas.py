@@ -50,6 +50,7 @@ SQUARES = "1 / B * sum(w[i] * (x[i] - y[i])**2 for i in B)"
         ("mean((x - y)^2)", TWO, "mean((x[b, d] - y[b, d])**2 for b in B for d in D)"),
         ("the mean of |x - y|", TWO, "mean(abs(x[b, d] - y[b, d]) for b in B for d in D)"),
         ("sum_t m_t * n_t / sum_t m_t", {"n": "T", "m": "T"}, "sum(m[t] * n[t] for t in T) / sum(m[t] for t in T)"),
+        (r"$\sum_i -(x_i + y_i)$", ONE, "sum(-(x[i] + y[i]) for i in B)"),
         ("sum_i w_i x_i + y_i", ONE, "sum(w[i] * x[i] + y[i] for i in B)"),
     ],
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from harness.errors import told_in_a_line
@@ -28,6 +31,17 @@ def seed(state: int) -> None:
     """Begin all of torch's global generators anew, so that what a loss draws is the same on every device."""
     for generator in generators().values():
         generator.manual_seed(state)
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Put torch's global generators back at the end of the block, but for one that it has started, which was at no state before."""
+    before = [(generator, generator.get_state()) for generator in generators().values()]
+    try:
+        yield
+    finally:
+        for generator, state in before:
+            generator.set_state(state)
 
 
 def is_barred() -> bool:

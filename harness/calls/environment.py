@@ -12,6 +12,8 @@ from pathlib import Path, PurePath
 
 import torch
 
+from harness.calls.backends import Setting
+
 # Variables that change how memory is allocated or how many threads run, on any of the usual libraries.
 _ALLOCATOR = (
     "MALLOC_MMAP_THRESHOLD_",
@@ -130,23 +132,16 @@ def _float32_settings() -> dict[str, object]:
     TF32 keeps 10 of 23 bits; by default convolutions use it and products do not.  Torch refuses to tell one of its two sets
     of names where a setting was made by the other, so both are asked.
     """
-    asked: dict[str, Callable[[], object]] = {
-        "matmul_precision": torch.get_float32_matmul_precision,
-        "matmul_allow_tf32": lambda: torch.backends.cuda.matmul.allow_tf32,
-        "matmul_fp32_precision": lambda: torch.backends.cuda.matmul.fp32_precision,
-        "cudnn_allow_tf32": lambda: torch.backends.cudnn.allow_tf32,
-        "cudnn_conv_fp32_precision": lambda: torch.backends.cudnn.conv.fp32_precision,  # type: ignore[attr-defined]
-        "cudnn_benchmark": lambda: torch.backends.cudnn.benchmark,
-        "cudnn_deterministic": lambda: torch.backends.cudnn.deterministic,
+    asked = {
+        "matmul_precision": "torch.get_float32_matmul_precision()",
+        "matmul_allow_tf32": "torch.backends.cuda.matmul.allow_tf32",
+        "matmul_fp32_precision": "torch.backends.cuda.matmul.fp32_precision",
+        "cudnn_allow_tf32": "torch.backends.cudnn.allow_tf32",
+        "cudnn_conv_fp32_precision": "torch.backends.cudnn.conv.fp32_precision",
+        "cudnn_benchmark": "torch.backends.cudnn.benchmark",
+        "cudnn_deterministic": "torch.backends.cudnn.deterministic",
     }
-    return {name: _told(setting) for name, setting in asked.items()}
-
-
-def _told(setting: Callable[[], object]) -> object:
-    try:
-        return setting()
-    except (RuntimeError, AttributeError):
-        return None
+    return {name: Setting(setting).read() for name, setting in asked.items()}
 
 
 def _gpu_state(uuid: str) -> dict[str, object]:

@@ -112,13 +112,9 @@ def begin_draws(state: int) -> None:
 @contextlib.contextmanager
 def _same_draws() -> Iterator[None]:
     """What a constructor draws, such as parameters, is the same in every instance, and torch's generators go on unmoved."""
-    before = {generator: generator.get_state() for generator in devices.generators().values()}
-    devices.seed(_SEED)
-    try:
+    with devices.kept():
+        devices.seed(_SEED)
         yield
-    finally:
-        for generator, state in before.items():
-            generator.set_state(state)
 
 
 class Candidate:
@@ -176,14 +172,12 @@ class Candidate:
         finally:
             self.state = before
 
-    def generators(
-        self, tensors: Mapping[str, Tensor], names: Sequence[str] | None = None
-    ) -> dict[str, torch.Generator]:
-        """Those that a call of a loss that draws is given, at the state at which torch's global one began."""
+    @staticmethod
+    def _begun(names: Sequence[str], tensors: Mapping[str, Tensor]) -> dict[str, torch.Generator]:
+        """Generators that a loss that draws is given by these names, at the state at which torch's global one began."""
         kinds = {tensor.device.type for tensor in tensors.values()}
         device = "cuda" if "cuda" in kinds else "cpu"
-        chosen = self.drawn_from if names is None else names
-        return {name: torch.Generator(device).manual_seed(torch.initial_seed()) for name in chosen}
+        return {name: torch.Generator(device).manual_seed(torch.initial_seed()) for name in names}
 
     def _is_for_constructor(self, argument: str) -> bool:
         return argument in self.spec.context_arguments and signatures.in_constructor(self.implementation, argument)
@@ -191,7 +185,7 @@ class Candidate:
     def arguments(self, tensors: Mapping[str, Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What a call is given, by position and by name: tensors, structures of them, generators and options."""
         given = {n: structures.rebuild(node, tensors) for n, node in self.call_arguments.items()}
-        named = {**given, **self.generators(tensors), **self.call_options}
+        named = {**given, **self._begun(self.drawn_from, tensors), **self.call_options}
         return signatures.bind(self._call_function, named) if self._call_by_position else ((), named)
 
     @property
@@ -218,7 +212,7 @@ class Candidate:
                 named: dict[str, Any] = {**made, **self.constructor_options}
                 args, named = signatures.bind(self.implementation, named) if self._made_by_position else ((), named)
                 with _same_draws():
-                    drawn = self.generators(tensors, self.built_from)
+                    drawn = self._begun(self.built_from, tensors)
                     built = meter.construction(self.implementation, *args, **named, **drawn)
             except BaseException as error:
                 if not is_of_the_loss(error):

@@ -59,17 +59,14 @@ def metered() -> Iterator[Meter]:
 def evaluation(call: Callable[..., R], /, *positional: Any, **named: Any) -> R:
     """Call the loss, as one evaluation."""
     meter = _METER.get()
-    if meter is None:
-        return call(*positional, **named)
-    meter.evaluations += 1
+    if meter is not None:
+        meter.evaluations += 1
     return _inside("loss_seconds", call, *positional, **named)
 
 
 def construction(make: Callable[..., R], /, *positional: Any, **named: Any) -> R:
     """Build the loss."""
-    return (
-        _inside("loss_seconds", make, *positional, **named) if _METER.get() is not None else make(*positional, **named)
-    )
+    return _inside("loss_seconds", make, *positional, **named)
 
 
 def _timed(function: Callable[..., R]) -> Callable[..., R]:
@@ -81,9 +78,10 @@ def _timed(function: Callable[..., R]) -> Callable[..., R]:
 
 
 def _inside(what: str, function: Callable[..., R], /, *positional: Any, **named: Any) -> R:
-    meter, counter = _METER.get(), "watched_seconds" if dispatch_modes() else what
+    meter = _METER.get()
     if meter is None or meter.is_inside:
         return function(*positional, **named)
+    counter = "watched_seconds" if dispatch_modes() else what
     meter.is_inside = True
     start = time.perf_counter()
     try:

@@ -61,17 +61,14 @@ def changed(before: Surroundings, after: Surroundings) -> Iterator[tuple[str, st
         if came != was and not (was is None and name in _OF_THE_COMPILER):
             yield f"os.environ[{name!r}]", _value(came), _value(was)
     if after.path != before.path:
-        added, gone = ([p for p in one if p not in other] for one, other in _both_ways(after.path, before.path))
+        added = [path for path in after.path if path not in before.path]
+        gone = [path for path in before.path if path not in after.path]
         yield "sys.path", f"changed (added {shown(added)}, removed {shown(gone)})", "unchanged"
     for name, came, was in zip(("sys.stdout", "sys.stderr"), after.streams, before.streams, strict=True):
         if came is not was:
             yield name, "another stream", "the stream"
     for owner, name in _replaced(before, after):
         yield f"{owner}.{name}", "replaced", "the function"
-
-
-def _both_ways(one: list[str], other: list[str]) -> tuple[tuple[list[str], list[str]], ...]:
-    return (one, other), (other, one)
 
 
 def _value(text: str | None) -> str:
@@ -108,14 +105,10 @@ def restore(before: Surroundings) -> None:
 def preserve() -> Iterator[None]:
     """Put back at the end of the block what a loss may touch: the generators, and what `surrounded` does."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
-    torch_states = {name: generator.get_state() for name, generator in devices.generators().items()}
     try:
-        with surrounded():
+        with devices.kept(), surrounded():
             yield
     finally:
-        for name, generator in devices.generators().items():  # one that the block has started was at no state before
-            if name in torch_states:
-                generator.set_state(torch_states[name])
         random.setstate(python_state)
         np.random.set_state(numpy_state)
 

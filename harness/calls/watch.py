@@ -6,19 +6,13 @@ import math
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from harness.private_names import (
-    HIGHER_ORDER_OPERATORS,
-    DispatchMode,
-    HigherOrderOperator,
-    OpOverload,
-    tree_map,
-)
+from harness.private_names import HIGHER_ORDER_OPERATORS, DispatchMode, HigherOrderOperator, OpOverload, tree_map
 
 
 class Watch(DispatchMode):
@@ -45,13 +39,6 @@ class Watch(DispatchMode):
                 return argument(*args, **kwargs)
 
         return called
-
-    def __enter__(self) -> Self:
-        super().__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
 
 
 class TooManyOperations(Exception):

@@ -188,19 +188,13 @@ class Rule:
         function: Any = self.check or self.check_all
         return textwrap.dedent(f"    {function.__doc__ or ''}").strip()
 
-    @property
-    def _place(self) -> str:
-        return f"Asked on the CPU, whatever the device: {self.on_the_cpu}.\n\n" if self.on_the_cpu else ""
-
-    @property
-    def _rarely(self) -> str:
-        return "; a warning that few other values of the same shapes show is a note" if self.comes_again else ""
-
     def explain(self) -> str:
         """What the rule checks, why it matters, an example of the defect, how to mend it, the source."""
+        place = f"Asked on the CPU, whatever the device: {self.on_the_cpu}.\n\n" if self.on_the_cpu else ""
+        rarely = "; a warning that few other values of the same shapes show is a note" if self.comes_again else ""
         example = textwrap.indent(textwrap.dedent(self.example).strip(), "    ")
         return (
-            f"# {self.code} {self.title}\n\n{self.statement}\n\n{self._place}Severity: {self.severity}{self._rarely}\n\n"
+            f"# {self.code} {self.title}\n\n{self.statement}\n\n{place}Severity: {self.severity}{rarely}\n\n"
             f"## Why it matters\n\n{self.why}\n\n## An example of the defect\n\n{example}\n\n"
             f"## How to mend it\n\n{self.mend}\n\n## Source\n\n{self.source}\n"
         )

@@ -20,7 +20,7 @@ from harness.declare.spec import LossSpec
 from harness.drawing.case import Case
 from harness.isolation import worker
 from harness.rules.tools.detach import DetachTape
-from harness.rules.tools.made import normal, on_the_cpu
+from harness.rules.tools.made import copied, normal, on_the_cpu
 from harness.rules.tools.rounded import Rounded
 
 T = TypeVar("T")
@@ -225,12 +225,9 @@ class Trial:
 
     def widened(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The same values in the widest dtype that the implementation takes; what declares a dtype keeps it."""
-        return {name: self._widened(name, tensor) for name, tensor in tensors.items()}
-
-    def _widened(self, name: str, tensor: Tensor) -> Tensor:
-        declared = self.spec.tensors[name]
-        wide = declared.domain.dtype(self.precision.takes, declared.dtype)
-        return tensor.to(wide) if tensor.is_floating_point() else tensor
+        takes, floating = self.precision.takes, {n: t for n, t in tensors.items() if t.is_floating_point()}
+        declared = {n: self.spec.tensors[n] for n in floating}
+        return {**tensors, **{n: t.to(declared[n].domain.dtype(takes, declared[n].dtype)) for n, t in floating.items()}}
 
     def generator(self, salt: int = 0) -> torch.Generator:
         """A local generator that depends on nothing but the case; of the CPU, so that each device gets the same numbers."""
@@ -304,11 +301,8 @@ class Trial:
         except LossRaised:  # some losses refuse targets that require grad
             wrt = None
             found = self.run(tensors, mode=recorder)
-        condition = 0.0
-        for name, gradient in found.gradients.items():
-            if gradient is not None:
-                term = torch.nan_to_num((gradient * tensors[name]).abs().double(), posinf=0.0).sum()
-                condition += float(term)
+        terms = [(g * tensors[name]).abs().double() for name, g in found.gradients.items() if g is not None]
+        condition = sum((float(torch.nan_to_num(term, posinf=0.0).sum()) for term in terms), 0.0)
         size = float(found.output.nan_to_num().abs().max()) if found.output.numel() else 0.0
         bound = max(1.0, size + condition) * tolerance.same_relative(self.eps) / tolerance.same_intermediate(self.eps)
         if recorder.largest > bound and self._is_without(tensors, wrt, bound, found):
@@ -446,30 +440,42 @@ class Trial:
 
         Stop-gradients that the spec declares stay at their values at ``tensors``; ``tape`` holds them where it is known.
         """
-        kept = (tape or self.cuts(tensors)) if self.spec.detaches else None
+        if not self.spec.detaches:
+            return self.plain_function(tensors)
+        held = tape or self.cuts(tensors)
 
         def value(changes: Mapping[str, Tensor]) -> float:
-            inputs = {name: changes.get(name, tensor) for name, tensor in tensors.items()}
-            given = {name: tensor.clone() for name, tensor in inputs.items()}  # the loss may edit them
-            built = None if changes.keys() <= tensors.keys() else self._built_with(given, changes)
-            if kept is not None:
-                return float(contract(self.output(given, mode=DetachTape(replay=kept), built=built)).detach())
+            given, built = self._changed(tensors, changes)
+            return float(contract(self.output(given, mode=DetachTape(replay=held), built=built)).detach())
+
+        return value
+
+    def plain_function(self, tensors: Mapping[str, Tensor]) -> Callable[[Mapping[str, Tensor]], float]:
+        """The same, where stop-gradients are held nowhere: its slopes are those of the value alone."""
+
+        def value(changes: Mapping[str, Tensor]) -> float:
+            given, built = self._changed(tensors, changes)
             with torch.no_grad():
                 return float(contract(self.output(given, built=built)))
 
         return value
 
-    def _built_with(self, tensors: Mapping[str, Tensor], changes: Mapping[str, Tensor]) -> Callable[..., Any]:
-        """A fresh instance, some of whose parameters are replaced."""
-        built = self.candidate.build(tensors)
+    def _changed(
+        self, tensors: Mapping[str, Tensor], changes: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], Callable[..., Any] | None]:
+        """(copies of tensors, some replaced, which the loss may edit; an instance of its own where parameters are replaced)."""
+        given = copied({name: changes.get(name, tensor) for name, tensor in tensors.items()})
+        if changes.keys() <= tensors.keys():
+            return given, None
+        built = self.candidate.build(given)
         for name, parameter in learned(built).items():
             parameter.data = changes.get(name, parameter.data).clone()
-        return built
+        return given, built
 
     def cuts(self, tensors: Mapping[str, Tensor]) -> DetachTape:
         """What the loss takes off the graph at a point."""
         tape = DetachTape()
-        self.output(self.leaves({name: tensor.clone() for name, tensor in tensors.items()}), mode=tape)
+        self.output(self.leaves(copied(tensors)), mode=tape)
         return tape
 
 

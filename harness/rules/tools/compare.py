@@ -15,7 +15,7 @@ from harness.calls.evaluation import LossRaised
 from harness.errors import NotApplicable
 from harness.rules.rule import Mismatch
 from harness.rules.tools import sides, slopes
-from harness.rules.tools.made import signs
+from harness.rules.tools.made import copied, signs
 from harness.rules.trial import Scale, Trial, describe, is_finite
 
 Function = Callable[[Mapping[str, Tensor]], Tensor]
@@ -37,7 +37,7 @@ def same_output(came: Tensor, should: Tensor, scale: Scale) -> Mismatch | None:
     if not bool((off > allowed).any()):
         return None
     largest = float(finite.max()) if finite.numel() else 0.0
-    allowed = allowed.clamp(min=tolerance.same(largest, scale.condition, scale.intermediate, scale.eps))
+    allowed = allowed.clamp(min=scale.same(largest))
     if not bool((off > allowed).any()):
         return None
     index = slopes.element_index(int((off - allowed).argmax()), off.shape)
@@ -137,9 +137,8 @@ def _element_off(
     judge: Trial,
     scale: Scale,
 ) -> Mismatch | None:
-    off = torch.where(
-        right.isfinite(), (left - right).abs(), 0.0
-    )  # where the other side is not finite it is no measure
+    # Where the other side is not finite it is no measure.
+    off = torch.where(right.isfinite(), (left - right).abs(), 0.0)
     off = torch.where(off.isnan(), math.inf, off)
     allowed = tolerance.same_gradient(scale.eps) * largest
     if not bool((off > allowed).any()):
@@ -201,11 +200,11 @@ def _moved_nearby(name: str, index: tuple[int, ...], tensors: Mapping[str, Tenso
         return 0.0 if gradient is None else float(gradient[index])
 
     step = tolerance.slope_step(judge.eps) * max(1.0, abs(float(tensors[name][index])))
-    here, there = element({n: t.clone() for n, t in tensors.items()}), []
+    here, there = element(copied(tensors)), []
     for sign in (-1, 1):
         scale = 1 + 8 * sign * judge.eps
         there.append({n: t * scale if t.is_floating_point() else t.clone() for n, t in tensors.items()})
-        there.append({n: t.clone() for n, t in tensors.items()})
+        there.append(copied(tensors))
         there[-1][name][index] += sign * step
     return max(abs(element(moved) - here) for moved in there)
 
@@ -232,17 +231,16 @@ def relation(
         return  # at a tie of several kinks autograd's choice may depend on the order of the elements
     if found is not None:
         names = [name for name in trial.spec.differentiable if tensors[name].numel()]
-        fresh = {name: tensor.clone() for name, tensor in tensors.items()}
-        code = sides.compared(other_code(), found, names, trial.run(fresh, wrt=()).output.ndim)
+        code = sides.compared(other_code(), found, names, trial.run(copied(tensors), wrt=()).output.ndim)
         yield replace(found, where=f"{found.where} {what}", tensors=tensors, code=code)
 
 
 def _relation_at(trial: Trial, other: Function, tensors: Mapping[str, Tensor]) -> Mismatch | None:
-    base = trial.run({name: tensor.clone() for name, tensor in tensors.items()})  # the loss may edit them
-    leaves = trial.leaves({name: tensor.clone() for name, tensor in tensors.items()})
+    base = trial.run(copied(tensors))
+    leaves = trial.leaves(copied(tensors))
     result = other(leaves)
     names = [n for n in trial.spec.differentiable if leaves[n].numel()]
-    if not bool(base.output.isfinite().all()):
+    if not is_finite(base.output):
         raise NotApplicable("the value is not finite; see G08")
     scale = trial.measure_scale(tensors)
     mismatch = same_output(result.detach(), base.output, scale)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from harness.calls import tolerance
 from harness.rules.rule import Mismatch
+from harness.rules.tools.made import copied
 from harness.rules.tools.slopes import Line, element_index, measure
-from harness.rules.trial import Trial, contract
+from harness.rules.trial import Trial, is_finite
 
 SHOWN = 3  # of the places where numbers leave the graph
 _ELSE = "look for an in-place edit or a custom backward"
@@ -28,7 +29,7 @@ def who_cuts(trial: Trial, mismatch: Mismatch) -> Mismatch:
     tensors = trial.nudged(mismatch.tensors)
     ours, theirs = _gradient(trial, tensors, mismatch.tensor), _gradient(reference, tensors, mismatch.tensor)
     off = (ours - theirs).abs()
-    if not off.numel() or not bool(off.isfinite().all()):
+    if not off.numel() or not is_finite(off):
         return mismatch
     index = element_index(int(off.argmax()), off.shape)
     ours_is, theirs_is = _are_slopes(trial, tensors, mismatch.tensor, index, (float(ours[index]), float(theirs[index])))
@@ -54,7 +55,7 @@ def who_cuts(trial: Trial, mismatch: Mismatch) -> Mismatch:
 
 
 def _gradient(trial: Trial, tensors: Mapping[str, Tensor], name: str) -> Tensor:
-    gradient = trial.run({n: t.clone() for n, t in tensors.items()}).gradients.get(name)
+    gradient = trial.run(copied(tensors)).gradients.get(name)
     return torch.zeros_like(tensors[name], dtype=torch.float64) if gradient is None else gradient.double()
 
 
@@ -62,13 +63,7 @@ def _are_slopes(
     trial: Trial, tensors: Mapping[str, Tensor], name: str, index: tuple[int, ...], gradients: tuple[float, float]
 ) -> tuple[bool, bool]:
     """Whether each of two gradients may be the slope of the value along an element."""
-
-    def value(changes: Mapping[str, Tensor]) -> float:
-        given = {n: t.clone() for n, t in {**tensors, **changes}.items()}
-        with torch.no_grad():
-            return float(contract(trial.output(given)))
-
-    scale = trial.measure_scale({n: t.clone() for n, t in tensors.items()})
+    value, scale = trial.plain_function(tensors), trial.measure_scale(copied(tensors))
     start, rounding = value({}), tolerance.value_rounding(scale.intermediate, trial.eps)
     slope = measure(Line(value, tensors, [(name, index)], trial.values_in), start, rounding, trial.eps)
     floor = tolerance.SLOPE_FLOOR * max(map(abs, gradients))

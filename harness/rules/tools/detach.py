@@ -7,7 +7,7 @@ fixed.  So the numeric evaluations replay the detached values of the base point,
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -77,6 +77,11 @@ def _code_of(function: type) -> Iterator[CodeType]:
     derived: list[type] = function.__subclasses__()
     for one in derived:
         yield from _code_of(one)
+
+
+def listed(places: Iterable[str]) -> str:
+    """The first three of some places, each once, for a message; empty where there are none."""
+    return ", ".join(list(dict.fromkeys(places))[:3])
 
 
 def placed(what: str) -> str:

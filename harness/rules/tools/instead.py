@@ -21,7 +21,7 @@ from harness.errors import NotApplicable
 from harness.rules.tools.allowed import is_allowed
 from harness.rules.tools.compare import same_output
 from harness.rules.tools.sizes import growable, resized, uniform, with_room
-from harness.rules.tools.symbols import sliced
+from harness.rules.tools.symbols import axes_of, sliced
 from harness.rules.trial import Trial, contract
 
 EQUAL = 1e-6  # of values whose first six digits agree
@@ -163,10 +163,11 @@ def _exchanged(trial: Trial) -> Iterator[_Guess]:
 
 def _beside_pairs(trial: Trial, first: str, second: str) -> str:
     """To exchange two tensors turns the matrix of their pairs: what has one axis of it may be applied along the other."""
-    tensors = trial.spec.tensors
-    for symbol in trial.spec.symbols:
-        beside = [n for n in tensors if n not in (first, second) and len(_along(trial, n, symbol)) == 1]
-        if beside and _along(trial, first, symbol) == [0]:
+    spec = trial.spec
+    for symbol in spec.symbols:
+        axes = {name: axes_of(spec, trial.case, name, symbol) for name in spec.tensors}
+        beside = [name for name in axes if name not in (first, second) and len(axes[name]) == 1]
+        if beside and axes[first] == [0]:
             return (
                 f"; where their pairs are a matrix [{symbol}, {symbol}], {', '.join(beside)} is applied along its other axis: "
                 "write the axis out, as in w[:, None] or w[None, :]"
@@ -174,16 +175,11 @@ def _beside_pairs(trial: Trial, first: str, second: str) -> str:
     return ""
 
 
-def _along(trial: Trial, name: str, symbol: str) -> list[int]:
-    labels = dims.axes(trial.spec.tensors[name].dims, trial.case.sizes)
-    return [axis for axis, label in enumerate(labels) if label == symbol]
-
-
 def _shifted(trial: Trial) -> Iterator[_Guess]:
     """Position t beside position t + 1, as of tokens and the logits that predict the next one."""
     spec = trial.spec
     for symbol in spec.symbols:
-        held = {name: axes[0] for name in spec.tensors if len(axes := _along(trial, name, symbol)) == 1}
+        held = {name: axes[0] for name in spec.tensors if len(axes := axes_of(spec, trial.case, name, symbol)) == 1}
         first = [name for name in held if name in spec.differentiable]
         if not first or len(first) == len(held):
             continue
@@ -212,7 +208,7 @@ def _shifted(trial: Trial) -> Iterator[_Guess]:
 def _rolled(trial: Trial) -> Iterator[_Guess]:
     for name in sorted(trial.spec.tensors, key=lambda name: name in trial.spec.differentiable):
         for symbol, by in itertools.product(trial.spec.symbols, (1, -1)):
-            axes = _along(trial, name, symbol)
+            axes = axes_of(trial.spec, trial.case, name, symbol)
             if len(axes) != 1:
                 continue
 
@@ -229,7 +225,7 @@ def _transposed(trial: Trial) -> Iterator[_Guess]:
     """What has two axes of one size is turned, and what has one of them is not: it acts along the other one."""
     spec = trial.spec
     for one, other in itertools.combinations_with_replacement([*spec.symbols], 2):
-        axes = {name: (_along(trial, name, one), _along(trial, name, other)) for name in spec.tensors}
+        axes = {name: [axes_of(spec, trial.case, name, symbol) for symbol in (one, other)] for name in spec.tensors}
         if one == other:
             turned = {name: tuple(a) for name, (a, _) in axes.items() if len(a) == 2}
             beside = [name for name, (a, _) in axes.items() if len(a) == 1]

@@ -7,10 +7,15 @@ what a generator, a domain or a special point gives, all of which live on the CP
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Generator, Tensor
+
+
+def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies for one call, since a loss may edit what it is given."""
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
 def beside(values: Tensor, like: Tensor) -> Tensor:
@@ -30,9 +35,8 @@ def positions(values: Sequence[int], like: Tensor) -> Tensor:
 
 def signs(like: Tensor) -> Tensor:
     """A fixed direction of +-1 without a pattern that a loss may share: the signs of sin(k^2)."""
-    places = torch.arange(
-        1, like.numel() + 1, dtype=torch.float64
-    )  # on the CPU: elsewhere the sine of 10^6 may be another
+    # On the CPU: elsewhere the sine of 10^6 may be another.
+    places = torch.arange(1, like.numel() + 1, dtype=torch.float64)
     return places.square().sin().sign().reshape(like.shape).to(like.device)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -64,24 +64,29 @@ def aligned(spec: LossSpec, case: Case, removed: Tensor, name: str) -> dict[str,
         NotApplicable: no input has them, or an axis is ambiguous.
     """
     own = dims.axes(spec.tensors[name].dims, case.sizes)
-    labels = [label for label, size in zip(own, removed.shape, strict=True) if not (label.isdecimal() and size == 1)]
-    squeezed = removed.reshape(
-        [s for label, s in zip(own, removed.shape, strict=True) if not (label.isdecimal() and s == 1)]
-    )
-    if len(set(labels)) != len(labels) or not labels:
+    named = [
+        (label, size) for label, size in zip(own, removed.shape, strict=True) if not (label.isdecimal() and size == 1)
+    ]
+    sizes = dict(named)
+    if len(sizes) != len(named) or not sizes:
         raise NotApplicable(f"the axes of {name} do not name distinct sizes")
     found: dict[str, Tensor] = {}
     for other, tensor in spec.inputs.items():
         axes = dims.axes(tensor.dims, case.sizes)
-        if other == name or any(axes.count(label) != 1 for label in labels):
+        if other == name or any(axes.count(label) != 1 for label in sizes):
             continue
-        order = sorted(range(len(labels)), key=lambda position: axes.index(labels[position]))
-        moved = squeezed.permute(order)
-        shape = [moved.shape[[labels[o] for o in order].index(label)] if label in labels else 1 for label in axes]
-        found[other] = moved.reshape(shape).expand(case.shape(spec, other))
+        moved = broadcastable(removed.reshape([*sizes.values()]), [*sizes], axes)
+        found[other] = moved.expand(case.shape(spec, other))
     if not found:
         raise NotApplicable(f"no input has all axes of {name}")
     return found
+
+
+def broadcastable(values: Tensor, own: Sequence[str], axes: Sequence[str]) -> Tensor:
+    """Values whose axes are ``own`` in a shape that broadcasts to ``axes``, among which is each of them once."""
+    order = sorted(range(len(own)), key=lambda axis: axes.index(own[axis]))
+    sizes = dict(zip(own, values.shape, strict=True))
+    return values.permute(order).reshape([sizes.get(label, 1) for label in axes])
 
 
 def keeps(spec: LossSpec, case: Case, name: str, other: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
-from torch.utils.hooks import RemovableHandle
 
+from harness.calls.aten.calls import tensors_in
 from harness.calls.evaluation import LossRaised
 from harness.calls.watch import Watch
 from harness.declare.dims import Size
@@ -23,6 +24,7 @@ from harness.rules.rule import Mismatch, Rule
 from harness.rules.tools.compare import same_output
 from harness.rules.tools.detach import placed
 from harness.rules.tools.instead import computed_instead
+from harness.rules.tools.made import copied
 from harness.rules.tools.sizes import growable, one, resized, with_room
 from harness.rules.trial import Trial, contract
 
@@ -70,7 +72,7 @@ def lost_values(trial: Trial, mismatch: Mismatch) -> Mismatch:
         return mismatch
     lost = LostValues()
     with lost:
-        trial.run({name: tensor.detach().clone() for name, tensor in mismatch.tensors.items()})
+        trial.run(copied(mismatch.tensors))
     if not lost.places:
         return mismatch
     places = ", ".join(dict.fromkeys(lost.places))
@@ -125,7 +127,7 @@ def first_not_finite(trial: Trial, mismatch: Mismatch) -> Mismatch:
     """Where a number is not finite: which operation of the forward makes the first one, or which one's gradient is the first."""
     if mismatch.finite:
         return mismatch
-    first, tensors = FirstOverflow(), {n: tensor.detach().clone() for n, tensor in (mismatch.tensors or {}).items()}
+    first, tensors = FirstOverflow(), copied(mismatch.tensors or {})
     trial.run(tensors, wrt=(), mode=first)
     if first.of_infinities:
         noted = with_note(mismatch, f"{first.of_infinities} makes NaN of infinities that were written down")
@@ -145,14 +147,11 @@ def first_in_backward(trial: Trial, tensors: Mapping[str, Tensor]) -> str:
     value = contract(trial.output(leaves, mode=made))
     found: list[str] = []
 
-    def watch(node: Node, place: str) -> RemovableHandle:
-        def look(gradients: Sequence[Tensor | None], upstream: Sequence[Tensor | None]) -> None:
-            if not found and not are_finite(gradients) and are_finite(upstream):
-                found.append(place)
+    def look(place: str, gradients: Sequence[Tensor | None], upstream: Sequence[Tensor | None]) -> None:
+        if not found and not are_finite(gradients) and are_finite(upstream):
+            found.append(place)
 
-        return node.register_hook(look)
-
-    handles = [watch(node, place) for node, place in made.places.items()]
+    handles = [node.register_hook(functools.partial(look, place)) for node, place in made.places.items()]
     try:
         torch.autograd.grad(value, [t for t in leaves.values() if t.requires_grad], allow_unused=True)
     finally:
@@ -182,11 +181,7 @@ class MadeBy(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         returned = func(*args, **(kwargs or {}))
-        graph = [
-            r.grad_fn
-            for r in (returned if isinstance(returned, (tuple, list)) else (returned,))
-            if isinstance(r, Tensor)
-        ]
+        graph = [tensor.grad_fn for tensor in tensors_in(returned)]
         while graph:
             node = graph.pop()
             if node is not None and node not in self.places:

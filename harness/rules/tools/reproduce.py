@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import sys
 import textwrap
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.calls.evaluation import RNG_SEED, Candidate
 from harness.calls.tolerance import FLOAT64_DIGITS
@@ -162,20 +161,14 @@ def _shortest(value: float, dtype: torch.dtype) -> str:
 
 def _functions(spec: LossSpec, implementation: str, alias: str, target: str) -> str:
     candidate = Candidate(spec, implementation)
-    made = construction(candidate)
-    called = call(candidate)
+    is_built = candidate.is_class or candidate.is_module
     suffix = "" if alias == "loss" else f"_{alias}"
-    unpicked = (
-        f"built({called})"
-        if candidate.is_class or isinstance(candidate.implementation, nn.Module)
-        else f"{target}({called})"
-    )
-    picked = _picked(candidate.select, unpicked)
+    picked = _picked(candidate.select, f"{'built' if is_built else target}({call(candidate)})")
     begun = "    torch.manual_seed(torch.initial_seed())\n" if spec.stochastic else ""
-    if not candidate.is_class and not isinstance(candidate.implementation, nn.Module):
+    if not is_built:
         return f"def {alias}(**tensors):\n{begun}    return {picked}"
-    is_module = inspect.isclass(candidate.implementation) and issubclass(candidate.implementation, nn.Module)
-    construct = f"{target}({made}){'.eval()' if is_module else ''}" if candidate.is_class else f"{target}.eval()"
+    construct = f"{target}({construction(candidate)})" if candidate.is_class else target
+    construct += ".eval()" if candidate.is_module else ""
     return (
         f"def build{suffix}(**tensors):\n    return {construct}\n\n\n"
         f"def call{suffix}(built, **tensors):\n{begun}    return {picked}\n\n\n"

@@ -124,9 +124,8 @@ def _widest(spec: LossSpec, trials: Sequence[Trial]) -> tuple[torch.dtype, str]:
                 runs[dtype] += 1
         if runs[dtype] == len(trials):
             break
-    widest = max(
-        runs, key=runs.__getitem__
-    )  # the first of equals: float64 where it raises whatever it is given; see B01
+    # The first of equals: float64 where it raises whatever it is given; see B01.
+    widest = max(runs, key=runs.__getitem__)
     return widest, refusal if widest != torch.float64 else ""
 
 

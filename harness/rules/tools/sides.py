@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from harness.rules.rule import Mismatch
-from harness.rules.tools.made import counted
-from harness.rules.tools.symbols import permuted, symbol_axes
+from harness.rules.tools.symbols import order_of, permuted, symbol_axes
 from harness.rules.trial import Trial
 
 
@@ -72,7 +71,7 @@ def permutation(trial: Trial, tensors: Mapping[str, Tensor], symbol: str) -> str
     axes = symbol_axes(trial.spec, trial.case, symbol)
     renamed = [name for name, tensor in trial.spec.tensors.items() if tensor.domain.symbol == symbol]
     if axes:
-        lines.append(f"order = torch.tensor({_order(trial, tensors, symbol, axes)})")
+        lines.append(f"order = torch.tensor({order_of(trial.case, symbol)})")
     for name, along in axes.items():
         if name not in renamed:
             lines.append(
@@ -81,18 +80,6 @@ def permutation(trial: Trial, tensors: Mapping[str, Tensor], symbol: str) -> str
     for name in renamed:
         lines.append(f"moved[{name!r}] = {literal(moved[name])}  # the positions along {symbol}, renamed")
     return _define(*lines, "return loss(**moved)")
-
-
-def _order(trial: Trial, tensors: Mapping[str, Tensor], symbol: str, axes: Mapping[str, list[int]]) -> list[int]:
-    """The order that `permuted` gives, read off a tensor that holds its own positions."""
-    name, along = next(iter(axes.items()))
-    count = tensors[name].shape[along[0]]
-    shape = [count if axis in along else 1 for axis in range(tensors[name].ndim)]
-    column = [-1 if axis == along[0] else 1 for axis in range(tensors[name].ndim)]
-    outside = counted(count, tensors[name], start=count)  # values below count may be renamed
-    moved = permuted(trial, {**tensors, name: outside.reshape(column).expand(shape)}, symbol)[name]
-    index = tuple(slice(None) if axis == along[0] else 0 for axis in range(moved.ndim))
-    return [int(position) - count for position in moved[index]]
 
 
 def combination(name: str, value: Tensor, a: float, b: float) -> str:

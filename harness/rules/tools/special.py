@@ -16,6 +16,7 @@ from harness.declare import dims
 from harness.declare.domains import LARGE, Domain
 from harness.declare.spec import LossSpec
 from harness.drawing.case import NEAR, Case, Recipe
+from harness.rules.tools.masking import broadcastable
 
 NEAR_WAYS = 4  # whether a cancelled difference comes out negative is a toss of a coin for each row
 
@@ -130,9 +131,7 @@ def nothing_counts(spec: LossSpec, case: Case, tensors: Mapping[str, Tensor]) ->
                 and len({*shared}) == len(shared)
                 and all(axes[name].count(label) == 1 for label in shared)
             ):
-                order = sorted(range(two.ndim), key=lambda axis: axes[name].index(shared[axis]))
-                shape = [size if label in shared else 1 for label, size in zip(axes[name], one.shape, strict=True)]
-                both = one | two.permute(order).reshape(shape)
+                both = one | broadcastable(two, shared, axes[name])
                 if _all_of_a_slice(both, [axes[name].index(label) for label in shared]):
                     return True
     return False

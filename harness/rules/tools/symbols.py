@@ -15,20 +15,30 @@ from harness.rules.tools.made import positions
 from harness.rules.trial import Trial
 
 
+def extent(case: Case, symbol: str) -> int:
+    """The size of a symbol; of a variadic one, that of its first axis."""
+    size = case.sizes[symbol]
+    return size if isinstance(size, int) else (size[0] if size else 0)
+
+
+def axes_of(spec: LossSpec, case: Case, name: str, symbol: str) -> list[int]:
+    """Axes of a tensor that run along a symbol; along a variadic one, its first axis."""
+    wanted = f"{symbol}.0" if symbol in spec.variadic else symbol
+    return [axis for axis, label in enumerate(dims.axes(spec.tensors[name].dims, case.sizes)) if label == wanted]
+
+
 def symbol_axes(spec: LossSpec, case: Case, symbol: str) -> dict[str, list[int]]:
-    """Axes of each tensor that run along ``symbol``; for a variadic symbol, along its first axis.
+    """What `axes_of` gives of each tensor that has any.
 
     Raises:
         NotApplicable: an axis is computed from the symbol (``N-1``), so that it cannot be acted on alone.
     """
-    wanted = f"{symbol}.0" if symbol in spec.variadic else symbol
     found: dict[str, list[int]] = {}
     for name, tensor in spec.tensors.items():
         computed = [d.token for d in dims.parse(tensor.dims) if d.expression is not None and symbol in d.symbols]
         if computed:
             raise NotApplicable(f"{name} has the size {computed[0]}, which is computed from {symbol}")
-        axes = [axis for axis, label in enumerate(dims.axes(tensor.dims, case.sizes)) if label == wanted]
-        if axes:
+        if axes := axes_of(spec, case, name, symbol):
             found[name] = axes
     return found
 
@@ -49,12 +59,8 @@ def permuted(trial: Trial, tensors: Mapping[str, Tensor], symbol: str) -> dict[s
     Raises:
         NotApplicable: the symbol has fewer than two positions.
     """
-    size = trial.case.sizes[symbol]
-    count = size if isinstance(size, int) else (size[0] if size else 0)
-    if count < 2:
-        raise NotApplicable(f"{symbol} has fewer than two positions")
-    order = _order(count)
-    result = selected(trial, tensors, symbol, order)
+    order = order_of(trial.case, symbol)
+    count, result = len(order), selected(trial, tensors, symbol, order)
     for name, tensor in trial.spec.tensors.items():
         if tensor.domain.symbol == symbol:
             values = result[name]
@@ -64,8 +70,15 @@ def permuted(trial: Trial, tensors: Mapping[str, Tensor], symbol: str) -> dict[s
     return result
 
 
-def _order(count: int) -> list[int]:
-    """No position stays, since an error at the first or last one must show."""
+def order_of(case: Case, symbol: str) -> list[int]:
+    """The order in which `permuted` takes the positions: none stays, since an error at the first or last one must show.
+
+    Raises:
+        NotApplicable: the symbol has fewer than two positions.
+    """
+    count = extent(case, symbol)
+    if count < 2:
+        raise NotApplicable(f"{symbol} has fewer than two positions")
     if count == 4:
         return [1, 3, 0, 2]  # nor is it a rotation or a reflection, under which a cyclic loss stays the same
     order = [count - 1, *range(count - 1)]
@@ -89,7 +102,6 @@ def sliced(
     for name, tensor in trial.spec.tensors.items():
         if tensor.domain.symbol == symbol:
             raise NotApplicable(f"the values of {name} are positions along {symbol}")
-    size = trial.case.sizes[symbol]
-    count = size if isinstance(size, int) else (size[0] if size else 0)
+    count = extent(trial.case, symbol)
     width = 1 if parts is None else count // parts
     return [selected(trial, tensors, symbol, range(at, at + width)) for at in range(0, count, max(width, 1))]

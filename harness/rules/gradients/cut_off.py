@@ -17,15 +17,31 @@ from harness.rules.gradients.reach import positions_without_influence
 from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.tools import slopes
 from harness.rules.tools.compare import same_output
-from harness.rules.tools.detach import DetachTape
+from harness.rules.tools.detach import listed
 from harness.rules.tools.sizes import along, grown, resized, uniform
 from harness.rules.tools.special import special_cases
 from harness.rules.trial import Run, Trial, describe
+
+UNREACHED = "the output does not depend on the inputs through autograd; see G06"
+NOT_FINITE = "the value or gradient is not finite; see G08"
 
 
 def element(name: str, index: tuple[int, ...]) -> str:
     """A gradient's element as it stands in messages."""
     return f"d loss / d {name}{list(index) if index else ''}"
+
+
+def with_gradient(run: Run) -> Run:
+    """The evaluation, where it has a finite gradient.
+
+    Raises:
+        NotApplicable: it has none; G06 and G08 say so.
+    """
+    if not run.connected:
+        raise NotApplicable(UNREACHED)
+    if not run.finite:
+        raise NotApplicable(NOT_FINITE)
+    return run
 
 
 def interior(trial: Trial) -> dict[str, Tensor]:
@@ -100,11 +116,12 @@ def every_input_is_reached(trials: Sequence[Trial]) -> Iterator[Mismatch | Partl
 def _is_rounding(trial: Trial, name: str, gradient: Tensor) -> bool:
     """Whether a gradient is that of a constant: no larger than rounding, of a value that no other draw of the input changes."""
     largest, run = float(gradient.abs().max()), trial.base
-    if largest > tolerance.same_gradient(trial.eps) * abs(run.scalar) or not run.finite:
-        return False
-    if largest > tolerance.same_intermediate(trial.eps) * trial.scale.intermediate:
-        return False
-    return not _moves(trial, _redrawn(trial, name))
+    return (
+        run.finite
+        and largest <= tolerance.same_gradient(trial.eps) * abs(run.scalar)
+        and largest <= tolerance.same_intermediate(trial.eps) * trial.scale.intermediate
+        and not _moves(trial, _redrawn(trial, name))
+    )
 
 
 def _redrawn(trial: Trial, name: str) -> list[Run]:
@@ -150,9 +167,7 @@ def _reaches(trial: Trial, name: str, run: Run) -> bool:
 def _cut_off(name: str, seen: Sequence[tuple[Trial, Tensor | None]]) -> Mismatch:
     trial, gradient = min(seen, key=lambda pair: (pair[0].case.numel(pair[0].spec), pair[0].case.key))
     largest = 0.0 if gradient is None else float(gradient.abs().max())
-    tape = DetachTape()
-    trial.run(trial.tensors(), mode=tape)
-    places = list(dict.fromkeys(tape.places))
+    places = listed(trial.cuts(trial.tensors()).places)
     return Mismatch(
         f"d loss / d {name}",
         "None" if gradient is None else f"rounding, at most {largest:.1g}" if largest else "0 everywhere",
@@ -168,7 +183,7 @@ def _cut_off(name: str, seen: Sequence[tuple[Trial, Tensor | None]]) -> Mismatch
         f"of {'--differentiable' if trial.spec.is_inline else 'LossSpec(differentiable=...)'}",
         note=f"the loss is {describe(trial.base.scalar)} for any {name}, but for rounding"
         if largest
-        else f"the gradient is cut by {', '.join(places[:3])}"
+        else f"the gradient is cut by {places}"
         if places
         else "",
     )

@@ -14,33 +14,19 @@ from torch import Tensor
 from harness.calls import tolerance
 from harness.calls.evaluation import LossRaised
 from harness.declare.spec import ONE_BACKWARD, LossSpec
-from harness.errors import NotApplicable
+from harness.errors import told_in_a_line
 from harness.rules.dtypes.kept import asked, short
-from harness.rules.gradients.cut_off import element, needs_differentiable
+from harness.rules.gradients.cut_off import element, needs_differentiable, with_gradient
 from harness.rules.rule import Mismatch, Partly, Rule
-from harness.rules.shapes.broadcasting import first_line
-from harness.rules.tools.made import counted
-from harness.rules.trial import Run, Trial, contract, describe, is_finite
+from harness.rules.tools.made import copied, counted
+from harness.rules.tools.slopes import element_index
+from harness.rules.trial import Trial, contract, describe, is_finite
 
 UPSTREAM = (-3.0, 65536.0)  # a sign, and the factor that a gradient scaler begins with
 EXACT = -4.0  # multiplying by it rounds nothing, in any dtype
 _MARGIN = 16.0  # by which products on the way may pass what comes of them
 
 Gradients = Mapping[str, Tensor | None]
-
-
-def finite_base(trial: Trial) -> Run:
-    """The evaluation that all ways are compared with.
-
-    Raises:
-        NotApplicable: there is no finite gradient; G06 and G08 say so.
-    """
-    base = trial.base
-    if not base.connected:
-        raise NotApplicable("the output does not depend on the inputs through autograd; see G06")
-    if not base.finite:
-        raise NotApplicable("the value or gradient is not finite; see G08")
-    return base
 
 
 def first_difference(trial: Trial, came: Gradients, should: Gradients, eps: float = 0.0) -> Mismatch | None:
@@ -63,7 +49,7 @@ def first_difference(trial: Trial, came: Gradients, should: Gradients, eps: floa
         if not bool((off > allowed).any()):
             continue
         allowed += tolerance.same_intermediate(eps) * max(1.0, trial.scale.intermediate)
-        index = tuple(int(i) for i in torch.unravel_index(off.argmax(), off.shape))
+        index = element_index(int(off.argmax()), off.shape)
         if float(off[index]) > allowed:
             shown = "None" if came[name] is None else describe(float(ours[index]))
             return Mismatch(
@@ -100,7 +86,7 @@ def gradient_is_right_under_any_upstream(trial: Trial) -> Iterator[Mismatch | Pa
     is not written to, for others may have it too.  Gradients of -4 L are -4 times those of L in every dtype.
     Source: the chain rule; PyTorch, 'Extending torch.autograd', on grad_output and saved tensors.
     """
-    base = finite_base(trial).gradients
+    base = with_gradient(trial.base).gradients
     for factor in (UPSTREAM[0], _scale(base, trial.base.output)):
         leaves = trial.leaves(trial.tensors())
         came = _scaled(_differentiate(trial, leaves, contract(trial.output(leaves)) * factor), 1 / factor)
@@ -204,7 +190,7 @@ print(upstream)"""
         try:
             found = first_difference(trial, gradients(upstream), should)
         except LossRaised as raised:
-            found = Mismatch("gradient", first_line(raised.error), "a gradient", error=raised.error)
+            found = Mismatch("gradient", told_in_a_line(raised.error), "a gradient", error=raised.error)
         if found is None and not torch.equal(upstream, dense):
             found, what = Mismatch("the gradient from above", "written to", "left as it was"), f"({layout})"
         if found is not None:
@@ -220,7 +206,7 @@ def _in_narrower_dtypes(trial: Trial) -> Iterator[Mismatch]:
         found = []
         try:
             for factor in (1.0, EXACT):
-                leaves = trial.leaves({name: tensor.clone() for name, tensor in tensors.items()})
+                leaves = trial.leaves(copied(tensors))
                 scalar = contract(trial.output(leaves)) * factor
                 found.append(_scaled(_differentiate(trial, leaves, scalar), 1 / factor))
         except LossRaised:
@@ -238,15 +224,14 @@ def _of_computed_inputs(trial: Trial, base: Gradients) -> Iterator[Mismatch]:
     halves = {name: tensor / 2 for name, tensor in trial.tensors().items() if name in trial.spec.differentiable}
     leaves = trial.leaves({**trial.tensors(), **halves})
     inputs = {name: leaf * 2 if name in halves else leaf for name, leaf in leaves.items()}
-    shown = "gradients(total(loss(**{n: t * 1 if t.requires_grad else t for n, t in tensors.items()})))"
     try:
         came = _scaled(_differentiate(trial, leaves, contract(trial.output(inputs))), 0.5)
+        found = first_difference(trial, came, base)
     except LossRaised as raised:
-        found = Mismatch("loss", first_line(raised.error), "a number", error=raised.error)
+        found = Mismatch("loss", told_in_a_line(raised.error), "a number", error=raised.error)
+    if found is not None:
+        shown = "gradients(total(loss(**{n: t * 1 if t.requires_grad else t for n, t in tensors.items()})))"
         yield _used(trial, found, "of inputs that a network has computed", "computed inputs", shown)
-        return
-    if (found_off := first_difference(trial, came, base)) is not None:
-        yield _used(trial, found_off, "of inputs that a network has computed", "computed inputs", shown)
 
 
 def _twice(trial: Trial) -> Iterator[Mismatch]:
@@ -258,7 +243,7 @@ def _twice(trial: Trial) -> Iterator[Mismatch]:
     try:
         second = _differentiate(trial, leaves, scalar)
     except LossRaised as raised:
-        found = Mismatch("loss", first_line(raised.error), "a gradient", error=raised.error, severity="warning")
+        found = Mismatch("loss", told_in_a_line(raised.error), "a gradient", error=raised.error, severity="warning")
         yield _used(trial, found, "in a second backward with retain_graph=True", "second backward raises", shown)
         return
     if (off := first_difference(trial, second, kept)) is not None:
@@ -267,23 +252,18 @@ def _twice(trial: Trial) -> Iterator[Mismatch]:
         yield _used(trial, off, "after a second backward, which wrote over it", "overwritten", shown)
 
 
-_OF_COMPUTED = (
-    "do not ask whether an input is a leaf, write into it, or set its requires_grad: predictions are never leaves"
-)
+_HINTS = {
+    "computed inputs": "do not ask whether an input is a leaf, write into it, or set its requires_grad: predictions are never leaves",
+    "upstream": "in a custom backward: read grad_output by its strides, or take grad_output.contiguous(), and never write into it",
+}
 _IN_BACKWARD = "in a custom backward: multiply by grad_output, never write into saved tensors or a buffer that is kept"
-_FROM_ABOVE = (
-    "in a custom backward: read grad_output by its strides, or take grad_output.contiguous(), and never write into it"
-)
 _TWICE = ("second backward raises", "second backward", "overwritten")
 
 
-def _meant(trial: Trial) -> str:
-    """The line to write for a loss that frees or overwrites what it keeps, as fused kernels do."""
-    line = trial.spec.line_that_says("once")
-    return f"; where one backward is all that training asks of it, declare {line}"
-
-
 def _used(trial: Trial, found: Mismatch, what: str, aspect: str, shown: str) -> Mismatch:
+    hint = _HINTS.get(aspect, _IN_BACKWARD)
+    if aspect in _TWICE:  # fused kernels free or overwrite what they keep
+        hint += f"; where one backward is all that training asks of it, declare {trial.spec.line_that_says('once')}"
     code = """
         value = total(loss(**tensors))
 
@@ -298,11 +278,7 @@ def _used(trial: Trial, found: Mismatch, what: str, aspect: str, shown: str) -> 
         aspect=aspect,
         tensors=trial.tensors(),
         code=f"{code.rstrip()}\n        " + shown.replace("\n", "\n        "),
-        hint=_OF_COMPUTED
-        if aspect == "computed inputs"
-        else _FROM_ABOVE
-        if aspect == "upstream"
-        else _IN_BACKWARD + (_meant(trial) if aspect in _TWICE else ""),
+        hint=hint,
     )
 
 
@@ -314,17 +290,15 @@ def gradients_of_a_part_are_the_same(trial: Trial) -> Iterator[Mismatch]:
     A frozen encoder, a fixed prototype or a second optimizer makes some inputs constants.
     Source: PyTorch, 'Extending torch.autograd', on needs_input_grad.
     """
-    base = finite_base(trial).gradients
+    base = with_gradient(trial.base).gradients
     for part in _parts(trial.spec.differentiable):
-        only = f"with only {', '.join(part)} requiring grad"
         try:
             run = trial.run(trial.tensors(), wrt=part)
+            found = first_difference(trial, {name: run.gradients.get(name) for name in part}, base)
         except LossRaised as raised:
-            yield _partly(trial, Mismatch("loss", first_line(raised.error), "a number", error=raised.error), only, part)
-            return
-        found = first_difference(trial, {name: run.gradients.get(name) for name in part}, base)
+            found = Mismatch("loss", told_in_a_line(raised.error), "a number", error=raised.error)
         if found is not None:
-            yield _partly(trial, found, only, part)
+            yield _partly(trial, found, part)
             return
 
 
@@ -335,10 +309,10 @@ def _parts(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
         yield from combinations(names, len(names) - 1)
 
 
-def _partly(trial: Trial, found: Mismatch, only: str, part: Sequence[str]) -> Mismatch:
+def _partly(trial: Trial, found: Mismatch, part: Sequence[str]) -> Mismatch:
     return replace(
         found,
-        where=f"{found.where} {only}",
+        where=f"{found.where} with only {', '.join(part)} requiring grad",
         aspect="part",
         tensors=trial.tensors(),
         code=f"""

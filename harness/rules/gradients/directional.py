@@ -16,11 +16,20 @@ from harness.calls import tolerance
 from harness.calls.evaluation import LossRaised, Precision
 from harness.calls.watch import Calls, TooManyOperations
 from harness.errors import NotApplicable
-from harness.rules.gradients.cut_off import element, generic_point, interior, needs_differentiable, slope_code
+from harness.rules.dtypes.kept import short
+from harness.rules.gradients.cut_off import (
+    UNREACHED,
+    element,
+    generic_point,
+    interior,
+    needs_differentiable,
+    slope_code,
+    with_gradient,
+)
 from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.tools import slopes
 from harness.rules.tools.compare import differing, same_output
-from harness.rules.tools.detach import DetachTape
+from harness.rules.tools.detach import DetachTape, listed
 from harness.rules.tools.made import directions
 from harness.rules.tools.remarks import lost_values
 from harness.rules.tools.sizes import DOUBLINGS, growable, grown, is_too_much, one, resized, uniform
@@ -51,7 +60,7 @@ class _Point:
     typical: float
     scalar: float
     value: slopes.Value
-    cuts: tuple[str, ...]
+    cuts: str
     precision: Precision
 
     @property
@@ -92,8 +101,7 @@ class _Point:
         noise, count = self.noise(self.steps[0]), sum(g.numel() for g in self.gradients.values())
         if noise <= self.typical or self.typical == 0:
             return ""
-        rounded = str(self.precision.computes_in).removeprefix("torch.")
-        why = f"values are rounded as in {rounded}, so that a slope may be off by {noise:.2g}"
+        why = f"values are rounded as in {short(self.precision.computes_in)}, so that a slope may be off by {noise:.2g}"
         wholes = [float(g.abs().sum()) for g in self.gradients.values()]
         shows_as_a_whole = all(2 * noise <= whole for whole in wholes if whole)  # twice the gradient would
         if noise > self.typical * math.sqrt(count) and not shows_as_a_whole:
@@ -169,11 +177,7 @@ def _wrong_element(trial: Trial, point: _Point, count: int = DIRECTIONS) -> Mism
     """What is wrong where slopes and gradient disagree at a point, and at a generic one nearby."""
     if _disagreement(point, trial.generator(21), count) is None:
         return None
-    return _at_a_generic_point(trial, point.given)
-
-
-def _at_a_generic_point(trial: Trial, tensors: dict[str, Tensor]) -> Mismatch | None:
-    nudged = generic_point(trial, tensors)
+    nudged = generic_point(trial, point.given)
     point = _point(trial, nudged)
     direction = _disagreement(point, trial.generator(22))
     if direction is None:
@@ -182,8 +186,7 @@ def _at_a_generic_point(trial: Trial, tensors: dict[str, Tensor]) -> Mismatch | 
     if changed is not None:  # then the gradient above was one of another function
         point = _point(trial, nudged, watched=False)
         direction = _disagreement(point, trial.generator(22))
-        return changed if direction is None else _in_one_element(trial, point, direction)
-    return _in_one_element(trial, point, direction)
+    return changed if direction is None else _in_one_element(trial, point, direction)
 
 
 def _as_a_whole(trial: Trial, point: _Point) -> Mismatch | None:
@@ -216,11 +219,9 @@ def _as_a_whole(trial: Trial, point: _Point) -> Mismatch | None:
 
 def _gap_along_signs(point: _Point, name: str) -> float | None:
     """Measured minus analytic slope, where that is a tenth of the analytic one at least."""
-    signs = point.gradients[name].sign()
-    gap = point.confirmed_gap({name: signs})
-    return (
-        gap if gap is not None and abs(gap) > tolerance.MEASURABLE * float(point.gradients[name].abs().sum()) else None
-    )
+    gradient = point.gradients[name]
+    gap = point.confirmed_gap({name: gradient.sign()})
+    return gap if gap is not None and abs(gap) > tolerance.MEASURABLE * float(gradient.abs().sum()) else None
 
 
 def _code_of_parameter(name: str, index: tuple[int, ...] | None, step: float) -> str:
@@ -310,13 +311,12 @@ def _in_one_element(trial: Trial, point: _Point, direction: Mapping[str, Tensor]
     analytic, along = float(point.gradients[name][index]), float(alone[name][index])
     off = abs(gap / along)
     line = slopes.Line(point.value, point.tensors, [(name, index)], point.precision.grid)
-    slope = slopes.measure(
-        line, point.scalar, tolerance.value_rounding(abs(point.scalar), point.precision.eps), point.precision.eps
-    )
+    rounding = tolerance.value_rounding(abs(point.scalar), point.precision.eps)
+    slope = slopes.measure(line, point.scalar, rounding, point.precision.eps)
     if slope.kinked and slope.misses(analytic, off / 10) is None:
         return None  # a kink that no generic point is off
     count = sum(g.numel() for g in point.gradients.values())
-    cut = f"; the gradient is cut by {', '.join(point.cuts)}" if point.cuts and not trial.spec.detaches else ""
+    cut = f"; the gradient is cut by {point.cuts}" if point.cuts and not trial.spec.detaches else ""
     allowed, step = point.allowed(point.steps[0]) / abs(along), tolerance.slope_step(point.precision.eps)
     return replace(
         differing(element(name, index), analytic, analytic + gap / along, off, allowed),
@@ -346,13 +346,11 @@ def _point(trial: Trial, tensors: dict[str, Tensor], *, watched: bool = True) ->
             many = f"one forward has more than {OPERATIONS} operations at these sizes; see G01 for small ones"
             raise NotApplicable(many) from raised
         raise
-    if not base.connected or not names:
-        raise NotApplicable("the output does not depend on the inputs through autograd; see G06")
-    if not base.finite:
-        raise NotApplicable("the value or gradient is not finite; see G08")
-    found = {name: base.gradients[name] for name in names}
+    if not names:
+        raise NotApplicable(UNREACHED)
+    found = with_gradient(base).gradients
     at = {**tensors, **{name: parameter.detach() for name, parameter in parameters.items()}}
-    gradients = {name: torch.zeros_like(at[name]) if g is None else g for name, g in found.items()}
+    gradients = {n: torch.zeros_like(at[n]) if (g := found[n]) is None else g for n in names}
     sizes = {name: float(g.square().mean().sqrt()) for name, g in gradients.items()}
     typical = min((size for size in sizes.values() if size > 0), default=0.0)
     return _Point(
@@ -363,7 +361,7 @@ def _point(trial: Trial, tensors: dict[str, Tensor], *, watched: bool = True) ->
         typical=typical,
         scalar=base.scalar,
         value=trial.function(tensors, tape),
-        cuts=tuple(dict.fromkeys(tape.places))[:3],
+        cuts=listed(tape.places),
         precision=trial.precision,
     )
 

@@ -14,12 +14,22 @@ from harness.calls import tolerance
 from harness.calls.evaluation import LossRaised, Precision
 from harness.drawing.case import Recipe
 from harness.errors import NotApplicable
-from harness.rules.gradients.cut_off import element, generic_point, interior, needs_differentiable, on_grid, slope_code
+from harness.rules.dtypes.kept import short
+from harness.rules.gradients.cut_off import (
+    element,
+    generic_point,
+    interior,
+    needs_differentiable,
+    on_grid,
+    slope_code,
+    with_gradient,
+)
 from harness.rules.gradients.directional import agrees_along_directions
 from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.tools import roundoff, slopes
 from harness.rules.tools.compare import differing
-from harness.rules.tools.detach import DetachTape
+from harness.rules.tools.detach import DetachTape, listed
+from harness.rules.tools.made import copied
 from harness.rules.tools.remarks import lost_values, with_note
 from harness.rules.tools.symbols import symbol_axes
 from harness.rules.trial import Run, Scale, Trial, contract
@@ -45,7 +55,7 @@ def gradient_matches_finite_differences(trial: Trial) -> Mismatch | Partly | Non
     """
     tensors = interior(trial)
     generic = all(recipe.mode == "smooth" and recipe.point is None for recipe in trial.case.tensors.values())
-    if not trial.exhaustive and agrees_along_directions(trial, {n: t.clone() for n, t in tensors.items()}, 23):
+    if not trial.exhaustive and agrees_along_directions(trial, copied(tensors), 23):
         return None
     off, left_out = _off_its_slopes(trial, tensors, checks=generic, most=generic, as_drawn=_is_as_drawn(trial))
     if off is None and trial.exhaustive:
@@ -82,7 +92,7 @@ def among_gradients_around(trial: Trial, mismatch: Mismatch) -> Mismatch:
     if mismatch.aspect != AT_A_TIE or mismatch.tensors is None:
         return mismatch
     tensors = {name: tensor.detach() for name, tensor in mismatch.tensors.items()}
-    gradients = trial.run({name: tensor.clone() for name, tensor in tensors.items()}).gradients
+    gradients = trial.run(copied(tensors)).gradients
     came = _gradient_at(gradients, mismatch.place)
     around, nearer = (_gradients_around(trial, tensors, mismatch.place, part) for part in (1.0, 0.1))
     bent = max(abs(far - near) for far, near in zip(around, nearer, strict=True))
@@ -126,9 +136,9 @@ def _off_at_a_tie(trial: Trial) -> _Off | None:
         return None
     for tied, where in (*_ties(drawn, tensors), *_zeros(drawn, tensors)):
         try:
-            if agrees_along_directions(drawn, {n: t.clone() for n, t in tied.items()}, 29):
+            if agrees_along_directions(drawn, copied(tied), 29):
                 continue
-            off, _ = _off_its_slopes(drawn, {n: t.clone() for n, t in tied.items()}, where, usual)
+            off, _ = _off_its_slopes(drawn, copied(tied), where, usual)
         except (NotApplicable, LossRaised):
             continue  # what is not finite there is G08's, and what raises there
         if off is not None:
@@ -241,11 +251,7 @@ def _off_its_slopes(
     names = tuple(n for n in trial.spec.differentiable if tensors[n].numel())
     if sum(tensors[n].numel() for n in names) > GRADCHECK_ELEMENTS:
         raise NotApplicable(f"more than {GRADCHECK_ELEMENTS} elements; a slow gradcheck would be too long")
-    base = trial.base if as_drawn else trial.run(tensors)
-    if not base.connected:
-        raise NotApplicable("the output does not depend on the inputs through autograd; see G06")
-    if not base.finite:
-        raise NotApplicable("the value or gradient is not finite; see G08")
+    base = with_gradient(trial.base if as_drawn else trial.run(tensors))
     point = _Point(trial, tensors, base, names, trial.scale if as_drawn else trial.measure_scale(tensors))
     if checks and point.passes_gradcheck():
         return None, ""
@@ -261,9 +267,8 @@ class _Point:
         self.trial, self.tensors, self.base, self.names = trial, tensors, base, names
         self.value = trial.function(tensors, self.tape if trial.spec.detaches else None)
         self.step = tolerance.slope_step(trial.eps)
-        given = max(
-            (float(tensors[name].detach().abs().max()) for name in names), default=0.0
-        )  # of a kernel all that is seen
+        # Of a kernel all that is seen.
+        given = max((float(tensors[name].detach().abs().max()) for name in names), default=0.0)
         self.magnitude = max(abs(base.scalar), scale.intermediate, given)
         self.rounding = tolerance.value_rounding(self.magnitude, trial.eps)
         self.gradient_rounding = tolerance.slope_noise(1.0, self.magnitude, trial.eps)
@@ -291,7 +296,30 @@ class _Point:
         noise = self.rounding / tolerance.GRADCHECK_STEP
         if self.trial.precision != Precision() or noise >= tolerance.GRADCHECK_RELATIVE * largest:
             return False
-        return _gradcheck(self.trial, self.tensors, self.names, largest, noise / largest, self.tape)
+        if self.trial.spec.once:
+            return False  # gradcheck goes back twice; the slopes decide
+
+        def scaled(*leaves: Tensor) -> Tensor:
+            given = {**self.tensors, **dict(zip(self.names, leaves, strict=True))}
+            mode = DetachTape(replay=self.tape) if self.trial.spec.detaches else None
+            return contract(self.trial.output(given, mode=mode)).to(torch.float64) / largest
+
+        try:
+            return bool(
+                torch.autograd.gradcheck(
+                    scaled,
+                    tuple(self.tensors[name].detach().clone().requires_grad_() for name in self.names),
+                    eps=tolerance.GRADCHECK_STEP,
+                    atol=tolerance.GRADCHECK_ABSOLUTE + noise / largest,
+                    rtol=tolerance.GRADCHECK_RELATIVE,
+                    nondet_tol=tolerance.GRADCHECK_ABSOLUTE,
+                    check_undefined_grad=False,
+                    raise_exception=False,
+                )
+            )
+        except Exception:
+            # gradcheck goes back twice, which breaks a loss that edits its inputs or frees what it keeps; the slopes decide
+            return False
 
     def worst(self, where: Sequence[Place], usual: float, *, most: bool) -> tuple[_Off | None, str]:
         """What `_off_its_slopes` gives.
@@ -343,18 +371,17 @@ class _Point:
         finite = [error for error in errors if math.isfinite(error)]
         if len(finite) < len(errors):
             return "difference quotients at several steps disagree, as they do at a jump or within a step of a kink"
-        rounded = str(self.trial.precision.computes_in).removeprefix("torch.")
         return (
-            f"values are rounded as in {rounded}, so that a slope may be off by {max(finite, default=0.0):.2g}, where the "
-            f"largest is {largest:.2g}"
+            f"values are rounded as in {short(self.trial.precision.computes_in)}, so that a slope may be off by "
+            f"{max(finite, default=0.0):.2g}, where the largest is {largest:.2g}"
         )
 
     def _mismatch(self, place: Place, slope: slopes.Slope, off: float, largest: float) -> Mismatch:
-        analytic, cuts = self.analytic(place), list(dict.fromkeys(self.tape.places))
+        analytic, cuts = self.analytic(place), listed(self.tape.places)
         note = ""
         if cuts and not self.trial.spec.detaches:
             line = self.trial.spec.line_that_says("detaches")
-            note = f"the gradient is cut by {', '.join(cuts[:3])}; if that is meant, declare {line}"
+            note = f"the gradient is cut by {cuts}; if that is meant, declare {line}"
         allowed = slope.allowed(analytic, tolerance.SLOPE_FLOOR * largest)
         name, index = place[0]
         where = element(name, index) if len(place) == 1 else f"d loss / d ({' = '.join(map(_shown, place))})"
@@ -377,42 +404,6 @@ class _Point:
 def _shown(at: slopes.Element) -> str:
     name, index = at
     return f"{name}{list(index) if index else ''}"
-
-
-def _gradcheck(
-    trial: Trial,
-    tensors: Mapping[str, Tensor],
-    names: Sequence[str],
-    largest: float,
-    noise: float,
-    tape: DetachTape,
-) -> bool:
-    if trial.spec.once:
-        return False  # gradcheck goes back twice; the slopes decide
-    replay = tape if trial.spec.detaches else None
-
-    def scaled(*leaves: Tensor) -> Tensor:
-        given = {**tensors, **dict(zip(names, leaves, strict=True))}
-        mode = None if replay is None else DetachTape(replay=replay)
-        return contract(trial.output(given, mode=mode)).to(torch.float64) / largest
-
-    leaves = tuple(tensors[n].detach().clone().requires_grad_() for n in names)
-    try:
-        return bool(
-            torch.autograd.gradcheck(
-                scaled,
-                leaves,
-                eps=tolerance.GRADCHECK_STEP,
-                atol=tolerance.GRADCHECK_ABSOLUTE + noise,
-                rtol=tolerance.GRADCHECK_RELATIVE,
-                nondet_tol=tolerance.GRADCHECK_ABSOLUTE,
-                check_undefined_grad=False,
-                raise_exception=False,
-            )
-        )
-    except Exception:
-        # gradcheck goes back twice, which breaks a loss that edits its inputs or frees what it keeps; the slopes decide
-        return False
 
 
 RULES = (

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from harness.calls import tolerance
 from harness.calls.evaluation import LossRaised
-from harness.errors import told
+from harness.errors import told, told_in_a_line
 from harness.rules.context.following import loose_tensors
 from harness.rules.gradients.cut_off import needs_differentiable
 from harness.rules.rule import Mismatch, Rule
-from harness.rules.shapes.broadcasting import first_line
 from harness.rules.tools.made import signs
 from harness.rules.trial import Trial, checked, contract, describe
 
@@ -187,7 +186,7 @@ def _second_step(trial: Trial, built: Any, train: bool) -> Iterator[Mismatch]:
                 return  # another failure: B01 or S03, which makes steps in train() too, says so
             yield Mismatch(
                 f"the second step of one instance in {'train()' if train else 'eval()'}",
-                first_line(error),
+                told_in_a_line(error),
                 "a gradient, as in the first",
                 error=error,
                 aspect="second step",

@@ -12,13 +12,12 @@ from torch.autograd import forward_ad
 
 from harness.calls import tolerance
 from harness.calls.evaluation import LossRaised
-from harness.errors import NotApplicable
-from harness.rules.gradients.cut_off import needs_a_second_backward, needs_differentiable
-from harness.rules.gradients.derivatives import finite_base, first_difference
+from harness.errors import NotApplicable, told_in_a_line
+from harness.rules.gradients.cut_off import needs_a_second_backward, needs_differentiable, with_gradient
+from harness.rules.gradients.derivatives import first_difference
 from harness.rules.gradients.second_order import custom_functions, told_of_functions, unless_required
 from harness.rules.rule import Mismatch, Rule
-from harness.rules.shapes.broadcasting import first_line
-from harness.rules.tools.made import normal
+from harness.rules.tools.made import copied, normal
 from harness.rules.trial import Trial, contract, describe
 
 COTANGENTS = (1.0, -2.0, 0.5)
@@ -33,26 +32,26 @@ def forward_mode_is_reverse_mode(trial: Trial) -> Mismatch | None:
     """
     if trial.spec.detaches:
         raise NotApplicable("a declared stop-gradient by no_grad() does not stop forward mode")
-    finite_base(trial)
+    with_gradient(trial.base)
     tensors = trial.tensors()
     try:
         mismatch = _forward_differs(trial, tensors)
         if mismatch is None or _forward_differs(trial, trial.nudged(tensors)) is None:
             return None
     except LossRaised as raised:
-        return _unsupported(trial, "G04", "forward-mode gradient", raised, "give the custom Function a jvp()")
+        return _unsupported(trial, "G04", "forward-mode gradient", raised.error, "give the custom Function a jvp()")
     return mismatch
 
 
 def _forward_differs(trial: Trial, tensors: Mapping[str, Tensor]) -> Mismatch | None:
     generator = trial.generator(41)
-    found = trial.run({name: tensor.clone() for name, tensor in tensors.items()}).gradients
+    found = trial.run(copied(tensors)).gradients
     gradients = {name: gradient for name, gradient in found.items() if gradient is not None}
     along = {name: normal(g, generator) for name, g in gradients.items()}
     should = sum(float((gradients[name] * u).sum()) for name, u in along.items())
     size = sum(float((gradients[name] * u).abs().sum()) for name, u in along.items())
     with forward_ad.dual_level():
-        leaves = trial.leaves({name: tensor.clone() for name, tensor in tensors.items()})
+        leaves = trial.leaves(copied(tensors))
         duals = {n: forward_ad.make_dual(leaves[n], u) for n, u in along.items()}
         tangent = forward_ad.unpack_dual(contract(trial.output({**tensors, **duals}))).tangent
     came = 0.0 if tangent is None else float(tangent)
@@ -113,7 +112,7 @@ def batched_gradients_are_the_loop(trial: Trial) -> Mismatch | None:
     Jacobians and per-sample gradients are computed so.  A backward that cannot be batched raises, which is a note.
     Source: torch.autograd.grad; torch.func.vmap over backward.
     """
-    base = finite_base(trial).gradients
+    base = with_gradient(trial.base).gradients
     leaves = trial.leaves(trial.tensors())
     scalar = contract(trial.output(leaves))
     cotangents = torch.tensor(COTANGENTS, dtype=scalar.dtype, device=scalar.device)
@@ -123,9 +122,7 @@ def batched_gradients_are_the_loop(trial: Trial) -> Mismatch | None:
     try:
         batched = torch.autograd.grad(scalar, [leaves[n] for n in names], cotangents, is_grads_batched=True)
     except Exception as error:
-        return _unsupported(
-            trial, "G11", "batched gradient", LossRaised(error), "no .item(), .data or `if` in backward"
-        )
+        return _unsupported(trial, "G11", "batched gradient", error, "no .item(), .data or `if` in backward")
     for position, factor in enumerate(COTANGENTS):
         came = {name: g[position] / factor for name, g in zip(names, batched, strict=True)}
         found = first_difference(trial, came, base)
@@ -150,12 +147,12 @@ _BATCHED = f"""
 """
 
 
-def _unsupported(trial: Trial, code: str, what: str, raised: LossRaised, hint: str) -> Mismatch:
+def _unsupported(trial: Trial, code: str, what: str, error: BaseException, hint: str) -> Mismatch:
     refusal = Mismatch(
         f"a {what}",
-        first_line(raised.error),
+        told_in_a_line(error),
         "a number",
-        error=raised.error,
+        error=error,
         aspect="unsupported",
         severity=unless_required(trial.spec, code),
         tensors=trial.tensors(),

@@ -12,23 +12,23 @@ from torch.autograd.function import BackwardCFunction, Function
 
 from harness.calls import tolerance
 from harness.declare.spec import LossSpec
-from harness.errors import NotApplicable
+from harness.errors import NotApplicable, told_in_a_line
 from harness.private_names import function_of
 from harness.results.findings import Severity
-from harness.rules.gradients.cut_off import element, interior, needs_a_second_backward
+from harness.rules.gradients.cut_off import NOT_FINITE, UNREACHED, element, interior, needs_a_second_backward
 from harness.rules.rule import Mismatch, Rule
-from harness.rules.shapes.broadcasting import first_line
 from harness.rules.tools.compare import same_gradients
 from harness.rules.tools.detach import DetachTape
 from harness.rules.tools.made import signs
-from harness.rules.trial import Trial, contract, describe
+from harness.rules.tools.slopes import element_index
+from harness.rules.trial import Trial, contract, describe, is_finite
 
 
 class Refused(Exception):
     """The loss raises where it is differentiated twice; ``error`` is what it raised."""
 
     def __init__(self, error: Exception) -> None:
-        super().__init__(first_line(error))
+        super().__init__(told_in_a_line(error))
         self.error = error
 
 
@@ -104,7 +104,7 @@ def curvature(trial: Trial, tensors: Mapping[str, Tensor]) -> Curvature:
     output = trial.output(leaves, mode=tape)
     names = [name for name in trial.spec.differentiable if leaves[name].numel()]
     if not output.requires_grad or not names:
-        raise NotApplicable("the output does not depend on the inputs through autograd; see G06")
+        raise NotApplicable(UNREACHED)
     wrt = [leaves[name] for name in names]
     scalar = contract(output)
     upstream = torch.ones_like(scalar).requires_grad_()  # `once_differentiable` refuses by looking at this one only
@@ -119,8 +119,8 @@ def curvature(trial: Trial, tensors: Mapping[str, Tensor]) -> Curvature:
         raise Refused(error) from error
     found = {name: (g, leaves[name].grad) for name, g in zip(names, first, strict=True)}
     gradients = {n: torch.zeros_like(tensors[n]) if g is None else g.detach() for n, (g, _) in found.items()}
-    if not bool(output.isfinite().all()) or not all(bool(g.isfinite().all()) for g in gradients.values()):
-        raise NotApplicable("the value or gradient is not finite; see G08")
+    if not all(map(is_finite, (output, *gradients.values()))):
+        raise NotApplicable(NOT_FINITE)
     return Curvature(
         tensors=tensors,
         products={n: torch.zeros_like(tensors[n]) if h is None else h.detach() for n, (_, h) in found.items()},
@@ -202,13 +202,12 @@ def off_its_differences(trial: Trial, found: Curvature) -> Mismatch | None:
     """
     step, finer = tolerance.CURVATURE_STEPS
     sides, slope = _quotients(trial, found, step)
-    suspects = {n: _off(found.products[n], [side[n] for side in sides]) for n in found.products}
-    if not any(bool((off > _allowed(trial, found, n, step)).any()) for n, off in suspects.items()):
+    suspects = {n: (h - torch.stack([side[n] for side in sides]).mean(0)).abs() for n, h in found.products.items()}
+    if not any(bool((o.nan_to_num(torch.inf) > _allowed(trial, found, n, step)).any()) for n, o in suspects.items()):
         return None
     size = sum(float(g.abs().sum()) for g in found.gradients.values())
-    if abs(slope - found.slope) > tolerance.SLOPE_RELATIVE * size + tolerance.slope_noise(
-        step, trial.scale.intermediate, trial.eps
-    ):
+    noise = tolerance.slope_noise(step, trial.scale.intermediate, trial.eps)
+    if abs(slope - found.slope) > tolerance.SLOPE_RELATIVE * size + noise:
         raise NotApplicable("the gradient itself is not the slope here, or there is a kink; see G01")
     sides += _quotients(trial, found, finer)[0]
     worst: Mismatch | None = None
@@ -217,23 +216,18 @@ def off_its_differences(trial: Trial, found: Curvature) -> Mismatch | None:
         spread = quotients.amax(0) - quotients.amin(0)
         off = (product - quotients.mean(0)).abs() - 5 * spread
         allowed = _allowed(trial, found, name, finer)
-        index = tuple(int(i) for i in torch.unravel_index(off.nan_to_num(-1).argmax(), off.shape))
+        index = element_index(int(off.nan_to_num(-1).argmax()), off.shape)
         if float(off[index]) > allowed and (worst is None or float(off[index]) > (worst.difference or 0)):
             worst = _wrong(trial, found, name, index, float(quotients.mean(0)[index]), float(off[index]), allowed)
     return worst
-
-
-def _off(product: Tensor, sides: list[Tensor]) -> Tensor:
-    return (product - sum(sides, torch.zeros_like(product)) / len(sides)).abs().nan_to_num(torch.inf)
 
 
 def _allowed(trial: Trial, found: Curvature, name: str, step: float) -> float:
     """How far H u may be off: a part of the largest of its elements, and the rounding of two gradients over the step."""
     largest = float(found.products[name].abs().nan_to_num(0).max())
     gradient = float(found.gradients[name].abs().max())
-    return tolerance.SLOPE_RELATIVE * largest + tolerance.slope_noise(
-        step, gradient * max(1.0, trial.scale.intermediate), trial.eps
-    )
+    noise = tolerance.slope_noise(step, gradient * max(1.0, trial.scale.intermediate), trial.eps)
+    return tolerance.SLOPE_RELATIVE * largest + noise
 
 
 def _quotients(trial: Trial, found: Curvature, step: float) -> tuple[list[dict[str, Tensor]], float]:

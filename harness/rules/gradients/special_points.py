@@ -11,12 +11,12 @@ from harness.declare import domains, inline
 from harness.drawing.case import Case
 from harness.errors import NotApplicable, told_in_a_line
 from harness.rules.gradients.cut_off import gradient_code
-from harness.rules.rule import Mismatch, Rule
+from harness.rules.rule import Kind, Mismatch, Rule
 from harness.rules.shapes.broadcasting import unit_symbols
 from harness.rules.tools.remarks import first_not_finite
 from harness.rules.tools.sizes import resized, uniform
 from harness.rules.tools.special import nothing_counts, special_cases, with_everything_counted, with_one_left_out
-from harness.rules.trial import Trial, describe
+from harness.rules.trial import Trial, describe, is_finite
 
 # What is left of a domain without the points at which logarithms, roots and quotients of it are singular.
 _WITHOUT_ENDS = {
@@ -54,17 +54,17 @@ def _finite_at(trial: Trial, point: str, case: Case) -> Iterator[Mismatch]:
     if run.finite:
         return
     convention = _nothing_counted(moved)
-    name = next((n for n, g in run.gradients.items() if g is not None and not bool(g.isfinite().all())), None)
-    where = "loss" if not bool(run.output.isfinite().all()) else f"d loss / d {name}"
-    came = run.output if where == "loss" else run.gradients[str(name)]
+    name = next((n for n, g in run.gradients.items() if g is not None and not is_finite(g)), None)
+    kind: Kind = "gradient" if is_finite(run.output) else "value"
+    came = run.output if kind == "value" else run.gradients[str(name)]
     assert came is not None
     worst = came.reshape(-1)[~came.reshape(-1).isfinite()][0]
     yield Mismatch(
-        f"{where} with {point}",
+        f"{'loss' if kind == 'value' else f'd loss / d {name}'} with {point}",
         describe(float(worst)),
         "finite",
-        aspect="nothing counted" if convention else f"{'value' if where == 'loss' else 'gradient'}",
-        kind="value" if where == "loss" else "gradient",
+        aspect="nothing counted" if convention else kind,
+        kind=kind,
         tensor=name or "",
         finite=False,
         severity="warning" if convention else None,

@@ -11,19 +11,17 @@ from harness.rules.trial import Trial
 
 
 class HostReads(Watch):
-    """Counts operations whose result the host must wait for: `.item()`, `nonzero`, boolean indexing."""
+    """Names the operations whose result the host must wait for: `.item()`, `nonzero`, boolean indexing."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.count = 0
-        self.names: dict[str, None] = {}
+        self.names: list[str] = []
         self.checks = ChecksOfTheCpu()
 
     def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
         name = host_read(func, args)
         if name is not None and not self.checks.inside:
-            self.count += 1
-            self.names[name] = None
+            self.names.append(name)
         return func(*args, **kwargs)
 
 
@@ -36,14 +34,15 @@ def no_hidden_host_reads(trials: Sequence[Trial]) -> Iterator[Mismatch]:
     alone, the range of labels by `one_hot` with a number of classes, does not count.
     """
     counted = [(trial, _reads(trial)) for trial in sorted(trials, key=lambda t: t.case.numel(t.spec))]
-    reading = [(trial, reads) for trial, reads in counted if reads.count]
+    reading = [(trial, reads) for trial, reads in counted if reads]
     if not reading:
         return
     smallest, first = reading[0]
-    counts = ", ".join(f"{reads.count} at {_sizes(trial)}" for trial, reads in reading)
+    sizes = {trial: ", ".join(f"{name}={size}" for name, size in trial.case.sizes.items()) for trial, _ in reading}
+    counts = ", ".join(f"{len(reads)} at {sizes[trial]}" for trial, reads in reading)
     yield Mismatch(
         "host reads in one forward",
-        f"{counts} ({', '.join(first.names)})",
+        f"{counts} ({', '.join(dict.fromkeys(first))})",
         "0",
         severity="note" if smallest.is_reference else None,
         tensors=smallest.tensors(),
@@ -61,17 +60,13 @@ _READS_CODE = """
 """
 
 
-def _reads(trial: Trial) -> HostReads:
+def _reads(trial: Trial) -> list[str]:
     tensors = trial.leaves(trial.tensors())
     built = trial.candidate.build(tensors)
     reads = HostReads()
     with reads.checks, reads:
         trial.candidate.call(built, tensors)
-    return reads
-
-
-def _sizes(trial: Trial) -> str:
-    return ", ".join(f"{name}={size}" for name, size in trial.case.sizes.items())
+    return reads.names
 
 
 RULES = (

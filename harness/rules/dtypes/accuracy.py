@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harness.calls import tolerance, triton_interpreter
 from harness.calls.evaluation import LossRaised
-from harness.declare.domains import LARGE, Domain
+from harness.declare.domains import LARGE
 from harness.errors import NotApplicable
 from harness.rules.dtypes.kept import asked, has_float, short
 from harness.rules.dtypes.vanishing import not_finite_in_low_precision
@@ -19,8 +19,9 @@ from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.tools.compare import differing, has_its_digits
 from harness.rules.tools.made import directions
 from harness.rules.tools.rounded import Rounded
+from harness.rules.tools.slopes import element_index
 from harness.rules.tools.special import far_cases, near_cases, special_cases
-from harness.rules.trial import Intermediates, Run, Scale, Trial
+from harness.rules.trial import Intermediates, Run, Scale, Trial, is_finite
 
 _ROUNDINGS = 8  # a tie that is seen one way in two escapes them one time in 256
 
@@ -73,22 +74,6 @@ def _below_normal(trial: Trial, dtype: torch.dtype) -> bool:
     return least < torch.finfo(dtype).smallest_normal
 
 
-def _moved(trial: Trial, dtype: torch.dtype) -> list[Domain]:
-    """The domains of the tensors that stand at a special point, in float32."""
-    names = [name for name, recipe in trial.case.tensors.items() if recipe.point is not None]
-    return [trial.spec.tensors[name].domain for name in names] if dtype == torch.float32 else []
-
-
-def _saturated(trial: Trial, dtype: torch.dtype) -> bool:
-    """Whether logits are at a special point in float32: they may saturate, and a plain exp of them overflows there only."""
-    return any(domain.text == "logits()" for domain in _moved(trial, dtype))
-
-
-def _bounds_are_declared(trial: Trial, dtype: torch.dtype) -> bool:
-    """Whether a tensor is at a special point of an interval that is declared to reach far, in float32."""
-    return any(LARGE < max(abs(d.low), abs(d.high)) < math.inf for d in _moved(trial, dtype))
-
-
 def _low_precision(trial: Trial, dtype: torch.dtype, point: str, floor: float) -> Mismatch | None:
     """What is off in a dtype at a point; ``floor`` is the largest intermediate that may explain it."""
     tensors = trial.tensors(dtype)
@@ -106,7 +91,7 @@ def _low_precision(trial: Trial, dtype: torch.dtype, point: str, floor: float) -
         exact = trial.run(widened, wrt=None if generic or not run.finite else ())
     except LossRaised:
         return None
-    if not bool(exact.output.isfinite().all()) or exact.output.shape != run.output.shape or not exact.output.numel():
+    if not is_finite(exact.output) or exact.output.shape != run.output.shape or not exact.output.numel():
         return None
     if run.finite and has_its_digits(run.output, exact.output, eps):  # the condition number could only allow more
         if not generic or not exact.finite:
@@ -117,12 +102,16 @@ def _low_precision(trial: Trial, dtype: torch.dtype, point: str, floor: float) -
     if not exact.finite:
         return None
     scale = trial.measure_scale(widened)
-    named = _saturated(trial, dtype) or _bounds_are_declared(trial, dtype)
+    at_points = [name for name, recipe in trial.case.tensors.items() if recipe.point is not None]
+    domains = [trial.spec.tensors[name].domain for name in at_points] if dtype == torch.float32 else []
+    reaches_far = any(LARGE < max(abs(d.low), abs(d.high)) < math.inf for d in domains)
+    # Logits may saturate there, and a plain exp of them overflows in float32 only.
+    named = reaches_far or any(domain.text == "logits()" for domain in domains)
     if not named and _largest_met(trial, widened) * tolerance.RANGE_MARGIN > torch.finfo(dtype).max:
         return None
     where = f"with {point} in {short(dtype)}"
     found = (
-        _not_finite(run, exact, dtype, where, _bounds_are_declared(trial, dtype))
+        _not_finite(run, exact, dtype, where, reaches_far)
         if not run.finite
         else _inaccurate(run, exact, dtype, where, eps, scale, floor)
     )
@@ -138,24 +127,12 @@ def _largest_met(trial: Trial, tensors: dict[str, Tensor]) -> float:
 
 def _not_finite(run: Run, exact: Run, dtype: torch.dtype, where: str, declared: bool) -> Mismatch | None:
     limit = torch.finfo(dtype)
-    bad_value = not bool(run.output.isfinite().all())
+    bad_value = not is_finite(run.output)
     theirs = [g for g in exact.gradients.values() if g is not None and g.numel()]
     needed = float(exact.output.abs().max()) if bad_value else max((float(g.abs().max()) for g in theirs), default=0.0)
     # The gradient of a mean may be made of that of the sum, which is as many times as large as there are elements.
     times = 0 if bad_value else max((g.numel() for g in theirs), default=0)
-    if needed > limit.max and declared:
-        return Mismatch(
-            f"loss {where}" if bad_value else f"gradient {where}",
-            "NaN or infinite",
-            f"{needed:.3g}, as in float64, which {short(dtype)} cannot hold",
-            aspect=f"range of {short(dtype)}",
-            kind="value" if bad_value else "gradient",
-            finite=False,
-            hint="declare the bounds of what the loss is given in training, or return the logarithm of such numbers",
-        )
-    if needed * max(tolerance.RANGE_MARGIN, times) > limit.max:
-        return None
-    return Mismatch(
+    found = Mismatch(
         f"loss {where}" if bad_value else f"gradient {where}",
         "NaN or infinite",
         "finite, as in float64",
@@ -165,6 +142,15 @@ def _not_finite(run: Run, exact: Run, dtype: torch.dtype, where: str, declared: 
         severity="error" if dtype == torch.float32 else "warning",
         hint=f"in {short(dtype)} what is above {limit.max:.2g} is infinite, what is below {limit.smallest_normal:.1g} may be 0, and differences of large numbers cancel",
     )
+    if needed > limit.max and declared:
+        return replace(
+            found,
+            should=f"{needed:.3g}, as in float64, which {short(dtype)} cannot hold",
+            aspect=f"range of {short(dtype)}",
+            severity=None,
+            hint="declare the bounds of what the loss is given in training, or return the logarithm of such numbers",
+        )
+    return found if needed * max(tolerance.RANGE_MARGIN, times) <= limit.max else None
 
 
 def _inaccurate(
@@ -215,7 +201,7 @@ def _inaccurate_gradient(
     intermediate = trial.measure_scale(widened).intermediate
     if size and largest * size <= tolerance.same_intermediate(tolerance.EPS64) * intermediate:
         allowed += tolerance.forward_error(eps, 1.0, 0.0) / size * intermediate
-    index = tuple(int(i) for i in torch.unravel_index(off[name].argmax(), off[name].shape))
+    index = element_index(int(off[name].argmax()), off[name].shape)
     worst = float(off[name][index])
     moved = 0.0
     for change in _moved_by_rounding(trial, widened, exact, eps):
@@ -224,16 +210,10 @@ def _inaccurate_gradient(
             return None
     if _largest_met(trial, widened) * tolerance.RANGE_MARGIN > torch.finfo(dtype).max:
         return None  # the dtype cannot hold what is met on the way, as a product of sums at large sizes: no digits are lost
-    allowed += moved
     mine, theirs = pairs[name]
     came = 0.0 if mine is None else float(mine[index])
-    found = differing(
-        f"d loss / d {name}{list(index) if index else ''} {where}",
-        came,
-        float(theirs[index]),
-        worst,
-        allowed,
-    )
+    element = f"d loss / d {name}{list(index) if index else ''}"
+    found = differing(f"{element} {where}", came, float(theirs[index]), worst, allowed + moved)
     half_of_its_digits = tolerance.same_gradient(eps) * largest
     is_another = moved <= half_of_its_digits < worst - moved
     is_another = is_another and not _comes_of_rounding(trial, dtype, name, worst)

@@ -12,12 +12,11 @@ from torch.overrides import TorchFunctionMode
 from harness.calls import tolerance, triton_interpreter
 from harness.calls.evaluation import LossRaised
 from harness.declare.spec import LossSpec
-from harness.errors import NotApplicable
+from harness.errors import NotApplicable, told_in_a_line
 from harness.rules.rule import Mismatch, Rule
-from harness.rules.shapes.broadcasting import first_line
-from harness.rules.tools.detach import placed
+from harness.rules.tools.detach import listed, placed
 from harness.rules.tools.made import signs
-from harness.rules.trial import Trial, contract
+from harness.rules.trial import Trial, contract, is_finite
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -57,7 +56,7 @@ def output_has_the_inputs_dtype(trial: Trial) -> Iterator[Mismatch]:
         except LossRaised as raised:
             yield Mismatch(
                 f"loss in {short(dtype)}",
-                first_line(raised.error),
+                told_in_a_line(raised.error),
                 "a number",
                 error=raised.error,
                 aspect="half" if half else "raises",
@@ -73,11 +72,9 @@ def output_has_the_inputs_dtype(trial: Trial) -> Iterator[Mismatch]:
             narrows = not wider and dtype == torch.float64
             places = _narrowed_at(trial) if narrows else ""
             meant = f"; {_on_purpose(trial)}" if narrows else ""
-            mend = (
-                _widened(trial, run.output.dtype)
-                if wider
-                else f"and cast the context to it at use, not in the constructor{meant}"
-            )
+            mend = f"and cast the context to it at use, not in the constructor{meant}"
+            if wider:
+                mend = _widened(trial, run.output.dtype)
             yield Mismatch(
                 f"loss.dtype in {short(dtype)}",
                 short(run.output.dtype),
@@ -262,7 +259,7 @@ def _narrowed_input(trials: Sequence[Trial], name: str) -> Trial | None:
     for trial in trials:
         tensors = trial.tensors()
         rounded = tensors[name].float().double()
-        if bool((rounded == tensors[name]).all()) or not bool(trial.base.output.isfinite().all()):
+        if bool((rounded == tensors[name]).all()) or not is_finite(trial.base.output):
             continue
         nudged = {**tensors, name: tensors[name] * (1 + 1e-3 * signs(tensors[name]))}
         try:
@@ -301,8 +298,7 @@ class _Narrowing(TorchFunctionMode):
             return "", False
         gradients = trial.differentiated(contract(output), [made for made, _ in self.made])
         reached = [pair for pair, gradient in zip(self.made, gradients, strict=True) if gradient is not None]
-        places = list(dict.fromkeys(place for _, place in reached))[:3]
-        return ", ".join(places), any(made.dtype in HALF for made, _ in reached)
+        return listed(place for _, place in reached), any(made.dtype in HALF for made, _ in reached)
 
 
 class _WithoutCasts(TorchFunctionMode):
@@ -334,7 +330,7 @@ def _cast_on_the_way(trial: Trial) -> str:
     except LossRaised:  # a dtype that it relies on
         return ""
     same = without.shape == trial.base.output.shape and torch.equal(without, trial.base.output)
-    return "" if same or not bool(without.isfinite().all()) else ", ".join(list(dict.fromkeys(seen.places))[:3])
+    return "" if same or not is_finite(without) else listed(seen.places)
 
 
 def _narrowed_at(trial: Trial) -> str:

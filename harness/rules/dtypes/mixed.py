@@ -11,12 +11,11 @@ from torch import Tensor
 
 from harness.calls import tolerance
 from harness.calls.evaluation import LossRaised
-from harness.errors import NotApplicable
+from harness.errors import NotApplicable, told_in_a_line
 from harness.rules.dtypes.kept import asked, has_float, short
 from harness.rules.rule import Mismatch, Rule
-from harness.rules.shapes.broadcasting import first_line
 from harness.rules.tools.compare import same_output
-from harness.rules.trial import Trial, describe
+from harness.rules.trial import Trial, describe, is_finite
 
 
 def mixed_dtypes_keep_their_meaning(trials: Sequence[Trial]) -> Iterator[Mismatch]:
@@ -53,7 +52,7 @@ def _context_dtype(trial: Trial) -> Iterator[Mismatch]:
         except LossRaised as raised:
             yield Mismatch(
                 f"loss {where}",
-                first_line(raised.error),
+                told_in_a_line(raised.error),
                 f"a {short(ours)} number",
                 error=raised.error,
                 aspect=f"refuses {short(theirs)} context",
@@ -82,7 +81,7 @@ def _fraction_lost(trials: Sequence[Trial], name: str) -> Iterator[Mismatch]:
     for trial in trials:
         tensors = trial.tensors()
         whole = tensors[name].trunc()
-        if torch.equal(whole, tensors[name]) or not bool(trial.base.output.isfinite().all()):
+        if torch.equal(whole, tensors[name]) or not is_finite(trial.base.output):
             continue
         try:
             if not torch.equal(trial.run({**tensors, name: whole}, wrt=()).output, trial.base.output):
@@ -156,8 +155,8 @@ def autocast_changes_only_the_precision(trial: Trial) -> Iterator[Mismatch]:
     except LossRaised as raised:
         yield Mismatch(
             f"loss {where}",
-            first_line(raised.error),
-            f"{describe(exact.scalar)}",
+            told_in_a_line(raised.error),
+            describe(exact.scalar),
             error=raised.error,
             aspect="raises",
             tensors=tensors,
@@ -168,9 +167,9 @@ def autocast_changes_only_the_precision(trial: Trial) -> Iterator[Mismatch]:
     dtypes = [n for n, g in run.gradients.items() if g is not None and g.dtype != torch.float32]
     if not exact.output.numel():
         return
-    off = (
-        float((run.output.double() - exact.output).abs().max()) if run.output.shape == exact.output.shape else math.inf
-    )
+    off = math.inf
+    if run.output.shape == exact.output.shape:
+        off = float((run.output.double() - exact.output).abs().max())
     eps = torch.finfo(torch.bfloat16).eps
     allowed = tolerance.forward_error(eps, float(exact.output.abs().max()) + intermediate, condition)
     if run.finite and not dtypes and off <= allowed:

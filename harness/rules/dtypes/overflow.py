@@ -13,13 +13,12 @@ from harness.calls.evaluation import LossRaised
 from harness.calls.watch import Watch
 from harness.declare.spec import LossSpec
 from harness.drawing.case import Case
-from harness.errors import NotApplicable
+from harness.errors import NotApplicable, told_in_a_line
 from harness.rules.dtypes.kept import asked
 from harness.rules.rule import Mismatch, Rule
-from harness.rules.shapes.broadcasting import first_line
 from harness.rules.tools.detach import placed
 from harness.rules.tools.sizes import DOUBLINGS, equal_sizes, grown, resized, uniform
-from harness.rules.trial import UNSET, Trial, describe
+from harness.rules.trial import UNSET, Trial, describe, is_finite
 
 ELEMENTS = 256  # normal squares whose largest fits with a margin of 4 to 16: their sum passes the range about twice
 MARGIN = 4.0
@@ -45,7 +44,6 @@ _LINEAR = {
         "stack",
     ),
 }
-
 
 _IN_A_SUM = (
     "a sum overflows before it is divided: use mean(), divide first, or accumulate in float32 and cast the result back"
@@ -156,12 +154,11 @@ def no_overflow_where_the_true_value_fits(trials: Sequence[Trial]) -> Iterator[M
         try:
             output = trial.output(low, mode=first)
         except LossRaised as raised:
-            raise NotApplicable(f"no float16: {first_line(raised.error)}") from raised
-        if bool(output.isfinite().all()):
+            raise NotApplicable(f"no float16: {told_in_a_line(raised.error)}") from raised
+        if is_finite(output):
             continue
-        if (
-            first.name and first.name not in _LINEAR
-        ):  # a kernel of PyTorch's, such as mse_loss, which on the CPU sums in float16
+        # A kernel of PyTorch's, such as mse_loss, which on the CPU sums in float16.
+        if first.name and first.name not in _LINEAR:
             raise NotApplicable(f"aten.{first.name} overflows inside, which other devices accumulate in float32")
         true = trial.output(tensors)
         peak = max(float(low[name].abs().max()) for name in names)
@@ -213,7 +210,7 @@ def _largest_fitting(trial: Trial, exact: Mapping[str, Tensor], names: Sequence[
     def fits(exponent: int) -> bool:
         seen = Magnitudes(elements)
         output = trial.output(_scaled(exact, names, exponent), mode=seen)
-        if not bool(output.isfinite().all()):
+        if not is_finite(output):
             return False
         given = max(float(exact[name].abs().max()) for name in names) * 2.0**exponent
         returned = float(output.abs().max()) if output.numel() else 0.0

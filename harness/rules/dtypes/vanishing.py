@@ -8,9 +8,11 @@ from typing import Any
 import torch
 
 from harness.calls.watch import Watch
+from harness.rules.dtypes.kept import short
 from harness.rules.dtypes.overflow import are_finite, tensors_of
 from harness.rules.rule import Mismatch
 from harness.rules.tools.detach import placed
+from harness.rules.tools.made import copied
 from harness.rules.tools.remarks import first_in_backward, first_not_finite
 from harness.rules.trial import UNSET, Trial
 
@@ -73,8 +75,7 @@ def not_finite_in_low_precision(trial: Trial, mismatch: Mismatch) -> Mismatch:
     dtype = _lowest(mismatch)
     if mismatch.finite or mismatch.aspect.startswith("range") or noted.hint != mismatch.hint or dtype is None:
         return noted
-    tensors = {n: tensor.detach().clone() for n, tensor in (mismatch.tensors or {}).items()}
-    limit, kind = torch.finfo(dtype), str(dtype).removeprefix("torch.")
+    tensors, limit, kind = copied(mismatch.tensors or {}), torch.finfo(dtype), short(dtype)
     low, wide = Zeros(limit.eps), Zeros(limit.eps)
     for given, seen in ((tensors, low), (trial.widened(tensors), wide)):
         with seen:  # the backward too, where the gradient is asked for: a custom one has epsilons of its own

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import dis
 import functools
+import operator
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import getattr_static, isclass
 from types import FunctionType
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -23,71 +24,51 @@ _CONTAINERS = (dict, list, set, deque)
 _FOREIGN = {"torch", "builtins", "numpy", "harness", "typing"}
 
 
-class Cache(Protocol):
-    """Something that can be emptied and put back as it was."""
-
-    def content(self) -> Any:
-        """What is in it now; ``None`` or empty where nothing is."""
-
-    def put(self, content: Any) -> None:
-        """Make this its content."""
-
-
 @dataclass(frozen=True)
-class _Container:
+class Cache:
+    """Something that can be emptied and put back as it was.
+
+    Args:
+        content: what is in it now; ``None`` or empty where nothing is.
+        put: makes this its content.
+    """
+
+    content: Callable[[], Any]
+    put: Callable[[Any], None]
+
+
+def _container(held: Any) -> Cache:
     """A dict, list or set that functions share."""
 
-    held: Any
-
-    def content(self) -> Any:
-        return copy.copy(self.held)
-
-    def put(self, content: Any) -> None:
-        self.held.clear()
+    def put(content: Any) -> None:
+        held.clear()
         if content:
-            (self.held.extend if isinstance(self.held, (list, deque)) else self.held.update)(content)
+            (held.extend if isinstance(held, (list, deque)) else held.update)(content)
+
+    return Cache(lambda: copy.copy(held), put)
 
 
-@dataclass(frozen=True)
-class _Global:
+def _global(variables: dict[str, Any], name: str) -> Cache:
     """A module's variable that a function binds anew (``global mask``)."""
-
-    variables: dict[str, Any]
-    name: str
-
-    def content(self) -> Any:
-        return self.variables.get(self.name)
-
-    def put(self, content: Any) -> None:
-        self.variables[self.name] = content
+    return Cache(lambda: variables.get(name), functools.partial(operator.setitem, variables, name))
 
 
-@dataclass(frozen=True)
-class _Memo:
+def _memo(function: Any) -> Cache:
     """What `functools.cache` keeps of a function: it can be emptied, and is where it held less before."""
 
-    function: Any
+    def held() -> int:
+        return int(function.cache_info().currsize)
 
-    def content(self) -> Any:
-        return self.function.cache_info().currsize
+    def put(content: Any) -> None:
+        if not content or held() > content:
+            function.cache_clear()
 
-    def put(self, content: Any) -> None:
-        if not content or self.content() > content:
-            self.function.cache_clear()
+    return Cache(held, put)
 
 
-@dataclass(frozen=True)
-class _ClassAttribute:
+def _attribute(owner: type, name: str) -> Cache:
     """A tensor, or the place of one, that a class keeps for all of its instances."""
-
-    owner: type
-    name: str
-
-    def content(self) -> Any:
-        return vars(self.owner).get(self.name)
-
-    def put(self, content: Any) -> None:
-        setattr(self.owner, self.name, content)
+    return Cache(lambda: vars(owner).get(name), functools.partial(setattr, owner, name))
 
 
 def caches(trial: Trial) -> list[Cache]:
@@ -147,13 +128,13 @@ def _is_refilled(trial: Trial, cache: Cache) -> bool:
 
 def _candidates(trial: Trial) -> list[Cache]:
     implementation = trial.candidate.implementation
-    found: list[Cache] = []
+    found: dict[Any, Cache] = {}  # by what tells it from others
     functions: list[Any] = []
     if isclass(implementation) or isinstance(implementation, nn.Module):
         owner = implementation if isclass(implementation) else type(implementation)
         for part in owner.__mro__:
             if not _is_foreign(part):
-                found += _of_class(part)
+                found |= _of_class(part)
                 functions += vars(part).values()
     else:
         functions.append(call_function(implementation))
@@ -163,12 +144,12 @@ def _candidates(trial: Trial) -> list[Cache]:
         if isinstance(function, FunctionType) and id(function) not in seen and not _is_foreign(function):
             seen[id(function)] = function
             kept = _reachable(function)
-            found += [_Container(value) for value in kept if isinstance(value, _CONTAINERS)]
-            found += [_Memo(value) for value in kept if isinstance(value, functools._lru_cache_wrapper)]
-            found += [_Global(function.__globals__, name) for name in _bound_globally(function)]
+            found |= {id(value): _container(value) for value in kept if isinstance(value, _CONTAINERS)}
+            found |= {id(value): _memo(value) for value in kept if isinstance(value, functools._lru_cache_wrapper)}
+            variables = function.__globals__
+            found |= {(id(variables), name): _global(variables, name) for name in _bound_globally(function)}
             functions += [f for f in kept if isinstance(_undecorated(f), FunctionType)]
-    held = {(id(c.held) if isinstance(c, _Container) else id(c), getattr(c, "name", "")): c for c in found}
-    return list(held.values())
+    return list(found.values())
 
 
 def _undecorated(thing: Any) -> Any:
@@ -184,17 +165,15 @@ def _is_foreign(thing: Any) -> bool:
     return str(getattr(thing, "__module__", "")).partition(".")[0] in _FOREIGN
 
 
-def _of_class(part: type) -> list[Cache]:
+def _of_class(part: type) -> dict[Any, Cache]:
     own = {name: value for name, value in vars(part).items() if not name.startswith("__")}
-    shared: list[Cache] = [_Container(value) for value in own.values() if isinstance(value, _CONTAINERS)]
-    return shared + [
-        _ClassAttribute(part, name) for name, value in own.items() if value is None or isinstance(value, Tensor)
-    ]
+    shared = {id(value): _container(value) for value in own.values() if isinstance(value, _CONTAINERS)}
+    tensors = [name for name, value in own.items() if value is None or isinstance(value, Tensor)]
+    return {**shared, **{(id(part), name): _attribute(part, name) for name in tensors}}
 
 
 def _bound_globally(function: FunctionType) -> list[str]:
-    names = [str(i.argval) for i in dis.get_instructions(function) if i.opname == "STORE_GLOBAL"]
-    return list(dict.fromkeys(names))
+    return [str(i.argval) for i in dis.get_instructions(function) if i.opname == "STORE_GLOBAL"]
 
 
 def _reachable(function: FunctionType) -> list[Any]:

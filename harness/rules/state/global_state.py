@@ -20,7 +20,7 @@ from harness.calls.watch import Watch
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.tools.compare import same_output
 from harness.rules.tools.detach import placed
-from harness.rules.trial import UNSET, Scale, Trial, checked, contract
+from harness.rules.trial import UNSET, Scale, Trial, checked, contract, is_finite
 
 SEEDS = (11, 12)
 STATES = (*SEEDS, 13)  # beside RNG_SEED: a draw of few values, such as an index, is often the same twice
@@ -44,9 +44,8 @@ def same_input_same_output(trial: Trial) -> Mismatch | None:
         begin_draws(state)
         outputs.append(checked(trial.candidate(tensors), tensors))  # one that is to draw begins at a state of its own
     # Beyond float32 what differs from call to call is no rounding, though it may have been taken for one.
-    scale = Scale(
-        lambda: (trial.scale.condition, trial.scale.intermediate), min(trial.eps, tolerance.eps_of(torch.float32))
-    )
+    eps = min(trial.eps, tolerance.eps_of(torch.float32))
+    scale = Scale(lambda: (trial.scale.condition, trial.scale.intermediate), eps)
     compared = (same_output(output, outputs[0], scale) for output in outputs[1:])
     mismatch = next((found for found in compared if found is not None), None)
     if mismatch is None:
@@ -88,7 +87,7 @@ def _with_unset_memory_filled(trial: Trial, tensors: Mapping[str, Tensor], fille
         run = trial.run(tensors)
     if filled.places and trial.base.finite:
         read = {"loss": run.output, **{f"d loss / d {name}": gradient for name, gradient in run.gradients.items()}}
-        odd = (name for name, values in read.items() if values is not None and not bool(values.isfinite().all()))
+        odd = (name for name, values in read.items() if values is not None and not is_finite(values))
         filled.read_by = next(odd, "")
     return run.output
 
@@ -176,15 +175,14 @@ def _settings_changed(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[M
         _backward(output, tensors, grad)
         for name, value in after.items():
             if value != before[name]:
-                where = "inside no_grad()" if not grad else "with grad enabled"
-                mode = "torch.no_grad()" if not grad else "torch.enable_grad()"
+                where, mode = ("with grad enabled", "enable_grad()") if grad else ("inside no_grad()", "no_grad()")
                 yield Mismatch(
                     f"{name} after a call {where}",
                     str(value),
                     f"{before[name]} as before",
                     aspect=name,
                     tensors=tensors,
-                    code=f"import os\nimport sys\n\nwith {mode}:\n    print({name})\n    loss(**tensors)\n    print({name})",
+                    code=f"import os\nimport sys\n\nwith torch.{mode}:\n    print({name})\n    loss(**tensors)\n    print({name})",
                     hint="use `with torch.no_grad():` (or torch.autocast, ...) as a context manager; it restores what was",
                 )
 
@@ -228,21 +226,17 @@ def _process_changed(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mi
 
 
 def _generators_changed(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
-    with trial.candidate.beginning(None):
-        yield from _drawn(trial, tensors)
-
-
-def _drawn(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
     takes_one = bool(trial.candidate.drawn_from or trial.candidate.built_from)
     after: list[dict[str, Any]] = []
     before: list[dict[str, Any]] = []
-    for state in SEEDS:
-        built = trial.candidate.build(tensors)
-        begin_draws(state)
-        before.append(_generator_states())
-        output = trial.candidate.call(built, trial.leaves(tensors))
-        _backward(output, tensors, True)
-        after.append(_generator_states())
+    with trial.candidate.beginning(None):
+        for state in SEEDS:
+            built = trial.candidate.build(tensors)
+            begin_draws(state)
+            before.append(_generator_states())
+            output = trial.candidate.call(built, trial.leaves(tensors))
+            _backward(output, tensors, True)
+            after.append(_generator_states())
     for name in before[0]:  # a generator that the loss itself was the first to use is not among them
         if after[0][name] == before[0][name]:
             continue

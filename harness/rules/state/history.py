@@ -15,12 +15,11 @@ from harness.declare import dims
 from harness.declare.dims import Size
 from harness.declare.spec import LossSpec
 from harness.drawing.case import Case, Recipe
-from harness.errors import NotApplicable
+from harness.errors import NotApplicable, told_in_a_line
 from harness.private_names import buffers as buffers_of
 from harness.rules.context.following import loose_tensors
 from harness.rules.dtypes.kept import asked, short
 from harness.rules.rule import Mismatch, Rule
-from harness.rules.shapes.broadcasting import first_line
 from harness.rules.state.caches import Cache, caches, emptied
 from harness.rules.tools.compare import same_gradients, same_output
 from harness.rules.tools.sizes import growable, one, resized
@@ -150,7 +149,9 @@ def _both_before_backward(
             made = zip(calls, leaves, outputs, strict=True)
             runs = [each.trial.backward(given, output) for each, given, output in made]
         except LossRaised as raised:
-            refused = Mismatch("gradient", first_line(raised.error), "a gradient", error=raised.error, kind="gradient")
+            refused = Mismatch(
+                "gradient", told_in_a_line(raised.error), "a gradient", error=raised.error, kind="gradient"
+            )
             yield _reported(trial, call, refused, BOTH, other.trial)
             return
         for each, came, alone in zip(calls, runs, (should, theirs), strict=True):
@@ -223,7 +224,7 @@ def _compared(
     try:
         came = trial.run(tensors, built=built)
     except LossRaised as raised:
-        return Mismatch("loss", first_line(raised.error), describe(should.scalar), error=raised.error)
+        return Mismatch("loss", told_in_a_line(raised.error), describe(should.scalar), error=raised.error)
     return _differs(trial, came, should, tensors)
 
 
@@ -277,7 +278,9 @@ def _reported(
         after = "another instance was built and called"
     between = "in" if how == "the same tensors" else "after"
     hint = "compute it anew, or key what is kept by everything that it depends on: shape, dtype, device and values"
-    if how == BOTH:
+    if carried:
+        hint = f"if a registered buffer is meant to carry it, declare {trial.spec.line_that_says('stateful')}"
+    elif how == BOTH:
         hint = (
             "keep what backward needs on ctx, by ctx.save_for_backward, not in memory that the next forward writes to"
         )
@@ -289,11 +292,7 @@ def _reported(
         severity="note" if carried else None,
         tensors=trial.tensors(),
         code=f"from math import inf, nan\nother = {{{literals}}}\n{built}{code}",
-        hint=(
-            f"if a registered buffer is meant to carry it, declare {trial.spec.line_that_says('stateful')}"
-            if carried
-            else hint
-        ),
+        hint=hint,
         note="a class, module or function keeps it: every new instance begins with it"
         if shared and not carried
         else "",
@@ -391,13 +390,11 @@ def _carried(built: nn.Module) -> dict[str, Any]:
 
 
 def _draws(trial: Trial) -> bool:
-    """Whether torch's global generator is elsewhere after a call in train(), each of which begins at one state."""
-    states = []
-    for call in (lambda: None, lambda: trial.run(trial.tensors(), train=True)):
-        begin_draws(RNG_SEED)
-        call()
-        states.append(torch.default_generator.get_state())
-    return not torch.equal(*states)
+    """Whether torch's global generator is elsewhere after a call in train(), each of which begins at this state."""
+    begin_draws(RNG_SEED)
+    before = torch.default_generator.get_state()
+    trial.run(trial.tensors(), train=True)
+    return not torch.equal(before, torch.default_generator.get_state())
 
 
 def _largest_in_turn(trial: Trial) -> Iterator[Trial]:
@@ -413,7 +410,7 @@ def _largest_in_turn(trial: Trial) -> Iterator[Trial]:
 def _raised_in_training(trial: Trial, step: int, raised: LossRaised, should: Run) -> Mismatch:
     return Mismatch(
         f"loss in train() mode{f', step {step} of one instance' if step > 1 else ''}",
-        first_line(raised.error),
+        told_in_a_line(raised.error),
         f"{describe(should.scalar)}, as in eval()",
         aspect="train raises",
         error=raised.error,

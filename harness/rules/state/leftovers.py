@@ -17,6 +17,7 @@ from torch import Tensor
 from harness.errors import shown
 from harness.isolation import limits
 from harness.rules.rule import Mismatch, Rule
+from harness.rules.tools.made import copied
 from harness.rules.trial import Trial
 
 CALLS = 4  # the first may start once what all others use
@@ -35,7 +36,7 @@ def nothing_is_left_behind(trial: Trial) -> Iterator[Mismatch]:
     out, error = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
         counts = [_counts(trial, tensors) for _ in range(CALLS)]
-    for name in HELD:
+    for name, (_, counted, mended) in HELD.items():
         held = [count[name] for count in counts]
         if _grows(held) and not _ends(name, held[0]):
             yield Mismatch(
@@ -44,8 +45,8 @@ def nothing_is_left_behind(trial: Trial) -> Iterator[Mismatch]:
                 "0 after each",
                 aspect=name,
                 tensors=tensors,
-                code=f"import os, threading\n\nfor call in range({CALLS}):\n    total(loss(**tensors)).backward()\n    print({_COUNTED[name]})",
-                hint=_MENDED[name],
+                code=f"import os, threading\n\nfor call in range({CALLS}):\n    total(loss(**tensors)).backward()\n    print({counted})",
+                hint=mended,
             )
     if printed := out.getvalue() + error.getvalue():
         yield Mismatch(
@@ -61,30 +62,28 @@ def nothing_is_left_behind(trial: Trial) -> Iterator[Mismatch]:
 
 
 def _open_files() -> int:
-    folder = next((folder for folder in _FOLDERS if folder.is_dir()), None)
-    return 0 if folder is None else len(os.listdir(folder))
+    return next((len(os.listdir(folder)) for folder in _FOLDERS if folder.is_dir()), 0)
 
 
-HELD: Mapping[str, Callable[[], int]] = {
-    "threads": threading.active_count,
-    "child processes": lambda: len(limits.children(os.getpid())),
-    "open files": _open_files,
-}
-_COUNTED = {
-    "threads": "threading.active_count()",
-    "child processes": "open(f'/proc/self/task/{os.getpid()}/children').read()",
-    "open files": "len(os.listdir('/proc/self/fd'))",
-}
-_MENDED = {
-    "threads": "join the thread before the loss returns, or start one pool for all calls",
-    "child processes": "wait for the process before the loss returns, or start one pool for all calls",
-    "open files": "open it in a `with` block, or once for all calls",
+# What a process holds: how many there are, code that shows it, and how a loss lets go of it.
+HELD: Mapping[str, tuple[Callable[[], int], str, str]] = {
+    "threads": (
+        threading.active_count,
+        "threading.active_count()",
+        "join the thread before the loss returns, or start one pool for all calls",
+    ),
+    "child processes": (
+        lambda: len(limits.children(os.getpid())),
+        "open(f'/proc/self/task/{os.getpid()}/children').read()",
+        "wait for the process before the loss returns, or start one pool for all calls",
+    ),
+    "open files": (_open_files, "len(os.listdir('/proc/self/fd'))", "open it in a `with` block, or once for all calls"),
 }
 
 
 def _counts(trial: Trial, tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    trial.run({name: tensor.clone() for name, tensor in tensors.items()})
-    return {name: count() for name, count in HELD.items()}
+    trial.run(copied(tensors))
+    return {name: count() for name, (count, *_) in HELD.items()}
 
 
 def _grows(held: list[int]) -> bool:
@@ -95,7 +94,7 @@ def _ends(name: str, first: int) -> bool:
     """Whether it is gone after a moment: a thread may be ending, and what a cycle holds is closed when it is collected."""
     gc.collect()
     waits_until = time.monotonic() + _PATIENCE_S
-    while HELD[name]() > first + 1:  # the last call's own may still be there
+    while HELD[name][0]() > first + 1:  # the last call's own may still be there
         if time.monotonic() > waits_until:
             return False
         time.sleep(_PATIENCE_S / 100)

@@ -111,9 +111,8 @@ def _forgotten() -> Iterator[None]:
         with (
             mock.patch.object(holders.OutputGraph, "__init__", noted),
             mock.patch.object(weakref, "finalize", Noted),
-            mock.patch.object(
-                holders.guards, "profile_guard_manager", return_value=0.0, create=True
-            ),  # it flushes all caches
+            # It flushes all caches.
+            mock.patch.object(holders.guards, "profile_guard_manager", return_value=0.0, create=True),
         ):
             yield
     finally:

@@ -5,6 +5,7 @@ It takes seconds to load, once in a process; the profile ``quick`` leaves it out
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,12 +17,12 @@ from harness.calls.evaluation import LossRaised
 from harness.declare import dims
 from harness.declare.spec import LossSpec
 from harness.declare.structures import Repeated
-from harness.errors import NotApplicable
+from harness.errors import NotApplicable, told_in_a_line
 from harness.private_names import mark_dynamic
 from harness.rules.rule import Mismatch, Rule
-from harness.rules.shapes.broadcasting import first_line
 from harness.rules.tools.compare import same_gradients, same_output
 from harness.rules.tools.sizes import batch_symbol, repeated_code, resized
+from harness.rules.tools.symbols import axes_of
 from harness.rules.transforms.compiler import quiet_compiler
 from harness.rules.transforms.functional import dense, refuse_sparse
 from harness.rules.trial import Trial, contract
@@ -55,14 +56,10 @@ def _captured(trial: Trial) -> Iterator[Mismatch]:
         run: Callable[..., Any] = graph.forward
         return run
 
-    try:
-        symbol = (
-            ""
-            if any(isinstance(node, Repeated) for node in trial.spec.arguments.values())
-            else batch_symbol(trial.spec)
-        )
-    except NotApplicable:
-        symbol = ""  # and the parts of a list carry no mark of an axis that changes
+    symbol, arguments = "", trial.spec.arguments.values()
+    if not any(isinstance(node, Repeated) for node in arguments):  # whose parts carry no mark of an axis that changes
+        with contextlib.suppress(NotApplicable):
+            symbol = batch_symbol(trial.spec)
     compiled = torch.compile(_call, backend=backend, fullgraph=True)
     for case in _of_other_batches(trial, symbol):
         found = _compiled_differs(case, compiled, symbol)
@@ -110,15 +107,16 @@ def _compiled_differs(trial: Trial, compiled: Compiled, symbol: str) -> Mismatch
     except LossRaised:
         raise
     except Exception as error:  # what the compiler raises has many types, and each of them says that it cannot
+        said = told_in_a_line(error)
         return Mismatch(
             "torch.compile(loss, fullgraph=True)",
-            first_line(error),
+            said,
             "one graph",
             error=error,
             aspect="graph break",
             tensors=tensors,
             code=_CODE,
-            hint=_A_GRADIENT if "torch.autograd.grad" in str(error) or "backward()" in first_line(error) else _BREAKS,
+            hint=_A_GRADIENT if "torch.autograd.grad" in str(error) or "backward()" in said else _BREAKS,
         )
     found = same_output(output.detach(), should.output, trial.scale)
     if found is None and should.finite:
@@ -149,11 +147,9 @@ _CODE = """
 
 def _mark(trial: Trial, leaves: Mapping[str, Tensor], symbol: str) -> None:
     """Tell the compiler which axes change, so that it makes one graph for all sizes at once where it can."""
-    label = f"{symbol}.0" if symbol in trial.spec.variadic else symbol
-    for name, tensor in trial.spec.tensors.items():
-        for axis, axis_label in enumerate(dims.axes(tensor.dims, trial.case.sizes)):
-            if axis_label == label and symbol:
-                mark_dynamic(leaves[name], axis)
+    for name in trial.spec.tensors if symbol else ():
+        for axis in axes_of(trial.spec, trial.case, name, symbol):
+            mark_dynamic(leaves[name], axis)
 
 
 def _another_graph(trial: Trial, symbol: str, graphs: Sequence[int]) -> Mismatch:

@@ -14,11 +14,10 @@ from torch.overrides import TorchFunctionMode
 
 from harness.calls.evaluation import LossRaised
 from harness.calls.watch import Watch
-from harness.errors import NotApplicable
+from harness.errors import NotApplicable, told_in_a_line
 from harness.private_names import buffers, fake_tensor_mode, parameters, set_grad_enabled, transform_level
 from harness.rules.dtypes.kept import usual
 from harness.rules.rule import Mismatch, Rule
-from harness.rules.shapes.broadcasting import first_line
 from harness.rules.transforms.compiler import uncached
 from harness.rules.transforms.functional import gap
 from harness.rules.trial import Trial
@@ -156,7 +155,7 @@ def _unfit(
     on_cpu = "create it where the inputs are, with device=predictions.device, or register it as a buffer"
     return Mismatch(
         where,
-        came if isinstance(came, str) else first_line(came),
+        came if isinstance(came, str) else told_in_a_line(came),
         should,
         error=error,
         aspect=aspect,

@@ -16,13 +16,12 @@ from harness.calls.evaluation import LossRaised
 from harness.declare.spec import ONE_BACKWARD
 from harness.declare.structures import SPARSE
 from harness.drawing.case import Case, Recipe
-from harness.errors import NotApplicable
+from harness.errors import NotApplicable, told_in_a_line
 from harness.results.findings import Severity
 from harness.rules.gradients.second_order import told_of_functions
 from harness.rules.rule import Mismatch, Partly, Rule
-from harness.rules.shapes.broadcasting import first_line
 from harness.rules.tools.compare import same_gradients, same_output
-from harness.rules.trial import Trial, contract
+from harness.rules.trial import Trial, contract, is_finite
 
 BATCH = 3
 
@@ -82,9 +81,8 @@ def _functional_gradient(trial: Trial) -> Mismatch | None:
         given = {**tensors, **dict(zip(names, leaves, strict=True))}
         return contract(dense(trial.candidate.call(built or trial.candidate.build(given), given)))
 
-    leaves = ", ".join(f"{name!r}" for name in names)
     code = f"""
-        names = [{leaves}]
+        names = {list(names)!r}
         value = lambda *leaves: total(loss(**{{**tensors, **dict(zip(names, leaves))}}))
         print(torch.func.grad(value, argnums=tuple(range(len(names))))(*[tensors[n].detach() for n in names]))
     """
@@ -93,7 +91,7 @@ def _functional_gradient(trial: Trial) -> Mismatch | None:
     except LossRaised as raised:
         refusal = Mismatch(
             "torch.func.grad(loss)",
-            first_line(raised.error),
+            told_in_a_line(raised.error),
             "the gradient that backward() gives",
             error=raised.error,
             aspect="grad raises",
@@ -105,11 +103,9 @@ def _functional_gradient(trial: Trial) -> Mismatch | None:
         return told_of_functions(trial, "T02", refusal)
     came = dict(zip(names, gradients, strict=True))
     found = same_gradients(came, trial.base.gradients, tensors, trial, trial.scale)
-    return (
-        None
-        if found is None
-        else replace(found, where=f"{found.where} by torch.func.grad", aspect="grad", tensors=tensors, code=code)
-    )
+    if found is None:
+        return None
+    return replace(found, where=f"{found.where} by torch.func.grad", aspect="grad", tensors=tensors, code=code)
 
 
 def _batched(trial: Trial) -> Mismatch | None:
@@ -127,23 +123,21 @@ def _batched(trial: Trial) -> Mismatch | None:
         return dense(trial.candidate.call(built, {**tensors, **dict(zip(called, inputs, strict=True))}))
 
     stacked = [torch.stack([given[name] for given in drawn]) for name in called]
-    shown = dict(zip(called, stacked, strict=True))
-    listed = ", ".join(f"{name!r}" for name in called)
     code = f"""
-        names = [{listed}]
+        names = {called!r}
         one = lambda *inputs: loss(**{{**tensors, **dict(zip(names, inputs))}})
         scaled = lambda t, k: t.detach() * (1 - k / 10) if t.is_floating_point() else t
         draws = [[scaled(tensors[n], k) for n in names] for k in range({BATCH})]
         print(torch.stack([one(*draw) for draw in draws]))
         print(torch.func.vmap(one, randomness="same")(*[torch.stack(drawn) for drawn in zip(*draws)]))
     """
-    where = f"torch.func.vmap(loss) over {BATCH} draws of {' and '.join(shown)}"
+    where = f"torch.func.vmap(loss) over {BATCH} draws of {' and '.join(called)}"
     try:
         came = torch.func.vmap(one, randomness="same")(*stacked)
     except LossRaised as raised:
         refusal = Mismatch(
             where,
-            first_line(raised.error),
+            told_in_a_line(raised.error),
             "a batch of losses",
             error=raised.error,
             aspect="vmap raises",
@@ -155,7 +149,7 @@ def _batched(trial: Trial) -> Mismatch | None:
         )
         return told_of_functions(trial, "T02", refusal)
     for each, value, case in zip(came, should, cases, strict=True):
-        found = same_output(each, value, trial.at(case).scale) if bool(value.isfinite().all()) else None
+        found = same_output(each, value, trial.at(case).scale) if is_finite(value) else None
         if found is not None:
             return replace(found, where=f"{found.where} of {where}", aspect="vmap", tensors=tensors, code=code)
     return None

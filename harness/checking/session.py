@@ -232,11 +232,11 @@ class Session:
             try:
                 with settled():
                     usable = [trial for trial in trials if _runs(trial)]
+                    if not usable:
+                        raise NotApplicable("the loss raises on every case, see B01")
                     together = list(self._asked(rule, rule.check_all(usable), left_out))
-                found += [(_nearest_trial(m, usable), m) for m in together] if usable else []
+                found += [(_nearest_trial(m, usable), m) for m in together]
                 ran = max(ran, len(usable))
-                if not usable:
-                    reasons.append("the loss raises on every case, see B01")
             except NotApplicable as reason:
                 reasons.append(str(reason))
             except LossRaised as raised:

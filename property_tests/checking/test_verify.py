@@ -273,6 +273,12 @@ def test_what_the_loss_raises_is_shown_in_one_line():
     assert all("second line" not in f.message for f in found.findings)
 
 
+@pytest.mark.parametrize("code", ["B03", "B04", "L16"])
+def test_a_rule_of_all_cases_says_so_where_the_loss_raises_on_each(code):
+    (outcome,) = verify(spec(rough_losses.raises), profile="quick", rules=[code]).outcomes
+    assert (outcome.status, outcome.reason) == (Status.INAPPLICABLE, "the loss raises on every case, see B01")
+
+
 # --- no trace is left
 
 

@@ -62,9 +62,8 @@ def removed_elements_have_no_influence(trials: Sequence[Trial]) -> Iterator[Mism
     values whether zeros remove, as with a label or an indicator of events, nothing is claimed.  Labels with an ignored value
     must remove what they label.
     """
-    spec = trials[0].spec if trials else None
-    for name in spec.tensors if spec is not None else ():
-        assert spec is not None
+    spec = trials[0].spec
+    for name in spec.tensors:
         if removable(spec, name) is None or any(law.code == "L11" and name in law.names for law in spec.laws):
             continue  # a declared law is checked as such
         yield from removal(trials, name, promised=False)

@@ -252,9 +252,8 @@ def _padded(trial: Trial, leaves: Mapping[str, Tensor], name: str, symbol: str) 
 
 def positions_are_only_names(trials: Sequence[Trial]) -> Iterator[Mismatch]:
     """The second half of the statement: see `padding_changes_nothing`."""
-    symbols = _looked_up(trials[0].spec) if trials else []
     learned = False
-    for symbol in symbols:
+    for symbol in _looked_up(trials[0].spec):
         covering = [moved for trial in trials if (moved := _covering(trial, symbol)) is not None]
         try:
             held = [_renamed(trial, tensors, symbol) is None for trial, tensors in covering]

@@ -61,11 +61,10 @@ def every_tensor_matters(trials: Sequence[Trial]) -> Iterator[Mismatch]:
     whether any of a row is left.  Where what weights or a mask should remove counts, their order must matter: of what is
     divided by their sum alone nothing is weighed.
     """
-    spec = trials[0].spec if trials else None
     measured = [trial for trial in trials if trial.base.finite]
-    if trials and not measured:
+    if not measured:
         raise NotApplicable("not finite; see G08")
-    for name in _silent_tensors(spec) if spec is not None else ():
+    for name in _silent_tensors(trials[0].spec):
         seen = [trial for trial in measured if _can_matter(trial, name)]
         if seen and not any(matters(trial, name) for trial in seen):
             if not _selects_rows(seen[0], name):
@@ -284,10 +283,8 @@ def nothing_left_has_no_gradient(trials: Sequence[Trial]) -> Iterator[Mismatch]:
     zeroing single elements was seen to remove what they stand for, and of those inputs alone it is asked then: another one,
     as what is chosen beside what is rejected, may train without them.  A gradient of 0/0 is G08's.
     """
-    spec = trials[0].spec if trials else None
-    asked = False
-    for name in spec.tensors if spec is not None else ():
-        assert spec is not None
+    spec, asked = trials[0].spec, False
+    for name in spec.tensors:
         if name in spec.differentiable:
             continue
         if _is_graph(spec, name):

@@ -347,15 +347,15 @@ def zero_weight_removes(trials: Sequence[Trial]) -> Iterator[Mismatch]:
     Where it removes from one input, another that may stand in any order along an axis of the weight, as the second of two sets,
     is only a note that says how to declare it.
     """
-    laws = declared(trials[0].spec, "L11") if trials else []
-    if laws and all(removable(trials[0].spec, law.names[0]) is None for law in laws):
+    laws = declared(trials[0].spec, "L11")
+    asked = [law for law in laws if removable(trials[0].spec, law.names[0]) is not None]
+    if not asked:
         raise NotApplicable(
             f"the domain of {laws[0].names[0]} has no single zeros; C08 asks about a whole slice of them"
         )
-    for law in laws:
-        if removable(trials[0].spec, law.names[0]) is not None:
-            for mismatch in removal(trials, law.names[0], promised=True):
-                yield replace(mismatch, aspect=f"{law!r} {mismatch.aspect}")
+    for law in asked:
+        for mismatch in removal(trials, law.names[0], promised=True):
+            yield replace(mismatch, aspect=f"{law!r} {mismatch.aspect}")
 
 
 _CHECKS: tuple[tuple[str, str, str, LawCheck], ...] = (

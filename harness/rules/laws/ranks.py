@@ -62,32 +62,20 @@ def data_parallel(trials: Sequence[Trial]) -> Iterator[Mismatch]:
     where there is one.  A process that raises, hangs or ends is a finding that says which and what it said.
     Source: Li et al., PyTorch Distributed, VLDB 2020, section 3.2.
     """
-    reasons = []
-    held = [(law, trial) for law in (declared(trials[0].spec, "L14") if trials else ()) for trial in trials]
-    broken: set[Law] = set()
-    for law, trial in held:
-        if law in broken:
-            continue
-        try:
-            found = _broken(trial, law)
-        except NotApplicable as reason:
-            reasons.append(str(reason))
-            continue
-        if found is not None:
-            broken.add(law)
-            yield replace(found, aspect=f"{law!r} {found.aspect}", hint=found.hint or hint(law))
-    if reasons and len(reasons) == len(held):
+    laws, reasons = declared(trials[0].spec, "L14"), []
+    for law in laws:
+        for trial in trials:
+            try:
+                whole = _Whole.of(trial, law)
+                found = next((first for world in law.worlds if (first := whole.compared(world))), None)
+            except NotApplicable as reason:
+                reasons.append(str(reason))
+                continue
+            if found is not None:
+                yield replace(found, aspect=f"{law!r} {found.aspect}", hint=found.hint or hint(law))
+                break
+    if len(reasons) == len(laws) * len(trials):
         raise NotApplicable("; ".join(dict.fromkeys(reasons)))
-
-
-def _broken(trial: Trial, law: Law) -> Mismatch | None:
-    """What differs first, in the smallest group."""
-    whole = _Whole.of(trial, law)
-    for world in law.worlds:
-        found = whole.compared(world)
-        if found is not None:
-            return found
-    return None
 
 
 @dataclass(frozen=True)

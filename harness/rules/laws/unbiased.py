@@ -36,10 +36,8 @@ def mean_over_draws_is_the_reference(trials: Sequence[Trial]) -> Iterator[Mismat
     are asked in train() where they draw there, else in eval().  What happens less often than once in n / 14 draws is not seen.
     Source: Hall, On the Removal of Skewness by Transformation, JRSS B 54, 1992.
     """
-    law = declared(trials[0].spec, "L15")[0] if trials else None
-    reasons = []
-    for trial in trials if law is not None else ():
-        assert law is not None
+    law, reasons = declared(trials[0].spec, "L15")[0], []
+    for trial in trials:
         try:
             found = _bias(trial, law)
         except NotApplicable as reason:
@@ -48,7 +46,7 @@ def mean_over_draws_is_the_reference(trials: Sequence[Trial]) -> Iterator[Mismat
         if found is not None:
             yield found
             return
-    if reasons and len(reasons) == len(trials):
+    if len(reasons) == len(trials):
         raise NotApplicable("; ".join(dict.fromkeys(reasons)))
 
 

@@ -7,6 +7,7 @@ import pickle
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -31,11 +32,8 @@ def loose_tensors(module: nn.Module) -> dict[str, Tensor]:
     def visit(path: str, value: Any, depth: int) -> None:
         if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
             found[path] = value
-        elif isinstance(value, (list, tuple)) and depth < 3:
-            for position, item in enumerate(value[:64]):
-                visit(f"{path}[{position}]", item, depth + 1)
-        elif isinstance(value, dict) and depth < 3:
-            for key, item in list(value.items())[:64]:
+        elif isinstance(value, (list, tuple, dict)) and depth < 3:
+            for key, item in islice(value.items() if isinstance(value, dict) else enumerate(value), 64):
                 visit(f"{path}[{key!r}]", item, depth + 1)
 
     internal = set(vars(nn.Module()))
@@ -75,10 +73,9 @@ def context_follows_the_module(trial: Trial) -> Iterator[Mismatch]:
             loose |= is_context
     yield from _moves(trial, tensors)
     if not loose:  # whose being missing in the checkpoint is said above
-        found = [*_saves(trial, tensors)]
-        yield from found
-        if trial.exhaustive and not found:
-            yield from _resumes(trial, tensors)
+        found = _saves(trial, tensors) or (_resumes(trial, tensors) if trial.exhaustive else None)
+        if found is not None:
+            yield found
     yield from _learned(trial, tensors)
     yield from _copies(trial, tensors)
 
@@ -120,10 +117,8 @@ def _is_context(trial: Trial, tensors: Mapping[str, Tensor], path: str) -> bool:
     other = trial.at(replace(trial.case, tensors={**trial.case.tensors, **seeds})).tensors(usual(trial))
     if any(same(other[name], tensors[name]) for name in constructed):
         return True  # nothing is shown by a context that could be drawn in one way only
-    one: Any = _built(trial, tensors)
-    another: Any = _built(trial, other)
-    kept = loose_tensors(another).get(path)
-    return kept is None or not same(loose_tensors(one)[path], kept)
+    one, another = (loose_tensors(_built(trial, given)) for given in (tensors, other))
+    return path not in another or not same(one[path], another[path])
 
 
 def _constant(path: str, tensor: Tensor) -> Iterator[Mismatch]:
@@ -142,8 +137,7 @@ def _loose(trial: Trial, path: str, tensor: Tensor) -> Iterator[Mismatch]:
     shape = list(tensor.shape)
     hint = f'self.register_buffer("{path.split("[")[0].split(".")[-1]}", ...) in the constructor'
     build = "module = build(**tensors)"
-    moved = copy.copy(tensor)
-    if moved.device.type != "meta":
+    if tensor.device.type != "meta":
         yield Mismatch(
             f"device of self.{path} {shape} after module.to('meta')",
             str(tensor.device),
@@ -179,19 +173,18 @@ def _moves(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
     module: Any = _built(trial, tensors)
     if any(kept.is_complex() for kept in module.state_dict().values() if isinstance(kept, Tensor)):
         return  # module.to(torch.float64) drops imaginary parts, whatever the module does
+    came: str | BaseException
     try:
         with torch.no_grad():
-            came = trial.candidate.call(module.to(torch.float64), wide)
+            moved = trial.candidate.call(module.to(torch.float64), wide)
     except LossRaised as raised:
-        yield _of_module(
-            "loss after module.to(torch.float64)", raised.error, f"{expected.scalar:.6g}", "moved", tensors, "moved"
-        )
-        return
-    mismatch = same_output(came.detach(), expected.output, trial.measure_scale(wide))
-    if mismatch is not None:
-        yield _of_module(
-            "loss after module.to(torch.float64)", mismatch.came, mismatch.should, "moved", tensors, "moved"
-        )
+        came, should = raised.error, f"{expected.scalar:.6g}"
+    else:
+        mismatch = same_output(moved.detach(), expected.output, trial.measure_scale(wide))
+        if mismatch is None:
+            return
+        came, should = mismatch.came, mismatch.should
+    yield _of_module("loss after module.to(torch.float64)", came, should, "moved", tensors, "moved")
 
 
 def _of_module(
@@ -253,47 +246,42 @@ def _with_another_context(tensors: Mapping[str, Tensor], names: Sequence[str]) -
     return {n: t.flip(0) if n in names and t.ndim else t for n, t in tensors.items()}
 
 
-def _resumes(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
+def _resumes(trial: Trial, tensors: Mapping[str, Tensor]) -> Mismatch | None:
     """What is saved after some steps of training and loaded into a fresh instance goes on with the same numbers.
 
     What is not saved may show in a later step alone: a pointer into a queue decides what is overwritten, which the next meets.
     """
     for steps in STEPS_BEFORE:
-        found = next(_resumes_after(trial, tensors, steps), None)
+        found = _resumes_after(trial, tensors, steps)
         if found is not None:
-            yield replace(found, code=found.code.replace("range(STEPS)", f"range({steps})"))
-            return
+            return replace(found, code=found.code.replace("range(STEPS)", f"range({steps})"))
+    return None
 
 
-def _resumes_after(trial: Trial, tensors: Mapping[str, Tensor], steps: int) -> Iterator[Mismatch]:
+def _resumes_after(trial: Trial, tensors: Mapping[str, Tensor], steps: int) -> Mismatch | None:
     module: Any = _built(trial, tensors, train=True)
     try:
         for _ in range(steps):
             trial.run(_batch(trial, tensors, 71), built=module)
         state = copy.deepcopy(module.state_dict())
     except (LossRaised, RuntimeError):
-        return  # S03 says so of training, and `_copies` of what cannot be copied
+        return None  # S03 says so of training, and `_copies` of what cannot be copied
     other: Any = _built(trial, tensors)
     try:
         other.load_state_dict(state)
     except (RuntimeError, KeyError) as error:
-        yield _of_module("module.load_state_dict(...) of one that was called", error, "loaded", "resume", tensors)
-        return
+        return _of_module("module.load_state_dict(...) of one that was called", error, "loaded", "resume", tensors)
     for step in range(STEPS_AFTER + 1):
         batch = tensors if step < 2 else _batch(trial, tensors, 71 + step)
         came, should = (_value(trial, each.train(step > 0), batch) for each in (other, module))
         if isinstance(should, str):
-            return
-        mismatch = (
-            Mismatch("", came, describe(float(contract(should))))
-            if isinstance(came, str)
-            else _off(trial, came, should)
-        )
+            return None
+        mismatch = _off(trial, came, should)
         if mismatch is not None:
             when = "eval()" if not step else "train()" if step == 1 else f"train(), step {step}"
             where = f"loss in {when} after training, saved and loaded"
-            yield _of_module(where, mismatch.came, f"{mismatch.should}, as without the break", "resume", tensors)
-            return
+            return _of_module(where, mismatch.came, f"{mismatch.should}, as without the break", "resume", tensors)
+    return None
 
 
 def _batch(trial: Trial, tensors: Mapping[str, Tensor], salt: int) -> dict[str, Tensor]:
@@ -310,12 +298,14 @@ def _value(trial: Trial, module: Any, tensors: Mapping[str, Tensor]) -> Tensor |
         return first_line(raised.error)
 
 
-def _off(trial: Trial, came: Tensor, should: Tensor) -> Mismatch | None:
+def _off(trial: Trial, came: Tensor | str, should: Tensor) -> Mismatch | None:
+    if isinstance(came, str):
+        return Mismatch("", came, describe(float(contract(should))))
     scale = Scale(lambda: (abs(float(contract(should))), 0.0), max(trial.eps, tolerance.eps_of(should.dtype)))
     return same_output(came.double(), should.double(), scale)
 
 
-def _saves(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
+def _saves(trial: Trial, tensors: Mapping[str, Tensor]) -> Mismatch | None:
     """A module with another context gives this one's number once it has loaded this one's state_dict.
 
     A context that nothing of the state_dict depends on is to come from elsewhere where a buffer says persistent=False.
@@ -343,18 +333,12 @@ def _saves(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
             if repeated:
                 hint = f"{repeated[0]} repeats elements with stride 0, and nothing can be written into it: register it after .clone()"
                 found = replace(found, hint=hint)
-            yield found
-            return
+            return found
         came, should = _value(trial, other, tensors), _value(trial, module, tensors)
-        if isinstance(came, str) or isinstance(should, str):
-            if isinstance(came, str) and not isinstance(should, str):
-                yield _of_module("loss after load_state_dict", came, describe(float(contract(should))), "load", tensors)
-                return
-            continue
-        mismatch = _off(trial, came, should)
+        mismatch = None if isinstance(should, str) else _off(trial, came, should)
         if mismatch is not None:
-            yield _of_module("loss after load_state_dict", mismatch.came, mismatch.should, "load", tensors)
-            return
+            return _of_module("loss after load_state_dict", mismatch.came, mismatch.should, "load", tensors)
+    return None
 
 
 def _copies(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:

@@ -17,6 +17,7 @@ from harness.declare.spec import LossSpec
 from harness.drawing.case import Recipe
 from harness.errors import NotApplicable
 from harness.results.findings import Severity
+from harness.rules.gradients.cut_off import element
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.tools import sides
 from harness.rules.tools.compare import same_output
@@ -83,17 +84,16 @@ def removal(trials: Sequence[Trial], name: str, *, promised: bool) -> Iterator[M
     removes = [other for other in others if not leaking[other]]
     for other, leaks in leaking.items():
         if leaks and promised:
-            mismatch = _in_order(leaks[0], leaks[0].values[other], name, other, "value")
+            mismatch = _in_order(leaks[0], name, other, "value")
             apart = _stands_apart(leaks, name, other) if removes else ""
             yield replace(mismatch, severity="note", hint=apart) if apart else mismatch
         elif leaks and len(leaks) < len(seen) and not looked_up(spec, name) and not ignored:
-            if not _decided_by_values(seen, name, other):
-                yield _in_order(leaks[0], leaks[0].values[other], name, other, "value", "warning")
-            elif not removes:
-                yield _in_order(leaks[0], leaks[0].values[other], name, other, "value", "note")
+            decided = _decided_by_values(seen, name, other)
+            if not decided or not removes:
+                yield _in_order(leaks[0], name, other, "value", "note" if decided else "warning")
     graded = {other: found for other in removes for found in reversed(seen) if other in found.gradients}
     for other, found in graded.items():
-        yield _in_order(found, found.gradients[other], name, other, "gradient")
+        yield _in_order(found, name, other, "gradient")
     if not graded and (promised or set(removes) & set(spec.differentiable)):
         yield from _leaking_nan(seen[0], name, removes)
 
@@ -157,10 +157,9 @@ def _decided_by_values(seen: Sequence[Removal], name: str, other: str) -> bool:
     return False
 
 
-def _in_order(
-    found: Removal, mismatch: Mismatch, name: str, other: str, what: str, severity: Severity | None = None
-) -> Mismatch:
+def _in_order(found: Removal, name: str, other: str, what: str, severity: Severity | None = None) -> Mismatch:
     spec, case = found.trial.spec, found.trial.case
+    mismatch = (found.values if what == "value" else found.gradients)[other]
     hint = (
         f"let only what {name} keeps count: {replaced_first(spec, case, name, other)} before anything is computed, and weigh "
         f"or select each term by {keeps(spec, case, name, other)} before it is reduced"
@@ -175,15 +174,11 @@ def try_removal(trial: Trial, name: str) -> Removal | None:
     """What changing the elements does that zeros in ``name`` remove; ``None`` where nothing can be said."""
     key = ("removal", trial.implementation, trial.case.key, trial.values_in, trial.device, name)
     if key not in trial.cache:
-        trial.cache[key] = _tried(trial, name)
+        try:
+            trial.cache[key] = removal_of(trial, name, *with_some_removed(trial.spec, trial.tensors(), name))
+        except NotApplicable:
+            trial.cache[key] = None
     return trial.cache[key]  # type: ignore[no-any-return]
-
-
-def _tried(trial: Trial, name: str) -> Removal | None:
-    try:
-        return removal_of(trial, name, *with_some_removed(trial.spec, trial.tensors(), name))
-    except NotApplicable:
-        return None
 
 
 def removal_of(trial: Trial, name: str, tensors: Mapping[str, Tensor], removed: Tensor) -> Removal | None:
@@ -198,24 +193,19 @@ def removal_of(trial: Trial, name: str, tensors: Mapping[str, Tensor], removed: 
         values: dict[str, Mismatch] = {}
         output = trial.run({**tensors, **changed}, wrt=()).output
         differs = same_output(output, base.output, scale) is not None
-        if differs:
-            for other in changed:
-                one = {**tensors, other: changed[other]}
-                mismatch = same_output(trial.run(one, wrt=()).output, base.output, scale)
-                if mismatch is not None:
-                    values[other] = replace(
-                        mismatch,
-                        where=f"loss after changing only what {name} removes of {other}",
-                        tensors=tensors,
-                        code=_removal_code(name, other, one),
-                    )
+        for other in changed if differs else ():
+            one = {**tensors, other: changed[other]}
+            mismatch = same_output(trial.run(one, wrt=()).output, base.output, scale)
+            if mismatch is not None:
+                what = f"loss after changing only what {name} removes of {other}"
+                values[other] = replace(mismatch, where=what, tensors=tensors, code=_removal_code(name, other, one))
     except (NotApplicable, LossRaised):
         return None
     gradients: dict[str, Mismatch] = {}
     for other, mask in where.items():
         found = base.gradients.get(other)
         if found is not None and bool((found[mask] != 0).any()):
-            gradient = _gradient_left(other, found, (found != 0) & mask, f", which {name} removes")
+            gradient = gradient_left(other, found, _first((found != 0) & mask), f", which {name} removes")
             gradients[other] = replace(gradient, tensors=tensors)
     unclear = not differs and not _only_rounded(output, base.output, trial.eps)
     return Removal(trial, tensors, base, where, values, gradients, unclear)
@@ -259,8 +249,8 @@ def _everything_ignored(trials: Sequence[Trial], name: str) -> Iterator[Mismatch
         for other, gradient in left.items():
             wrong = (gradient.nan_to_num() != 0) & labelled[other]
             if bool(wrong.any()):
-                found = _change_of_ignored(trial, name, other, tensors, run, wrong, what) or _gradient_left(
-                    other, gradient, wrong, f" {what}"
+                found = _change_of_ignored(trial, name, other, tensors, run, wrong, what) or gradient_left(
+                    other, gradient, _first(wrong), f" {what}"
                 )
                 hint = f"select each term by {keeps(trial.spec, trial.case, name, name)} before it is reduced"
                 yield replace(
@@ -292,9 +282,13 @@ def _of_its_own(trial: Trial, name: str) -> tuple[dict[str, Tensor], Run, dict[s
 
 def _or_a_label(spec: LossSpec, name: str) -> str:
     """How a label that counts in another way than the rest, and removes nothing, is declared."""
-    ignored = spec.tensors[name].domain.ignore
-    how = f"--role {name}=label" if spec.is_inline else f"TensorSpec(..., role='label') of {name}"
+    ignored, how = spec.tensors[name].domain.ignore, with_role(spec, name, "label")
     return f"; if {ignored} counts in another way and removes nothing, declare {how}" if ignored is not None else ""
+
+
+def with_role(spec: LossSpec, name: str, role: str) -> str:
+    """How a tensor's role is declared, in a file or on the command line."""
+    return f"--role {name}={role}" if spec.is_inline else f"TensorSpec(..., role={role!r}) of {name}"
 
 
 def _change_of_ignored(
@@ -312,16 +306,19 @@ def _change_of_ignored(
     return found and replace(found, where=where, code=_removal_code(name, other, one))
 
 
-def _gradient_left(other: str, gradient: Tensor, wrong: Tensor, removed: str) -> Mismatch:
-    """The first element of what is ``removed`` that has a gradient."""
-    index = tuple(int(i) for i in wrong.nonzero()[0])
+def _first(chosen: Tensor) -> tuple[int, ...]:
+    return tuple(chosen.nonzero()[0].tolist())
+
+
+def gradient_left(name: str, gradient: Tensor, index: tuple[int, ...], what: str) -> Mismatch:
+    """The gradient of an element that should have none."""
     return Mismatch(
-        f"d loss / d {other}{list(index)}{removed}",
+        f"{element(name, index)}{what}",
         describe(float(gradient[index])),
         "0",
         kind="gradient",
-        tensor=other,
-        code=f"value = total(loss(**tensors))\nprint(torch.autograd.grad(value, [tensors[{other!r}]]))",
+        tensor=name,
+        code=f"value = total(loss(**tensors))\nprint(torch.autograd.grad(value, [tensors[{name!r}]]))",
     )
 
 

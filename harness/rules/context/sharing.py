@@ -56,18 +56,14 @@ def _zero_or_one(spec: LossSpec) -> list[str]:
 
 
 def _matrices(spec: LossSpec) -> list[str]:
-    plain = [n for n, t in spec.context.items() if t.domain.kind != "integer"]
-    return [n for n in plain if len(dims.parse(spec.context[n].dims)) == 2 and not _variadic(spec, n)]
+    axes = {n: dims.parse(t.dims) for n, t in spec.context.items() if t.domain.kind != "integer"}
+    return [n for n, parsed in axes.items() if len(parsed) == 2 and not any(dim.variadic for dim in parsed)]
 
 
 def _is_graph(spec: LossSpec, name: str) -> bool:
     """Whether both axes are of the same things, as graphs have it, which people keep sparse; masks of samples are dense."""
     rows, columns = dims.parse(spec.context[name].dims)
     return rows.token == columns.token
-
-
-def _variadic(spec: LossSpec, name: str) -> bool:
-    return any(dim.variadic for dim in dims.parse(spec.tensors[name].dims))
 
 
 def _other_dtype(trial: Trial, tensors: Mapping[str, Tensor], name: str) -> Mismatch | None:
@@ -106,10 +102,9 @@ def _another_number(trial: Trial, output: Tensor) -> bool:
 
 
 def _sparse(trial: Trial, tensors: Mapping[str, Tensor], name: str) -> Mismatch | None:
-    for layout, call in (("COO", ".to_sparse()"), ("CSR", ".to_sparse_csr()")):
-        given = tensors[name].to_sparse() if layout == "COO" else tensors[name].to_sparse_csr()
+    for layout, sparse in (("COO", Tensor.to_sparse), ("CSR", Tensor.to_sparse_csr)):
         try:
-            run = trial.run({**tensors, name: given})
+            run = trial.run({**tensors, name: sparse(tensors[name])})
         except LossRaised:
             continue
         gradients = {
@@ -125,7 +120,7 @@ def _sparse(trial: Trial, tensors: Mapping[str, Tensor], name: str) -> Mismatch 
                 where=f"{mismatch.where} with {name} as a sparse {layout} matrix",
                 aspect=f"{name} sparse",
                 tensors=tensors,
-                code=_given_code(name, call),
+                code=_given_code(name, f".{sparse.__name__}()"),
                 hint=f"refuse sparse tensors, or bring them to the dense formula: {name} = {name}.to_dense()",
             )
     return None

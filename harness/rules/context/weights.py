@@ -6,7 +6,7 @@ C04 to C06 hold a declared law of a context tensor (`harness.rules.laws.declared
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,12 +18,13 @@ from harness.calls.evaluation import LossRaised
 from harness.declare import dims, laws
 from harness.declare.spec import LossSpec
 from harness.errors import NotApplicable
-from harness.rules.context.removal import Removal, removal_of, removals
+from harness.rules.context.removal import Removal, gradient_left, removal_of, removals, with_role
 from harness.rules.laws.declared import declared, hold
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.tools.made import counted, on_the_cpu, scattered
 from harness.rules.tools.masking import aligned, removable, with_removed
-from harness.rules.trial import Run, Trial, describe
+from harness.rules.tools.slopes import element_index
+from harness.rules.trial import Run, Trial
 
 
 def integer_weight_is_copies(trial: Trial) -> Iterator[Mismatch]:
@@ -109,10 +110,8 @@ class _Asked(TorchFunctionMode):
     def __init__(self, values: Tensor) -> None:
         super().__init__()
         self.asked = False
-        self._followed, self._count = (
-            [values],
-            values.numel(),
-        )  # held, so that no other tensor gets an address of theirs
+        self._followed = [values]  # held, so that no other tensor gets an address of theirs
+        self._count = values.numel()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         returned = func(*args, **(kwargs or {}))
@@ -254,7 +253,7 @@ def _counts_at_both_ends(found: Removal, name: str, axis: int) -> bool:
 
 
 def _sum_alone(found: Removal, name: str, values: Tensor, cases: int) -> Mismatch:
-    how = f"--role {name}=data" if found.trial.spec.is_inline else f"TensorSpec(..., role='data') of {name}"
+    how = with_role(found.trial.spec, name, "data")
     return Mismatch(
         f"change of value and gradient with the elements of {name} in another order",
         f"none in {cases} generic cases, and what they should remove counts",
@@ -314,29 +313,27 @@ def seen_to_weigh(trials: Sequence[Trial], name: str) -> bool | None:
 
 
 def _all_zero(trials: Sequence[Trial], name: str) -> Iterator[Mismatch]:
+    spec = trials[0].spec
+    promised = _promised(spec, name)
+    among = spec.differentiable if promised else {n for found in removals(trials, name) for n in found.removed}
     for trial in trials:
-        tensors = trial.tensors()
-        tensors[name] = torch.zeros_like(tensors[name])
-        promised = _promised(trial.spec, name)
-        among = (
-            trial.spec.differentiable if promised else {n for found in removals(trials, name) for n in found.removed}
-        )
-        left = _largest_left(trial, tensors, among)
-        if left is not None and not promised and _left_by_parts(trial, name):
-            return
-        if left is not None:
-            yield Mismatch(
-                f"{left.where} with {name} all zero",
-                describe(left.value),
-                "0",
+        tensors = _with_zeros(trial, name)
+        left = _largest_left(trial, tensors, among, f" with {name} all zero")
+        if left is None:
+            continue
+        if promised or not _left_by_parts(trial, name):
+            yield replace(
+                left,
                 aspect=f"{name} all zero",
-                kind="gradient",
-                tensor=left.name,
                 tensors=tensors,
-                code=_gradient_code(left.name),
                 hint=f"nothing is left by {name}, and still something trains: look for a term that lacks {name}, or a fallback where it is empty",
             )
-            return
+        return
+
+
+def _with_zeros(trial: Trial, name: str) -> dict[str, Tensor]:
+    tensors = trial.tensors()
+    return {**tensors, name: torch.zeros_like(tensors[name])}
 
 
 def _left_by_parts(trial: Trial, name: str) -> bool:
@@ -360,52 +357,31 @@ def _isolated_nodes(trials: Sequence[Trial], name: str) -> Iterator[Mismatch]:
     """The rows of a node without edges; without a law only a note: as a negative it may well be pushed away."""
     promised = _promised(trials[0].spec, name)
     symbol = dims.parse(trials[0].spec.tensors[name].dims)[-1].symbol
-    if not promised and not all(_edges_only(trial, name) for trial in trials):
+    without_edges = (_largest_left(trial, _with_zeros(trial, name), trial.spec.differentiable) for trial in trials)
+    if not promised and any(left is not None for left in without_edges):
         return
-
     for trial in trials:
         tensors = trial.at(trial.case.with_points({name: "isolated node"})).tensors()
         if tensors[name].shape[-1] < 2:
             continue
-        left = _largest_left(trial, tensors, trial.spec.differentiable, symbol)
+        what = f" of node 0, which has no edge in {name}"
+        left = _largest_left(trial, tensors, trial.spec.differentiable, what, symbol)
         if left is not None:
-            yield Mismatch(
-                f"{left.where} of node 0, which has no edge in {name}",
-                describe(left.value),
-                "0",
+            declare = trial.spec.line_of(laws.zero_weight_removes(name))
+            yield replace(
+                left,
                 aspect=f"{name} isolated node",
-                kind="gradient",
-                tensor=left.name,
                 severity=None if promised else "note",
                 tensors=tensors,
-                code=_gradient_code(left.name),
                 hint="sum over edges only, and divide by degrees that are not zero",
-                note=""
-                if promised
-                else f"if only edges should count, declare {trial.spec.line_of(laws.zero_weight_removes(name))}",
+                note="" if promised else f"if only edges should count, declare {declare}",
             )
             return
 
 
-def _edges_only(trial: Trial, name: str) -> bool:
-    """Whether a graph without edges gives no gradient at all."""
-    tensors = trial.tensors()
-    tensors[name] = torch.zeros_like(tensors[name])
-    return _largest_left(trial, tensors, trial.spec.differentiable) is None
-
-
-@dataclass(frozen=True)
-class _Left:
-    """The largest gradient where there should be none."""
-
-    name: str
-    where: str
-    value: float
-
-
 def _largest_left(
-    trial: Trial, tensors: dict[str, Tensor], among: Collection[str], symbol: str | None = None
-) -> _Left | None:
+    trial: Trial, tensors: dict[str, Tensor], among: Collection[str], what: str = "", symbol: str | None = None
+) -> Mismatch | None:
     """The largest gradient ``among`` inputs that is more than rounding of the case's own; along ``symbol`` at position 0 only."""
     try:
         run, usual = trial.run(tensors), trial.base
@@ -420,8 +396,7 @@ def _largest_left(
             continue
         largest = float(torch.nan_to_num(own, 0.0, 0.0, 0.0).abs().max())
         if float(left.abs().max()) > tolerance.same_relative(trial.eps) * largest:
-            index = [int(i) for i in torch.unravel_index(left.abs().argmax(), left.shape)]
-            return _Left(name, f"d loss / d {name}{index if index else ''}", float(left[tuple(index)]))
+            return gradient_left(name, left, element_index(int(left.abs().argmax()), left.shape), what)
     return None
 
 
@@ -434,10 +409,6 @@ def _first_along(trial: Trial, name: str, gradient: Tensor, symbol: str | None) 
     away = counted(gradient.shape[axes.index(symbol)], gradient) > 0
     shape = [-1 if label == symbol else 1 for label in axes]
     return gradient.masked_fill(away.reshape(shape), 0)
-
-
-def _gradient_code(name: str) -> str:
-    return f"value = total(loss(**tensors))\nprint(torch.autograd.grad(value, [tensors[{name!r}]]))"
 
 
 def _has_law(code: str, laws: str) -> Callable[[LossSpec, str], str | None]:

@@ -21,6 +21,7 @@ from harness.rules.rule import Mismatch, Rule
 from harness.rules.tools.compare import has_its_digits, same_gradients, same_output
 from harness.rules.tools.cuts import who_cuts
 from harness.rules.tools.remarks import beside_the_reference, lost_values
+from harness.rules.tools.slopes import element_index
 from harness.rules.tools.special import near_cases, special_cases, standardised_far
 from harness.rules.trial import Run, Scale, Trial, describe, is_finite
 
@@ -40,7 +41,7 @@ def _reference(trial: Trial) -> Trial:
     return trial.of(trial.spec.reference)
 
 
-def _scale(trial: Trial) -> Scale:
+def scale_beside(trial: Trial) -> Scale:
     """What rounding may do to the reference, and to a candidate that computes in another precision."""
     return _reference(trial).scale.with_eps(trial.eps)
 
@@ -62,11 +63,6 @@ def _steps(trial: Trial) -> Iterator[tuple[str, Run, Run]]:
         yield f" in train() mode, step {step} of one instance", should, came
 
 
-def coarser(trial: Trial, reference: Trial) -> Trial:
-    """The one of two that computes in the coarser precision."""
-    return trial if trial.eps > reference.eps else reference
-
-
 def value_equals_the_reference(trial: Trial) -> Mismatch | None:
     """The value is that of the reference, up to the rounding that the condition number allows (float64).
 
@@ -84,7 +80,7 @@ def value_equals_the_reference(trial: Trial) -> Mismatch | None:
             continue
         if not is_finite(should):
             continue  # where the reference has no number, there is nothing to equal
-        mismatch = same_output(came, should, _scale(moved))
+        mismatch = same_output(came, should, scale_beside(moved))
         if mismatch is not None:
             return replace(
                 mismatch,
@@ -94,7 +90,7 @@ def value_equals_the_reference(trial: Trial) -> Mismatch | None:
                 hint=_ANOTHER_FUNCTION,
             )
     for step, theirs, ours in _steps(trial):
-        mismatch = same_output(ours.output, theirs.output, _scale(trial)) if theirs.finite else None
+        mismatch = same_output(ours.output, theirs.output, scale_beside(trial)) if theirs.finite else None
         if mismatch is not None:
             return replace(
                 mismatch,
@@ -130,10 +126,10 @@ def gradient_equals_the_reference(trial: Trial) -> Mismatch | None:
         if mismatch is not None:
             return mismatch
     for step, should, came in _steps(trial):
-        if not should.finite or same_output(came.output, should.output, _scale(trial)) is not None:
+        if not should.finite or same_output(came.output, should.output, scale_beside(trial)) is not None:
             break
         tensors, reference = trial.tensors(), _reference(trial)
-        mismatch = same_gradients(came.gradients, should.gradients, tensors, reference, _scale(trial))
+        mismatch = same_gradients(came.gradients, should.gradients, tensors, reference, scale_beside(trial))
         if mismatch is not None:
             hint = "the value is right and the gradient is not: detach what is kept, and what it is brought up to date with"
             where = f"{mismatch.where}{step}"
@@ -151,21 +147,15 @@ def _gradient_differs(trial: Trial, point: str) -> Mismatch | None:
         return None
     if not should.finite or not bool(came.output.isfinite().all()):
         return None
-    scale = _scale(trial)
-    if same_output(came.output, should.output, scale) is not None:
+    if same_output(came.output, should.output, scale_beside(trial)) is not None:
         if point:
             return None
         raise Hidden("the values differ already; see E01")
-    tensors = trial.tensors()
-    mismatch = same_gradients(
-        came.gradients, should.gradients, reference.tensors(), reference, scale, coarser(trial, reference)
-    )
-    if mismatch is None or (should.finite and came.finite and gradients_at(trial, trial.nudged(tensors)) is None):
-        return None  # what agrees at a generic point nearby is two choices at a tie
-    return replace(
+    mismatch = gradients_off(trial, came, should)
+    return mismatch and replace(
         mismatch,
         where=f"{mismatch.where}{point}",
-        tensors=tensors,
+        tensors=trial.tensors(),
         code="""
         for function in (loss, reference):
             value = total(function(**tensors))
@@ -176,13 +166,21 @@ def _gradient_differs(trial: Trial, point: str) -> Mismatch | None:
     )
 
 
-def gradients_at(trial: Trial, tensors: dict[str, Tensor]) -> Mismatch | None:
-    """Where the gradient at a point is not the reference's, beyond what rounding may do."""
+def gradients_off(trial: Trial, came: Run, should: Run) -> Mismatch | None:
+    """Where the gradient is not the reference's, which is finite; what agrees nearby is two choices at a tie."""
     reference = _reference(trial)
-    wide = reference.widened(tensors)
-    should, came = reference.run(wide), trial.run(tensors)
+    coarser = trial if trial.eps > reference.eps else reference
+    mismatch = same_gradients(
+        came.gradients, should.gradients, reference.tensors(), reference, scale_beside(trial), coarser
+    )
+    if mismatch is None or not came.finite:
+        return mismatch
+    nearby = trial.nudged(trial.tensors())
+    wide = reference.widened(nearby)
+    should, came = reference.run(wide), trial.run(nearby)
     scale = reference.measure_scale(wide).with_eps(trial.eps)
-    return same_gradients(came.gradients, should.gradients, wide, reference, scale, coarser(trial, reference))
+    again = same_gradients(came.gradients, should.gradients, wide, reference, scale, coarser)
+    return None if again is None else mismatch
 
 
 def second_derivative_equals_the_reference(trial: Trial) -> Mismatch | None:
@@ -221,7 +219,7 @@ def _curvatures_differ(trial: Trial, tensors: Mapping[str, Tensor]) -> Mismatch 
     for name, theirs in should.products.items():
         off = torch.where(theirs.isfinite(), (came.products[name] - theirs).abs().nan_to_num(math.inf), 0.0)
         allowed = tolerance.SLOPE_RELATIVE * float(theirs.abs().nan_to_num(0, 0, 0).max()) + rounding
-        index = tuple(int(i) for i in torch.unravel_index(off.argmax(), off.shape))
+        index = element_index(int(off.argmax()), off.shape)
         if float(off[index]) > allowed:
             is_finite = bool(came.products[name].isfinite().all())
             return Mismatch(

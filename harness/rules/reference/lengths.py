@@ -9,10 +9,10 @@ from typing import Any
 from harness.calls.evaluation import LossRaised, is_out_of_memory
 from harness.calls.watch import TooManyOperations
 from harness.errors import NotApplicable
-from harness.rules.reference.equivalence import coarser, gradients_at, is_candidate
+from harness.rules.reference.equivalence import gradients_off, is_candidate, scale_beside
 from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.shapes.broadcasting import first_line
-from harness.rules.tools.compare import same_gradients, same_output
+from harness.rules.tools.compare import same_output
 from harness.rules.tools.remarks import lost_values
 from harness.rules.tools.sizes import (
     DOUBLINGS,
@@ -145,18 +145,8 @@ def _compared(trial: Trial, known: dict[Any, Any], *, counts: bool = True) -> tu
 
 
 def _difference(trial: Trial, came: Run, should: Run) -> Mismatch | None:
-    reference = trial.of(trial.spec.reference)
-    scale = reference.scale.with_eps(trial.eps)
-    mismatch = same_output(came.output, should.output, scale)
-    if mismatch is not None or not should.finite:
-        return mismatch
-    tensors = trial.tensors()
-    mismatch = same_gradients(
-        came.gradients, should.gradients, reference.tensors(), reference, scale, coarser(trial, reference)
-    )
-    if mismatch is None or (came.finite and gradients_at(trial, trial.nudged(tensors)) is None):
-        return None  # what agrees at a generic point nearby is two choices at a tie
-    return mismatch
+    mismatch = same_output(came.output, should.output, scale_beside(trial))
+    return mismatch if mismatch is not None or not should.finite else gradients_off(trial, came, should)
 
 
 def _smallest(trial: Trial, symbol: str, sizes: tuple[int, int], mismatch: Mismatch) -> Mismatch:

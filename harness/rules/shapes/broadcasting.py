@@ -236,7 +236,7 @@ def coincident_sizes_follow_the_same_law(trials: Sequence[Trial]) -> Iterator[Mi
     """
     distinct = [trial for trial in trials if trial.case.regime != "coincident"]
     coincident = [trial for trial in trials if trial.case.regime == "coincident"]
-    if len({size for trial in coincident for size in trial.case.sizes.values()}) == 0:
+    if not any(trial.case.sizes for trial in coincident):
         raise NotApplicable("the loss has no sizes that can coincide")
     learned = [
         symbol for symbol in (*trials[0].spec.symbols, *trials[0].spec.variadic) if _always_holds(distinct, symbol)

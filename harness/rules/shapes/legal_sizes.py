@@ -70,10 +70,7 @@ def declared_broadcast_is_an_explicit_expand(trial: Trial) -> Iterator[Mismatch]
 
 def _expansion_differs(trial: Trial, name: str, shape: torch.Size, given: dict[str, Tensor]) -> Mismatch | None:
     found = _expanded(trial, name, shape, given)
-    if found is not None and found.kind == "gradient":
-        nudged = trial.nudged(given)
-        found = found if _expanded(trial, name, shape, nudged) is not None else None
-    if found is None:
+    if found is None or (found.kind == "gradient" and _expanded(trial, name, shape, trial.nudged(given)) is None):
         return None
     narrow, full = list(given[name].shape), list(shape)
     return replace(

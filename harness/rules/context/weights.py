@@ -19,9 +19,9 @@ from harness.declare import dims, laws
 from harness.declare.spec import LossSpec
 from harness.errors import NotApplicable
 from harness.rules.context.removal import Removal, gradient_left, removal_of, removals, with_role
-from harness.rules.laws.declared import declared, hold
+from harness.rules.laws.declared import EVERYWHERE, declared, hold
 from harness.rules.rule import Mismatch, Rule
-from harness.rules.tools.made import counted, on_the_cpu, scattered
+from harness.rules.tools.made import on_the_cpu, scattered
 from harness.rules.tools.masking import aligned, removable, with_removed
 from harness.rules.tools.slopes import element_index
 from harness.rules.trial import Run, Trial
@@ -389,12 +389,10 @@ def _largest_left(
         return None
     for name in (n for n in run.gradients if n in among):
         gradient, own = run.gradients[name], usual.gradients.get(name)
-        left = (
-            None if gradient is None else _first_along(trial, name, torch.nan_to_num(gradient, 0.0, 0.0, 0.0), symbol)
-        )
+        left = None if gradient is None else _first_along(trial, name, gradient.nan_to_num(0, 0, 0), symbol)
         if left is None or own is None or not left.numel():
             continue
-        largest = float(torch.nan_to_num(own, 0.0, 0.0, 0.0).abs().max())
+        largest = float(own.nan_to_num(0, 0, 0).abs().max())
         if float(left.abs().max()) > tolerance.same_relative(trial.eps) * largest:
             return gradient_left(name, left, element_index(int(left.abs().argmax()), left.shape), what)
     return None
@@ -404,11 +402,7 @@ def _first_along(trial: Trial, name: str, gradient: Tensor, symbol: str | None) 
     if symbol is None:
         return gradient
     axes = dims.axes(trial.spec.tensors[name].dims, trial.case.sizes)
-    if axes.count(symbol) != 1:
-        return None
-    away = counted(gradient.shape[axes.index(symbol)], gradient) > 0
-    shape = [-1 if label == symbol else 1 for label in axes]
-    return gradient.masked_fill(away.reshape(shape), 0)
+    return gradient.narrow(axes.index(symbol), 0, 1) if axes.count(symbol) == 1 else None
 
 
 def _has_law(code: str, laws: str) -> Callable[[LossSpec, str], str | None]:
@@ -420,8 +414,6 @@ def _could_weigh(spec: LossSpec, implementation: str) -> str | None:
     return None if fits else "no tensor has a domain of weights, a mask or a graph"
 
 
-_EVERYWHERE = {"distinct": 5, "coincident": 3, "unit": 2, "large": 1}
-
 RULES = (
     Rule(
         code="C04",
@@ -431,7 +423,7 @@ RULES = (
         severity="error",
         check=integer_weight_is_copies,
         applies=_has_law("C04", "laws.repeats(...)"),
-        regimes=_EVERYWHERE,
+        regimes=EVERYWHERE,
         why="A weight that is not a count of samples trains another mixture than the one that was asked for.",
         example="loss = (weights * error).sum() / (weights > 0).sum()      # declared laws.repeats('weights')",
         mend="Divide by the sum of the weights, or by nothing.",
@@ -444,7 +436,7 @@ RULES = (
         severity="error",
         check=weights_are_homogeneous,
         applies=_has_law("C05", "laws.linear_in(...) or laws.scale_invariant(...)"),
-        regimes=_EVERYWHERE,
+        regimes=EVERYWHERE,
         why="Twice the weights should be twice the loss, or the same loss; in between, the learning rate depends on the data.",
         example="loss = (weights * error).sum() / (weights.sum() + 1)      # declared laws.scale_invariant('weights')",
         mend="Normalise by the sum of the weights itself (guarded where it is zero), or not at all.",
@@ -457,7 +449,7 @@ RULES = (
         severity="error",
         check=uniform_context_is_the_unweighted_loss,
         applies=_has_law("C06", "laws.reduces_to(...)"),
-        regimes=_EVERYWHERE,
+        regimes=EVERYWHERE,
         why="Results with and without weights can be compared only if weights of one are no weights.",
         example="loss = (weights * error).sum()      # declared laws.reduces_to(F.mse_loss, weights=1.0)",
         mend="Divide by what the unweighted loss divides by.",

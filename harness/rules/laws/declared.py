@@ -32,6 +32,7 @@ from harness.rules.trial import Trial, describe
 
 LawCheck = Callable[[Trial, Law], Iterator[Mismatch]]
 
+EVERYWHERE = {"distinct": 5, "coincident": 3, "unit": 2, "large": 1}
 _OF_CONTEXT = {"L04": "C05", "L05": "C05", "L10": "C06", "L12": "C04"}
 
 
@@ -387,7 +388,7 @@ def applies(code: str, name: str) -> Callable[[LossSpec, str], str | None]:
     return reason
 
 
-def _rule(code: str, title: str, name: str, check: Callable[[Trial], Found] | None, **more: object) -> Rule:
+def _rule(code: str, title: str, name: str, check: Callable[[Trial], Found] | None = None) -> Rule:
     return Rule(
         code=code,
         title=title,
@@ -395,22 +396,20 @@ def _rule(code: str, title: str, name: str, check: Callable[[Trial], Found] | No
         severity="error",
         check=check,
         applies=applies(code, name),
-        regimes={"distinct": 5, "coincident": 3, "unit": 2, "large": 1},
+        regimes=EVERYWHERE,
         why="A declared law is a promise that code which uses the loss relies on; it also sees what no gradient check can.",
         example=f"laws=(laws.{name}(...),)      # in the spec of a loss for which it does not hold",
         mend="Mend the loss at the input shown, or take the law out of the declaration.",
         source="Metamorphic testing: Chen et al., ACM Computing Surveys 51(1), 2018.",
-        **more,  # type: ignore[arg-type]
     )
 
 
+_REMOVES = _rule("L11", "zero weight removes", "zero_weight_removes")
 RULES = tuple(
     sorted(
         (
             *(_rule(code, title, name, _each(code, check)) for code, title, name, check in _CHECKS),
-            _rule(
-                "L11", "zero weight removes", "zero_weight_removes", None, check_all=zero_weight_removes, smooth=True
-            ),
+            replace(_REMOVES, check_all=zero_weight_removes, smooth=True),
         ),
         key=lambda rule: rule.code,
     )

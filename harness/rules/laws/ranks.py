@@ -191,13 +191,9 @@ class _Rank:
     """What one process told."""
 
     number: int
-    of: int
+    name: str
     result: dict[str, Any] = field(default_factory=dict)
     ended: Ended | None = None
-
-    @property
-    def name(self) -> str:
-        return f"process {self.number} of {self.of}"
 
     @property
     def said(self) -> str:
@@ -237,7 +233,7 @@ def _target(spec: LossSpec) -> str | None:
 
 
 def _in_forks(isolation: Sandbox, trial: Trial, symbol: str, world: int) -> list[_Rank]:
-    ranks = [_Rank(number, world) for number in range(world)]
+    ranks = [_Rank(number, f"process {number} of {world}") for number in range(world)]
 
     def hear(position: int, kind: str, data: Any) -> None:
         if kind == "result":
@@ -293,18 +289,16 @@ def _told_apart(
     mismatch: Mismatch, whole: Mapping[str, Tensor | None], came: Mapping[str, Tensor | None], ranks: Sequence[_Rank]
 ) -> tuple[str, str]:
     """(what there is to see, what to do about it): a constant factor, nothing that is shared, or gradients that are lost."""
-    world, collectives = len(ranks), any(rank.result["collectives"] for rank in ranks)
-    is_all = all(_is_times(came.get(name), should, 1 / world) for name, should in whole.items())
-    what = "all of it" if is_all else f"all of d loss / d {mismatch.tensor}"
-    name = mismatch.tensor
+    name, world = mismatch.tensor, len(ranks)
     if world > 1 and _is_times(came.get(name), whole.get(name), 1 / world):
+        is_all = all(_is_times(came.get(each), should, 1 / world) for each, should in whole.items())
+        what = "all of it" if is_all else f"all of d loss / d {name}"
         return f"{what} is 1/W times what it should be, W = {world}", _MULTIPLY
     if world > 1 and _is_times(came.get(name), whole.get(name), world):
         return f"all of d loss / d {name} is W times what it should be, W = {world}", _DIVIDE
-    if collectives:
+    if any(rank.result["collectives"] for rank in ranks):
         return "", _GATHER
-    alone = "it calls no collective: each process sees its own part alone" if world > 1 else ""
-    return alone, _COUNT if alone else ""
+    return ("it calls no collective: each process sees its own part alone", _COUNT) if world > 1 else ("", "")
 
 
 def _is_times(came: Tensor | None, should: Tensor | None, factor: float) -> bool:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -53,14 +52,13 @@ def mean_over_draws_is_the_reference(trials: Sequence[Trial]) -> Iterator[Mismat
 def _bias(trial: Trial, law: Law) -> Mismatch | None:
     """What is farthest beyond chance on one case."""
     train = _draws(trial, train=True)
-    drawn = _Draws.of(trial, law.draws if train or _draws(trial, train=False) else 2, train=train)
+    drawn = _numbers(trial, law.draws if train or _draws(trial, train=False) else 2, train=train)
     reference = trial.of(trial.spec.reference)
-    expected = _Draws.of(reference, law.draws if _draws(reference, train=False) else 1, train=False)
-    numbers = sum(values.shape[1] for values in drawn.numbers.values())
-    limit = tolerance.chance(law.draws, numbers)
-    size = max((float(v.abs().max()) for n, v in expected.numbers.items() if n and v.numel()), default=0.0)
-    for name, values in drawn.numbers.items():
-        wanted = expected.numbers[name]
+    expected = _numbers(reference, law.draws if _draws(reference, train=False) else 1, train=False)
+    limit = tolerance.chance(law.draws, sum(values.shape[1] for values in drawn.values()))
+    size = max((float(v.abs().max()) for n, v in expected.items() if n and v.numel()), default=0.0)
+    for name, values in drawn.items():
+        wanted = expected[name]
         rounded = tolerance.same_gradient(trial.eps) * size if name else trial.scale.same(float(wanted.abs().max()))
         found = _farthest(values, wanted, limit, rounded)
         if found is not None:
@@ -68,24 +66,15 @@ def _bias(trial: Trial, law: Law) -> Mismatch | None:
     return None
 
 
-@dataclass(frozen=True)
-class _Draws:
+def _numbers(trial: Trial, count: int, *, train: bool) -> dict[str, Tensor]:
     """The value (under no name) and the gradient of each input, flat, one row for each draw."""
-
-    numbers: Mapping[str, Tensor]
-
-    @staticmethod
-    def of(trial: Trial, count: int, *, train: bool) -> _Draws:
-        runs = [_drawn(trial, number, train=train) for number in range(count)]
-        names = [name for name in runs[0].gradients if trial.case.numel(trial.spec)]
-        rows = {"": [run.output.reshape(-1) for run in runs]}
-        for name in names:
-            rows[name] = [_flat(run.gradients[name], trial.tensors()[name]) for run in runs]
-        return _Draws({name: torch.stack(each).double() for name, each in rows.items()})
-
-
-def _flat(gradient: Tensor | None, like: Tensor) -> Tensor:
-    return torch.zeros_like(like).reshape(-1) if gradient is None else gradient.reshape(-1)
+    runs = [_drawn(trial, number, train=train) for number in range(count)]
+    rows = {"": [run.output.reshape(-1) for run in runs]}
+    for name in runs[0].gradients if trial.case.numel(trial.spec) else ():
+        none = torch.zeros_like(trial.tensors()[name])
+        gradients = [run.gradients[name] for run in runs]
+        rows[name] = [(none if gradient is None else gradient).reshape(-1) for gradient in gradients]
+    return {name: torch.stack(each).double() for name, each in rows.items()}
 
 
 def _state(trial: Trial, number: int) -> int:

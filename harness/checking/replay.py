@@ -80,8 +80,11 @@ def _replay(failure: Mapping[str, Any], named: str | None) -> Replay:
         raise DeclarationError(f"not a failure file: {missing} is missing; `loss-harness verify` writes them")
     target = failure["target"] if named is None else _renamed(failure["target"], named)
     name, implementation = failure["loss"], failure["implementation"]
-    if named is None or target != named:
-        _check_known(target)
+    if (named is None or target != named) and (unknown := stranger(target)):
+        raise TargetError(
+            f"the file asks to import {shown(unknown)}, which is not in the working directory {Path.cwd()}; importing runs it.  "
+            f"If you trust it, name the loss yourself: loss-harness replay FAILURE --target TARGET"
+        )
     specs = [spec for spec in load_specs([target]) if spec.name == name]
     if not specs:
         raise DeclarationError(f"target {target!r} holds no loss {name!r} any more")
@@ -114,15 +117,6 @@ def _renamed(target: str, named: str) -> str:
     if not target.startswith("{") or named.startswith("{"):
         return named
     return replace(Declaration.from_target(target), target=named).as_target
-
-
-def _check_known(target: str) -> None:
-    unknown = stranger(target)
-    if unknown:
-        raise TargetError(
-            f"the file asks to import {shown(unknown)}, which is not in the working directory {Path.cwd()}; importing runs it.  "
-            f"If you trust it, name the loss yourself: loss-harness replay FAILURE --target TARGET"
-        )
 
 
 def _verify_again(spec: LossSpec, failure: Mapping[str, Any], aspect: str) -> Replay:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -10,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -73,6 +74,15 @@ def place(spec: LossSpec, implementation: str, rule: Rule, device: str) -> tuple
         return device, ""
     reason = OF_THE_REFERENCE if spec.role(implementation) == "reference" else rule.on_the_cpu
     return ("cpu", f"asked on the CPU: {reason}") if reason else (device, "")
+
+
+class Sought(NamedTuple):
+    """A finding that is looked for in other cases: who shows it, and what of a rule's findings it is."""
+
+    implementation: str
+    rule: Rule
+    aspect: str
+    severity: Severity
 
 
 @dataclass(frozen=True)
@@ -167,14 +177,11 @@ class Session:
         """
         key = (regime, mode)
         if len(self.pools.get(key, [])) < count:
-            self.pools[key] = self._drawn(regime, mode, max(count, self._needed(regime, mode)))
+            spec, examples = self.spec, max(count, self._needed(regime, mode))
+            declared = (spec.name, *spec.tensors.items(), *spec.fixed_sizes.items(), spec.differentiable)
+            self.pools[key] = drawn(Draw(declared, self._start(regime, mode), regime, mode, examples, spec))
         cases = self.pools[key]
         return [case for case in cases if not complete or len(case.tensors) == len(self.spec.tensors)][:count]
-
-    def _drawn(self, regime: str, mode: str | None, examples: int) -> list[Case]:
-        spec = self.spec
-        declared = (spec.name, *spec.tensors.items(), *spec.fixed_sizes.items(), spec.differentiable)
-        return drawn(Draw(declared, self._start(regime, mode), regime, mode, examples, spec))
 
     def _needed(self, regime: str, mode: str | None) -> int:
         """The most cases that any rule takes from a pool, so that who asks first does not change what is drawn."""
@@ -262,22 +269,23 @@ class Session:
         findings = []
         for position, ((aspect, severity), shown_by) in enumerate(by_aspect.items()):
             trial, mismatch = shown_by[0]
+            sought = Sought(implementation, rule, aspect, severity)
             may_be_rare = severity == "warning" and rule.comes_again
-            if may_be_rare and not self._comes_again(implementation, rule, aspect, [t.case for t, _ in shown_by]):
+            if may_be_rare and not self._comes_again(sought, [t.case for t, _ in shown_by]):
                 severity, mismatch = "note", with_note(mismatch, RARE)
             if rule.check is not None and severity != "note" and position < SHRINK_ASPECTS:
-                trial, mismatch = self._shrink(implementation, rule, aspect, severity, trial, mismatch)
+                trial, mismatch = self._shrink(sought, trial, mismatch)
             with settled():
                 mismatch = remarked(rule, trial, mismatch)
             findings.append(self._finding(rule, severity, trial, mismatch))
         return findings
 
-    def _comes_again(self, implementation: str, rule: Rule, aspect: str, cases: Sequence[Case]) -> bool:
+    def _comes_again(self, sought: Sought, cases: Sequence[Case]) -> bool:
         """Whether other values show an aspect too, in `COMES_AGAIN` of `OTHER_VALUES` draws at the sizes of a case that does."""
 
         def again(case: Case) -> Iterator[object]:
             others = map(case.redrawn, range(1, OTHER_VALUES + 1))
-            found = (self._same_finding(implementation, rule, aspect, "warning", c, may_be_empty=True) for c in others)
+            found = (self._same_finding(sought, other, may_be_empty=True) for other in others)
             return itertools.islice(filter(None, found), COMES_AGAIN)
 
         return any(len(list(again(case))) == COMES_AGAIN for case in cases[:CASES_OF_RARE])
@@ -287,30 +295,24 @@ class Session:
         required = any(rule.code.startswith(code.upper()) for code in self.spec.requires)
         return "error" if required and severity == "warning" else severity
 
-    def _shrink(
-        self, implementation: str, rule: Rule, aspect: str, severity: str, trial: Trial, mismatch: Mismatch
-    ) -> tuple[Trial, Mismatch]:
+    def _shrink(self, sought: Sought, trial: Trial, mismatch: Mismatch) -> tuple[Trial, Mismatch]:
         """The simplest case that Hypothesis finds with the same finding, within the profile's number of checks.
 
         What an input shows on which nothing counts may be a convention, so that another one is looked for first.
         """
-        known = [(trial, mismatch)]
-        is_empty = bool(counts_nothing(self.spec, mismatch.tensors or {}))
-        found = self._smallest(implementation, rule, aspect, severity, trial.case.regime, []) if is_empty else None
-        return found or self._smallest(implementation, rule, aspect, severity, trial.case.regime, known) or known[0]
+        regime = trial.case.regime
+        found = self._smallest(sought, regime, []) if self._is_empty(mismatch) else []
+        return (found or self._smallest(sought, regime, [(trial, mismatch)]))[0]
+
+    def _is_empty(self, mismatch: Mismatch) -> bool:
+        return bool(counts_nothing(self.spec, mismatch.tensors or {}))
 
     def _smallest(
-        self,
-        implementation: str,
-        rule: Rule,
-        aspect: str,
-        severity: str,
-        regime: str,
-        best: list[tuple[Trial, Mismatch]],
-    ) -> tuple[Trial, Mismatch] | None:
-        """The simplest of ``best`` and what is drawn; where nothing of it is on an empty input, on none either."""
+        self, sought: Sought, regime: str, best: list[tuple[Trial, Mismatch]]
+    ) -> list[tuple[Trial, Mismatch]]:
+        """The simplest of ``best`` and what is drawn, if any; where nothing of it is on an empty input, on none either."""
         seen: dict[str, tuple[Trial, Mismatch] | None] = {}
-        may_be_empty = any(counts_nothing(self.spec, mismatch.tensors or {}) for _, mismatch in best)
+        may_be_empty = any(self._is_empty(mismatch) for _, mismatch in best)
 
         class Shown(Exception):
             pass
@@ -320,13 +322,13 @@ class Session:
             if case.key not in seen:
                 if len(seen) >= self.profile.shrinks:
                     return
-                seen[case.key] = self._same_finding(implementation, rule, aspect, severity, case, may_be_empty)
+                seen[case.key] = self._same_finding(sought, case, may_be_empty)
             shown = seen[case.key]
             if shown is not None:
                 best[:] = [min([*best, shown], key=lambda pair: _complexity(pair[0].case, self.spec))]
                 raise Shown
 
-        mode = "smooth" if rule.smooth else None
+        mode = "smooth" if sought.rule.smooth else None
         for drawn in dict.fromkeys(("free", regime)):
             strategy = strategies.cases(self.spec, regime=drawn, mode=mode)
             try:
@@ -337,21 +339,17 @@ class Session:
                 if "Flaky" not in type(error).__name__:
                     raise
                 break
-        return best[0] if best else None
+        return best
 
-    def _same_finding(
-        self, implementation: str, rule: Rule, aspect: str, severity: str, case: Case, may_be_empty: bool
-    ) -> tuple[Trial, Mismatch] | None:
-        trial = self.trial(implementation, case, rule)
+    def _same_finding(self, sought: Sought, case: Case, may_be_empty: bool) -> tuple[Trial, Mismatch] | None:
+        rule, kind = sought.rule, (sought.aspect, sought.severity)
+        trial = self.trial(sought.implementation, case, rule)
         assert rule.check is not None
-        try:
-            with settled():
-                for mismatch in self._asked(rule, rule.check(trial)):
-                    is_same = mismatch.aspect == aspect and self._severity(rule, mismatch) == severity
-                    if is_same and (may_be_empty or not counts_nothing(self.spec, mismatch.tensors or {})):
-                        return trial, mismatch
-        except (NotApplicable, LossRaised):
-            pass
+        with contextlib.suppress(NotApplicable, LossRaised), settled():
+            for mismatch in self._asked(rule, rule.check(trial)):
+                is_same = (mismatch.aspect, self._severity(rule, mismatch)) == kind
+                if is_same and (may_be_empty or not self._is_empty(mismatch)):
+                    return trial, mismatch
         return None
 
     def _finding(self, rule: Rule, severity: Severity, trial: Trial, mismatch: Mismatch) -> Finding:
@@ -378,8 +376,7 @@ class Session:
         left_out: list[str],
     ) -> tuple[Outcome, list[Finding]]:
         waiver = next((reason for code, reason in self.spec.waivers.items() if rule.code == code.upper()), None)
-        serious = [f for f in findings if f.severity != "note"]
-        if waiver is not None and serious:
+        if waiver is not None and any(f.severity != "note" for f in findings):
             waived = [dataclasses.replace(f, severity="note", hint=f"waived: {waiver}") for f in findings]
             return self._outcome(implementation, rule, Status.WAIVED, examples, waiver), waived
         if waiver is not None and self.spec.role(implementation) == "candidate" and examples:
@@ -412,8 +409,6 @@ def _present_first(cases: Sequence[Case], spec: LossSpec) -> list[Case]:
     """Cases with every optional tensor first, and every third without some: a rule with few cases still sees each of them."""
     missing = [case for case in cases if len(case.tensors) < len(spec.tensors)]
     present = [case for case in cases if len(case.tensors) == len(spec.tensors)]
-    if not missing:
-        return present
     ordered: list[Case] = []
     while present or missing:
         ordered += present[:2] + missing[:1]

@@ -59,11 +59,8 @@ def _found(trials: Sequence[Trial]) -> list[Found]:
 
 def _negative_somewhere(trial: Trial) -> bool:
     """At the special points; generic values of a likelihood are often all positive."""
-    for _, case in special_cases(trial.spec, trial.case):
-        moved = trial.at(case)
-        if _is_number(moved) and float(moved.base.output) < 0:
-            return True
-    return False
+    special = (trial.at(case) for _, case in special_cases(trial.spec, trial.case))
+    return any(_is_number(moved) and float(moved.base.output) < 0 for moved in special)
 
 
 def _is_number(trial: Trial) -> bool:

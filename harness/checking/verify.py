@@ -14,7 +14,7 @@ import torch
 from harness.calls import process_state
 from harness.calls.backends import full_float32
 from harness.checking import suggest
-from harness.checking.session import CASES_OF_SUGGESTIONS, PROFILES, Profile, Session
+from harness.checking.session import CASES_OF_SUGGESTIONS, PROFILES, Session
 from harness.declare.laws import Law
 from harness.declare.spec import LossSpec
 from harness.errors import HarnessError, nearest, shown, told_in_a_line
@@ -24,8 +24,6 @@ from harness.results.observer import UNSEEN, Observer, Step, bar_in_a_notebook
 from harness.rules import BATTERY, find, select
 from harness.rules.transforms.compiler import unloaded_compiler
 from harness.rules.trial import Trial
-
-__all__ = ["PROFILES", "Profile", "Session", "checked", "laws_that_hold", "open_session", "plan", "suggested", "verify"]
 
 T = TypeVar("T")
 
@@ -102,11 +100,7 @@ def verify(
 def open_session(spec: LossSpec, *, profile: str = "ci", device: str = "cpu", seed: int = 0) -> Session:
     """What `checked`, `suggested` and `laws_that_hold` take: its cases are drawn, and evaluated, once for all of them.
 
-    Args:
-        spec: the declaration.
-        profile: as for `verify`.
-        device: as for `verify`.
-        seed: as for `verify`.
+    The arguments are those of `verify`.
 
     Raises:
         HarnessError: an unknown profile or device.
@@ -162,12 +156,7 @@ def checked(
 
 
 def suggested(session: Session, implementation: str) -> tuple[str, ...]:
-    """Laws that the loss could declare, one line each; see `harness.checking.suggest`.
-
-    Args:
-        session: whose cases and evaluations are looked at.
-        implementation: the one to look at.
-    """
+    """Laws that the loss could declare, one line each; see `harness.checking.suggest`."""
     try:
         return _of_smooth_cases(suggest.suggestions, session, implementation)
     except HarnessError:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness.calls.meter import metered
-from harness.checking.verify import Session, checked, open_session, suggested
+from harness.checking.session import Session
+from harness.checking.verify import checked, open_session, suggested
 from harness.checking.verify import plan as planned_checks
 from harness.errors import HarnessError, nearest
 from harness.judging.baseline import marked

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from harness import benchmark, verify
-from harness.checking.verify import PROFILES
+from harness.checking.session import PROFILES
 from harness.cli.commands import COMMANDS
 from harness.errors import HarnessError
 from harness.runs import configuration

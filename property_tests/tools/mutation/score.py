@@ -13,7 +13,7 @@ from unittest.mock import patch
 import torch
 
 from harness import LossSpec, verify
-from harness.checking.verify import PROFILES
+from harness.checking.session import PROFILES
 from harness.results.findings import Status
 
 from .equivalence import Comparison

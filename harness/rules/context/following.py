@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from harness.calls import devices, tolerance
 from harness.calls.evaluation import LossRaised
 from harness.drawing.case import Recipe
-from harness.errors import NotApplicable
+from harness.errors import NotApplicable, told_in_a_line
 from harness.private_names import version
 from harness.rules.dtypes.kept import usual
 from harness.rules.rule import Kind, Mismatch, Rule
-from harness.rules.shapes.broadcasting import first_line
 from harness.rules.tools.compare import same_output
 from harness.rules.trial import Scale, Trial, checked, contract, describe
 
@@ -206,7 +205,7 @@ def _of_module(
         "resume": "register what is kept from call to call as a persistent buffer in the constructor, and write into it",
         "parameter": "self.register_buffer(...), or nn.Parameter(..., requires_grad=False); what is learned on purpose is no context",
     }
-    shown, error = (came, None) if isinstance(came, str) else (first_line(came), came)
+    shown, error = (came, None) if isinstance(came, str) else (told_in_a_line(came), came)
     return Mismatch(
         where, shown, should, aspect=aspect, kind=kind, error=error, tensors=tensors, code=code, hint=hints[aspect]
     )
@@ -295,7 +294,7 @@ def _value(trial: Trial, module: Any, tensors: Mapping[str, Tensor]) -> Tensor |
     try:
         return trial.run({n: t.clone() for n, t in tensors.items()}, wrt=(), built=module).output
     except LossRaised as raised:
-        return first_line(raised.error)
+        return told_in_a_line(raised.error)
 
 
 def _off(trial: Trial, came: Tensor | str, should: Tensor) -> Mismatch | None:

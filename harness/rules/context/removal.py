@@ -28,6 +28,7 @@ from harness.rules.tools.masking import (
     removable,
     removable_free,
     replaced_first,
+    with_removed,
     with_some_removed,
 )
 from harness.rules.trial import Run, Trial, describe
@@ -233,9 +234,8 @@ def _other_values(trial: Trial, name: str, tensor: Tensor, mask: Tensor) -> Tens
 def _everything_ignored(trials: Sequence[Trial], name: str) -> Iterator[Mismatch]:
     """With everything removed nothing that ``name`` labels has a gradient; where that is 0/0, nor has what is removed of it."""
     for trial in trials:
-        value = removable(trial.spec, name)
         tensors = trial.tensors()
-        tensors[name] = torch.full_like(tensors[name], math.nan if value is None else value)
+        tensors = with_removed(trial.spec, tensors, name, torch.ones_like(tensors[name], dtype=torch.bool))
         try:
             run, what = trial.run(tensors), f"with everything removed by {name}"
             gradients = run.gradients

@@ -14,11 +14,10 @@ from harness.calls.evaluation import LossRaised
 from harness.declare import dims
 from harness.declare.spec import LossSpec
 from harness.drawing.case import Recipe
-from harness.errors import NotApplicable
+from harness.errors import NotApplicable, told_in_a_line
 from harness.rules.dtypes.kept import short
 from harness.rules.laws.declared import declared
 from harness.rules.rule import ENDS_A_DEVICE, Mismatch, Rule
-from harness.rules.shapes.broadcasting import first_line
 from harness.rules.tools.compare import relation, same_gradients, same_output
 from harness.rules.tools.made import counted, positions
 from harness.rules.tools.symbols import permuted, selected
@@ -146,7 +145,7 @@ def sharing_storage_does_not_matter(trial: Trial) -> Iterator[Mismatch]:
             came = trial.run(shared)
         except LossRaised as raised:
             mismatch: Mismatch | None = Mismatch(
-                "loss", first_line(raised.error), describe(should.scalar), error=raised.error
+                "loss", told_in_a_line(raised.error), describe(should.scalar), error=raised.error
             )
         else:
             scale = trial.measure_scale(copied)

@@ -87,7 +87,7 @@ def value_equals_the_reference(trial: Trial) -> Mismatch | None:
                 where=f"{mismatch.where}{point}",
                 tensors=moved.tensors(),
                 code="print('candidate:', loss(**tensors), ' reference:', reference(**tensors))",
-                hint=_ANOTHER_FUNCTION,
+                hint="one of the two is another function; compare both with the formula at this input",
             )
     for step, theirs, ours in _steps(trial):
         mismatch = same_output(ours.output, theirs.output, scale_beside(trial)) if theirs.finite else None
@@ -103,7 +103,6 @@ def value_equals_the_reference(trial: Trial) -> Mismatch | None:
     return None
 
 
-_ANOTHER_FUNCTION = "one of the two is another function; compare both with the formula at this input"
 _STEPS_CODE = f"""
     for made, called in ((build, call), (build_reference, call_reference)):
         instance = made(**tensors).train()
@@ -303,8 +302,7 @@ def _less_accurate(trial: Trial, dtype: torch.dtype, point: str) -> Mismatch | N
     size = float(exact.abs().max())
     allowed = tolerance.LESS_ACCURATE * theirs_off + limit.smallest_normal
     allowed += tolerance.forward_error(eps, size + scale.intermediate, scale.condition)
-    same = same_output(own, exact, scale.with_eps(trial.eps)) is None
-    if off <= allowed or not same:
+    if off <= allowed or same_output(own, exact, scale.with_eps(trial.eps)) is not None:
         return None  # where the two differ in float64 they are two functions; see E01
     if not math.isfinite(off) and scale.intermediate * tolerance.RANGE_MARGIN > limit.max:
         return None  # the reference is near the end of the range itself

@@ -33,9 +33,7 @@ def vectorized_formula_equals_its_loops(trial: Trial) -> Mismatch | None:
     found = same_output(vectors.output, loops.output, scale) or same_gradients(
         vectors.gradients, loops.gradients, trial.tensors(), trial, scale
     )
-    if found is None:
-        return None
-    return replace(
+    return found and replace(
         found,
         tensors=trial.tensors(),
         code="print(loss(**tensors))",

@@ -8,10 +8,9 @@ from typing import Any
 
 from harness.calls.evaluation import LossRaised, is_out_of_memory
 from harness.calls.watch import TooManyOperations
-from harness.errors import NotApplicable
+from harness.errors import NotApplicable, told_in_a_line
 from harness.rules.reference.equivalence import gradients_off, is_candidate, scale_beside
 from harness.rules.rule import Mismatch, Partly, Rule
-from harness.rules.shapes.broadcasting import first_line
 from harness.rules.tools.compare import same_output
 from harness.rules.tools.remarks import lost_values
 from harness.rules.tools.sizes import (
@@ -119,7 +118,7 @@ def _reference_run(trial: Trial, known: dict[Any, Any], *, counts: bool = True) 
         known[key] = NotApplicable(
             f"a forward of the reference has more than {OPERATIONS} operations"
             if is_long
-            else f"the reference raises: {first_line(raised.error)}"
+            else f"the reference raises: {told_in_a_line(raised.error)}"
         )
         raise known[key] from raised
 
@@ -138,7 +137,7 @@ def _compared(trial: Trial, known: dict[Any, Any], *, counts: bool = True) -> tu
             raise NotApplicable(f"a forward has more than {OPERATIONS} operations") from raised
         if is_out_of_memory(raised.error):
             raise NotApplicable("memory ran out; see P03") from raised
-        refused = Mismatch("loss", first_line(raised.error), "a value, as the reference has", error=raised.error)
+        refused = Mismatch("loss", told_in_a_line(raised.error), "a value, as the reference has", error=raised.error)
         return refused, (of_reference, Effort())
     mismatch = _difference(trial, came, should) if bool(should.output.isfinite().all()) else None
     return mismatch, (of_reference, effort)

@@ -73,7 +73,7 @@ def declared_shapes_are_accepted(trial: Trial) -> Iterator[Mismatch]:
 def _raised(error: BaseException, tensors: Mapping[str, Tensor]) -> Mismatch:
     """What the loss raised on declared shapes, with the hint that fits what it says."""
     came, should, hint = (
-        first_line(error),
+        told_in_a_line(error),
         "a number",
         "mend the loss, or narrow the declaration if the input is not legal; `loss-harness explain custom`: tensors that depend on others",
     )
@@ -99,29 +99,20 @@ def _raised(error: BaseException, tensors: Mapping[str, Tensor]) -> Mismatch:
     return Mismatch("loss", came, should, aspect="raises", error=error, tensors=tensors, code=code, hint=hint)
 
 
-@dataclass(frozen=True)
-class Variant:
-    """One tensor in a shape that is not declared."""
-
-    name: str
-    change: str
-    tensor: Tensor
-
-
-def variants(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Variant]:
-    """Every tensor with an extra or a missing axis, an axis of size one, or swapped axes."""
+def variants(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, str, Tensor]]:
+    """(name, change, tensor) for every tensor with an extra or a missing axis, an axis of size one, or swapped axes."""
     for name, tensor in tensors.items():
         if name in trial.candidate.constructed and not trial.candidate.called:
             continue
-        yield Variant(name, "an extra trailing axis of size 1", tensor.unsqueeze(-1))
-        yield Variant(name, "an extra leading axis of size 1", tensor.unsqueeze(0))
+        yield name, "an extra trailing axis of size 1", tensor.unsqueeze(-1)
+        yield name, "an extra leading axis of size 1", tensor.unsqueeze(0)
         for axis in range(tensor.ndim):
             if tensor.shape[axis] > 1:
-                yield Variant(name, f"size 1 on axis {axis}", tensor.narrow(axis, 0, 1))
-                yield Variant(name, f"no axis {axis}", tensor.select(axis, 0))
+                yield name, f"size 1 on axis {axis}", tensor.narrow(axis, 0, 1)
+                yield name, f"no axis {axis}", tensor.select(axis, 0)
         for axis in range(tensor.ndim - 1):
             if tensor.shape[axis] != tensor.shape[axis + 1]:
-                yield Variant(name, f"axes {axis} and {axis + 1} swapped", tensor.transpose(axis, axis + 1))
+                yield name, f"axes {axis} and {axis + 1} swapped", tensor.transpose(axis, axis + 1)
 
 
 def _is_declared(trial: Trial, tensors: Mapping[str, Tensor]) -> bool:
@@ -145,7 +136,7 @@ def undeclared_shapes_are_refused(trials: Sequence[Trial]) -> Iterator[Mismatch]
     for trial in sorted(trials, key=lambda trial: trial.case.numel(trial.spec)):
         yield from _error_inputs(trial, trial.tensors())
         for found in _accepted(trial, set(accepted)):
-            accepted[found.variant.name] = found
+            accepted[found.name] = found
     for warned in (False, True):
         if alike := [found for found in accepted.values() if found.warned == warned]:
             yield _broadcast_silently(alike[0], alike[1:])
@@ -156,7 +147,8 @@ class _Accepted:
     """An undeclared shape that gave another number, with or without a Python warning."""
 
     trial: Trial
-    variant: Variant
+    name: str
+    change: str
     tensors: Mapping[str, Tensor]
     output: Tensor
     warned: bool
@@ -165,9 +157,9 @@ class _Accepted:
 def _accepted(trial: Trial, known: set[str]) -> Iterator[_Accepted]:
     """The first shape of each tensor that is accepted, those of ``known`` left out."""
     tensors, base, seen = trial.tensors(), trial.base, set(known)
-    for variant in variants(trial, tensors):
-        changed = {**tensors, variant.name: variant.tensor.contiguous()}
-        if variant.name in seen or _is_declared(trial, changed):
+    for name, change, tensor in variants(trial, tensors):
+        changed = {**tensors, name: tensor.contiguous()}
+        if name in seen or _is_declared(trial, changed):
             continue
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
@@ -177,15 +169,15 @@ def _accepted(trial: Trial, known: set[str]) -> Iterator[_Accepted]:
                 continue
         if output.shape == base.output.shape and same_output(output, base.output, trial.scale) is None:
             continue
-        seen.add(variant.name)
-        yield _Accepted(trial, variant, changed, output, bool(said))
+        seen.add(name)
+        yield _Accepted(trial, name, change, changed, output, bool(said))
 
 
 def _broadcast_silently(first: _Accepted, others: Sequence[_Accepted]) -> Mismatch:
-    name, output = first.variant.name, first.output
-    also = ", ".join(f"{one.variant.name} with {one.variant.change}" for one in others)
+    name, output = first.name, first.output
+    also = ", ".join(f"{one.name} with {one.change}" for one in others)
     return Mismatch(
-        f"loss for {name} with {first.variant.change} ({shapes_text(first.tensors)})",
+        f"loss for {name} with {first.change} ({shapes_text(first.tensors)})",
         f"a silent result of shape {list(output.shape)}" if output.ndim else f"{float(output):.4g}",
         "a ValueError that names both shapes",
         severity="note" if first.warned else None,
@@ -212,7 +204,7 @@ def _error_inputs(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Misma
         except LossRaised as raised:
             if isinstance(raised.error, bad.exception) and re.search(bad.match, str(raised.error)):
                 continue
-            came, error = first_line(raised.error), raised.error
+            came, error = told_in_a_line(raised.error), raised.error
         yield Mismatch(
             f"loss for the declared bad input {bad.name!r} ({shapes_text(changed)})",
             came,
@@ -339,7 +331,7 @@ def _differs(trial: Trial, changed: Mapping[str, Tensor], plain: Mapping[str, Te
         run = trial.run(changed)
     except LossRaised as raised:
         return Mismatch(
-            "loss", first_line(raised.error), f"{base.scalar:.4g}, as for the contiguous tensor", error=raised.error
+            "loss", told_in_a_line(raised.error), f"{base.scalar:.4g}, as for the contiguous tensor", error=raised.error
         )
     mismatch = same_output(run.output, base.output, trial.scale)
     if mismatch is not None or not base.finite:

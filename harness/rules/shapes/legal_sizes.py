@@ -18,10 +18,10 @@ from harness.declare import dims
 from harness.declare.annotations import call_function, construct_parameters
 from harness.declare.spec import LossSpec
 from harness.drawing.case import Case, Recipe
-from harness.errors import NotApplicable, told
+from harness.errors import NotApplicable, told, told_in_a_line
 from harness.rules.gradients.directional import gradient_matches_slopes_along_directions
 from harness.rules.rule import Mismatch, Rule
-from harness.rules.shapes.broadcasting import first_line, unit_symbols
+from harness.rules.shapes.broadcasting import unit_symbols
 from harness.rules.tools.compare import relation, same_gradients, same_output
 from harness.rules.tools.sizes import batch_symbol, resized
 from harness.rules.tools.special import with_everything_counted
@@ -94,9 +94,8 @@ def _expanded(trial: Trial, name: str, shape: torch.Size, given: dict[str, Tenso
     try:
         came = trial.run(given)
     except LossRaised as raised:
-        return Mismatch(
-            "loss", first_line(raised.error), f"{describe(should.scalar)}, as expanded", error=raised.error, aspect=name
-        )
+        expanded = f"{describe(should.scalar)}, as expanded"
+        return Mismatch("loss", told_in_a_line(raised.error), expanded, error=raised.error, aspect=name)
     if not should.finite:
         return None
     scale = trial.measure_scale(wide)
@@ -154,7 +153,7 @@ def _empty(trial: Trial) -> Iterator[Mismatch]:
     try:
         tensors = case.materialize(spec, dtype=trial.precision.takes, device=trial.device)
     except (RuntimeError, ValueError, IndexError) as error:
-        raise NotApplicable(f"no empty tensors can be made: {first_line(error)}") from error
+        raise NotApplicable(f"no empty tensors can be made: {told_in_a_line(error)}") from error
     found = _troubled(trial, tensors, f"with {symbol} = 0", "on an empty batch")
     promised = any("B05".startswith(code.upper()) for code in spec.requires)
     if found is not None:
@@ -166,7 +165,7 @@ def _troubled(trial: Trial, tensors: dict[str, Tensor], where: str, aspect: str)
     try:
         run = trial.run(tensors)
     except LossRaised as raised:
-        came, what = first_line(raised.error), "refuses" if _asks_for_more(raised.error) else "raises"
+        came, what = told_in_a_line(raised.error), "refuses" if _asks_for_more(raised.error) else "raises"
     else:
         if run.finite:
             return None
@@ -282,8 +281,8 @@ def _raising(trial: Trial, values: Mapping[str, Run], errors: Mapping[str, LossR
     try:
         _with_reduction(trial, unknown).run(tensors)
     except LossRaised as raised:
-        refusal = first_line(raised.error)
-    raising = {r: first_line(e.error) for r, e in errors.items()}
+        refusal = told_in_a_line(raised.error)
+    raising = {r: told_in_a_line(e.error) for r, e in errors.items()}
     other = [r for r, error in errors.items() if not isinstance(error.error, WrongReturn)]  # a tuple of parts, say
     as_unknown = (r for r in other if raising[r].replace(r, unknown) == refusal.replace(r, unknown))
     not_taken = {*as_unknown, *(r for r in other if _is_refused(trial, r, errors[r].error, values))}
@@ -340,8 +339,7 @@ def _is_weighted_mean(trial: Trial, each: Trial, mean: Trial) -> bool:
     """Whether one set of weights makes the mean out of the elements, at every draw of the predictions."""
     rows: list[Tensor] = []
     values: list[Tensor] = []
-    allowed = 0.0
-    draws = UNKNOWN_LIMIT + 3
+    allowed, draws = 0.0, 1
     while len(rows) < draws:
         recipes = {n: Recipe(seed=1 + 7919 * len(rows) + k) for k, n in enumerate(trial.spec.differentiable)}
         drawn = trial.at(replace(trial.case, tensors={**trial.case.tensors, **recipes})).tensors()
@@ -349,12 +347,11 @@ def _is_weighted_mean(trial: Trial, each: Trial, mean: Trial) -> bool:
             rows.append(each.output(drawn).reshape(-1).cpu())  # CUDA has no solver for a matrix without full rank
             values.append(mean.output(drawn).sum().cpu())
         if len(rows) == 1:
-            draws = min(rows[0].numel(), UNKNOWN_LIMIT) + 3
-            allowed = mean.measure_scale(drawn).same(float(values[0]))
+            if rows[0].numel() > UNKNOWN_LIMIT:
+                return True  # too many weights to solve for, so nothing can be said
+            draws, allowed = rows[0].numel() + 3, mean.measure_scale(drawn).same(float(values[0]))
         if len(rows) == 3 and _is_mean(rows, values, allowed):
             return True
-    if rows[0].numel() > UNKNOWN_LIMIT:
-        return True  # too many weights to solve for, so nothing can be said
     matrix, should = torch.stack(rows), torch.stack(values)
     if not bool(matrix.isfinite().all() and should.isfinite().all()):
         return True

@@ -26,11 +26,6 @@ def shapes_text(tensors: Mapping[str, Tensor]) -> str:
     return ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
 
 
-def first_line(error: BaseException) -> str:
-    """Type and first line of an error."""
-    return told_in_a_line(error)
-
-
 def unit_symbols(spec: LossSpec, case: Case) -> list[str]:
     """Symbols of size one in a case that may be larger."""
     ones = [s for s, size in case.sizes.items() if size == 1 or (isinstance(size, tuple) and 1 in size)]

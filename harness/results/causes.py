@@ -7,7 +7,7 @@ that fits gives the cause, and a cause's own cause is followed to its root.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.results.findings import SEVERITIES, Finding
@@ -27,6 +27,38 @@ def _always(cause: Finding, effect: Finding) -> bool:
     return True
 
 
+def _cause(**evidence: str) -> When:
+    """The cause's evidence says this."""
+    return lambda cause, effect: _says(cause, evidence)
+
+
+def _effect(**evidence: str) -> When:
+    """The effect's evidence says this."""
+    return lambda cause, effect: _says(effect, evidence)
+
+
+def _both(**evidence: str) -> When:
+    """The evidence of both says this."""
+    return lambda cause, effect: _says(cause, evidence) and _says(effect, evidence)
+
+
+def _says(finding: Finding, evidence: Mapping[str, str]) -> bool:
+    return all(finding.evidence.get(name) == value for name, value in evidence.items())
+
+
+def _of_one(name: str) -> When:
+    """The evidence of both says the same of this."""
+    return lambda cause, effect: bool(cause.evidence.get(name, "") == effect.evidence.get(name, ""))
+
+
+def _all(*each: When) -> When:
+    return lambda cause, effect: all(when(cause, effect) for when in each)
+
+
+def _no(when: When) -> When:
+    return lambda cause, effect: not when(cause, effect)
+
+
 def _is_number(finding: Finding) -> bool:
     return _kind(finding) in ("value", "gradient")
 
@@ -37,14 +69,6 @@ def _reads_unset_memory(cause: Finding, effect: Finding) -> bool:
 
 def _is_another_number(cause: Finding, effect: Finding) -> bool:
     return _is_number(effect) and not _not_finite(cause, effect)
-
-
-def _of_gradient(cause: Finding, effect: Finding) -> bool:
-    return _kind(effect) == "gradient"
-
-
-def _in_value(cause: Finding, effect: Finding) -> bool:
-    return _kind(cause) != "gradient"
 
 
 def _not_finite(cause: Finding, effect: Finding) -> bool:
@@ -61,114 +85,33 @@ def _in_one_precision(cause: Finding, effect: Finding) -> bool:
     return lost == less and _kind(cause) == _kind(effect) == "value"
 
 
-def _at_legal_values(cause: Finding, effect: Finding) -> bool:
-    return _kind(effect) != "leak"  # C03 puts NaN where the domain may have none
-
-
 def _raises_alike(cause: Finding, effect: Finding) -> bool:
     exception = str(cause.evidence.get("exception", ""))
     return exception != "" and exception == effect.evidence.get("exception", "")
 
 
-def _is_number_or_refuses_in_place(cause: Finding, effect: Finding) -> bool:
-    return _kind(effect) != "raises"
-
-
-def _refuses_in_place(cause: Finding, effect: Finding) -> bool:
-    return _kind(effect) == "refuses in-place"
-
-
-def _of_the_tensor_cut_off(cause: Finding, effect: Finding) -> bool:
-    return _is_cut_off(cause, effect) and _of_one_tensor(cause, effect)
-
-
-def _is_cut_off(cause: Finding, effect: Finding) -> bool:
-    return _kind(cause) == "cut off"
-
-
-def _of_one_tensor(cause: Finding, effect: Finding) -> bool:
-    return bool(cause.evidence.get("tensor", "") == effect.evidence.get("tensor", ""))
-
-
-def _of_one_gradient(cause: Finding, effect: Finding) -> bool:
-    return _kind(cause) == _kind(effect) == "gradient" and _of_one_tensor(cause, effect)
-
-
-def _of_each_element(cause: Finding, effect: Finding) -> bool:
-    """The gradient by reduction='none', of the tensor whose gradient is wrong by the reduction that is declared."""
-    of_each = effect.evidence.get("aspect") == "none gradient" and _kind(effect) == "gradient"
-    return of_each and _kind(cause) == "gradient" and _of_one_tensor(cause, effect)
-
-
 def _in_one_mode(cause: Finding, effect: Finding) -> bool:
     """What differs in train() alone makes no difference in eval()."""
-    return (cause.evidence.get("aspect") == "train") is (effect.evidence.get("aspect") == "train")
-
-
-def _of_shape(cause: Finding, effect: Finding) -> bool:
-    return _kind(cause) == _kind(effect) == "shape"
-
-
-def _of_grad_mode(cause: Finding, effect: Finding) -> bool:
-    return cause.evidence.get("aspect") == "torch.is_grad_enabled()"
-
-
-def _of_default_dtype(cause: Finding, effect: Finding) -> bool:
-    return cause.evidence.get("aspect") == "torch.get_default_dtype()"
-
-
-def _of_all_instances(cause: Finding, effect: Finding) -> bool:
-    return cause.evidence.get("aspect") == "history of all instances"
-
-
-def _draws(cause: Finding, effect: Finding) -> bool:
-    return _kind(effect) == "draws"
+    return _says(cause, {"aspect": "train"}) is _says(effect, {"aspect": "train"})
 
 
 def _of_the_same_attribute(cause: Finding, effect: Finding) -> bool:
     return _kind(cause) == "not moved" and (
-        _kind(effect) == "moved" or (_kind(effect) == "not saved" and _of_one_tensor(cause, effect))
+        _kind(effect) == "moved" or (_kind(effect) == "not saved" and _of_one("tensor")(cause, effect))
     )
-
-
-def _keeps_a_graph(cause: Finding, effect: Finding) -> bool:
-    return _kind(cause) == _kind(effect) == "keeps a graph"
-
-
-def _next_step_fails(cause: Finding, effect: Finding) -> bool:
-    return _keeps_a_graph(cause, effect) and effect.evidence.get("aspect") == "second step"
-
-
-def _ends_alike(cause: Finding, effect: Finding) -> bool:
-    return bool(cause.evidence.get("came") == effect.evidence.get("came"))
-
-
-def _of_a_custom_function(cause: Finding, effect: Finding) -> bool:
-    return _of_one_aspect(cause, effect) and cause.evidence.get("aspect") == "custom Function"
-
-
-def _is_narrowing(cause: Finding, effect: Finding) -> bool:
-    return _kind(cause) == "narrowed"
 
 
 def _in_rounding_at_float32(cause: Finding, effect: Finding) -> bool:
     """Off by no more than what float32 rounds: its eps times the condition number."""
     difference, size = (_number(effect, name) for name in ("difference", "size"))
-    return _is_narrowing(cause, effect) and difference is not None and difference <= FLOAT32 * (size or 0.0)
+    narrowed = _kind(cause) == "narrowed"
+    return narrowed and difference is not None and difference <= FLOAT32 * (size or 0.0)
 
 
 def _number(finding: Finding, name: str) -> float | None:
     """A number of the evidence, where those that are not finite are text."""
     value = finding.evidence.get(name)
     return float(value) if isinstance(value, (int, float)) or value in ("inf", "-inf", "nan") else None
-
-
-def _of_one_aspect(cause: Finding, effect: Finding) -> bool:
-    return bool(cause.evidence.get("aspect") == effect.evidence.get("aspect"))
-
-
-def _in_16_bits(cause: Finding, effect: Finding) -> bool:
-    return cause.evidence.get("aspect") == "on the way, in 16 bits"
 
 
 @dataclass(frozen=True)
@@ -206,54 +149,70 @@ LINKS: tuple[Link, ...] = (
         "the loss raises, or returns no tensor, whatever is asked of it",
         _raises_alike,
     ),
-    Link(("X01",), ("X01",), "what ends the process under one rule ends it under others", _ends_alike),
-    Link(("B01",), (*_REFERENCE, *_LAWS), "numbers of another shape are not compared", _of_shape),
-    Link(
-        ("C02",), ("B06",), "layouts are compared on tensors that the loss has edited", _is_number_or_refuses_in_place
-    ),
-    Link(("C02",), ("G11", "T"), "transforms cannot follow an edit in place", _refuses_in_place),
+    Link(("X01",), ("X01",), "what ends the process under one rule ends it under others", _of_one("came")),
+    Link(("B01",), (*_REFERENCE, *_LAWS), "numbers of another shape are not compared", _both(kind="shape")),
+    Link(("C02",), ("B06",), "layouts are compared on tensors that the loss has edited", _no(_effect(kind="raises"))),
+    Link(("C02",), ("G11", "T"), "transforms cannot follow an edit in place", _effect(kind="refuses in-place")),
     Link(("C02",), (*_SLOPES, "G06"), "slopes are measured around a point that the loss has moved"),
     Link(
         ("C02",),
         ("S01", "S03", "C10", *_LAWS),
         "the second evaluation starts from what the first has left",
-        _at_legal_values,
+        _no(_effect(kind="leak")),  # C03 puts NaN where the domain may have none
     ),
     Link(("C02",), _REFERENCE, "the loss is that of the edited tensors"),
     Link(("S01",), _NUMBERS, "what is read from memory that nobody has written may be anything", _reads_unset_memory),
     Link(("S01",), _NUMBERS, "a number that changes from call to call equals nothing", _is_another_number),
-    Link(("S01",), ("S02",), "the draws that change the number advance the generator", _draws),
+    Link(("S01",), ("S02",), "the draws that change the number advance the generator", _effect(kind="draws")),
     Link(
-        ("S02",), (*_SLOPES, "G06", "E02", "E03", "E05"), "after the call no graph is recorded any more", _of_grad_mode
+        ("S02",),
+        (*_SLOPES, "G06", "E02", "E03", "E05"),
+        "after the call no graph is recorded any more",
+        _cause(aspect="torch.is_grad_enabled()"),
     ),
-    Link(("S02",), ("D01", "D05"), "tensors made after the call have another dtype", _of_default_dtype),
+    Link(
+        ("S02",),
+        ("D01", "D05"),
+        "tensors made after the call have another dtype",
+        _cause(aspect="torch.get_default_dtype()"),
+    ),
     Link(
         ("S03",),
         tuple(code for code in _NUMBERS if code != "S03"),
         "what is kept for all instances is that of another call, with other values or another dtype",
-        _of_all_instances,
+        _cause(aspect="history of all instances"),
     ),
     Link(("C01",), ("C01",), "a plain attribute neither moves nor is saved", _of_the_same_attribute),
     Link(
         ("C01",),
         ("G09",),
         "a graph that is kept on self is in the copies too, or keeps them from being made",
-        _keeps_a_graph,
+        _both(kind="keeps a graph"),
     ),
-    Link(("G09",), ("G09",), "a graph that is kept is gone back through by the next step", _next_step_fails),
+    Link(
+        ("G09",),
+        ("G09",),
+        "a graph that is kept is gone back through by the next step",
+        _all(_both(kind="keeps a graph"), _effect(aspect="second step")),
+    ),
     Link(
         ("G08",),
         (*"DEL", "C04", "C05", "C06", "C08", *_SLOPES),
         "NaN or inf passes through everything that it meets",
         _not_finite,
     ),
-    Link(("G06",), (*_SLOPES, "E02", "E03", "E05"), "the gradient of what is cut off is zero", _of_the_tensor_cut_off),
-    Link(("G06",), ("E05",), "what a long axis leaves out is missing in the value too", _of_one_aspect),
-    Link(("G06",), ("C07",), "no gradient is left on which a context could act", _is_cut_off),
+    Link(
+        ("G06",),
+        (*_SLOPES, "E02", "E03", "E05"),
+        "the gradient of what is cut off is zero",
+        _all(_cause(kind="cut off"), _of_one("tensor")),
+    ),
+    Link(("G06",), ("E05",), "what a long axis leaves out is missing in the value too", _of_one("aspect")),
+    Link(("G06",), ("C07",), "no gradient is left on which a context could act", _cause(kind="cut off")),
     Link(("D02",), ("D02", "E04"), "what leaves the range of one precision leaves that of others", _both_not_finite),
     Link(("E04",), ("E04",), "what leaves the range of one precision leaves that of others", _both_not_finite),
     Link(("D02",), ("E04",), "digits that are lost are not the reference's either", _in_one_precision),
-    Link(("D01",), ("D05",), "a result that is not float64 has not its digits", _is_narrowing),
+    Link(("D01",), ("D05",), "a result that is not float64 has not its digits", _cause(kind="narrowed")),
     Link(
         ("D01", "D05"),
         ("E", "L", *_SLOPES),
@@ -264,29 +223,42 @@ LINKS: tuple[Link, ...] = (
         ("D05",),
         (*_SLOPES, "E", "L"),
         "a part that is rounded to 16 bits moves in steps, whose slopes are no gradient, and is another number",
-        _in_16_bits,
+        _cause(aspect="on the way, in 16 bits"),
     ),
     Link(
         ("G01",),
         ("G02", "G03", "G04", "G05", "G07"),
         "a wrong gradient is wrong at other sizes and in compositions",
-        _of_gradient,
+        _effect(kind="gradient"),
     ),
-    Link(("G05",), ("G11",), "what does not follow one upstream gradient does not follow several", _of_one_gradient),
-    Link(("G01", "G02"), ("E02", "E03", "E05"), "a wrong gradient is not the reference's", _of_gradient),
-    Link(("G01", "G02"), ("B07",), "a wrong gradient is wrong by reduction='none' too", _of_each_element),
-    Link(("G01", "G02"), _LAWS, "a wrong gradient keeps no law that the right one keeps", _of_gradient),
+    Link(
+        ("G05",),
+        ("G11",),
+        "what does not follow one upstream gradient does not follow several",
+        _all(_both(kind="gradient"), _of_one("tensor")),
+    ),
+    Link(("G01", "G02"), ("E02", "E03", "E05"), "a wrong gradient is not the reference's", _effect(kind="gradient")),
+    Link(
+        ("G01", "G02"),
+        ("B07",),
+        "a wrong gradient is wrong by reduction='none' too",
+        _all(_both(kind="gradient"), _effect(aspect="none gradient"), _of_one("tensor")),
+    ),
+    Link(("G01", "G02"), _LAWS, "a wrong gradient keeps no law that the right one keeps", _effect(kind="gradient")),
     Link(
         _DECLARED,
         ("E01", "E02", "E03", "E05"),
         "what breaks a law that the reference keeps is not the reference",
-        _in_value,
+        _no(_cause(kind="gradient")),
         True,
     ),
     Link(_DECLARED, ("E02", "E03", "E05"), "what breaks a law in the gradient has not the reference's", alone=True),
     *(
         Link(
-            (code,), _BEYOND_REVERSE[k:], "a Function of forward and backward has no other mode", _of_a_custom_function
+            (code,),
+            _BEYOND_REVERSE[k:],
+            "a Function of forward and backward has no other mode",
+            _both(aspect="custom Function"),
         )
         for k, code in enumerate(_BEYOND_REVERSE[:-1], start=1)
     ),

@@ -130,11 +130,6 @@ def _gain(loss: LossRecord, implementation: str) -> str:
     return f", and it is {' and '.join(parts)}" if parts else ""
 
 
-def _slower(loss: LossRecord, implementation: str) -> list[Comparison]:
-    mine = [c for c in loss.comparisons if (c.implementation, c.reference) == (implementation, loss.reference)]
-    return [c for c in mine if c.verdict == "slower"]
-
-
 def _warned(loss: LossRecord, implementation: str) -> list[str]:
     """What was found, rule by rule, as a fact rather than by the rule's title."""
     return [
@@ -149,30 +144,32 @@ def _caveats(loss: LossRecord, implementation: str) -> list[str]:
     parts += [f"{listed(known)} waived"] if known else []
     accepted = list(dict.fromkeys(finding.rule for finding in loss.of(implementation) if finding.accepted))
     parts += [f"{listed(accepted)} accepted by the baseline"] if accepted else []
-    parts += [text.partition(":")[0] for text in reasons.idle_devices(loss, implementation)]
-    if slower := _slower(loss, implementation):
-        pair = (implementation, loss.reference)
-        count = sum((c.implementation, c.reference) == pair for c in loss.comparisons)
-        where = "wherever both were timed" if count == len(slower) else f"at {len(slower)} of {count} timings"
+    parts += _heads(reasons.idle_devices(loss, implementation))
+    against = [c for c in loss.comparisons if (c.implementation, c.reference) == (implementation, loss.reference)]
+    if slower := [c for c in against if c.verdict == "slower"]:
+        where = "wherever both were timed" if against == slower else f"at {len(slower)} of {len(against)} timings"
         worst = speed.speedup_text(min((c.speedup for c in slower if c.speedup), default=None))
         parts.append(f"slower than {loss.reference} {where} (down to {worst} of its speed)")
-    parts += [text.partition(":")[0] for text in reasons.untimed(loss, implementation)]
-    return parts
+    return parts + _heads(reasons.untimed(loss, implementation))
+
+
+def _heads(sentences: Iterable[str]) -> list[str]:
+    """What each says before its colon."""
+    return [text.partition(":")[0] for text in sentences]
 
 
 def _open(loss: LossRecord, implementation: str) -> list[str]:
     parts = [
         f"{outcome.rule} {outcome.status}" for outcome in reasons.outcomes(loss, implementation, "crashed", "timed out")
     ]
-    parts += [text.partition(":")[0] for text in reasons.blind(loss, implementation)]
+    parts += _heads(reasons.blind(loss, implementation))
     parts += [loss.missing] if loss.missing else []
-    parts += [text.partition(":")[0] for text in reasons.gradients_unchecked(loss, implementation)]
-    parts += [text.partition(":")[0] for text in reasons.unmeasured(loss, implementation)]
-    parts += [text.partition(":")[0] for text in reasons.speed_unknown(loss, implementation)]
+    for ask in (reasons.gradients_unchecked, reasons.unmeasured, reasons.speed_unknown):
+        parts += _heads(ask(loss, implementation))
     if speed.open_everywhere(loss, implementation):
         parts.append("whether it is faster or slower is open at every size that was timed")
     else:
-        parts += [text.partition(":")[0] for text in reasons.slowness_open(loss, implementation)]
+        parts += _heads(reasons.slowness_open(loss, implementation))
     return list(dict.fromkeys(parts))
 
 
@@ -233,7 +230,7 @@ def _measure(loss: LossRecord, implementation: str) -> list[str]:
         and not failed
         and implementation in loss.implementations
     ):
-        steps.append(f"time it: declare bench_sizes, or loss-harness bench {target} --sizes {_example(loss)}")
+        steps.append(f"time it: declare bench_sizes, or loss-harness bench {target} --sizes B=256")
     return steps
 
 
@@ -261,11 +258,6 @@ def _sweep(comparisons: Sequence[Comparison]) -> str:
     symbol, (low, high) = max(ranges.items(), key=lambda item: item[1][1] / item[1][0])
     steps = [round(low * (high / low) ** (i / 3)) for i in range(4)]
     return f"{symbol}={','.join(map(str, dict.fromkeys(steps)))}"
-
-
-def _example(loss: LossRecord) -> str:
-    sizes = next((m.sizes for m in loss.measurements if m.sizes), {"B": 256})
-    return ",".join(f"{name}={size}" for name, size in sizes.items())
 
 
 def _accept(loss: LossRecord, implementation: str) -> list[str]:

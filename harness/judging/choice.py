@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.judging import reasons, speed
-from harness.results.measured import Comparison, Measurement
+from harness.results.measured import Comparison
 from harness.results.schema import ADOPT, CAVEATS, DO_NOT_ADOPT, REFERENCE, LossRecord, Report, VerdictRecord
 from harness.results.words import causes, plural
 
@@ -122,7 +122,9 @@ def _option(loss: LossRecord, verdict: VerdictRecord, group: Sequence[Comparison
     name = verdict.implementation
     found = next((c for c in group if c.implementation == name), None)
     is_baseline = bool(group) and group[0].reference == name
-    peak = next((m.costs.get("peak_bytes") for m in loss.measurements if _is_at(m, name, group)), None)
+    place = speed.place_of(group[0]) if group else None
+    here = (m for m in loss.measurements if m.implementation == name and speed.place_of(m) == place)
+    peak = next((m.costs.get("peak_bytes") for m in here), None)
     bounds = (found.speedup, found.low, found.high) if found else (1.0, 1.0, 1.0) if is_baseline else (None,) * 3
     facts = {
         severity: [
@@ -134,12 +136,6 @@ def _option(loss: LossRecord, verdict: VerdictRecord, group: Sequence[Comparison
     }
     fact = _fact(loss, verdict, facts, _speed(found, is_reference=is_baseline or name == loss.reference))
     return Option(name, verdict.verdict, fact, *bounds, peak, len(facts["warning"]))
-
-
-def _is_at(measurement: Measurement, name: str, group: Sequence[Comparison]) -> bool:
-    return (
-        bool(group) and measurement.implementation == name and speed.place_of(measurement) == speed.place_of(group[0])
-    )
 
 
 def _fact(loss: LossRecord, verdict: VerdictRecord, facts: Mapping[str, Sequence[str]], how: str) -> str:

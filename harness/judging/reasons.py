@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from harness.judging.speed import input_text, listed, maybe_slower, setting_text, speedup_text
+from harness.judging.speed import input_text, listed, setting_text, speedup_text
 from harness.results.causes import grouped
 from harness.results.findings import Finding, Outcome
+from harness.results.measured import MARGIN
 from harness.results.rule_texts import rule_text
 from harness.results.schema import CRASHED, LossRecord
+from harness.results.words import plural
 
 DIFFERS = "differs from the reference"  # how `harness.timing.agreement` begins to say so
 COSTS_ONLY = "only exact costs were asked for"  # how `harness.benchmark` says so
@@ -23,22 +25,19 @@ def gravest_first(findings: Iterable[Finding]) -> list[Finding]:
 
 def about(loss: LossRecord, implementation: str, severity: str, verb: str) -> list[str]:
     """One sentence a rule; what follows from another finding is only named beside it."""
-    reasons: dict[str, str] = {}
-    groups = grouped(loss.of(implementation))
-    causes = [
-        (finding, followers)
-        for finding, followers in groups
-        if finding.severity == severity and finding.rule != CRASHED and not finding.accepted
-    ]
-    for finding, _ in causes:
-        alike = [(f, followers) for f, followers in causes if f.rule == finding.rule]
-        first = finding.fact
+    reasons = []
+    by_rule: dict[str, list[tuple[Finding, tuple[Finding, ...]]]] = {}
+    for finding, followers in grouped(loss.of(implementation)):
+        if finding.severity == severity and finding.rule != CRASHED and not finding.accepted:
+            by_rule.setdefault(finding.rule, []).append((finding, followers))
+    for rule, alike in by_rule.items():
+        first = alike[0][0].fact
         first += f" (and {len(alike) - 1} more)" if len(alike) > 1 else ""
         codes = sorted({f.rule for _, followers in alike for f in followers})
         first += f"; {listed(codes)} {'follows' if len(codes) == 1 else 'follow'}" if codes else ""
         where = listed(list(dict.fromkeys(f.device for f, _ in alike)))
-        reasons.setdefault(finding.rule, f"{finding.rule} {finding.title} {verb} on {where}: {first}")
-    return list(reasons.values())
+        reasons.append(f"{rule} {alike[0][0].title} {verb} on {where}: {first}")
+    return reasons
 
 
 def accepted(loss: LossRecord, implementation: str) -> list[str]:
@@ -104,7 +103,7 @@ def rules_passed(loss: LossRecord, implementation: str) -> list[str]:
     """How many rules passed on each device."""
     passed = outcomes(loss, implementation, "passed")
     return [
-        f"{count} {'rule' if count == 1 else 'rules'} passed on {device}"
+        f"{plural(count, 'rule')} passed on {device}"
         for device in loss.devices
         if (count := sum(outcome.device == device for outcome in passed))
     ]
@@ -139,13 +138,18 @@ def untimed(loss: LossRecord, implementation: str) -> list[str]:
 
 
 def slowness_open(loss: LossRecord, implementation: str) -> list[str]:
-    """That it may be slower than the reference at some size, though nowhere surely: a run more could say either."""
+    """That it may be slower than the reference at some size, by more than the margin, though nowhere surely.
+
+    Another run might be sure of it.  Where it seems as fast or faster, none would: that takes an estimate that is off by the
+    margin and the width of the interval.
+    """
     mine = [c for c in loss.comparisons if (c.implementation, c.reference) == (implementation, loss.reference)]
     if any(c.verdict == "slower" for c in mine):
         return []
     places = [
         f"{input_text(c)}, {setting_text(c)} ({speedup_text(c.low)} to {speedup_text(c.high)})"
-        for c in maybe_slower(loss, implementation)
+        for c in mine
+        if c.verdict == "inconclusive" and (c.speedup or 0.0) < 1 and (c.low or 0.0) < 1 / MARGIN
     ]
     return [f"whether it is slower than {loss.reference} is open: at {listed(places)}"] if places else []
 

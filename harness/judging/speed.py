@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from typing import Any
 
-from harness.results.measured import MARGIN, Cell, Comparison
+from harness.results.measured import Cell, Comparison
 from harness.results.schema import LossRecord
 from harness.results.variants import SUFFIX
 from harness.results.words import seconds_text
@@ -18,29 +18,23 @@ def open_everywhere(loss: LossRecord, implementation: str) -> bool:
     return bool(mine) and all(comparison.verdict == "inconclusive" for comparison in mine)
 
 
-def maybe_slower(loss: LossRecord, implementation: str) -> list[Comparison]:
-    """Comparisons with the reference in which it seems slower and may be so by more than the margin, which is not sure.
-
-    Another run might be sure of it.  Where it seems as fast or faster, none would: that takes an estimate that is off by the
-    margin and the width of the interval.
-    """
-    mine = [c for c in loss.comparisons if (c.implementation, c.reference) == (implementation, loss.reference)]
-    return [c for c in mine if c.verdict == "inconclusive" and (c.speedup or 0.0) < 1 and (c.low or 0.0) < 1 / MARGIN]
-
-
 def speed_sentences(loss: LossRecord, implementation: str) -> tuple[list[str], list[str]]:
     """Sentences on speed, one a setting and rival: those with a size at which it is slower than the reference, and the others."""
-    groups: dict[tuple[str, str], list[Comparison]] = {}
-    for comparison in loss.comparisons:
-        if comparison.implementation == implementation:
-            groups.setdefault((comparison.reference, setting_text(comparison)), []).append(comparison)
     slow: list[str] = []
     other: list[str] = []
-    for group in groups.values():
-        ordered = sorted(group, key=lambda c: elements(c.sizes))
-        is_slow = any(c.verdict == "slower" and c.reference == loss.reference for c in ordered)
-        (slow if is_slow else other).append(_sentence(ordered))
+    mine = (c for c in loss.comparisons if c.implementation == implementation)
+    for (reference, setting), ordered in _grouped(mine).items():
+        is_slow = reference == loss.reference and any(c.verdict == "slower" for c in ordered)
+        (slow if is_slow else other).append(f"against {reference} on {setting}: {_places(ordered)}")
     return slow, [*other, *_uncompared(loss, implementation)]
+
+
+def _grouped(comparisons: Iterable[Comparison]) -> dict[tuple[str, str], list[Comparison]]:
+    """(rival, setting) -> comparisons in order of size."""
+    groups: dict[tuple[str, str], list[Comparison]] = {}
+    for comparison in comparisons:
+        groups.setdefault((comparison.reference, setting_text(comparison)), []).append(comparison)
+    return {key: sorted(group, key=lambda c: elements(c.sizes)) for key, group in groups.items()}
 
 
 def compiled_sentences(loss: LossRecord, implementation: str) -> list[str]:
@@ -49,14 +43,10 @@ def compiled_sentences(loss: LossRecord, implementation: str) -> list[str]:
     mine = [m for m in loss.measurements if m.implementation == variant]
     failed = [m for m in mine if m.status == "failed"]
     reasons = [f"compiled, it failed on {setting_text(m)} at {input_text(m)}: {m.reason}" for m in failed]
-    groups: dict[str, list[Comparison]] = {}
-    for comparison in loss.comparisons:
-        if (comparison.implementation, comparison.reference) == (variant, implementation):
-            groups.setdefault(setting_text(comparison), []).append(comparison)
-    for setting, group in groups.items():
+    compared = (c for c in loss.comparisons if (c.implementation, c.reference) == (variant, implementation))
+    for (_, setting), ordered in _grouped(compared).items():
         taken = [m.compile_seconds for m in mine if setting_text(m) == setting and m.compile_seconds is not None]
         compile_s = f"; to compile took {seconds_text(max(taken))}" if taken else ""
-        ordered = sorted(group, key=lambda c: elements(c.sizes))
         reasons.append(f"compiled, against its eager form on {setting}: {_places(ordered)}{compile_s}")
     skipped = [m.reason for m in mine if m.status == "skipped" and m.reason]
     return list(dict.fromkeys(reasons or [f"its compiled form was not timed: {reason}" for reason in skipped[:1]]))
@@ -104,23 +94,11 @@ def setting_text(record: Cell) -> str:
     return ", ".join(parts)
 
 
-def _sentence(ordered: Sequence[Comparison]) -> str:
-    first = ordered[0]
-    return f"against {first.reference} on {setting_text(first)}: {_places(ordered)}"
-
-
 def _places(ordered: Sequence[Comparison]) -> str:
     """Where it is faster, slower and equally fast, in order of size."""
-    by_verdict = {
-        verdict: [c for c in ordered if c.verdict == verdict]
-        for verdict in ("faster", "slower", "equivalent", "inconclusive")
-    }
     words = {"faster": "faster", "slower": "slower", "equivalent": "equally fast", "inconclusive": "open"}
-    parts = [
-        f"{words[verdict]} at {listed([_at(comparison) for comparison in found])}"
-        for verdict, found in by_verdict.items()
-        if found
-    ]
+    by_verdict = {verdict: [c for c in ordered if c.verdict == verdict] for verdict in words}
+    parts = [f"{words[verdict]} at {listed(list(map(_at, found)))}" for verdict, found in by_verdict.items() if found]
     return f"{'; '.join(parts)}{_crossover(by_verdict)}"
 
 
@@ -187,13 +165,10 @@ def order_changes(loss: LossRecord, implementation: str) -> list[str]:
         fixed = f" at {input_text(c)}" if c.fixed_text else ""
         found.append(f"{verb} {other} at about {c.along}={c.estimate:.3g}{fixed}, on {setting_text(c)}")
     settled = {(c.overtaking, c.overtaken) for c in loss.crossovers}
-    groups: dict[tuple[str, str], list[Comparison]] = {}
-    for comparison in loss.comparisons:
-        pair = (comparison.implementation, comparison.reference)
-        if pair[0] == implementation and pair not in settled and pair[::-1] not in settled:
-            groups.setdefault((comparison.reference, setting_text(comparison)), []).append(comparison)
-    for (rival, setting), group in groups.items():
-        ordered = sorted(group, key=lambda c: elements(c.sizes))
+    settled |= {pair[::-1] for pair in settled}
+    mine = (c for c in loss.comparisons if c.implementation == implementation)
+    left = (c for c in mine if (implementation, c.reference) not in settled)
+    for (rival, setting), ordered in _grouped(left).items():
         by_verdict = {verdict: [c for c in ordered if c.verdict == verdict] for verdict in ("faster", "slower")}
         where = _crossover(by_verdict).removeprefix("; ") if all(by_verdict.values()) else ""
         found += [f"against {rival} on {setting}: {where}"] if where else []

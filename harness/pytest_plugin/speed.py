@@ -22,7 +22,7 @@ from torch import Tensor
 
 from harness.declare.spec import LossSpec
 from harness.errors import HarnessError
-from harness.results.measured import Cell, Pass
+from harness.results.measured import Cell, Pass, axes_text
 from harness.timing.admission import Patience, Trials, admit
 from harness.timing.clocks import waiting_for
 from harness.timing.costs.counting import completed, count
@@ -58,10 +58,7 @@ class Speed:
     @property
     def group(self) -> str:
         """What is compared: the loss, its sizes, the device and the pass."""
-        sizes = "-".join(
-            f"{symbol}{size if isinstance(size, int) else 'x'.join(map(str, size))}"
-            for symbol, size in self.cell.sizes.items()
-        )
+        sizes = "-".join(f"{symbol}{axes_text(size)}" for symbol, size in self.cell.sizes.items())
         return f"{self.spec.name}-{sizes}-{self.cell.device}-{self.cell.pass_name}"
 
     def __call__(self, benchmark: Any) -> None:

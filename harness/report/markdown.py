@@ -12,12 +12,14 @@ import jinja2
 from harness.judging.choice import sentences
 from harness.report.html import PAGES, has_pages
 from harness.report.self_check import self_check_sentence
-from harness.report.text import counts_row, place_text, reasons
+from harness.report.text import counts_row, place_text
 from harness.report.timings import crossover_text, growth_table, timing_table
-from harness.report.view import environment_rows, worst_rows
+from harness.report.view import environment_rows, not_passed, worst_rows
 from harness.results.findings import SEVERITIES, STATUSES
-from harness.results.schema import LossRecord, Report
+from harness.results.schema import Report
 from harness.results.words import causes, plural, printable
+
+_NOT_CHECKED = ["rules", "implementation", "device", "what", "why"]
 
 
 def escaped(value: object) -> str:
@@ -79,7 +81,7 @@ def render(report: Report, *, folder: str = ".") -> str:
         timing_notes=below,
         growths={loss.name: _unnamed(growth_table([loss])) for loss in report.losses},
         crossovers={loss.name: [crossover_text(crossover) for crossover in loss.crossovers] for loss in report.losses},
-        not_checked={loss.name: _not_checked(loss) for loss in report.losses},
+        not_checked={loss.name: [_NOT_CHECKED, *not_passed(loss)] for loss in report.losses},
         environment=environment_rows(report),
         self_check=self_check_sentence(report.environment.get("calibration")),
         severities=SEVERITIES,
@@ -99,16 +101,6 @@ def _of_many(report: Report) -> str:
 def _unnamed(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:
     """The rows of one loss without its name, which is the heading above them."""
     return [row[1:] for row in rows]
-
-
-def _not_checked(loss: LossRecord) -> list[list[str]]:
-    rows = [["rules", "implementation", "device", "what", "why"]]
-    for status in ("crashed", "timed out", "waived", "skipped", "inapplicable"):
-        shared: dict[tuple[str, str, str], list[str]] = {}
-        for (implementation, device, reason), codes in reasons(loss, status).items():
-            shared.setdefault((", ".join(codes), device, reason), []).append(implementation)
-        rows += [[codes, ", ".join(names), device, status, why] for (codes, device, why), names in shared.items()]
-    return rows
 
 
 @lru_cache(maxsize=1)

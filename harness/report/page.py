@@ -51,7 +51,7 @@ def page(
         .get_template(template)
         .render(
             style=Markup(stylesheet("page.css", *styles)),
-            scripts=[Markup(code) for code in codes],
+            scripts=list(map(Markup, codes)),
             policy=policy(codes),
             **values,
         )
@@ -65,7 +65,8 @@ def stylesheet(*names: str) -> str:
 
 def policy(scripts: Sequence[str]) -> str:
     """A Content-Security-Policy that lets these scripts run, styles that stand in the page, and nothing else."""
-    allowed = " ".join(f"'sha256-{_digest(script)}'" for script in scripts) or "'none'"
+    digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
     return (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
         f"base-uri 'none'; form-action 'none'"
@@ -106,10 +107,6 @@ def environment() -> jinja2.Environment:
     )
     made.filters |= {"plural": plural, "seconds": seconds_text, "anchor": anchor, "breakable": breakable}
     return made
-
-
-def _digest(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 @lru_cache(maxsize=16)

@@ -132,7 +132,7 @@ def forest(loss: LossRecord) -> Forest | None:
     groups: dict[str, list[Interval]] = {}
     for comparison in compared:
         bounds = [_place(axis, v) for v in (comparison.low, comparison.speedup, comparison.high)]
-        row = Interval(comparison, numbers[comparison.implementation], bounds[0], bounds[1], bounds[2])
+        row = Interval(comparison, numbers[comparison.implementation], *bounds)
         groups.setdefault(setting_text(comparison), []).append(row)
     return Forest(
         ticks=axis.ticks(lambda value: f"{value:g}×"),
@@ -241,7 +241,8 @@ def panels(loss: LossRecord) -> list[Panel]:
 def _panel(loss: LossRecord, growth: Growth) -> Panel | None:
     """Every measurement of a setting along what one of its growths goes along."""
     rows = [m for m in loss.measurements if m.setting == growth.setting and _is_along(m, growth)]
-    varied = [name for name in _names(rows) if len({m.coordinates.get(name) for m in rows}) > 1]
+    names = dict.fromkeys(name for m in rows for name in m.coordinates)
+    varied = [name for name in names if len({m.coordinates.get(name) for m in rows}) > 1]
     sizes = {_size_label(m, varied): math.prod(m.coordinates[name] for name in varied) for m in rows}
     found = [(m, sizes[_size_label(m, varied)], _cost(m, growth.cost)) for m in rows]
     drawn = [(m, x, y) for m, x, y in found if y is not None and 0 < y < math.inf and 0 < x < math.inf]
@@ -250,7 +251,7 @@ def _panel(loss: LossRecord, growth: Growth) -> Panel | None:
     times = [t for m, *_ in drawn for t in m.seconds_per_call if t > 0] if growth.cost == "seconds" else []
     x_axis = log_axis([x for _, x, _ in drawn], _LEFT, PANEL_WIDTH - _RIGHT)
     y_axis = log_axis([*(y for *_, y in drawn), *times], PANEL_HEIGHT - _BOTTOM, _TOP)
-    shown, base = (seconds_text, 10) if growth.cost == "seconds" else (_bytes_text, 2)
+    shown, base = (seconds_text, 10) if growth.cost == "seconds" else (lambda count: bytes_text(round(count)), 2)
     numbers = series_numbers(loss)
     curves: dict[str, list[Point]] = {}
     for m, x, y in sorted(drawn, key=lambda each: each[1]):
@@ -280,10 +281,6 @@ def _is_along(measurement: Measurement, growth: Growth) -> bool:
         return measurement.is_planned and not measurement.densities
     rest = {name: value for name, value in measurement.coordinates.items() if name != growth.along}
     return growth.along in measurement.coordinates and rest == growth.coordinates
-
-
-def _names(rows: Sequence[Measurement]) -> list[str]:
-    return list(dict.fromkeys(name for m in rows for name in m.coordinates))
 
 
 def _size_label(measurement: Measurement, varied: Sequence[str]) -> str:
@@ -318,10 +315,6 @@ def _size_ticks(axis: LogAxis, sizes: Mapping[float, str]) -> tuple[Tick, ...]:
     ticks = tuple(Tick(axis.at(size), label) for size, label in sizes.items())
     is_roomy = all(b.position - a.position >= 3.2 * (len(a.label) + len(b.label)) + 6 for a, b in pairwise(ticks))
     return ticks if is_roomy else (ticks[0], ticks[-1])
-
-
-def _bytes_text(value: float) -> str:
-    return bytes_text(round(value))
 
 
 def series_numbers(loss: LossRecord) -> dict[str, int]:

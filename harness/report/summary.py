@@ -10,20 +10,11 @@ import re
 from collections.abc import Iterator, Sequence
 
 from harness.judging import diff
-from harness.report import diff_text
+from harness.report import diff_text, view
 from harness.report.markdown import escaped, fenced
 from harness.report.text import place_text, totals_text
 from harness.results.findings import Finding
-from harness.results.schema import (
-    ADOPT,
-    CAVEATS,
-    DO_NOT_ADOPT,
-    INCONCLUSIVE,
-    REFERENCE,
-    LossRecord,
-    Report,
-    VerdictRecord,
-)
+from harness.results.schema import REFERENCE, LossRecord, Report, VerdictRecord
 from harness.results.words import causes, plural
 
 LIMIT = 65_536  # characters of a comment on GitHub
@@ -32,7 +23,6 @@ WORDS = 240  # characters of a cell that says why, and of a line about a warning
 WARNINGS = 50
 # One finding must not take the place of all others; the reproduction stands in the report.
 LONGEST = 6_000
-_URGENT = (DO_NOT_ADOPT, INCONCLUSIVE, CAVEATS, ADOPT, REFERENCE)
 
 
 def render(report: Report, *, against: Report | None = None, whole: str = "", limit: int = LIMIT) -> str:
@@ -71,9 +61,8 @@ def _fitted(parts: Sequence[str], details: Sequence[str], foot: str, limit: int)
 
 
 def _head(report: Report) -> str:
-    verdicts = [verdict.verdict for loss in report.losses for verdict in loss.verdicts]
-    counted = [f"{verdicts.count(word)} {word}" for word in _URGENT[:-1] if word in verdicts]
-    judged = ", ".join(counted) or "nothing to adopt"
+    counts = view.verdict_counts(report)
+    judged = ", ".join(f"{n} {word}" for word, n in counts.items() if n and word != REFERENCE) or "nothing to adopt"
     return f"### loss-harness: {judged}\n\n{escaped(totals_text(report))}"
 
 
@@ -87,12 +76,12 @@ def _notes(report: Report) -> Iterator[str]:
 def _table(report: Report) -> str:
     """A row an implementation, what needs attention first; references with nothing to say are left out."""
     rows = [(loss, verdict) for loss in report.losses for verdict in loss.verdicts if not _is_plain(loss, verdict)]
-    rows.sort(key=lambda row: _URGENT.index(row[1].verdict))
+    rows.sort(key=lambda row: view.WORST_FIRST.index(row[1].verdict))
     lines = ["| loss | implementation | verdict | why |", "| --- | --- | --- | --- |"]
     lines += [f"| {' | '.join(map(_quiet, _row(*row)))} |" for row in rows[:ROWS]]
-    more = [verdict.verdict for _, verdict in rows[ROWS:]]
-    counted = ", ".join(f"{more.count(word)} {word}" for word in _URGENT if word in more)
-    lines += [f"\n{plural(len(more), 'more implementation')}: {counted}."] if more else []
+    more = view.counted(verdict.verdict for _, verdict in rows[ROWS:])
+    counted = ", ".join(f"{n} {word}" for word, n in more.items() if n)
+    lines += [f"\n{plural(sum(more.values()), 'more implementation')}: {counted}."] if counted else []
     return "\n".join(lines) if rows else "No loss was judged."
 
 
@@ -101,8 +90,7 @@ def _is_plain(loss: LossRecord, verdict: VerdictRecord) -> bool:
 
 
 def _row(loss: LossRecord, verdict: VerdictRecord) -> tuple[str, ...]:
-    why = verdict.sentence or next(iter(verdict.reasons), "")
-    return loss.name, verdict.implementation, verdict.verdict, _clipped(why)
+    return loss.name, verdict.implementation, verdict.verdict, _clipped(view.sentence(verdict))
 
 
 def _found(report: Report, severity: str) -> Iterator[tuple[Finding, tuple[Finding, ...]]]:
@@ -124,9 +112,7 @@ def _detail(finding: Finding, followers: Sequence[Finding]) -> str:
 
 def _brief(found: Sequence[tuple[Finding, tuple[Finding, ...]]]) -> str:
     """Warnings in a closed list, a line each; how to repeat them stands in the report."""
-    lines = []
-    for finding, _ in found[:WARNINGS]:
-        lines.append(f"- {_quiet(_clipped(finding.header))}: {_quiet(_clipped(finding.fact))}")
+    lines = [f"- {_quiet(_clipped(f.header))}: {_quiet(_clipped(f.fact))}" for f, _ in found[:WARNINGS]]
     more = [f"- and {len(found) - WARNINGS} more"] if len(found) > WARNINGS else []
     title = plural(len(found), "warning")
     return "\n".join([f"<details><summary>{title}</summary>", "", *lines, *more, "", "</details>"])

@@ -98,9 +98,8 @@ def worst_rows(report: Report) -> list[Row]:
     """Of each loss the implementation with the worst verdict: what one looks for among many."""
     made = []
     for loss in ordered(report):
-        made += [
-            _row(loss, verdict) for verdict in sorted(loss.verdicts, key=lambda v: WORST_FIRST.index(v.verdict))[:1]
-        ]
+        if loss.verdicts:
+            made.append(_row(loss, min(loss.verdicts, key=lambda verdict: WORST_FIRST.index(verdict.verdict))))
     return made
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from harness.results.measured import size_columns
 from harness.results.rule_texts import SEVERITIES as SEVERITIES
 from harness.results.rule_texts import Severity as Severity
 from harness.results.rule_texts import rule_text
@@ -184,8 +185,7 @@ def _findings_frame(found: Sequence[Finding]) -> pd.DataFrame:
             *(finding.fact, finding.hint, finding.follows),
         )
         sizes = {} if finding.case is None else finding.case["sizes"]
-        shown = {f"size_{name}": n if isinstance(n, int) else "x".join(map(str, n)) for name, n in sizes.items()}
-        rows.append({**dict(zip(_COLUMNS, values, strict=True)), **shown})
+        rows.append({**dict(zip(_COLUMNS, values, strict=True)), **size_columns(sizes)})
     return pd.DataFrame(rows, columns=None if rows else _COLUMNS)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from statistics import median
 from typing import Any, Literal, get_args
@@ -48,7 +48,7 @@ class Cell:
     densities: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        sizes = ", ".join(f"{symbol}={_size_text(size) or '()'}" for symbol, size in self.sizes.items())
+        sizes = ", ".join(f"{symbol}={axes_text(size) or '()'}" for symbol, size in self.sizes.items())
         thinned = [f"density({name})={density:g}" for name, density in self.densities.items()]
         unusual = [
             *thinned,
@@ -79,7 +79,8 @@ class Cell:
         return ", ".join(f"{name}={value:g}" for name, value in self.coordinates.items())
 
 
-def _size_text(size: int | tuple[int, ...]) -> str:
+def axes_text(size: int | Sequence[int]) -> str:
+    """``64``, or ``2x3`` for several axes."""
     return str(size) if isinstance(size, int) else "x".join(map(str, size))
 
 
@@ -162,7 +163,7 @@ class Measurement(Cell):
             "elements": self.elements,
             "bound_bytes": self.bound_bytes,
             "moved_over_bound": self.moved_over_bound,
-            **_size_columns(self),
+            **size_columns(self.sizes),
         }
 
 
@@ -186,7 +187,7 @@ class Comparison(Cell):
     def row(self, loss: str) -> dict[str, Any]:
         """One row of a table."""
         own = ("reference", "speedup", "low", "high", "verdict", "rounds", "reason")
-        return {**_place(loss, self), **{name: getattr(self, name) for name in own}, **_size_columns(self)}
+        return {**_place(loss, self), **{name: getattr(self, name) for name in own}, **size_columns(self.sizes)}
 
 
 def _place(loss: str, record: Measurement | Comparison) -> dict[str, Any]:
@@ -195,10 +196,9 @@ def _place(loss: str, record: Measurement | Comparison) -> dict[str, Any]:
     return {"loss": loss, "implementation": record.implementation, **cell, **thinned}
 
 
-def _size_columns(cell: Cell) -> dict[str, Any]:
-    return {
-        f"size_{symbol}": size if isinstance(size, int) else _size_text(size) for symbol, size in cell.sizes.items()
-    }
+def size_columns(sizes: Mapping[str, int | Sequence[int]]) -> dict[str, Any]:
+    """Columns of a table: a number, or as `axes_text` writes it where a symbol stands for several axes."""
+    return {f"size_{symbol}": size if isinstance(size, int) else axes_text(size) for symbol, size in sizes.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ import json
 import math
 import re
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import EnumType
 from functools import lru_cache
@@ -198,20 +198,16 @@ def merged(parts: Sequence[LossRecord]) -> LossRecord:
     names = sorted({part.name for part in parts})
     if len(names) != 1:
         raise ValueError(f"got parts of losses {names}, expected parts of one loss")
-    first = parts[0]
-    return replace(
-        first,
-        implementations=tuple(dict.fromkeys(name for part in parts for name in part.implementations)),
-        outcomes=tuple(outcome for part in parts for outcome in part.outcomes),
-        findings=in_order(finding for part in parts for finding in part.findings),
-        suggestions=tuple(dict.fromkeys(text for part in parts for text in part.suggestions)),
-        check_times=tuple(time for part in parts for time in part.check_times),
-        measurements=tuple(measurement for part in parts for measurement in part.measurements),
-        comparisons=tuple(comparison for part in parts for comparison in part.comparisons),
-        growths=tuple(growth for part in parts for growth in part.growths),
-        crossovers=tuple(crossover for part in parts for crossover in part.crossovers),
-        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
-    )
+
+    def every(name: str) -> Iterator[Any]:
+        return (each for part in parts for each in getattr(part, name))
+
+    added = ("outcomes", "check_times", "measurements", "comparisons", "growths", "crossovers")
+    told_once = ("implementations", "suggestions", "notes")
+    found: dict[str, Any] = {name: tuple(every(name)) for name in added} | {
+        name: tuple(dict.fromkeys(every(name))) for name in told_once
+    }
+    return replace(parts[0], findings=in_order(every("findings")), **found)
 
 
 def digest(data: Mapping[str, Any]) -> str:

@@ -7,7 +7,6 @@ with an implementation, so does what became of the speedup.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 from harness.errors import HarnessError, nearest
 from harness.judging.speed import main_comparisons, place_of
 from harness.results.measured import Comparison, Measurement
-from harness.results.schema import LossRecord, Report, ReportError, loads, plain
+from harness.results.schema import LossRecord, Report, ReportError, json_text, loads
 
 # What must be equal for exact costs to be comparable: torch chooses the calls, the machine and the device its kernels.
 _COSTS_REST_ON = ("torch", "machine", "default_dtype")
@@ -107,7 +106,7 @@ class Difference:
     def to_json(self) -> str:
         """The difference as JSON text."""
         data = {"ok": self.ok, "regressions": [asdict(change) for change in self.regressions], **asdict(self)}
-        return json.dumps(plain(data), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return json_text(data)
 
 
 def read(path: Path) -> Report:

@@ -16,12 +16,7 @@ TOLD_FROM = 1.1
 
 
 def text(difference: Difference, *, verbose: bool = False) -> str:
-    """The difference for the terminal.
-
-    Args:
-        difference: what changed.
-        verbose: also what shrank or was added, and every time.
-    """
+    """The difference for the terminal; ``verbose`` tells what shrank or was added too, and every time."""
     sections = [_section(title, rows, table, printable) for title, rows in parts(difference, verbose)]
     return "\n\n".join([*sections, *map(printable, remarks(difference, verbose)), summary(difference)]) + "\n"
 

@@ -14,9 +14,8 @@ from harness.report import plots, view
 from harness.report.page import anchor, page
 from harness.report.self_check import self_check_sentence
 from harness.report.text import totals_text
-from harness.report.timings import bytes_text, crossover_text, growth_table, timing_table
+from harness.report.timings import bytes_text, crossover_text, growth_table, timing_table, without
 from harness.results.findings import SEVERITIES
-from harness.results.measured import Comparison
 from harness.results.schema import LossRecord, Report
 from harness.results.words import plural
 
@@ -175,14 +174,10 @@ def parts(detail: Detail, *, linked: bool = True) -> dict[str, Any]:
         "place": lambda comparison: ", ".join(reversed(place_of(comparison))),
         "size": lambda comparison: place_of(comparison)[1],
         "speedup": speedup_text,
-        "interval": _interval,
+        "interval": lambda c: f"{speedup_text(c.low).removesuffix('×')} to {speedup_text(c.high)}",
         "short": partial(clipped, most=LONGEST_NAME),
         "text": clipped,
     }
-
-
-def _interval(comparison: Comparison) -> str:
-    return f"{speedup_text(comparison.low).removesuffix('×')} to {speedup_text(comparison.high)}"
 
 
 def clipped(text: str, most: int = LONGEST_TEXT) -> str:
@@ -215,13 +210,8 @@ def loss_values(loss: LossRecord, folder: str) -> dict[str, Any]:
         "forest": plots.forest(loss),
         "panels": drawn,
         "legend": plots.legend(drawn),
-        "costs": _without(costs, ("loss", *_COMPARED)),
+        "costs": without(costs, "loss", *_COMPARED),
         "cost_notes": notes,
-        "growths": _without(growth_table([loss]), ("loss",)),
+        "growths": without(growth_table([loss]), "loss"),
         "crossovers": [crossover_text(crossover) for crossover in loss.crossovers],
     }
-
-
-def _without(table: Sequence[Sequence[str]], columns: Sequence[str]) -> list[list[str]]:
-    kept = [number for number, name in enumerate(table[0]) if name not in columns]
-    return [[row[number] for number in kept] for row in table]

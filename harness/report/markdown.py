@@ -13,7 +13,7 @@ from harness.judging.choice import sentences
 from harness.report.html import PAGES, has_pages
 from harness.report.self_check import self_check_sentence
 from harness.report.text import counts_row, place_text
-from harness.report.timings import crossover_text, growth_table, timing_table
+from harness.report.timings import crossover_text, growth_table, timing_table, without
 from harness.report.view import environment_rows, not_passed, worst_rows
 from harness.results.findings import SEVERITIES, STATUSES
 from harness.results.schema import Report
@@ -69,7 +69,7 @@ def render(report: Report, *, folder: str = ".") -> str:
         rows = [counts_row(loss, name, device)[1:] for name in loss.implementations for device in loss.devices]
         counts[loss.name] = [["implementation", "device", "planned", *STATUSES, "examples"], *rows]
         named, below[loss.name] = timing_table([loss])
-        times[loss.name] = _unnamed(named)
+        times[loss.name] = without(named, "loss")
     text = _template().render(
         report=report,
         verdicts=verdicts,
@@ -79,7 +79,7 @@ def render(report: Report, *, folder: str = ".") -> str:
         accepted={loss.name: [f for f in loss.findings if f.accepted] for loss in report.losses},
         timings=times,
         timing_notes=below,
-        growths={loss.name: _unnamed(growth_table([loss])) for loss in report.losses},
+        growths={loss.name: without(growth_table([loss]), "loss") for loss in report.losses},
         crossovers={loss.name: [crossover_text(crossover) for crossover in loss.crossovers] for loss in report.losses},
         not_checked={loss.name: [_NOT_CHECKED, *not_passed(loss)] for loss in report.losses},
         environment=environment_rows(report),
@@ -96,11 +96,6 @@ def _of_many(report: Report) -> str:
     rows += [[row.loss, row.verdict.implementation, row.verdict.verdict, row.sentence] for row in worst_rows(report)]
     notes = [f"{escaped(note)}\n\n" for note in report.notes]
     return f"# Loss report\n\n{''.join(notes)}{table(rows)}\n\nEach loss has a page in `{PAGES}`; report.json has all of it.\n"
-
-
-def _unnamed(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:
-    """The rows of one loss without its name, which is the heading above them."""
-    return [row[1:] for row in rows]
 
 
 @lru_cache(maxsize=1)

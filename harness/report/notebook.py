@@ -22,23 +22,13 @@ from harness.results.schema import LossRecord, digest
 
 
 def verification_html(loss: LossRecord, asked: str) -> str:
-    """What became of the rules, and the findings.
-
-    Args:
-        loss: the record of a verification.
-        asked: what was asked for, such as its profile.
-    """
+    """What became of the rules, and the findings; ``asked`` says what was asked for, such as the profile."""
     said = [(name, *correctness(loss, name)) for name in loss.implementations]
     return _rendered("Verification", loss.name, asked, loss, said=said, looks=LOOKS)
 
 
 def benchmark_html(loss: LossRecord, asked: str) -> str:
-    """Speedups with their intervals, growth, times and exact costs.
-
-    Args:
-        loss: the record of a benchmark.
-        asked: what was asked for, such as its devices.
-    """
+    """Speedups with their intervals, growth, times and exact costs; ``asked`` as for a verification."""
     return _rendered("Benchmark", loss.name, asked, loss)
 
 
@@ -50,13 +40,7 @@ def finding_html(finding: Finding) -> str:
 
 
 def declaration_html(name: str, tensors: Sequence[Sequence[str]], facts: Mapping[str, str]) -> str:
-    """A declaration: a table of its tensors, and what else it says.
-
-    Args:
-        name: of the loss.
-        tensors: rows below a header.
-        facts: what it says, by what that is about.
-    """
+    """A declaration: its tensors, rows below a header, and what else it says, by what that is about."""
     return _rendered("Declaration", name, "", None, tensors=tensors, facts=facts)
 
 

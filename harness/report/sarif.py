@@ -18,7 +18,7 @@ from typing import Any
 from harness.report.places import place, uri
 from harness.results.findings import Finding
 from harness.results.rule_texts import rule_text
-from harness.results.schema import LossRecord, Report, plain
+from harness.results.schema import LossRecord, Report, json_text
 from harness.results.words import printable
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
@@ -32,7 +32,7 @@ LINE_HASH = "primaryLocationLineHash"
 def render(report: Report) -> str:
     """The text of a SARIF file."""
     log = {"$schema": SCHEMA, "version": "2.1.0", "runs": [_run(report)]}
-    return json.dumps(plain(log), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(log)
 
 
 def _run(report: Report) -> dict[str, Any]:

@@ -71,6 +71,12 @@ def _filled(rows: list[list[str]]) -> list[list[str]]:
     return [[row[column] for column in kept] for row in rows]
 
 
+def without(rows: Sequence[Sequence[str]], *columns: str) -> list[list[str]]:
+    """A table that lacks these columns, such as the name of a loss that stands above it."""
+    kept = [number for number, name in enumerate(rows[0]) if name not in columns]
+    return [[row[number] for number in kept] for row in rows]
+
+
 def _untimed(losses: Sequence[LossRecord]) -> _Status | None:
     """Status and reason of every row that has costs, where none was timed; they say nothing about a row."""
     every = [measurement for loss in losses for measurement in loss.measurements]

@@ -313,19 +313,15 @@ def checks(loss: LossRecord) -> list[Checks]:
     for name in loss.implementations:
         for device in loss.devices:
             mine = [o for o in loss.outcomes if (o.implementation, o.device) == (name, device)]
-            groups = {
-                group: _in_order(Counter(_became(loss, o) for o in mine if _group(o.rule) == group))
-                for group in groups_of(loss)
-            }
+            groups = {}
+            for group in groups_of(loss):
+                counts = Counter(_became(loss, o) for o in mine if _group(o.rule) == group)
+                groups[group] = {word: counts[word] for word in _BECAME if word in counts}
             made.append(Checks(name, device, len(mine), sum(o.examples for o in mine), groups))
     return made
 
 
 _BECAME = ("passed", "error", "warning", "note", "accepted", *STATUSES[1:])
-
-
-def _in_order(counts: Mapping[str, int]) -> dict[str, int]:
-    return {word: counts[word] for word in _BECAME if word in counts}
 
 
 def _became(loss: LossRecord, outcome: Outcome) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import tempfile
 from collections.abc import Collection, Iterable, Mapping
@@ -13,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.results.schema import FAILURE_NAME, Report, ReportError, dumps, loads
+from harness.results.schema import FAILURE_NAME, Report, ReportError, dumps, json_text, loads
 
 FAILURES = "failures"
 
 # What the tool keeps for itself in a project; failure files there beyond these, the oldest first, are removed.
 OWN = ".loss-harness"
+OWN_FAILURES = f"{OWN}/{FAILURES}"
 MOST_FAILURES = 200
 
 
@@ -80,7 +80,7 @@ def write_report(folder: Path, report: Report, failures: Mapping[str, Mapping[st
             f"{folder / FAILURES} is a link to {(folder / FAILURES).resolve()}, but files are written and removed only in the "
             f"folder of the report itself; remove the link, or choose another folder"
         )
-    texts = {f"{FAILURES}/{name}": _json(failure) for name, failure in failures.items()}
+    texts = {f"{FAILURES}/{name}": json_text(failure) for name, failure in failures.items()}
     if timings := csv.render(report):
         texts["timings.csv"] = timings
     texts["report.md"] = markdown.render(report, folder=folder.as_posix())
@@ -110,8 +110,8 @@ def write_failures(project: Path, failures: Mapping[str, Mapping[str, Any]]) -> 
     """
     if not failures:
         return
-    folder = project / OWN / FAILURES
-    _write_own(project, folder, {name: _json(failure) for name, failure in failures.items()})
+    folder = project / OWN_FAILURES
+    _write_own(project, folder, {name: json_text(failure) for name, failure in failures.items()})
     for old in _oldest(folder, failures)[:-MOST_FAILURES]:
         old.unlink(missing_ok=True)
 
@@ -158,10 +158,6 @@ def write_text(path: Path, text: str) -> None:
         _replace_all(path.parent, [(path.name, text)])
     except OSError as error:
         raise FolderError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def _json(data: Mapping[str, Any]) -> str:
-    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _replace_all(folder: Path, texts: Iterable[tuple[str, str]]) -> list[str]:

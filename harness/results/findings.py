@@ -164,7 +164,26 @@ class Verification(Shown):
 
         ``severity`` and ``finding`` are missing where the rule found nothing.
         """
-        return _outcomes_frame(self)
+        import pandas as pd
+
+        rows = []
+        for outcome in self.outcomes:
+            gravest = next((f for f in self.of(outcome.implementation) if f.rule == outcome.rule), None)
+            rows.append(
+                {
+                    "loss": self.loss,
+                    "implementation": outcome.implementation,
+                    "rule": outcome.rule,
+                    "title": rule_text(outcome.rule).title,
+                    "device": outcome.device,
+                    "status": outcome.status.value,
+                    "examples": outcome.examples,
+                    "reason": outcome.reason,
+                    "severity": None if gravest is None else gravest.severity,
+                    "finding": None if gravest is None else gravest.fact,
+                }
+            )
+        return pd.DataFrame(rows)
 
     def findings_frame(self) -> pd.DataFrame:
         """One row a finding, as `Finding.frame` has it."""
@@ -187,27 +206,3 @@ def _findings_frame(found: Sequence[Finding]) -> pd.DataFrame:
         sizes = {} if finding.case is None else finding.case["sizes"]
         rows.append({**dict(zip(_COLUMNS, values, strict=True)), **size_columns(sizes)})
     return pd.DataFrame(rows, columns=None if rows else _COLUMNS)
-
-
-def _outcomes_frame(found: Verification) -> pd.DataFrame:
-    """One row a planned implementation x rule, with its gravest finding."""
-    import pandas as pd
-
-    rows = []
-    for outcome in found.outcomes:
-        gravest = next((f for f in found.of(outcome.implementation) if f.rule == outcome.rule), None)
-        rows.append(
-            {
-                "loss": found.loss,
-                "implementation": outcome.implementation,
-                "rule": outcome.rule,
-                "title": rule_text(outcome.rule).title,
-                "device": outcome.device,
-                "status": outcome.status.value,
-                "examples": outcome.examples,
-                "reason": outcome.reason,
-                "severity": None if gravest is None else gravest.severity,
-                "finding": None if gravest is None else gravest.fact,
-            }
-        )
-    return pd.DataFrame(rows)

@@ -230,9 +230,14 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
+def json_text(data: Any) -> str:
+    """The text of a file of JSON, a line for each entry."""
+    return json.dumps(plain(data), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def dumps(report: Report) -> str:
     """The text of `report.json`; `loads` gives an equal report back."""
-    return json.dumps(plain(asdict(report)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(asdict(report))
 
 
 def loss_dumps(loss: LossRecord) -> str:

@@ -111,13 +111,13 @@ def shown(value: object) -> str:
         return f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
 
 
-def told(error: BaseException, limit: int = MESSAGE_LIMIT) -> str:
+def told(error: BaseException) -> str:
     """``ValueError: what it says``; the type alone where the error says nothing or cannot be written."""
     try:
         text = str(error).strip()
     except Exception:
         return f"{type(error).__name__} (its message cannot be written)"
-    return visible(clipped(f"{type(error).__name__}: {text}" if text else type(error).__name__, limit))
+    return visible(clipped(f"{type(error).__name__}: {text}" if text else type(error).__name__))
 
 
 def refuses_in_place(error: BaseException) -> bool:

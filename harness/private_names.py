@@ -57,9 +57,6 @@ class DispatchMode(TorchDispatchMode):
 
     supports_higher_order_operators = True
 
-    def __init__(self) -> None:
-        super().__init__()
-
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False
@@ -73,14 +70,11 @@ class DispatchMode(TorchDispatchMode):
 # ---- tensors, modules, graphs ----------------------------------------------------------------------------------------
 storage_key = attrgetter("_cdata")  # tells storages apart that have no data; required
 version = attrgetter("_version")  # of a tensor: how often it was edited; required
-buffers, parameters = (
-    attrgetter("_buffers"),
-    attrgetter("_parameters"),
-)  # of a module, those that are None too; required
+# Of a module, those that are None too; required.
+buffers, parameters = attrgetter("_buffers"), attrgetter("_parameters")
 function_of = attrgetter("_forward_cls")  # the custom Function of a node of a graph; required
-set_grad_enabled = _optional(
-    "torch._C", "_set_grad_enabled", None
-)  # else a loss can switch gradients of fake tensors on
+# Without it, a loss can switch gradients of fake tensors on.
+set_grad_enabled = _optional("torch._C", "_set_grad_enabled", None)
 # Without it, a loss that uses torch.func itself is not told from others, and fake tensors say nothing of it.
 transform_level: Callable[[], int | None] = _optional("torch._C._functorch", "maybe_current_level", lambda: None)
 
@@ -140,9 +134,8 @@ def end_capture(device: int, pool: tuple[int, int]) -> bool:
 COMPILER, AUTOGRAD_COMPILER = "torch._dynamo", "torch._functorch"  # modules; the first is the name of its logger too
 KERNELS = ("torch._refs", "torch._decomp")  # where torch's own kernels in Python are
 UNCOMPILED = "__dynamo_disable"  # where `disabled` keeps what it has made of a function
-disabled: Callable[..., Any] | None = getattr(
-    torch, "_disable_dynamo", None
-)  # else kernels load the compiler, which takes longer
+# Without it, kernels load the compiler, which takes longer.
+disabled: Callable[..., Any] | None = getattr(torch, "_disable_dynamo", None)
 
 
 def compiler_settings(module: str = COMPILER, **values: Any) -> contextlib.AbstractContextManager[Any]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import mmap
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 Tell = Callable[[str, Any], None]  # takes one of these, as (kind, data): from the worker's function to whoever looks on
@@ -51,10 +51,6 @@ class Ended:
     def ok(self) -> bool:
         """Whether the function returned."""
         return self.how == FINISHED
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON types."""
-        return asdict(self)
 
 
 def line(kind: str, data: Any) -> bytes:

@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 from harness.isolation import events
@@ -186,6 +185,8 @@ class Sandbox:
         ours, theirs = socket.socketpair()
         with theirs, self._lock:
             try:
+                if self._closed:
+                    raise RuntimeError("the sandbox is closed")
                 self._ask(theirs)
             except BaseException:
                 ours.close()
@@ -238,8 +239,6 @@ class Sandbox:
                 hear(*event)
 
     def _ask(self, theirs: socket.socket) -> None:
-        if self._closed:
-            raise RuntimeError("the sandbox is closed")
         for attempt in (1, 2):
             control = self._control or self._start()
             try:
@@ -302,9 +301,7 @@ class Sandbox:
     def __enter__(self) -> Sandbox:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
 
@@ -318,8 +315,6 @@ class Forks(Sandbox):
         """Nothing has to start."""
 
     def _ask(self, theirs: socket.socket) -> None:
-        if self._closed:
-            raise RuntimeError("the sandbox is closed")
         child = os.fork()
         if child == 0:
             if os.fork() == 0:  # whose parent ends at once, so that nobody has to wait for it

@@ -13,6 +13,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from harness.isolation import events, limits, worker
@@ -32,7 +33,7 @@ def supervise(job: socket.socket) -> None:
         _adopt_orphans()
         request = _first_line(job)
         if request is not None:
-            _send(job, "ended", _Watch(job, request).run().to_json())
+            _send(job, "ended", asdict(_Watch(job, request).run()))
     finally:
         os._exit(0)
 

@@ -12,11 +12,12 @@ from harness.isolation.limits import Limits
 from harness.isolation.sandbox import Isolation
 from harness.results.findings import Finding, Outcome, Status
 from harness.results.rule_texts import rule_text
-from harness.results.schema import CRASHED, LossRecord, loss_dumps
-from harness.runs.job import LOADING, VERIFY, Job
+from harness.results.schema import CRASHED, LossRecord
+from harness.runs.job import LOADING, VERIFY, Job, result
 
 DEATHS = 3  # processes that one job may lose before what is left of it is given up
 _DESCRIBE_S = 60.0
+_SHORT_S = 300.0  # a target whose import never ends must end too
 
 
 class ProcessLost(Exception):
@@ -39,7 +40,8 @@ def conduct(sandbox: Isolation, job: Job, tell: Tell) -> str:
         Why steps that belong to no rule came to nothing; empty where none did.
     """
     if job.kind != VERIFY:
-        return _measure(sandbox, job, tell)
+        ended = _process(sandbox, "measure", job, tell)
+        return "" if ended.ok else f"timing it ended: {_reason(ended)}"
     for _ in range(DEATHS):
         ended, left = _round(sandbox, job, tell)
         if ended.ok and left.codes:
@@ -85,6 +87,22 @@ def _process(sandbox: Isolation, function: str, job: Job, tell: Tell) -> Ended:
     return ended
 
 
+def called(
+    isolation: Isolation, function: str, payload: dict[str, Any], limits: Limits | None = None
+) -> tuple[Any, str]:
+    """Run a short function apart: (its result, or why there is none); ``step_s`` in its payload is the limit of a step."""
+    heard: list[Any] = []
+    ended = isolation.run(
+        f"harness.runs.perform:{function}",
+        payload,
+        limits or Limits(step_s=payload.get("step_s") or _SHORT_S),
+        hear=lambda kind, data: heard.append(data) if kind == "result" else None,
+    )
+    at = f", at {ended.step}" if ended.step not in ("", LOADING) else ""
+    reason = "" if ended.ok else f"{ended.how}: {ended.reason}{at}" + (f"\n{ended.output}" if ended.output else "")
+    return (heard[-1] if heard else None), reason
+
+
 def _report(sandbox: Isolation, job: Job, ended: Ended, tell: Tell) -> None:
     """The rule that was being checked, as an outcome and a finding that can be replayed."""
     told = {
@@ -97,18 +115,12 @@ def _report(sandbox: Isolation, job: Job, ended: Ended, tell: Tell) -> None:
         "seed": job.request["seed"],
         "status": "timed out" if ended.how == events.TIMED_OUT else "crashed",
         "reason": _reason(ended),
-        "case": ended.note,
         "output": ended.output,
     }
-    heard: list[dict[str, Any]] = []
-
-    def hear(kind: str, data: Any) -> None:
-        if kind == "result":
-            heard.append(data)
-
     for case in (ended.note, None):  # what makes the input may be what ended the process
-        if sandbox.run("harness.runs.perform:stopped", told | {"case": case}, Limits(_DESCRIBE_S), hear).ok and heard:
-            tell("result", heard[0])
+        found, lost = called(sandbox, "stopped", told | {"case": case}, Limits(_DESCRIBE_S))
+        if found is not None and not lost:
+            tell("result", found)
             return
     tell("result", came_to_nothing(job, ended.step, _reason(ended), ended.output))
 
@@ -125,7 +137,7 @@ def _leave(job: Job, codes: Sequence[str], reason: str, tell: Tell) -> str:
     for code in codes:
         outcome = Outcome(job.implementation, code, job.device, Status.SKIPPED, 0, reason)
         record = LossRecord(job.loss, "", "", (job.implementation,), outcomes=(outcome,))
-        tell("result", {"step": code, "record": loss_dumps(record), "failures": {}, "is_outcome": True})
+        tell("result", result(code, record))
     return "looking for laws to declare did not run" if job.suggests else ""
 
 
@@ -143,12 +155,7 @@ def came_to_nothing(job: Job, code: str, reason: str, output: str = "") -> dict[
         outcomes=(Outcome(job.implementation, code, job.device, Status.CRASHED, 0, reason),),
         findings=(finding,),
     )
-    return {"step": code, "record": loss_dumps(record), "failures": {}, "is_outcome": True}
-
-
-def _measure(sandbox: Isolation, job: Job, tell: Tell) -> str:
-    ended = _process(sandbox, "measure", job, tell)
-    return "" if ended.ok else f"timing it ended: {_reason(ended)}"
+    return result(code, record)
 
 
 def _reason(ended: Ended) -> str:

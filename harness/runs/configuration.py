@@ -206,19 +206,17 @@ def read(file: Path) -> Configuration | None:
     return Configuration(
         file,
         {key: _value(file, TABLE, key, value) for key, value in table.items() if key not in commands},
-        {name: _of_command(file, name, values) for name, values in commands.items()},
+        {
+            name: {key: _value(file, f"{TABLE}.{name}", key, value) for key, value in values.items()}
+            for name, values in commands.items()
+        },
     )
-
-
-def _of_command(file: Path, command: str, values: Mapping[str, object]) -> dict[str, Any]:
-    return {key: _value(file, f"{TABLE}.{command}", key, value) for key, value in values.items()}
 
 
 def _value(file: Path, table: str, key: str, value: object) -> Any:
     command = table.partition(".")[2]
-    known = (
-        COMMANDS[command] if command else tuple(name for name in OPTIONS if name != "format")
-    )  # it means another thing to each command
+    # `format` means another thing to each command.
+    known = COMMANDS[command] if command else tuple(name for name in OPTIONS if name != "format")
     if key not in known:
         raise ConfigurationError(f"{file}: [tool.{table}] has an unknown key {key!r}{_where(key, command, known)}")
     understood = OPTIONS[key].understand(value)

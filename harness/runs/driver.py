@@ -92,7 +92,7 @@ class Driver(Ledger):
         for device, reason in self.absent.items():
             for implementation, code in plan.checks:
                 record = records.skipped(plan.record, implementation, code, device, reason)
-                self._shelf.put(plan.name, (device, implementation, code), record)
+                self._shelf.put(plan.name, (device, implementation, code), loss_dumps(record))
 
     def _jobs(self, plan: Planned) -> Iterator[Job]:
         for device in self.request.devices:
@@ -215,16 +215,11 @@ class Driver(Ledger):
         if "record" not in result:
             self._keep_measured(job, result)
             return
-        plan = self._planned_for[job.loss]
         record = loss_loads(result["record"])
-        named = replace(plan.record, implementations=record.implementations)
-        record = replace(
-            record, **{name: getattr(named, name) for name in ("target", "reference", "sources", "description")}
-        )
         with self._lock:
             self.failures |= result["failures"]
             place = (MEASURE,) if job.kind == MEASURE else (job.device, job.implementation, result["step"])
-            self._shelf.put(job.loss, place, record)
+            self._shelf.put(job.loss, place, result["record"])
             found = [finding for finding in marked(record, self.request.baseline).findings if not finding.accepted]
             if found:
                 self._news.put((job.loss, found))
@@ -254,9 +249,9 @@ class Driver(Ledger):
                 names, devices = plan.record.implementations, self.request.devices
                 failed = [records.untimed(plan.record, name, devices, reason, status="failed") for name in names]
                 for record in (*failed, note):
-                    self._shelf.put(job.loss, (MEASURE,), record)
+                    self._shelf.put(job.loss, (MEASURE,), loss_dumps(record))
             else:
-                self._shelf.put(job.loss, (job.device, job.implementation, SUGGESTIONS), note)
+                self._shelf.put(job.loss, (job.device, job.implementation, SUGGESTIONS), loss_dumps(note))
 
     def benchmark(self, observer: Observer = UNSEEN) -> None:
         """See `Ledger`; one loss at a time, for two would disturb each other where they share a core."""
@@ -269,11 +264,9 @@ class Driver(Ledger):
     def _timing(self, plan: Planned) -> Job:
         job = self._job(MEASURE, plan, self.present)
         verified = loss_dumps(self.known(plan))
-        return replace(job, verified=verified, step_s=self._longest(), has_own_core=self.times_together)
-
-    def _longest(self) -> float:
-        """The timing ends itself at three times its budget; beyond that, and what starting and a compiler take, it hangs."""
-        return 4 * self.request.budget_s + (_COMPILING_S if self.request.compiled else _STARTING_S)
+        # The timing ends itself at three times its budget; beyond that, and what starting and a compiler take, it hangs.
+        longest = 4 * self.request.budget_s + (_COMPILING_S if self.request.compiled else _STARTING_S)
+        return replace(job, verified=verified, step_s=longest, has_own_core=self.times_together)
 
 
 class Memory:

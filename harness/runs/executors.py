@@ -8,14 +8,13 @@ import os
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, Protocol
 
 from harness.isolation.events import Ended, Tell
 from harness.isolation.limits import Limits
 from harness.isolation.sandbox import Here, Isolation, Sandbox, unheard
-from harness.runs.conduct import ProcessLost, conduct
-from harness.runs.job import LOADING, Job
+from harness.runs.conduct import ProcessLost, called, conduct
+from harness.runs.job import Job
 from harness.runs.preload import ALL_RULES, COMPILER, PRELOAD, TIMING
 
 _AGAIN_S = 0.1
@@ -135,9 +134,7 @@ class Local:
     def __enter__(self) -> Local:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
 
@@ -153,25 +150,6 @@ def _carried(isolation: Isolation, job: Job, tell: Tell) -> Carried:
     return Carried(tuple(results), lost)
 
 
-_SHORT_S = 300.0  # a target whose import never ends must end too
-
-
-def called(
-    isolation: Isolation, function: str, payload: dict[str, Any], limits: Limits | None = None
-) -> tuple[Any, str]:
-    """Run a short function apart: (its result, or why there is none); ``step_s`` in its payload is the limit of a step."""
-    heard: list[Any] = []
-    ended = isolation.run(
-        f"harness.runs.perform:{function}",
-        payload,
-        limits or Limits(step_s=payload.get("step_s") or _SHORT_S),
-        hear=lambda kind, data: heard.append(data) if kind == "result" else None,
-    )
-    at = f", at {ended.step}" if ended.step not in ("", LOADING) else ""
-    reason = "" if ended.ok else f"{ended.how}: {ended.reason}{at}" + (f"\n{ended.output}" if ended.output else "")
-    return (heard[-1] if heard else None), reason
-
-
 _STARTING = threading.Lock()
 
 
@@ -179,7 +157,7 @@ def carry_out(text: str, folder: str) -> str:
     """Carry out a job wherever this is called; its process is a child of a process that serves all jobs of this one."""
     job = Job.loads(text)
     carried = _carried(_Leased(_own(), folder=folder), job, unheard)
-    return json.dumps({"results": list(carried.results), "lost": carried.lost})
+    return json.dumps(vars(carried))
 
 
 def call_there(function: str, payload: dict[str, Any], folder: str) -> str:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from harness.isolation.limits import Limits
+from harness.results.schema import LossRecord, loss_dumps
 
 VERIFY, MEASURE = "verify", "measure"
 LOADING, SUGGESTIONS = "loading", "suggestions"  # steps of a job that belong to no rule
+
+
+def result(step: str, record: LossRecord, failures: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What came of one step of a job, as it is told: in JSON types."""
+    told = {"step": step, "record": loss_dumps(record), "failures": dict(failures or {})}
+    return told | {"is_outcome": bool(record.outcomes)}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 from harness.errors import HarnessError
@@ -79,8 +78,16 @@ class Journal(Memory):
         Raises:
             FolderError: it cannot be written, for instance because the disk is full.
         """
-        data = {"job": _key(job), "results": list(carried.results), "lost": carried.lost}
-        self._write(data)
+        try:
+            self._file.write(_line({"job": _key(job), **vars(carried)}))
+            self._file.flush()
+            if time.monotonic() > self._safe_s + _SAFE_S:
+                os.fsync(self._file.fileno())
+                self._safe_s = time.monotonic()
+        except OSError as error:
+            raise FolderError(
+                f"cannot write {self.path}: {error.strerror or error}; what was found before is in it, and --resume goes on from there"
+            ) from error
 
     def finish(self) -> None:
         """The report is written: nothing is left to go on from."""
@@ -96,14 +103,12 @@ class Journal(Memory):
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def _opened(self) -> IO[bytes]:
         """The file with what is whole in it; a last line that was cut off is gone."""
-        kept = [self._begun, *({"job": key, **_data(carried)} for key, carried in self._done.items())]
+        kept = [self._begun, *({"job": key, **vars(carried)} for key, carried in self._done.items())]
         whole = self.path.with_suffix(".new")
         try:
             with whole.open("wb") as file:
@@ -114,18 +119,6 @@ class Journal(Memory):
             return self.path.open("ab")
         except OSError as error:
             raise FolderError(f"cannot write {self.path}: {error.strerror or error}") from error
-
-    def _write(self, data: Mapping[str, Any]) -> None:
-        try:
-            self._file.write(_line(data))
-            self._file.flush()
-            if time.monotonic() > self._safe_s + _SAFE_S:
-                os.fsync(self._file.fileno())
-                self._safe_s = time.monotonic()
-        except OSError as error:
-            raise FolderError(
-                f"cannot write {self.path}: {error.strerror or error}; what was found before is in it, and --resume goes on from there"
-            ) from error
 
     def _release(self) -> None:
         with contextlib.suppress(OSError):
@@ -148,10 +141,6 @@ def _key(job: Job) -> str:
     """The same for equal jobs: what is checked, where, and what is known of it before it is timed."""
     known = hashlib.sha256(job.verified.encode()).hexdigest()[:12] if job.verified else ""
     return " / ".join((job.key, ",".join(job.codes), known))
-
-
-def _data(carried: Carried) -> dict[str, Any]:
-    return {"results": list(carried.results), "lost": carried.lost}
 
 
 def _line(data: Mapping[str, Any]) -> bytes:

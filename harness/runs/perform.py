@@ -15,8 +15,9 @@ from harness.errors import HarnessError, TargetError, shown
 from harness.isolation.events import Tell
 from harness.results.findings import Finding
 from harness.results.observer import Observer, Step
-from harness.results.schema import LossRecord, loss_dumps, loss_loads, plain
-from harness.runs.job import LOADING, SUGGESTIONS
+from harness.results.schema import LossRecord, loss_loads, plain
+from harness.runs import records
+from harness.runs.job import LOADING, SUGGESTIONS, result
 from harness.runs.ledger import Request
 from harness.runs.run import LocalRun
 from harness.runs.sources import code_digest
@@ -67,8 +68,7 @@ class _Telling(LocalRun):
 
     def add(self, record: LossRecord, failures: Mapping[str, dict[str, Any]] | None = None) -> None:
         super().add(record, failures)
-        told = {"step": self.current, "record": loss_dumps(record), "failures": dict(failures or {})}
-        self.tell("result", told | {"is_outcome": bool(record.outcomes)})
+        self.tell("result", result(self.current, record, failures))
 
 
 class _DeviceLost(Exception):
@@ -123,10 +123,7 @@ def stopped(payload: Mapping[str, Any], tell: Tell) -> None:
 
     tell("step", LOADING)
     spec = _named(payload)
-    from harness.runs import records
-
-    record, failures = records.from_verification(spec, verification(spec, payload))
-    tell("result", {"step": payload["code"], "record": loss_dumps(record), "failures": failures, "is_outcome": True})
+    tell("result", result(payload["code"], *records.from_verification(spec, verification(spec, payload))))
 
 
 def replay(payload: Mapping[str, Any], tell: Tell) -> None:

@@ -16,6 +16,7 @@ from harness.checking.verify import checked, open_session, suggested
 from harness.checking.verify import plan as planned_checks
 from harness.errors import HarnessError, nearest
 from harness.judging.baseline import marked
+from harness.judging.reasons import outcomes
 from harness.results.observer import UNSEEN, Observer
 from harness.results.schema import CheckTimeRecord, LossRecord, plain
 from harness.runs import records
@@ -116,10 +117,7 @@ class LocalRun(Ledger):
                 self.add(record)
             self.untimed.discard(plan.name)
             self.seconds[f"benchmark {plan.name}"] = time.perf_counter() - started
-        self._refuse_if_nobody_can()
-
-    def _refuse_if_nobody_can(self) -> None:
-        """A request that no loss can honour is a mistake of whoever asks; one that some cannot is a row of theirs."""
+        # A request that no loss can honour is a mistake of whoever asks; one that some cannot is a row of theirs.
         if self.refused and len(self.refused) == len(self.plans):
             raise next(iter(self.refused.values()))
 
@@ -128,7 +126,8 @@ class LocalRun(Ledger):
         names = plan.record.implementations
         wrong = [name for name in names if verified.is_wrong(name) and name != verified.reference]
         left_out = [records.untimed(plan.record, name, devices, "not timed: it has errors") for name in wrong]
-        stopped = [name for name in names if name not in wrong and _was_stopped(verified, name)]
+        # Who ended its process, or had to be ended, would do so when it is timed, for as long as that may take.
+        stopped = [n for n in names if n not in wrong and outcomes(verified, n, "crashed", "timed out")]
         why = "not timed: it crashed or hung when it was checked"
         left_out += [records.untimed(plan.record, name, devices, why) for name in stopped]
         right = [name for name in names if name not in wrong and name not in stopped]
@@ -171,12 +170,6 @@ class LocalRun(Ledger):
         return swept(
             spec, {s: v for s, v in self.request.sweep.items() if s in symbols} or self.request.sweep, base=base
         )
-
-
-def _was_stopped(verified: LossRecord, implementation: str) -> bool:
-    """Whether it ended its process, or had to be ended: it would do so when it is timed, for as long as that may take."""
-    mine = [outcome for outcome in verified.outcomes if outcome.implementation == implementation]
-    return any(outcome.status in ("crashed", "timed out") for outcome in mine)
 
 
 def _planned(spec: LossSpec, request: Request, chosen: tuple[str, ...]) -> Planned:

@@ -7,9 +7,8 @@ import tempfile
 import threading
 import weakref
 from array import array
-from collections.abc import Iterator
 
-from harness.results.schema import LossRecord, loss_dumps, loss_loads
+from harness.results.schema import LossRecord, loss_loads
 
 
 class Shelf:
@@ -21,15 +20,9 @@ class Shelf:
         self._starts: dict[str, array[int]] = {}
         self._lock = threading.Lock()
 
-    def put(self, loss: str, place: tuple[str, ...], record: LossRecord) -> None:
-        """Keep a record.
-
-        Args:
-            loss: that it is about.
-            place: what it is of that, such as a rule; several may share one.
-            record: what is known.
-        """
-        line = json.dumps([place, loss_dumps(record)]).encode() + b"\n"
+    def put(self, loss: str, place: tuple[str, ...], text: str) -> None:
+        """Keep a record as `loss_dumps` writes it; several may share a ``place``, such as a rule."""
+        line = json.dumps([place, text]).encode() + b"\n"
         with self._lock:
             start = self._file.seek(0, 2)
             self._file.write(line)
@@ -38,14 +31,10 @@ class Shelf:
     def of(self, loss: str) -> dict[tuple[str, ...], list[LossRecord]]:
         """The records of a loss by their places, in the order in which they came."""
         found: dict[tuple[str, ...], list[LossRecord]] = {}
-        for line in self._lines(loss):
-            place, text = json.loads(line)
-            found.setdefault(tuple(place), []).append(loss_loads(text))
-        return found
-
-    def _lines(self, loss: str) -> Iterator[bytes]:
         for start in self._starts.get(loss, ()):
             with self._lock:
                 self._file.seek(start)
                 line = self._file.readline()
-            yield line
+            place, text = json.loads(line)
+            found.setdefault(tuple(place), []).append(loss_loads(text))
+        return found

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import html_examples as examples
 
+from harness.results.schema import loss_dumps
 from harness.runs.shelf import Shelf
 
 
@@ -12,8 +13,8 @@ def test_records_come_back_equal_by_place_and_in_their_order():
     shelf = Shelf()
     good, bad = examples.good(), examples.bad()
     for place, record in ((("cpu", "B01"), good), (("cpu", "B02"), bad), (("cpu", "B01"), bad)):
-        shelf.put("mine", place, record)
-    shelf.put("other", ("cpu", "B01"), bad)
+        shelf.put("mine", place, loss_dumps(record))
+    shelf.put("other", ("cpu", "B01"), loss_dumps(bad))
     assert shelf.of("mine") == {("cpu", "B01"): [good, bad], ("cpu", "B02"): [bad]}
     assert shelf.of("none") == {}
 
@@ -23,7 +24,8 @@ def test_threads_that_write_and_read_at_a_time_lose_nothing():
 
     def fill(number):
         for n in range(30):
-            shelf.put(f"loss_{number}", (str(n),), replace(examples.good(), name=f"{number}/{n}"))
+            record = replace(examples.good(), name=f"{number}/{n}")
+            shelf.put(f"loss_{number}", (str(n),), loss_dumps(record))
             assert len(shelf.of(f"loss_{number}")) == n + 1
 
     with ThreadPoolExecutor(4) as threads:

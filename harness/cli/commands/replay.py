@@ -13,8 +13,6 @@ import click
 from harness.cli import apart, exits, options
 from harness.results.strict_json import parse_json
 
-FAILURES = Path(".loss-harness/failures")
-
 
 @click.command()
 @click.argument("failures", metavar="FAILURE...", nargs=-1, required=True, type=click.Path(path_type=str))
@@ -53,6 +51,7 @@ _COLORS = {"FIXED": "green", "FAILED": "red", "ERROR": "red"}
 def _named(failure: str) -> list[Path]:
     """The files that an argument names: a path, else ids of stored failures."""
     from harness.errors import nearest, shown
+    from harness.report.writer import OWN_FAILURES
 
     try:
         if Path(failure).exists():
@@ -60,13 +59,13 @@ def _named(failure: str) -> list[Path]:
     except (OSError, ValueError) as error:  # no name that the system allows
         raise exits.Refused(f"no file and no id of a failure: {shown(failure)}") from error
     pattern = failure.removesuffix(".json")
-    stored = sorted(FAILURES.glob("*.json"))
+    stored = sorted(Path(OWN_FAILURES).glob("*.json"))
     found = [file for file in stored if fnmatch.fnmatchcase(file.stem, pattern)]
     found = found or [file for file in stored if fnmatch.fnmatchcase(file.stem.rpartition("-")[2], pattern)]
     if not found:
         near = nearest(pattern, [file.stem for file in stored])
         raise exits.Refused(
-            f"no file {failure}, and none of the {len(stored)} failures in {FAILURES} has this id{near}; `loss-harness verify` writes them"
+            f"no file {failure}, and none of the {len(stored)} failures in {OWN_FAILURES} has this id{near}; `loss-harness verify` writes them"
         )
     return found
 
@@ -107,7 +106,8 @@ def _again(failure: dict[str, Any], target: str | None, timeout: float) -> tuple
     from harness.isolation.limits import Limits
 
     box = apart.box()
-    from harness.runs.executors import called, isolation
+    from harness.runs.conduct import called
+    from harness.runs.executors import isolation
 
     told, reason = called(box or isolation(), "replay", {"failure": failure, "target": target}, Limits(timeout))
     if told is None:

@@ -20,6 +20,19 @@ from harness.errors import nearest
 from harness.runs import configuration
 from harness.runs.configuration import OPTIONS
 
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def together(*several: Decorator) -> Decorator:
+    """Several options as one; `--help` shows them in this order."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for one in reversed(several):
+            command = one(command)
+        return command
+
+    return decorate
+
 
 def split(_: click.Context, __: click.Parameter, values: Sequence[str] | str) -> tuple[str, ...]:
     """Values that may be given several times, or with commas."""
@@ -103,7 +116,7 @@ _KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def option(name: str, *letter: str, **more: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def option(name: str, *letter: str, **more: Any) -> Decorator:
     """The option of this name in `configuration.OPTIONS`, as click takes it.
 
     Args:
@@ -252,18 +265,13 @@ density = click.option(
 )
 
 
-def timed(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of what is timed and how."""
-    for name in ("compile", "clock", "cache", "dtype", "pass"):
-        command = option(name)(command)
-    return command
-
-
+# What is timed and how.
+timed = together(*map(option, ("pass", "dtype", "cache", "clock", "compile")))
 costs_only = click.option("--costs-only", is_flag=True, help="Take exact costs, which do not drift; time nothing.")
 timings = click.option("--timings", is_flag=True, help="Say where the time went, rule by rule.")
 
-
-_DECLARED = (
+# What declares a loss which declares nothing itself.
+declared = together(
     click.option(
         "--inputs",
         metavar="TENSORS",
@@ -321,24 +329,12 @@ _DECLARED = (
 )
 
 
-def declared(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that declare a loss which declares nothing itself."""
-    for one in reversed(_DECLARED):
-        command = one(command)
-    return command
-
-
 def _interpret(ctx: click.Context, _: click.Parameter, chosen: bool) -> bool:
     if chosen:
         triton_interpreter.turn_on()
     return chosen
 
 
-def apart(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Where losses run, and what they may take."""
-    for name in ("cluster", "memory", "timeout", "workers"):
-        command = option(name)(command)
-    return triton_interpret(command)
-
-
 triton_interpret = option("triton-interpret", callback=_interpret)
+# Where losses run, and what they may take.
+apart = together(triton_interpret, *map(option, ("workers", "timeout", "memory", "cluster")))

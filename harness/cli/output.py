@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from harness.cli import running
+from harness.cli.options import together
 from harness.errors import nearest
 from harness.report.formats import FORMATS, Presentation
 
@@ -64,11 +65,8 @@ _WRITE = click.option(
 )
 
 
-def options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of the form that results take, and of the files that they go to."""
-    for option in (_WRITE, output, _FORMAT):
-        command = option(command)
-    return command
+# The form that results take, and the files that they go to.
+options = together(_FORMAT, output, _WRITE)
 
 
 def check(output: Path | None, written: Written) -> None:

@@ -15,7 +15,6 @@ import click
 from harness.calls import triton_interpreter
 from harness.cli import exits, options
 from harness.cli.terminal import progress, wrapping
-from harness.cli.terminal.colors import styled as styled
 
 if TYPE_CHECKING:
     from harness.results.schema import Report

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-FAILURES = ".loss-harness/failures"
 MOST_LINES = 12  # of a failure; the rest is shown by -v, and by `loss-harness replay`
 _SPECS = "_loss_harness_specs"
 _PAYLOAD = "_loss_harness"
@@ -159,9 +158,10 @@ class Check:
     def text(self, findings: Iterable[Finding]) -> str:
         """The findings as they stand on the command line."""
         from harness.report.text import finding_text
+        from harness.report.writer import OWN_FAILURES
 
         assert self.record is not None
-        folder, verbose = _seen_from_here(self.config.rootpath / FAILURES), self.config.get_verbosity() > 0
+        folder, verbose = _seen_from_here(self.config.rootpath / OWN_FAILURES), self.config.get_verbosity() > 0
         return "\n\n".join(finding_text(self.record, f, folder=folder, verbose=verbose) for f in findings)
 
     @property

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from harness import cli
-from harness.cli.commands.verify import FAILURES
+from harness.report.writer import OWN_FAILURES
 from harness.results import schema
 
 LOSS = """
@@ -176,7 +176,7 @@ def test_a_right_loss_is_clean(place):
     done = verify("mine.py:GOOD")
     assert done.exit_code == 0, done.output
     assert "0 errors" in done.stdout.splitlines()[-1]
-    assert not Path(FAILURES).exists()
+    assert not Path(OWN_FAILURES).exists()
 
 
 def test_a_wrong_loss_is_found_and_can_be_repeated_as_printed(place):
@@ -193,7 +193,7 @@ def test_a_wrong_loss_is_found_and_can_be_repeated_as_printed(place):
 
 def test_a_mended_loss_replays_as_fixed(place):
     verify("mine.py:BAD")
-    failure = next(Path(FAILURES).glob("bad-E01-*.json"))
+    failure = next(Path(OWN_FAILURES).glob("bad-E01-*.json"))
     (place / "mine.py").write_text(LOSS.replace(" * 1.5", ""))
     done = run("replay", str(failure))  # in a process of its own, which reads the file anew
     assert done.exit_code == 0, done.stderr
@@ -202,13 +202,13 @@ def test_a_mended_loss_replays_as_fixed(place):
 
 def test_failures_are_named_by_their_ids_or_by_a_glob(place):
     verify("mine.py:BAD")
-    failure = next(Path(FAILURES).glob("bad-E01-*.json"))
+    failure = next(Path(OWN_FAILURES).glob("bad-E01-*.json"))
     for name in (failure.stem, failure.name, failure.stem.rpartition("-")[2], "bad-E01-*"):
         done = run("replay", name)
         assert (done.exit_code, done.stdout.partition(" ")[0]) == (1, "FAILED"), done.output
         assert json.loads(failure.read_text())["message"] in done.stdout  # as the report has it
-    stored = len(list(Path(FAILURES).glob("bad-*.json")))
-    (Path(FAILURES) / "bad-G01-0.json").write_text('{"schema": 1}')
+    stored = len(list(Path(OWN_FAILURES).glob("bad-*.json")))
+    (Path(OWN_FAILURES) / "bad-G01-0.json").write_text('{"schema": 1}')
     done = run("replay", "bad-*")
     assert done.exit_code == 2
     assert "ERROR .loss-harness/failures/bad-G01-0.json: not a failure file: " in done.stdout
@@ -218,7 +218,7 @@ def test_failures_are_named_by_their_ids_or_by_a_glob(place):
 
 def test_several_failures_that_are_mended_are_fixed(place):
     verify("mine.py:BAD")
-    files = [str(path) for path in sorted(Path(FAILURES).glob("bad-E0*.json"))]
+    files = [str(path) for path in sorted(Path(OWN_FAILURES).glob("bad-E0*.json"))]
     (place / "mine.py").write_text(LOSS.replace(" * 1.5", ""))
     done = run("replay", *files, files[0])
     assert done.exit_code == 0, done.output
@@ -228,7 +228,7 @@ def test_several_failures_that_are_mended_are_fixed(place):
 
 def test_an_id_that_no_failure_has_says_the_nearest(place):
     verify("mine.py:BAD")
-    failure = next(Path(FAILURES).glob("bad-E01-*.json"))
+    failure = next(Path(OWN_FAILURES).glob("bad-E01-*.json"))
     done = run("replay", failure.stem.replace("bad", "bed"))
     assert done.exit_code == 2
     assert f"did you mean '{failure.stem}'?" in done.stderr

@@ -74,13 +74,11 @@ def _place(save: Path, made: Report) -> Path:
 
 
 def _text(made: Report, quiet: bool, verbose: bool) -> str:
-    from harness.report import text, timings
+    from harness.report import formats, text, timings
     from harness.results import words
 
     if quiet:
-        parts = [text.errors_text(made, style=colors.styled)]
-    else:
-        notes = [words.printable(f"{loss.name}: {note}") for loss in made.losses for note in loss.notes if verbose]
-        parts = [timings.timings_text(made), "\n".join(notes), text.missing_text(made)]
-    shown = [part for part in parts if part]
-    return "\n\n".join(shown) + "\n" if shown else ""
+        return formats.render("full", made, formats.Presentation(quiet=True, style=colors.styled))
+    notes = [words.printable(f"{loss.name}: {note}") for loss in made.losses for note in loss.notes if verbose]
+    parts = [timings.timings_text(made), "\n".join(notes), text.missing_text(made)]
+    return "\n\n".join(part for part in parts if part) + "\n"

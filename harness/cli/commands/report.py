@@ -44,7 +44,6 @@ def report(
     targets: tuple[str, ...],
     out: Path,
     resume: bool,
-    timings: bool,
     quiet: bool,
     verbose: bool,
     form: str,
@@ -109,18 +108,17 @@ def _own() -> tuple[str, ...]:
 def _summary(made: Report, how: Presentation) -> str:
     """The verdicts, with -v the findings too, and where the rest stands."""
     from harness.judging.choice import sentences
-    from harness.report import text
+    from harness.report import formats, text
     from harness.report.check_times import check_times_text
     from harness.report.self_check import self_check_sentence
     from harness.results import words
 
-    style, folder = how.style or words.unstyled, how.failures
     if how.quiet:
-        errors = text.errors_text(made, folder=folder, style=style)
-        return f"{errors}\n" if errors else ""
+        return formats.render("full", made, how)
+    style = how.style or words.unstyled
     parts = [
         text.verdicts_text(made, style, choices=sentences(made), verbose=how.verbose),
-        text.findings_text(made, folder=folder, verbose=True, style=style) if how.verbose else "",
+        text.findings_text(made, folder=how.failures, verbose=True, style=style) if how.verbose else "",
         text.reasons_text(
             made, ("crashed", "timed out", "waived", "skipped") if how.verbose else ("crashed", "timed out")
         ),

@@ -13,8 +13,6 @@ from harness.cli.terminal.colors import styled
 if TYPE_CHECKING:
     from harness.results.schema import Report
 
-FAILURES = (Path("failures"), Path(".loss-harness/failures"))
-
 
 @click.command()
 @click.argument("report", type=click.Path(exists=True, path_type=Path))
@@ -50,9 +48,11 @@ def show(
 
 def _failures(report: Path, made: Report) -> str:
     """The folder that has the failure files of the report; empty where none has them all."""
+    from harness.report.writer import FAILURES, OWN_FAILURES
+
     folder = report if report.is_dir() else report.parent
     names = {finding.failure for loss in made.losses for finding in loss.findings if finding.failure}
-    for candidate in (folder / FAILURES[0], folder / FAILURES[1], FAILURES[1]):
+    for candidate in (folder / FAILURES, folder / OWN_FAILURES, Path(OWN_FAILURES)):
         if names and all((candidate / name).is_file() for name in names):
             return candidate.as_posix()
     return ""

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from harness.results.schema import Report
     from harness.runs.driver import Driver
 
-FAILURES = ".loss-harness/failures"
-
 
 @click.command()
 @options.targets(required=True)
@@ -58,7 +56,7 @@ def verify(
             writer.write_failures(Path(), run.failures)
         except writer.FolderError as error:  # what was found is worth more than the files to replay it
             click.echo(f"warning: no failure can be replayed: {error}", err=True)
-        how = Presentation(failures=FAILURES, verbose=verbose, quiet=quiet, style=colors.styled)
+        how = Presentation(failures=writer.OWN_FAILURES, verbose=verbose, quiet=quiet, style=colors.styled)
         out.emit(made, how, form, output, written)
         return None if output is None else output.as_posix()
 

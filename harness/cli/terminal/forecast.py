@@ -44,11 +44,6 @@ class Forecast:
         return sum(map(len, list(self._spent.values())))
 
     @property
-    def elapsed_s(self) -> float:
-        """Seconds since it began."""
-        return self._clock() - self._begun_at
-
-    @property
     def left_s(self) -> float:
         """Seconds until everything is done; a kind of which none has ended yet counts as the mean of all that have."""
         ahead = sum(count * self._seconds(step) for step, count in list(self._left.items()) if count > 0)
@@ -58,7 +53,7 @@ class Forecast:
     @property
     def fraction(self) -> float:
         """The part of the time that is done."""
-        elapsed = self.elapsed_s
+        elapsed = self._clock() - self._begun_at
         return elapsed / (elapsed + self.left_s) if self.done else 0.0
 
     @property

@@ -124,9 +124,9 @@ def observing(*, quiet: bool = False) -> Iterator[Observer]:
 
 
 @contextmanager
-def counting(kind: str, *, quiet: bool = False) -> Iterator[Counter]:
+def counting(kind: str) -> Iterator[Counter]:
     """Progress of a command that counts by itself how much is done."""
-    with observing(quiet=quiet) as observer:
+    with observing() as observer:
         yield Counter(kind, observer)
 
 

@@ -240,31 +240,32 @@ def panels(loss: LossRecord) -> list[Panel]:
 
 def _panel(loss: LossRecord, growth: Growth) -> Panel | None:
     """Every measurement of a setting along what one of its growths goes along."""
+    is_time = growth.cost == "seconds"
     rows = [m for m in loss.measurements if m.setting == growth.setting and _is_along(m, growth)]
     names = dict.fromkeys(name for m in rows for name in m.coordinates)
     varied = [name for name in names if len({m.coordinates.get(name) for m in rows}) > 1]
     sizes = {_size_label(m, varied): math.prod(m.coordinates[name] for name in varied) for m in rows}
-    found = [(m, sizes[_size_label(m, varied)], _cost(m, growth.cost)) for m in rows]
+    costs = [m.median_seconds if is_time else m.costs.get(growth.cost) for m in rows]
+    found = [(m, sizes[_size_label(m, varied)], cost) for m, cost in zip(rows, costs, strict=True)]
     drawn = [(m, x, y) for m, x, y in found if y is not None and 0 < y < math.inf and 0 < x < math.inf]
     if not drawn or not varied:
         return None
-    times = [t for m, *_ in drawn for t in m.seconds_per_call if t > 0] if growth.cost == "seconds" else []
+    times = [t for m, *_ in drawn for t in m.seconds_per_call if t > 0] if is_time else []
     x_axis = log_axis([x for _, x, _ in drawn], _LEFT, PANEL_WIDTH - _RIGHT)
     y_axis = log_axis([*(y for *_, y in drawn), *times], PANEL_HEIGHT - _BOTTOM, _TOP)
-    shown, base = (seconds_text, 10) if growth.cost == "seconds" else (lambda count: bytes_text(round(count)), 2)
+    shown, base = (seconds_text, 10) if is_time else (lambda count: bytes_text(round(count)), 2)
     numbers = series_numbers(loss)
     curves: dict[str, list[Point]] = {}
     for m, x, y in sorted(drawn, key=lambda each: each[1]):
-        raw = sorted(t for t in m.seconds_per_call if t > 0) if growth.cost == "seconds" else []
+        raw = sorted(t for t in m.seconds_per_call if t > 0) if is_time else []
         low, high = (y_axis.at(t) for t in _median_interval(raw)) if raw else (None, None)
         said = f"{m.implementation}: {shown(y)} at {input_text(m)}"
         dots = tuple(dict.fromkeys(float(round(y_axis.at(t))) for t in raw))
         curves.setdefault(m.implementation, []).append(Point(x_axis.at(x), y_axis.at(y), said, low, high, dots))
     ticks = {x: label for label, x in sizes.items()}
     fixed = {name: value for name, value in rows[0].coordinates.items() if name not in varied}
-    along = " × ".join(varied) + (
-        f" ({', '.join(f'{name}={value:g}' for name, value in fixed.items())})" if fixed else ""
-    )
+    along = " × ".join(varied)
+    along += f" ({', '.join(f'{name}={value:g}' for name, value in fixed.items())})" if fixed else ""
     return Panel(
         f"{_PLOTTED[growth.cost]}, {setting_text(growth)}",
         along,
@@ -286,10 +287,6 @@ def _is_along(measurement: Measurement, growth: Growth) -> bool:
 def _size_label(measurement: Measurement, varied: Sequence[str]) -> str:
     """What was varied, as a tick says it: ``16×16×9``."""
     return "×".join(count_text(measurement.coordinates[name]) for name in varied if name in measurement.coordinates)
-
-
-def _cost(measurement: Measurement, cost: str) -> float | None:
-    return measurement.median_seconds if cost == "seconds" else measurement.costs.get(cost)
 
 
 def _median_interval(ordered: Sequence[float]) -> tuple[float, float]:

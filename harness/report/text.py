@@ -138,11 +138,9 @@ def _folded_lines(report: Report, folded: Sequence[Finding]) -> list[str]:
     lines = []
     for loss in report.losses:
         codes = [finding.rule for finding in folded if finding in loss.findings]
-        if codes:
-            what = f"{plural(len(codes), 'warning')} of the reference itself ({', '.join(dict.fromkeys(codes))})"
-            lines.append(
-                printable(f"{loss.name} / {loss.reference}: {what}; -v shows {'it' if len(codes) == 1 else 'them'}")
-            )
+        what = f"{plural(len(codes), 'warning')} of the reference itself ({', '.join(dict.fromkeys(codes))})"
+        shown = f"-v shows {'it' if len(codes) == 1 else 'them'}"
+        lines += [printable(f"{loss.name} / {loss.reference}: {what}; {shown}")] if codes else []
     return lines
 
 
@@ -153,9 +151,7 @@ def counts_text(report: Report) -> str:
     """
     rows = [["loss", "implementation", "device", "planned", *STATUSES, "examples"]]
     for loss in report.losses:
-        for implementation in loss.implementations:
-            for device in loss.devices:
-                rows.append(counts_row(loss, implementation, device))
+        rows += [counts_row(loss, name, device) for name in loss.implementations for device in loss.devices]
     kept = [c for c, name in enumerate(rows[0]) if name not in STATUSES or any(row[c] != "0" for row in rows[1:])]
     return table([[row[column] for column in kept] for row in rows])
 

@@ -18,15 +18,8 @@ from typing import Any
 
 Tell = Callable[[str, Any], None]  # takes one of these, as (kind, data): from the worker's function to whoever looks on
 
-FINISHED, RAISED, KILLED, EXITED, TIMED_OUT, OUT_OF_MEMORY, LOST = (
-    "finished",
-    "raised",
-    "killed by a signal",
-    "exited",
-    "timed out",
-    "out of memory",
-    "lost",
-)
+FINISHED, RAISED, KILLED, EXITED = "finished", "raised", "killed by a signal", "exited"
+TIMED_OUT, OUT_OF_MEMORY, LOST = "timed out", "out of memory", "lost"
 
 
 @dataclass(frozen=True)

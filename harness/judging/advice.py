@@ -222,14 +222,8 @@ def _measure(loss: LossRecord, implementation: str) -> list[str]:
         if {"faster", "slower"} <= {c.verdict for c in theirs} and not is_known and (symbol := _sweep(theirs)):
             steps.append(f"find where {rival} is overtaken: loss-harness bench {target} --sweep {symbol}")
     failed = reasons.outcomes(loss, implementation, "failed")
-    if (
-        loss.reference
-        and not mine
-        and not loss.measurements
-        and not loss.missing
-        and not failed
-        and implementation in loss.implementations
-    ):
+    is_untried = not (mine or loss.measurements or loss.missing or failed)
+    if loss.reference and is_untried and implementation in loss.implementations:
         steps.append(f"time it: declare bench_sizes, or loss-harness bench {target} --sizes B=256")
     return steps
 

@@ -91,12 +91,8 @@ def _why_not(outcomes: Sequence[Outcome]) -> str:
 
 def waived(loss: LossRecord, implementation: str) -> list[str]:
     """What fails and is waived by the declaration."""
-    return list(
-        dict.fromkeys(
-            f"{o.rule} fails and is waived: {o.reason}" if o.reason else f"{o.rule} fails and is waived"
-            for o in outcomes(loss, implementation, "waived")
-        )
-    )
+    found = outcomes(loss, implementation, "waived")
+    return list(dict.fromkeys(f"{o.rule} fails and is waived{': ' + o.reason if o.reason else ''}" for o in found))
 
 
 def rules_passed(loss: LossRecord, implementation: str) -> list[str]:

@@ -19,20 +19,10 @@ _COST_TEXT = {
 }
 _HEADER = ["loss", "size", "setting", "implementation", "median", "speedup", "95 % interval", "verdict"]
 _HEADER += ["ATen calls", "moved", "over bound", "saved", "peak"]
-_GROWTH_HEADER = [
-    "loss",
-    "implementation",
-    "setting",
-    "with",
-    "cost",
-    "grows as",
-    "95 % interval",
-    "at the largest sizes",
-]
+_GROWTH_HEADER = ["loss", "implementation", "setting", "with", "cost", "grows as", "95 % interval"]
+_GROWTH_HEADER += ["at the largest sizes"]
 # Growth of what a person asks for first; the others stand in report.json.
 _SHOWN_GROWTH = ("seconds", "aten_calls", "peak_bytes")
-
-
 # Wider than this on each side, an interval does not tell a cost that stays from one that grows with the size.
 _TELLING = 1.0
 _Status = tuple[str, str]

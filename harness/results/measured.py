@@ -50,12 +50,8 @@ class Cell:
     def __str__(self) -> str:
         sizes = ", ".join(f"{symbol}={axes_text(size) or '()'}" for symbol, size in self.sizes.items())
         thinned = [f"density({name})={density:g}" for name, density in self.densities.items()]
-        unusual = [
-            *thinned,
-            *(["cold"] if self.cache == "cold" else []),
-            *([] if self.clock == "wall" else [self.clock]),
-        ]
-        return ", ".join([sizes or "fixed sizes", self.dtype, self.device, self.pass_name, *unusual])
+        unusual = [how for how in (self.cache, self.clock) if how not in ("warm", "wall")]
+        return ", ".join([sizes or "fixed sizes", self.dtype, self.device, self.pass_name, *thinned, *unusual])
 
     @property
     def cell(self) -> Cell:

@@ -102,13 +102,8 @@ def observing(*, quiet: bool = False) -> Iterator[Observer]:
     from rich.console import Console, ConsoleDimensions
     from rich.live import Live
 
-    console = Console(
-        stderr=True,
-        no_color=not colors.wanted(sys.stderr),
-        markup=False,
-        highlight=False,
-        emoji=False,
-    )
+    is_plain = not colors.wanted(sys.stderr)
+    console = Console(stderr=True, no_color=is_plain, markup=False, highlight=False, emoji=False)
     if console.is_dumb_terminal:  # rich takes one for 80 columns wide
         console.size = ConsoleDimensions(*shutil.get_terminal_size())
     display = Display(console)

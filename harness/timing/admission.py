@@ -34,7 +34,7 @@ from harness.timing.constants import (
     SLOW_CALL_S,
 )
 from harness.timing.costs import counting as costs
-from harness.timing.costs.counting import Costs, Counter, TookTooLong
+from harness.timing.costs.counting import Costs, TookTooLong, observed
 from harness.timing.devices import current, out_of_memory, release
 from harness.timing.user_code import RAISED, printing_to_stderr
 from harness.timing.workload import Workload, inputs
@@ -144,22 +144,22 @@ class _Run:
         wall, processor = (after - before for after, before in zip(self._clocks(), begin, strict=True))
         return wall if self._waits is not None else min(wall, processor)
 
-    def run(self, passes: Sequence[str], counter: Counter) -> None:
-        """The same for a call that is counted."""
+    def run(self, passes: Sequence[str], seconds: float, *, saved: bool = True) -> None:
+        """The same for a call that is counted, as `observed` does."""
         self.workload.restore()
         self.workload.reset()
         loss: Tensor | None = None
         reached: dict[str, tuple[float, Costs]] = {}
         begin = self._now()
         try:
-            with counter:
+            with observed(seconds, saved=saved) as counter:
                 loss = self._checked(self.workload.forward())
-                counter.keep(loss)
+                counter.storages.keep(loss)  # what lives on beside it, also where no graph saves it: as `ctx.x` for one
                 reached["forward"] = self._now() - begin, counter.costs
                 if "full" in passes or "backward" in passes:
                     self._check_graph(loss)
                     between = time.perf_counter()
-                    with Counter(counter.seconds - (between - begin)) as second:
+                    with observed(seconds - (between - begin)) as second:
                         self.workload.backward(loss)
                     end = self._now()
                     reached["full"] = end - begin, counter.costs
@@ -410,12 +410,12 @@ def _uncounted(trial: Trial, why: str) -> Trial:
 
 def _counted(run: _Run, passes: Sequence[str], seconds: float) -> Trials:
     """The trials of one counted run."""
-    found = _guarded(run, passes, partial(run.run, passes, Counter(seconds)), seconds)
+    found = _guarded(run, passes, partial(run.run, passes, seconds), seconds)
     problem = next((trial for trial in found.values() if trial.status == "failed"), None)
     if problem is None:
         return found
     run.trials.clear()
-    without_hooks = partial(run.run, passes, Counter(seconds, saved=False))  # the hooks may be what it failed of
+    without_hooks = partial(run.run, passes, seconds, saved=False)  # the hooks may be what it failed of
     plain = _guarded(run, passes, without_hooks, seconds)
     if any(trial.status != "measured" for trial in plain.values()):
         return plain

@@ -122,8 +122,8 @@ def test_what_does_not_end_is_stopped_and_says_so(fake_time):
 
 def test_how_long_a_call_takes_is_said_by_one_that_nobody_counts(fake_time, monkeypatch):
     """To count costs a loop of small calls twenty times its time."""
-    see = admission.costs._Watch._see
-    monkeypatch.setattr(admission.costs._Watch, "_see", fake_time.lasting(0.01, see))
+    see = admission.costs.Counter._see
+    monkeypatch.setattr(admission.costs.Counter, "_see", fake_time.lasting(0.01, see))
     spec = spec_of("looping", loop=fake_time.lasting(1e-3, naive))
     trial = tried(spec, "loop")["full"]
     assert (trial.status, trial.seconds) == ("measured", pytest.approx(1e-3))
@@ -132,8 +132,8 @@ def test_how_long_a_call_takes_is_said_by_one_that_nobody_counts(fake_time, monk
 
 
 def test_what_takes_too_long_to_count_is_timed_without_its_costs(fake_time, monkeypatch):
-    see = admission.costs._Watch._see
-    monkeypatch.setattr(admission.costs._Watch, "_see", fake_time.lasting(0.01, see))
+    see = admission.costs.Counter._see
+    monkeypatch.setattr(admission.costs.Counter, "_see", fake_time.lasting(0.01, see))
     spec = spec_of("looping", loop=fake_time.lasting(1e-3, naive))
     found = [
         admit(spec, "loop", CELL, PASSES, {}, seed=0, patience=Patience(0.1, times))["full"] for times in (None, 1e3)

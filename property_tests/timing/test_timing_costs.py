@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from harness.calls.aten.storages import components
-from harness.timing.costs.counting import Counter, TookTooLong, count
+from harness.timing.costs.counting import TookTooLong, count, observed
 
 
 @pytest.fixture
@@ -141,8 +141,7 @@ def test_hooks_on_saved_tensors_change_nothing_else_that_is_counted(leaf):
         leaf.grad = None
         (torch.nn.functional.cross_entropy(leaf.exp() * leaf, labels) + leaf.sigmoid().square().sum()).backward()
 
-    plain = Counter(saved=False)
-    with plain:
+    with observed(saved=False) as plain:
         full()
     hooked = asdict(count(full))
     expected = asdict(plain.costs)
@@ -156,7 +155,7 @@ def test_second_derivatives_are_right_under_a_counter(leaf):
         (slope,) = torch.autograd.grad(leaf.exp().mul(leaf).sum(), leaf, create_graph=True)
         return torch.autograd.grad(slope.square().sum(), leaf)[0]
 
-    with Counter():
+    with observed():
         counted = second()
     assert torch.equal(counted, second())
 
@@ -177,8 +176,7 @@ def test_saved_bytes_of_sparse_tensors_are_told_from_dense_ones():
 
 def test_taking_a_sparse_tensor_apart_is_no_call_of_the_loss():
     sparse, dense = torch.eye(10).to_sparse_csr(), torch.ones(10, 3, requires_grad=True)
-    plain = Counter(saved=False)
-    with plain:
+    with observed(saved=False) as plain:
         sparse @ dense
     assert count(lambda: sparse @ dense).aten_calls == plain.costs.aten_calls
 
@@ -199,7 +197,7 @@ def test_a_loop_without_end_is_stopped_even_if_it_catches_everything(leaf):
             with contextlib.suppress(Exception):
                 total = total + 1
 
-    with pytest.raises(TookTooLong), Counter(0.1):
+    with pytest.raises(TookTooLong), observed(0.1):
         endless()
 
 
@@ -214,5 +212,5 @@ def test_a_backward_pass_without_end_is_stopped(leaf):
             while True:
                 gradient = gradient + 1
 
-    with pytest.raises(TookTooLong), Counter(0.1):
+    with pytest.raises(TookTooLong), observed(0.1):
         Endless.apply(leaf).backward()

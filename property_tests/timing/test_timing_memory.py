@@ -237,7 +237,7 @@ def test_counting_keeps_no_tensor_alive():
         leaf = torch.ones(8, requires_grad=True)
         kept.append(weakref.ref(leaf.exp().untyped_storage()))
 
-    with counting.Counter():
+    with counting.observed():
         call()
         assert kept[0]() is None
 

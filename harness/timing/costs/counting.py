@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -92,8 +92,8 @@ class TookTooLong(BaseException):
     """A call was stopped at its deadline; no `Exception`, so that a loss that catches those does not go on."""
 
 
-class _Watch(Watch):
-    """Takes down at every ATen call what can be known there."""
+class Counter(Watch):
+    """Takes down at every ATen call what can be known there; see `observed`."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class _Watch(Watch):
         self.flops = self.product_flops = self.flops_left_out = 0
         self.storages = Storages()
         self.paused = False
-        self.narrowest = 8
+        self.narrowest = 8  # bytes of an element of the narrowest floating tensor that was made
         self._budget = Budget(seconds)
 
     def _see(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -146,9 +146,27 @@ class _Watch(Watch):
         finally:
             self.paused = False
 
+    @property
+    def costs(self) -> Costs:
+        """What was counted so far."""
+        return Costs(
+            aten_calls=self.calls,
+            saved_bytes=self.storages.saved_bytes(),
+            saved_above_inputs_bytes=self.storages.saved_bytes(made=True),
+            saved_sparse_bytes=self.storages.saved_bytes(sparse=True),
+            read_bytes=self.read,
+            written_bytes=self.written,
+            peak_tensor_bytes=self.storages.peak_bytes,
+            flops=self.flops,
+            product_flops=self.product_flops,
+            flops_left_out_calls=self.flops_left_out,
+            host_reads=self.host_reads,
+        )
 
-class Counter:
-    """Counts what runs inside, in one pass, and stops it at its first ATen call after ``seconds``.
+
+@contextmanager
+def observed(seconds: float = float("inf"), *, saved: bool = True) -> Iterator[Counter]:
+    """Count what runs inside, in one pass, and stop it at its first ATen call after ``seconds``.
 
     A loop over elements makes an ATen call at every step, and is stopped; a single kernel is not interrupted.  Garbage is
     not collected inside.
@@ -161,56 +179,15 @@ class Counter:
     Raises:
         TookTooLong: from inside the call, when time is up.
     """
-
-    def __init__(self, seconds: float = float("inf"), *, saved: bool = True) -> None:
-        self.seconds = seconds
-        self._watch = _Watch(seconds)
-        self._entered = ExitStack()
-        self._hooks = (
-            torch.autograd.graph.saved_tensors_hooks(self._watch.pack, lambda tensor: tensor)
-            if saved
-            else nullcontext()
-        )
-
-    def __enter__(self) -> Counter:
-        for context in (no_collection(), self._hooks, self._watch):
-            self._entered.enter_context(context)
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        self._entered.__exit__(*exception)
-
-    def keep(self, returned: Tensor) -> None:
-        """Count what lives on until backward beside what was returned, also where no graph saves it: as ``ctx.x`` for one."""
-        self._watch.storages.keep(returned)
-
-    @property
-    def narrowest(self) -> int:
-        """Bytes of an element of the narrowest floating tensor that was made."""
-        return self._watch.narrowest
-
-    @property
-    def costs(self) -> Costs:
-        """What was counted so far."""
-        watch, storages = self._watch, self._watch.storages
-        return Costs(
-            aten_calls=watch.calls,
-            saved_bytes=storages.saved_bytes(),
-            saved_above_inputs_bytes=storages.saved_bytes(made=True),
-            saved_sparse_bytes=storages.saved_bytes(sparse=True),
-            read_bytes=watch.read,
-            written_bytes=watch.written,
-            peak_tensor_bytes=storages.peak_bytes,
-            flops=watch.flops,
-            product_flops=watch.product_flops,
-            flops_left_out_calls=watch.flops_left_out,
-            host_reads=watch.host_reads,
-        )
+    counter = Counter(seconds)
+    saving = torch.autograd.graph.saved_tensors_hooks(counter.pack, lambda tensor: tensor) if saved else nullcontext()
+    with no_collection(), saving, counter:
+        yield counter
 
 
 def count(call: Callable[[], object]) -> Costs:
     """Exact costs of one call, in one pass over it; those that need passes of their own are ``None``."""
-    with Counter() as counter:
+    with observed() as counter:
         call()
     return counter.costs
 

@@ -19,7 +19,7 @@ from harness.errors import DeclarationError, told_in_a_line
 from harness.results.measured import Cell
 from harness.results.variants import eager_name
 from harness.timing import timers as time
-from harness.timing.agreement import difference, not_finite
+from harness.timing.agreement import Values, condition, difference, not_finite, values_of
 from harness.timing.budget import Budget
 from harness.timing.clocks import waiting_for
 from harness.timing.compilation import Compilation
@@ -58,20 +58,20 @@ class Trial:
             compiles those that are compiled where they are first called, as Triton's are.
         counting: how many times longer a call takes where it is counted; ``None``: unknown.
         narrowest: bytes of an element of the narrowest floating tensor that it made.
-        violation: code of a rule that its time would break, and what was seen of it; empty where there is none.
+        violates: code of the rule that its time would break by the reason; empty where there is none.
     """
 
     status: Status
     reason: str = ""
     seconds: float = 0.0
     costs: Costs | None = None
-    values: tuple[Tensor, ...] = ()
+    values: Values = ()
     fits: bool = True
     compile_seconds: float | None = None
     start_seconds: float = 0.0
     counting: float | None = None
     narrowest: int = 8
-    violation: tuple[str, str] = ("", "")
+    violates: str = ""
 
 
 Trials = dict[str, Trial]
@@ -97,20 +97,18 @@ class _Stopper(TorchFunctionMode):
 class _Run:
     """One forward pass and, where it is asked for, the backward pass after it."""
 
-    def __init__(self, workload: Workload, cell: Cell, differentiable: Sequence[str]) -> None:
-        self.workload, self.cell = workload, cell
-        self.differentiable = differentiable
+    def __init__(self, workload: Workload, cell: Cell, spec: LossSpec) -> None:
+        self.workload, self.cell, self.spec = workload, cell, spec
         self.trials: Trials = {}
         self._waits = waiting_for(torch.device(cell.device))
 
     def again(self) -> _Run:
         """The same run on a loss that is built anew."""
-        return _Run(self.workload.again(), self.cell, self.differentiable)
+        return _Run(self.workload.again(), self.cell, self.spec)
 
     def plain(self, passes: Sequence[str], seconds: float) -> None:
         """Fill `trials` with what was reached of a call that nobody counts, also where the loss raises or is stopped."""
-        self.workload.restore()
-        self.workload.reset()
+        self._begin()
         budget, begin = self.budget(seconds), self._clocks()
         loss: Tensor | None = None
         reached: dict[str, float] = {}
@@ -132,6 +130,11 @@ class _Run:
                 values = self.values(loss, pass_name) if isinstance(loss, Tensor) else ()
                 self.trials[pass_name] = Trial("measured", "", taken, values=values)
 
+    def _begin(self) -> None:
+        self.trials = {}
+        self.workload.restore()
+        self.workload.reset()
+
     def budget(self, seconds: float) -> Budget:
         """So many seconds, by the clock of the device."""
         return Budget(seconds, is_wall=self._waits is not None)
@@ -146,8 +149,7 @@ class _Run:
 
     def run(self, passes: Sequence[str], seconds: float, *, saved: bool = True) -> None:
         """The same for a call that is counted, as `observed` does."""
-        self.workload.restore()
-        self.workload.reset()
+        self._begin()
         loss: Tensor | None = None
         reached: dict[str, tuple[float, Costs]] = {}
         begin = self._now()
@@ -193,14 +195,12 @@ class _Run:
             )
 
     def _graph(self) -> str:
-        return f"has a graph, so that the gradient reaches {' and '.join(self.differentiable)}"
+        return f"has a graph, so that the gradient reaches {' and '.join(self.spec.differentiable)}"
 
-    def values(self, loss: Tensor, pass_name: str) -> tuple[Tensor, ...]:
+    def values(self, loss: Tensor, pass_name: str) -> Values:
         """Loss and gradients of a pass, to hold others to."""
         leaves = [] if pass_name == "forward" else self.workload.leaves
-        gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
-        found = (value.detach() for value in (loss, *gradients))
-        return tuple((value if value.layout == torch.strided else value.to_dense()).cpu().double() for value in found)
+        return values_of(loss, leaves)
 
 
 @dataclass(frozen=True)
@@ -272,42 +272,29 @@ def _admitted(
     except RAISED as error:  # whatever a domain of the user's own raises
         return dict.fromkeys(passes, _failed(error, cell))
     try:
-        run = _Run(Workload(spec, name, tensors), cell, spec.differentiable)
+        run = _Run(Workload(spec, name, tensors), cell, spec)
         in_float32 = run
         if low:
             rounded = inputs(spec, cell, seed, torch.float32)
-            in_float32 = _Run(Workload(spec, name, rounded), cell, spec.differentiable)
+            in_float32 = _Run(Workload(spec, name, rounded), cell, spec)
     except RAISED as error:  # whatever a user's constructor raises, running out of memory included
         return dict.fromkeys(passes, _failed(error, cell))
     is_compiled = eager_name(spec.implementations, name) is not None
     if is_compiled:
         trials = _compiled(run, passes)
+    elif patience.is_timed:
+        trials = _tried(run, passes, seconds, patience.counting)
     else:
-        trials = (
-            _tried(run, passes, seconds, patience.counting) if patience.is_timed else _counted(run, passes, seconds)
-        )
-    compared = trials
-    if low:
-        left = until - time.perf_counter()
-        plain = partial(in_float32.plain, passes, left)
-        compared = _compiled(in_float32, passes) if is_compiled else _guarded(in_float32, passes, plain, left)
-    for pass_name in passes:
-        trial, other = trials[pass_name], compared[pass_name]
-        if trial.status != "measured" or other.status != "measured":
-            trials[pass_name] = trial if trial.status != "measured" else other
-            continue
-        narrow = (
-            "" if spec.computes_in or pass_name not in reference else fewer_digits(trial, reference[pass_name], cell)
-        )
-        if narrow:
-            trials[pass_name] = Trial("failed", narrow, violation=("M07", narrow))
-            continue
-        trials[pass_name] = _judged(
-            trial, other.values, pass_name, reference, run.workload.given, spec.differentiable, cell
-        )
-    return (
-        trials if is_compiled else _with_warm_costs(run, trials, until - time.perf_counter(), is_warm=patience.is_timed)
-    )
+        trials = _counted(run, passes, seconds)
+    compared, left = trials, until - time.perf_counter()
+    if low and is_compiled:
+        compared = _compiled(in_float32, passes)
+    elif low:
+        compared = _guarded(in_float32, in_float32.plain, passes, left)
+    trials = {name: _judged(run, name, trials[name], compared[name], reference) for name in passes}
+    if is_compiled:
+        return trials
+    return _with_warm_costs(run, trials, until - time.perf_counter(), is_warm=patience.is_timed)
 
 
 def _compiled(run: _Run, passes: Sequence[str]) -> Trials:
@@ -374,15 +361,14 @@ def _failed(error: BaseException, cell: Cell) -> Trial:
 def _tried(run: _Run, passes: Sequence[str], seconds: float, counting: float | None) -> Trials:
     """The trials of a plain call, which says how long one takes, and of a counted one as far as there is time for it."""
     budget = run.budget(seconds)
-    plain = _guarded(run, passes, partial(run.plain, passes, seconds), seconds)
+    plain = _guarded(run, run.plain, passes, seconds)
     good = [name for name in passes if plain[name].status == "measured"]
     if not good:
         return plain
     first_s = max(plain[name].seconds for name in good)
-    again = _Run(run.workload, run.cell, run.differentiable)
     if first_s < SLOW_CALL_S or run.cell.device != "cpu":  # a first call is rarely as quick as those after it
         left = budget.left
-        for name, second in _guarded(again, good, partial(again.plain, good, left), left).items():
+        for name, second in _guarded(run, run.plain, good, left).items():
             start = plain[name].seconds - second.seconds if run.cell.device != "cpu" else 0.0
             quicker = replace(plain[name], seconds=min(plain[name].seconds, second.seconds), start_seconds=start)
             plain[name] = quicker if second.status == "measured" else second
@@ -391,7 +377,7 @@ def _tried(run: _Run, passes: Sequence[str], seconds: float, counting: float | N
     if needed > left:
         return {n: _uncounted(plain[n], f"takes about {needed:.2g} s") for n in passes}
     begin = budget.spent
-    counted = _counted(_Run(run.workload, run.cell, run.differentiable), good, left)
+    counted = _counted(run, good, left)
     took = (budget.spent - begin) / max(first_s, 1e-9)
     for name in good:
         if counted[name].status == "skipped" and counted[name].fits and plain[name].status == "measured":
@@ -410,23 +396,21 @@ def _uncounted(trial: Trial, why: str) -> Trial:
 
 def _counted(run: _Run, passes: Sequence[str], seconds: float) -> Trials:
     """The trials of one counted run."""
-    found = _guarded(run, passes, partial(run.run, passes, seconds), seconds)
+    found = _guarded(run, run.run, passes, seconds)
     problem = next((trial for trial in found.values() if trial.status == "failed"), None)
     if problem is None:
         return found
-    run.trials.clear()
-    without_hooks = partial(run.run, passes, seconds, saved=False)  # the hooks may be what it failed of
-    plain = _guarded(run, passes, without_hooks, seconds)
+    plain = _guarded(run, partial(run.run, saved=False), passes, seconds)  # the hooks may be what it failed of
     if any(trial.status != "measured" for trial in plain.values()):
         return plain
     return {n: replace(plain[n], reason=f"exact costs unknown: {problem.reason}", costs=None) for n in passes}
 
 
-def _guarded(run: _Run, passes: Sequence[str], call: Callable[[], None], seconds: float) -> Trials:
+def _guarded(run: _Run, call: Callable[[Sequence[str], float], None], passes: Sequence[str], seconds: float) -> Trials:
     """The trials of one run; a pass that is not reached has the status that says why."""
     problem, budget = None, run.budget(seconds)
     try:
-        call()
+        call(passes, seconds)
     except TookTooLong:
         taken = budget.spent
         what = "one call" if run.cell.device == "cpu" else "the first call, which may compile kernels,"
@@ -439,34 +423,26 @@ def _guarded(run: _Run, passes: Sequence[str], call: Callable[[], None], seconds
     return {name: run.trials[name] if problem is None else run.trials.get(name, problem) for name in passes}
 
 
-def _judged(
-    trial: Trial,
-    values: tuple[Tensor, ...],
-    pass_name: str,
-    reference: Mapping[str, Trial],
-    tensors: Mapping[str, Tensor],
-    differentiable: Sequence[str],
-    cell: Cell,
-) -> Trial:
-    problem = not_finite(trial.values, differentiable)
-    if problem is None and pass_name in reference:
+def _judged(run: _Run, pass_name: str, trial: Trial, compared: Trial, reference: Mapping[str, Trial]) -> Trial:
+    """The trial of a pass, with the values of the one that is compared, which is held to the reference."""
+    if trial.status != "measured" or compared.status != "measured":
+        return trial if trial.status != "measured" else compared
+    spec, dtype, base = run.spec, run.cell.dtype, reference.get(pass_name)
+    narrow = "" if base is None or spec.computes_in else fewer_digits(trial, base, run.cell)
+    if narrow:
+        return Trial("failed", narrow, violates="M07")
+    problem = not_finite(trial.values, spec.differentiable)
+    if problem is None and base is not None:
         slopes = next((reference[name].values[1:] for name in ("full", "backward") if name in reference), ())
-        leaves = [tensors[name].detach().double().cpu() for name in differentiable]
-        condition = sum(float((leaf * slope).abs().sum()) for leaf, slope in zip(leaves, slopes, strict=False))
-        problem = difference(values, reference[pass_name].values, differentiable, condition, cell.dtype)
-    if problem is not None:
-        return Trial("failed", problem)
-    return replace(trial, values=values)
+        size = condition(slopes, [run.workload.given[name] for name in spec.differentiable])
+        problem = difference(compared.values, base.values, spec.differentiable, size, dtype)
+    return Trial("failed", problem) if problem is not None else replace(trial, values=compared.values)
 
 
 def fewer_digits(trial: Trial, reference: Trial, cell: Cell) -> str:
     """What says that a loss computes in a narrower dtype than it is given and the reference uses, and loses digits by it."""
     dtype = getattr(torch, cell.dtype)
-    if (
-        trial.status != "measured"
-        or not trial.narrowest < dtype.itemsize <= reference.narrowest
-        or dtype not in AGREEMENT
-    ):
+    if not trial.narrowest < dtype.itemsize <= reference.narrowest or dtype not in AGREEMENT:
         return ""
     pairs = [(v, w) for v, w in zip(trial.values, reference.values, strict=True) if w.numel() and v.shape == w.shape]
     off = max((float((v - w).abs().max()) / (float(w.abs().max()) or 1.0) for v, w in pairs), default=0.0)
@@ -492,7 +468,7 @@ def _with_warm_costs(run: _Run, trials: Trials, seconds: float, *, is_warm: bool
     result = dict(trials)
     counted = [trials[name].costs for name in good]
     if good and seconds > 0 and all(found is not None and (found.aten_calls or 0) < LOOP_CALLS for found in counted):
-        again = {} if is_warm else _counted(_Run(run.workload, run.cell, run.differentiable), good, seconds)
+        again = {} if is_warm else _counted(run, good, seconds)
         for name, found in again.items():
             result[name] = replace(trials[name], costs=found.costs) if found.status == "measured" else trials[name]
         for name in good:

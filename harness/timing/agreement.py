@@ -13,6 +13,22 @@ from harness.timing.constants import AGREEMENT
 Values = Sequence[Tensor]  # the loss, then the gradients of the differentiable inputs as far as the pass has them
 
 
+def values_of(loss: Tensor, leaves: Sequence[Tensor]) -> Values:
+    """Loss and gradients, in float64 on the CPU."""
+    gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
+    return tuple(
+        (value if value.layout == torch.strided else value.to_dense()).detach().to("cpu", torch.float64, copy=True)
+        for value in (loss, *gradients)
+    )
+
+
+def condition(slopes: Sequence[Tensor], leaves: Sequence[Tensor]) -> float:
+    """sum |x dL/dx| over all inputs, the size that rounding is relative to."""
+    return sum(
+        float((leaf.detach().double().cpu() * slope).abs().sum()) for leaf, slope in zip(leaves, slopes, strict=False)
+    )
+
+
 def not_finite(values: Values, differentiable: Sequence[str]) -> str | None:
     """The first element that is not finite, or ``None``."""
     for value, what in zip(values, _names(differentiable), strict=False):

@@ -14,7 +14,7 @@ from torch import Tensor
 from harness.declare.spec import LossSpec
 from harness.results.measured import Cell
 from harness.timing import timers as time
-from harness.timing.agreement import Values, difference, not_finite
+from harness.timing.agreement import Values, difference, not_finite, values_of
 from harness.timing.constants import (
     AGREEMENT,
     ASKED_AGAIN,
@@ -32,19 +32,9 @@ from harness.timing.constants import (
 from harness.timing.workload import Workload, elements, inputs
 
 Batch = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Violation:
-    """Why the times of an implementation are not those of the loss.
-
-    Args:
-        code: of the rule that it breaks; see `harness.rules.measurement`.
-        text: what was seen, what should have been.
-    """
-
-    code: str
-    text: str
+# Why the times of an implementation are not those of the loss: the code of a rule, see `harness.rules.measurement`, and what was
+# seen, what should have been.
+Violation = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -189,15 +179,6 @@ def read(loss: Tensor) -> Tensor:
     return loss
 
 
-def values_of(loss: Tensor, leaves: Sequence[Tensor]) -> Values:
-    """Loss and gradients, in float64 on the CPU."""
-    gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
-    return tuple(
-        (value if value.layout == torch.strided else value.to_dense()).detach().to("cpu", torch.float64, copy=True)
-        for value in (loss, *gradients)
-    )
-
-
 def _same(now: Tensor, was: Tensor) -> bool:
     now = now.detach().cpu()
     return bool(((now == was) | ((now != now) & (was != was))).all())
@@ -269,14 +250,6 @@ def is_remembered(audit: Audit, times: Sequence[float], cell: Cell) -> bool:
     return min(audit.seconds) > SEEN_BEFORE * min(times) + single_s  # a busy machine makes some of both longer
 
 
-def condition(values: Values, leaves: Sequence[Tensor]) -> float:
-    """sum |x dL/dx| over all inputs, the size that rounding is relative to."""
-    return sum(
-        float((leaf.detach().double().cpu() * slope).abs().sum())
-        for leaf, slope in zip(leaves, values[1:], strict=False)
-    )
-
-
 def judged(
     audit: Audit,
     expected: Sequence[Values],
@@ -299,17 +272,10 @@ def judged(
         reference: its name.
         first: the largest element of the loss before the timing, on the first of the inputs that were timed.
     """
-    found = []
-    again = audit.again
-    if first is None or again is None or audit.is_running:
-        pass
-    elif not abs(again - first) <= SAME_FUNCTION * abs(first):
-        found.append(
-            Violation(
-                "M02",
-                f"the loss at {cell} = {again:.6g} after the timing, expected {first:.6g}, as before it",
-            )
-        )
+    found: list[Violation] = []
+    again = None if audit.is_running else audit.again
+    if first is not None and again is not None and not abs(again - first) <= SAME_FUNCTION * abs(first):
+        found.append(("M02", f"the loss at {cell} = {again:.6g} after the timing, expected {first:.6g}, as before it"))
     for values, wanted, size in () if found else zip(audit.values, expected, conditions, strict=False):
         if audit.is_running or getattr(torch, cell.dtype) not in AGREEMENT:
             break  # running statistics differ by the number of calls; low precision, by rounding alone
@@ -317,23 +283,21 @@ def judged(
         problem = problem or difference(values, wanted[: len(values)], differentiable, size, cell.dtype)
         if problem is not None:
             told = problem.replace("on the timed input", "on an input that it had not seen")
-            found.append(Violation("M02", f"after the timing, at {cell}, {told}; it is held to {reference}"))
+            found.append(("M02", f"after the timing, at {cell}, {told}; it is held to {reference}"))
             break
     if is_remembered(audit, times, cell):
         usual, unseen = min(times), min(audit.seconds)
         text = f"at {cell} = {unseen:.3g} s, expected about the {usual:.3g} s of those that it has seen"
-        found.append(Violation("M03", f"a call on new inputs {text}"))
+        found.append(("M03", f"a call on new inputs {text}"))
     if audit.left_s > LEFT_OVER_S:
         text = f"{audit.left_s:.3g} s, expected 0: what a call leaves to them is not in its time"
-        found.append(
-            Violation("M04", f"processor time that other threads take after calls at {cell} have returned = {text}")
-        )
+        found.append(("M04", f"processor time that other threads take after calls at {cell} have returned = {text}"))
     elif audit.changed:
         text = "another one once its call had returned, expected what was returned"
-        found.append(Violation("M04", f"the loss or its gradient at {cell} = {text}"))
+        found.append(("M04", f"the loss or its gradient at {cell} = {text}"))
     if audit.edited:
-        text = ", ".join(audit.edited)
-        found.append(Violation("M05", f"{text} after the timing at {cell} = other values, expected those it was given"))
+        names = ", ".join(audit.edited)
+        found.append(("M05", f"{names} after the timing at {cell} = other values, expected those it was given"))
     return found
 
 
@@ -356,4 +320,4 @@ def impossible(cell: Cell, least: int, bandwidth: Callable[[int], float], times:
     if median(times) >= least_s:
         return []
     text = f"{median(times):.3g} s, expected at least the {least_s:.3g} s in which {least} bytes can be read"
-    return [Violation("M06", f"a call at {cell} = {text}")]
+    return [("M06", f"a call at {cell} = {text}")]

@@ -21,13 +21,12 @@ from harness.results.measured import Cell
 from harness.results.schema import record
 from harness.results.variants import eager_name, variants_of
 from harness.timing import timers as time
-from harness.timing.agreement import Values, difference, not_finite
+from harness.timing.agreement import Values, condition, difference, not_finite, values_of
 from harness.timing.audit import (
     Audit,
     Batches,
     Violation,
     audited,
-    condition,
     impossible,
     is_remembered,
     judged,
@@ -35,7 +34,6 @@ from harness.timing.audit import (
     others_s,
     read,
     settle,
-    values_of,
 )
 from harness.timing.budget import Budget
 from harness.timing.clock import Call, Clock, NotTimeable
@@ -143,7 +141,7 @@ class Samples:
     seconds_per_call: tuple[float, ...] = field(default=())
     loss: float | None = None
     repeated: int = 0
-    violations: tuple[tuple[str, str], ...] = ()
+    violations: tuple[Violation, ...] = ()
     build_seconds: float = 0.0
     first_seconds: float | None = None
     blocks: tuple[tuple[int, float], ...] = ()
@@ -308,7 +306,7 @@ class _Entry:
             works = [self.works[0].on(batch) for batch in batches.copies(chosen, self.timed[0])]
             values = [values_of(work.full(), work.leaves) for work in works]
         leaves = [[batch[name] for name in batches.spec.differentiable] for batch in chosen]
-        return values, [condition(found, mine) for found, mine in zip(values, leaves, strict=True)]
+        return values, [condition(found[1:], mine) for found, mine in zip(values, leaves, strict=True)]
 
 
 class _Race:
@@ -339,7 +337,7 @@ class _Race:
         self.dropped: list[Samples] = []
         self.batches: Batches | None = None
         self.bandwidths: dict[int, float] = {}
-        self.violations: dict[str, tuple[tuple[str, str], ...]] = {}
+        self.violations: dict[str, tuple[Violation, ...]] = {}
         self.others_s: dict[str, float] = {}
         self.timed: dict[str, dict[int, Values]] = {}  # by batch, what the last block on it returned
 
@@ -391,7 +389,7 @@ class _Race:
             self._drop(name, "failed", told(cause), self._left_working(name, cause))
             self.lost = lost(self.heat.cell.device)
 
-    def _left_working(self, name: str, cause: BaseException) -> tuple[tuple[str, str], ...]:
+    def _left_working(self, name: str, cause: BaseException) -> tuple[Violation, ...]:
         """What says that other threads worked on what a call had returned; autograd raises where it sees them write."""
         worked_s = others_s() - self.others_s.get(name, 0.0)
         is_unknown = self._wait is not None or self._witness.is_crowded
@@ -486,7 +484,7 @@ class _Race:
                 found += self._untrue(name, max(sizes))
             known = expected[0] if expected else audit.values[0]
             found += impossible(cell, least_bytes(self.spec, cell, known), self._bandwidth, times[name])
-            self.violations[name] = tuple((violation.code, violation.text) for violation in found)
+            self.violations[name] = tuple(found)
 
     def _bandwidth(self, count: int) -> float:
         """Bytes that can be read in a second, measured once in a heat."""
@@ -561,7 +559,7 @@ class _Race:
                 problem = difference(values, theirs[at], differentiable, condition, cell.dtype)
             if problem is not None:
                 told = problem.replace("on the timed input", "in a block that was timed")
-                return [Violation("M02", f"at {cell}, {told}; it is held to {base}")]
+                return [("M02", f"at {cell}, {told}; it is held to {base}")]
         return []
 
     def _decided(self, times: Mapping[str, Sequence[float]], running: Mapping[str, int], rounds: int) -> list[str]:
@@ -586,7 +584,7 @@ class _Race:
         name: str,
         status: Literal["skipped", "failed"],
         reason: str,
-        violations: tuple[tuple[str, str], ...] = (),
+        violations: tuple[Violation, ...] = (),
     ) -> None:
         self.dropped.append(Samples(self.position, name, status, reason, violations=violations))
 

@@ -15,7 +15,7 @@ from harness.results.observer import UNSEEN, Observer, Step
 from harness.results.variants import eager_name, variants_of
 from harness.timing import processes
 from harness.timing.admission import Patience, Trial, admit
-from harness.timing.audit import is_crowded
+from harness.timing.audit import Violation, is_crowded
 from harness.timing.budget import Budget
 from harness.timing.cold import flushes
 from harness.timing.compiled import unavailable_compiler
@@ -53,7 +53,7 @@ from harness.timing.workload import elements
 Entry = tuple[int, str]  # position of the cell, name of the implementation
 
 
-def clocks_apart(samples: Samples, cell: Cell) -> list[tuple[str, str]]:
+def clocks_apart(samples: Samples, cell: Cell) -> list[Violation]:
     """What says that blocks took longer by the clock of another process than by the one inside.
 
     Processor time beyond the wall time of both clocks is that of further threads.
@@ -477,7 +477,8 @@ class Course:
             return
         found = clocks_apart(samples, self.cells[at]) or list(samples.violations)  # others may read the false clock
         if found:
-            self.trials[entry] = Trial("failed", found[0][1], violation=found[0])
+            code, text = found[0]
+            self.trials[entry] = Trial("failed", text, violates=code)
         elif samples.status == "failed":
             self.trials[entry] = Trial("failed", f"raised while it was timed: {samples.reason}")
         elif samples.status == "measured" and not self._same_function(entry, samples):
@@ -485,7 +486,7 @@ class Course:
                 f"in a fresh process its loss was {samples.loss:.6g} on the input on which it is "
                 f"{self._loss(entry):.6g} here; is the loss random, or declared in another way there?"
             )
-            self.trials[entry] = Trial("failed", text, violation=("M02", text))
+            self.trials[entry] = Trial("failed", text, violates="M02")
         if samples.calls_per_block:
             self._calls_per_block[entry] = samples.calls_per_block
         self.samples.setdefault(entry, []).append((process, self._charged(at, samples)))
@@ -500,9 +501,9 @@ class Course:
         return replace(samples, seconds_per_call=tuple(ratio * seconds for seconds in samples.seconds_per_call))
 
     @property
-    def violations(self) -> dict[Entry, tuple[str, str]]:
+    def violations(self) -> dict[Entry, Violation]:
         """Whose times are not those of the loss: code of the rule, and what was seen."""
-        return {entry: trial.violation for entry, trial in self.trials.items() if trial.violation[0]}
+        return {entry: (trial.violates, trial.reason) for entry, trial in self.trials.items() if trial.violates}
 
     def refuse_violators(self) -> None:
         """Rank nobody anywhere whose times are somewhere not those of the loss."""

@@ -7,10 +7,10 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -18,7 +18,6 @@ from harness.calls.evaluation import LossRaised, is_out_of_memory
 from harness.declare.spec import LossSpec
 from harness.errors import told
 from harness.results.measured import Cell
-from harness.results.schema import record
 from harness.results.variants import eager_name, variants_of
 from harness.timing import timers as time
 from harness.timing.agreement import Values, condition, difference, not_finite, values_of
@@ -96,21 +95,6 @@ class Heat:
     contestants: Mapping[str, Contestant]
     rounds: int
     reference: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """The heat as JSON types."""
-        return {
-            "cell": asdict(self.cell),
-            "contestants": {name: asdict(contestant) for name, contestant in self.contestants.items()},
-            "rounds": self.rounds,
-            "reference": self.reference,
-        }
-
-    @staticmethod
-    def from_json(data: Mapping[str, Any]) -> Heat:
-        """The heat that `to_json` wrote."""
-        contestants = {name: Contestant(**contestant) for name, contestant in data["contestants"].items()}
-        return Heat(record(Cell, data["cell"], "cell"), contestants, data["rounds"], data["reference"])
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def time_in_fresh_process(
         "target": target,
         "fingerprint": fingerprint(spec),
         "path": [place or os.getcwd() for place in sys.path],
-        "heats": [heat.to_json() for heat in heats],
+        "heats": [asdict(heat) for heat in heats],
         "device": device,
         "left_s": left_s,
         "process": process,

@@ -20,6 +20,7 @@ from harness.calls import environment
 from harness.declare import targets
 from harness.declare.spec import LossSpec
 from harness.errors import told
+from harness.results.schema import record
 from harness.results.variants import eager_name
 from harness.timing import timers as time
 from harness.timing.budget import Budget
@@ -29,7 +30,7 @@ from harness.timing.constants import LEAST_PROCESS_S, LOOKS
 from harness.timing.cores import run_on
 from harness.timing.design import Heat, Samples, measure
 from harness.timing.devices import lost, unusable
-from harness.timing.keeper import Outside, Witness, kept
+from harness.timing.keeper import Witness, kept
 
 # Set in workers: a file that calls benchmark() while it is loaded would start workers without end.
 MARK = "LOSS_HARNESS_TIMING_WORKER"
@@ -83,7 +84,7 @@ def run(job: Mapping[str, Any], emit: Callable[[Mapping[str, Any]], None], witne
     except Exception as error:  # the user's file is run here
         emit({"event": "unloadable", "reason": told(error)})
         return
-    heats = [Heat.from_json(heat) for heat in job["heats"]]
+    heats = [record(Heat, heat, "heat") for heat in job["heats"]]
     devices = sorted({heat.cell.device for heat in heats})
     reason = next(filter(None, map(unusable, devices)), None)  # asking wakes them, too
     if reason is not None:  # such as a device that one process has to itself
@@ -132,12 +133,8 @@ def seconds_here(left_s: float, processes: int, start_s: float) -> float:
 
 
 def read_samples(line: Mapping[str, Any]) -> Samples:
-    """The samples of a ``samples`` line."""
-    fields = {key: value for key, value in line.items() if key != "event"}
-    violations = tuple((code, text) for code, text in fields["violations"])
-    outside = None if fields["outside"] is None else Outside(**fields["outside"])
-    times = tuple(fields["seconds_per_call"])
-    return Samples(**{**fields, "seconds_per_call": times, "violations": violations, "outside": outside})
+    """The samples of a ``samples`` line, whose blocks the process that holds the clock has looked at."""
+    return record(Samples, {**line, "blocks": ()}, "samples")
 
 
 def timed(job: Mapping[str, Any], tell: Callable[[str, Any], None]) -> None:

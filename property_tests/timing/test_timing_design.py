@@ -1,5 +1,6 @@
 import random
 import sys
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from fake_time import AMPLE_S
 from timed_losses import SPECS, naive, raises, spec_of, vectorized
 
 from harness.results.measured import PASSES, Cell
+from harness.results.schema import record
 from harness.timing import design
 from harness.timing.admission import Patience, admit
 from harness.timing.constants import BLOCK_S, TIMED_BATCHES
@@ -173,7 +175,7 @@ def test_who_exits_is_failed_and_the_others_are_timed(fine_calls):
 
 def test_a_heat_survives_json():
     heat = Heat(Cell({"B": 3, "rest": (2, 4)}, "cpu", "float32", "full"), {"naive": Contestant(1.0, 7)}, 4, "naive")
-    assert Heat.from_json(heat.to_json()) == heat
+    assert record(Heat, asdict(heat), "heat") == heat
 
 
 class WritesOver(torch.autograd.Function):

@@ -1,6 +1,6 @@
 import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
@@ -109,7 +109,7 @@ def job(spec, **changes):
         "target": target_of(spec)[0],
         "fingerprint": worker.fingerprint(spec),
         "path": list(sys.path),
-        "heats": [Heat(CELL, {"naive": Contestant(1e-3)}, 2).to_json()],
+        "heats": [asdict(Heat(CELL, {"naive": Contestant(1e-3)}, 2))],
         "device": "cpu",
         "left_s": AMPLE_S,
         "process": 0,
@@ -141,7 +141,7 @@ def test_what_it_takes_to_load_the_compiler_is_told_apart_and_is_no_part_of_the_
     monkeypatch.setattr(worker, "unavailable_compiler", lambda device: fake_time.sleep(3.0))
     monkeypatch.setattr(worker, "measure", lambda *_, **__: None)
     heat = Heat(CELL, dict.fromkeys(("naive", "naive (compiled)"), Contestant(1e-3)), 2)
-    loaded, _ = lines(job(SPECS[0], heats=[heat.to_json()], started=-2.0))
+    loaded, _ = lines(job(SPECS[0], heats=[asdict(heat)], started=-2.0))
     assert (loaded["tools_s"], loaded["start_s"]) == (3.0, 2.0)
     loaded, _ = lines(job(SPECS[0], started=fake_time.now - 2.0))
     assert (loaded["tools_s"], loaded["start_s"]) == (0.0, 2.0)
@@ -152,7 +152,7 @@ def test_so_is_what_it_takes_to_have_the_memory_that_empties_caches(monkeypatch,
     monkeypatch.setattr(cold.Flush, "__call__", lambda self: fake_time.sleep(3.0))
     monkeypatch.setattr(worker, "measure", lambda *_, **__: None)
     heats = [Heat(replace(CELL, cache="cold"), {"naive": Contestant(1e-3)}, 2)] * 2
-    loaded, _ = lines(job(SPECS[0], heats=[heat.to_json() for heat in heats], started=-2.0))
+    loaded, _ = lines(job(SPECS[0], heats=[asdict(heat) for heat in heats], started=-2.0))
     assert (loaded["tools_s"], loaded["start_s"]) == (3.0, 2.0)
 
 

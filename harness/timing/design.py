@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, cached_property, partial
 from types import MappingProxyType
 from typing import Literal
 
@@ -319,8 +319,7 @@ class _Race:
         self.quiet = Quiet()
         self.repeated: Counter[str] = Counter()
         self.dropped: list[Samples] = []
-        self.batches: Batches | None = None
-        self.bandwidths: dict[int, float] = {}
+        self._bandwidth = cache(witness.bandwidth)  # measured once in a heat
         self.violations: dict[str, tuple[Violation, ...]] = {}
         self.others_s: dict[str, float] = {}
         self.timed: dict[str, dict[int, Values]] = {}  # by batch, what the last block on it returned
@@ -385,22 +384,18 @@ class _Race:
     def _prepare(self, name: str, contestant: Contestant) -> None:
         cell = self.heat.cell
         self.others_s[name] = others_s()
-        entry = _Entry(self.spec, name, self._batches())  # own tensors: one may write into them
+        entry = _Entry(self.spec, name, self.batches)  # own tensors: one may write into them
         entry.calls = [self.clock.prepare(partial(work.call, cell.pass_name)) for work in entry.works]
         entry.turn(0)  # preparing a clock may have called it
         call = entry.calls[0]
         calls = contestant.calls_per_block
         seconds = contestant.seconds
         if seconds >= SLOW_CALL_S and (contestant.compile_s or cell.device != "cpu"):
-            seconds = min(self._first_s(call), seconds)  # its trial may have compiled what is compiled once
+            seconds = min(self._first(call)[1], seconds)  # its trial may have compiled what is compiled once
         if seconds >= SLOW_CALL_S:
             calls, self.block_s[name] = 1, seconds
         else:
-            begin = time.perf_counter()
-            loss = call()
-            if self._wait is not None:
-                self._wait()
-            self.first_s[name] = time.perf_counter() - begin
+            loss, self.first_s[name] = self._first(call)
             self.losses[name] = float(loss.detach().double().abs().max())
             if type(loss) is not torch.Tensor:
                 entry.calls = [partial(_read, call) for call in entry.calls]
@@ -411,16 +406,14 @@ class _Race:
             self._block(name, call, calls)
         self.calls_per_block[name], self.entries[name] = calls, entry
 
-    def _batches(self) -> Batches:
+    @cached_property
+    def batches(self) -> Batches:
         """Inputs of the heat, made for the first who needs them: values, addresses and versions change from block to block.
 
         A graph is captured with its addresses, and a graph of autograd that is kept for its backward pass holds memory.
         """
-        if self.batches is None:
-            cell = self.heat.cell
-            is_kept = cell.clock == "graph" or cell.pass_name == "backward"
-            self.batches = self._make_batches(1 if is_kept else TIMED_BATCHES)
-        return self.batches
+        is_kept = self.heat.cell.clock == "graph" or self.heat.cell.pass_name == "backward"
+        return self._make_batches(1 if is_kept else TIMED_BATCHES)
 
     def _audit_s(self, name: str) -> float:
         """About how long the audit of an implementation takes; the values of the reference are asked for once more."""
@@ -447,7 +440,7 @@ class _Race:
                 settle()  # what others have left to threads is not its own
             try:
                 audit = self.entries[name].audited(
-                    self._batches(), self._wait, times[name], most, is_slow=self._is_slow(name), budget=self.budget
+                    self.batches, self._wait, times[name], most, is_slow=self._is_slow(name), budget=self.budget
                 )
                 audits[name] = replace(audit, seconds=(), left_s=0.0) if self._witness.is_crowded else audit
                 leaves |= audit.left_s > LEFT_OVER_S
@@ -458,7 +451,7 @@ class _Race:
         expected: Sequence[Values] = ()
         sizes: list[float] = []
         if base in audits and base in self.entries and not audits[base].is_running:
-            expected, sizes = self.entries[base].expected(self._batches(), audits[base])
+            expected, sizes = self.entries[base].expected(self.batches, audits[base])
         for name, audit in audits.items():
             held = [] if name == base else expected
             cell, differentiable = self.heat.cell, self.spec.differentiable
@@ -470,18 +463,13 @@ class _Race:
             found += impossible(cell, least_bytes(self.spec, cell, known), self._bandwidth, times[name])
             self.violations[name] = tuple(found)
 
-    def _bandwidth(self, count: int) -> float:
-        """Bytes that can be read in a second, measured once in a heat."""
-        if count not in self.bandwidths:
-            self.bandwidths[count] = self._witness.bandwidth(count)
-        return self.bandwidths[count]
-
-    def _first_s(self, call: Call) -> float:
+    def _first(self, call: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, float]:
+        """What a call returns, and the seconds that it takes, those of the device included."""
         begin = time.perf_counter()
-        call()
+        loss = call()
         if self._wait is not None:
             self._wait()
-        return time.perf_counter() - begin
+        return loss, time.perf_counter() - begin
 
     def _block(self, name: str, call: Call, calls: int) -> float:
         """Seconds of a block by the clock; what it took in all, to empty caches included, is what the next will take."""

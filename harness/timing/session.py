@@ -112,11 +112,6 @@ class Course:
         self.observer: Observer = UNSEEN
 
     @property
-    def left_s(self) -> float:
-        """Seconds that the budget has left."""
-        return self.budget.left
-
-    @property
     def steps(self) -> int:
         """Number of steps of which the observer is told: trials, and processes that time."""
         return len(self._groups()) * len(self.names) + (PROCESSES if self._is_timed else 0)
@@ -181,7 +176,7 @@ class Course:
         eager = eager_name(self.spec.implementations, name)
         if eager is None:
             return None
-        trial, left = self.trials[at, eager], TRIAL_LIMIT * (self.left_s - self._kept_s)
+        trial, left = self.trials[at, eager], TRIAL_LIMIT * (self.budget.left - self._kept_s)
         if trial.status != "measured":
             return Trial("skipped", f"not compiled, for {eager} was {trial.status} here")
         calls = (trial.costs.aten_calls if trial.costs is not None else None) or 0
@@ -203,7 +198,7 @@ class Course:
 
     def _admit(self, group: Sequence[int], name: str) -> list[Trial]:
         cells = [self.cells[at] for at in group]
-        for_trials = self.left_s - self._kept_s
+        for_trials = self.budget.left - self._kept_s
         seconds = TRIAL_LIMIT * for_trials
         if seconds <= 0:
             return [Trial("skipped", f"no time was left of the budget of {self.budget_s:g} s")] * len(group)
@@ -238,7 +233,7 @@ class Course:
         The trials' reserve is taken off the time that is kept for rounds, as far as these keep theirs; then the budget grows.
         """
         wanted = min(for_trials, RESERVE_S)
-        left = self.left_s
+        left = self.budget.left
         if left - self._kept_s < wanted:
             self._kept_s = max(left - wanted, min(self._kept_s, RESERVE_S))
             self.budget.seconds += max(self._kept_s + wanted - left, 0.0)
@@ -275,7 +270,7 @@ class Course:
 
     def _expected_too_slow(self, at: int, name: str) -> Trial | None:
         """What is far beyond the time that is left by its growth so far is not begun, for it would be stopped."""
-        cell, left = self.cells[at], TRIAL_LIMIT * (self.left_s - self._kept_s)
+        cell, left = self.cells[at], TRIAL_LIMIT * (self.budget.left - self._kept_s)
         points = {
             elements(self.spec, self.cells[position].sizes): trial.seconds
             for (position, who), trial in self.trials.items()
@@ -347,7 +342,8 @@ class Course:
 
     def _contestant(self, at: int, name: str) -> Contestant:
         compile_s = COMPILE_AGAIN * (self.trials[at, name].compile_seconds or 0.0)
-        return Contestant(self._seconds(at, name), self._calls_per_block.get((at, name)), compile_s)
+        seconds = max(self.times(at, name), default=self.trials[at, name].seconds)  # the longest that was timed
+        return Contestant(seconds, self._calls_per_block.get((at, name)), compile_s)
 
     def _able(self, at: int) -> list[str]:
         return [name for name in self.names if self.trials[at, name].status == "measured"]
@@ -386,10 +382,6 @@ class Course:
     def _by_process(self, at: int, name: str) -> list[tuple[int, tuple[float, ...]]]:
         return [(process, samples.seconds_per_call) for process, samples in self.samples.get((at, name), [])]
 
-    def _seconds(self, at: int, name: str) -> float:
-        """Seconds that a call takes: the longest that was timed, else as its trial had it."""
-        return max(self.times(at, name), default=self.trials[at, name].seconds)
-
     def _in_fresh_processes(self, target: str, device: str) -> str:
         """Returns why the spec could not be loaded there, or nothing."""
         start_s = 0.0
@@ -399,15 +391,15 @@ class Course:
             positions, heats = self._heats(process, self._processes)
             if not heats:
                 return ""
-            if process and self.left_s < start_s + LEAST_PROCESS_S:
+            if process and self.budget.left < start_s + LEAST_PROCESS_S:
                 if process < PROCESSES:
                     self.notes.append(
                         f"{process} of {PROCESSES} processes: one takes {start_s:.1f} s to start, and "
-                        f"{max(self.left_s, 0):.1f} s were left of the budget of {self.budget_s:g} s"
+                        f"{max(self.budget.left, 0):.1f} s were left of the budget of {self.budget_s:g} s"
                     )
                 return ""
             self.observer.begin(Step("timing", f"{self.spec.name}: timing process {process + 1}"))
-            left_s = max(self.left_s - LEAVE_S, 0.0)
+            left_s = max(self.budget.left - LEAVE_S, 0.0)
             with self.budget.paused():
                 answer = time_in_fresh_process(
                     self.spec,
@@ -454,7 +446,7 @@ class Course:
                     self.spec,
                     heats,
                     looks=LOOKS[1:],
-                    seconds=self.left_s,
+                    seconds=self.budget.left,
                     seed=self.seed,
                     process=0,
                     report=lambda samples: self._record(0, positions[samples.heat], samples),
@@ -481,11 +473,7 @@ class Course:
             self.trials[entry] = Trial("failed", text, violates=code)
         elif samples.status == "failed":
             self.trials[entry] = Trial("failed", f"raised while it was timed: {samples.reason}")
-        elif samples.status == "measured" and not self._same_function(entry, samples):
-            text = (
-                f"in a fresh process its loss was {samples.loss:.6g} on the input on which it is "
-                f"{self._loss(entry):.6g} here; is the loss random, or declared in another way there?"
-            )
+        elif samples.status == "measured" and (text := self._another_function(entry, samples)):
             self.trials[entry] = Trial("failed", text, violates="M02")
         if samples.calls_per_block:
             self._calls_per_block[entry] = samples.calls_per_block
@@ -513,13 +501,17 @@ class Course:
                     reason = f"not ranked, for what was seen at {self.cells[position]}: {text}"
                     self.trials[entry] = replace(trial, status="failed", reason=reason)
 
-    def _loss(self, entry: Entry) -> float:
-        return float(self.trials[entry].values[0].abs().max())
-
-    def _same_function(self, entry: Entry, samples: Samples) -> bool:
+    def _another_function(self, entry: Entry, samples: Samples) -> str:
+        """What says that another function was timed than was tried here."""
         if samples.loss is None or getattr(torch, self.cells[entry[0]].dtype) not in AGREEMENT:
-            return True
-        return abs(samples.loss - self._loss(entry)) <= SAME_FUNCTION * self._loss(entry)
+            return ""
+        here = float(self.trials[entry].values[0].abs().max())
+        if abs(samples.loss - here) <= SAME_FUNCTION * here:
+            return ""
+        return (
+            f"in a fresh process its loss was {samples.loss:.6g} on the input on which it is {here:.6g} here; is the loss "
+            "random, or declared in another way there?"
+        )
 
     def _blame(self, process: int, answer: Answer, positions: Sequence[int], heats: Sequence[Heat]) -> None:
         """A process that broke did so in its first heat without all results; whoever has none there is not tried again."""

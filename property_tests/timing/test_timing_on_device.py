@@ -128,7 +128,7 @@ def test_to_wake_a_device_is_taken_off_no_budget(fake, monkeypatch):
     monkeypatch.setattr(session, "unusable", lambda device: fake.run_on_host(40.0))
     made = Course(spec_of("played", "one", one=losing(fake, 0.01)), ["one"], [cell()], budget_s=20, seed=0)
     made.admit_all()
-    assert made.left_s > 19
+    assert made.budget.left > 19
     assert made.trials[0, "one"].status == "measured"
 
 

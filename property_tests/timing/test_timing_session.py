@@ -128,7 +128,7 @@ def test_what_overruns_leaves_the_others_a_reserve(monkeypatch, fake_time, budge
 
     monkeypatch.setattr(sessions, "admit", admit)
     session._admit([0], "naive")
-    assert session.left_s - session._kept_s == pytest.approx(for_trials)
+    assert session.budget.left - session._kept_s == pytest.approx(for_trials)
     assert session._kept_s == pytest.approx(for_rounds)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
+from itertools import accumulate
 
 import torch
 
@@ -31,15 +31,8 @@ def cpu_peak_bytes(call: Callable[[], object]) -> int | None:
         finally:
             threads = profiler.stop()
     del returned  # only now: what the call returned is part of its peak
-    return sum(_peak(events) for events in threads)
-
-
-def _peak(events: Iterable[Any]) -> int:
-    now = peak = 0
-    for event in events:
-        now += event.cpu_memory_usage()
-        peak = max(peak, now)
-    return peak
+    changes = [[int(event.cpu_memory_usage()) for event in events] for events in threads]
+    return sum(max(accumulate(of_a_thread, initial=0)) for of_a_thread in changes)
 
 
 def cuda_peak_bytes(call: Callable[[], object], device: str) -> int:

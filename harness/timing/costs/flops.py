@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,7 +10,6 @@ import torch
 from torch import Tensor
 
 from harness.calls.aten.calls import Call, addressed
-from harness.calls.aten.kernels import Kernel
 from harness.private_names import indices_and_values
 
 # One for each element of what they are given.  The names are stable; the tag for them is younger than the oldest torch here.
@@ -48,7 +46,7 @@ def flops(call: Call, func: Any) -> tuple[int, int] | None:
     if product is not None:
         found = product(*call.positional)
         return found, found
-    if kernel.name in _COPIES or _fills(kernel):
+    if kernel.name in _COPIES or kernel.name.startswith(("empty", "new_")) or kernel.name.endswith("_like"):
         return 0, 0
     if kernel.pointwise:
         return max((result.part.numel() for result in call.results), default=0), 0
@@ -56,22 +54,13 @@ def flops(call: Call, func: Any) -> tuple[int, int] | None:
         return int(call.positional[0].numel()), 0
     if kernel.name in _ADD_BY_INDEX:
         return addressed(kernel.name, call.positional, call.returned) or 0, 0
-    formula = _formulas_of_torch().get(func.overloadpacket)
+    from torch.utils.flop_counter import flop_registry  # where triton is installed this loads it, which takes a while
+
+    formula = flop_registry.get(func.overloadpacket)
     if formula is None:
         return None
     found = int(formula(*call.positional, **call.keyword, out_val=call.returned))
     return found, found
-
-
-def _fills(kernel: Kernel) -> bool:
-    return kernel.name.startswith(("empty", "new_")) or kernel.name.endswith("_like")
-
-
-@functools.cache
-def _formulas_of_torch() -> Mapping[Any, Callable[..., int]]:
-    from torch.utils.flop_counter import flop_registry  # where triton is installed this loads it, which takes a while
-
-    return flop_registry
 
 
 def _matrices(left: Tensor, right: Tensor) -> int:
@@ -91,17 +80,12 @@ def _stored(sparse: Tensor) -> int:
     return (indices_and_values(sparse)[1] if sparse.layout == torch.sparse_coo else sparse.values()).numel()
 
 
-def _added(_: Tensor, left: Tensor, right: Tensor, *__: Any) -> int:
-    return _matrices(left, right)
-
-
-def _sampled(sampling: Tensor, left: Tensor, *_: Any) -> int:
-    return 2 * _stored(sampling) * left.shape[-1]
-
-
 _PRODUCTS: Mapping[str, Callable[..., int]] = {
     **dict.fromkeys(("mm", "bmm", "mv", "_sparse_mm"), _matrices),
-    **dict.fromkeys(("addmm", "addmm_", "baddbmm", "baddbmm_", "addmv", "addmv_", "_sparse_addmm"), _added),
+    **dict.fromkeys(
+        ("addmm", "addmm_", "baddbmm", "baddbmm_", "addmv", "addmv_", "_sparse_addmm"),
+        lambda _, left, right, *__: _matrices(left, right),
+    ),
     **dict.fromkeys(("dot", "vdot"), lambda left, right: 2 * left.numel()),
-    "sparse_sampled_addmm": _sampled,
+    "sparse_sampled_addmm": lambda sampling, left, *_: 2 * _stored(sampling) * left.shape[-1],
 }

@@ -44,8 +44,9 @@ def moved(call: Call) -> tuple[int, int]:
     changes = any(argument.role in _WRITES for argument in call.arguments)
     if call.results and not call.made and not changes:
         return 0, 0
-    adds = not _overwrites(call)
-    read = [a for a in call.arguments if a.role == "read" or (a.role == "update" and adds)]
+    args = call.positional
+    overwrites = call.kernel.name in {"index_put_", "_index_put_impl_"} and not (len(args) > 3 and args[3])
+    read = [a for a in call.arguments if a.role == "read" or (a.role == "update" and not overwrites)]
     written = [a for a in call.arguments if a.role in _WRITES]
     fresh = () if call.kernel.allocates else call.made
     return _distinct_bytes(read), _distinct_bytes([*written, *fresh])
@@ -67,9 +68,3 @@ def _distinct_bytes(arguments: Sequence[Argument]) -> int:
 def _touched_bytes(part: Tensor, elements: int | None) -> int:
     touched = touched_elements(part)
     return (touched if elements is None else min(touched, elements)) * part.element_size()
-
-
-def _overwrites(call: Call) -> bool:
-    """Whether `index_put_` replaces what it addresses, and does not add to it."""
-    args = call.positional
-    return call.kernel.name in {"index_put_", "_index_put_impl_"} and not (len(args) > 3 and args[3])

@@ -383,7 +383,6 @@ OF_THE_PROCESS = {
     "declare/annotations.py: _LISTED": "what the signature of a function says, as long as the function lives",
     "drawing/hypothesis_runs.py: _inside": "what Hypothesis keeps for all threads is set aside while any of them draws",
     "drawing/hypothesis_runs.py: _patched": "likewise",
-    "timing/processes.py: _boxes": "what a second interrupt kills, when nothing is unwound any more",
 }
 
 

@@ -62,16 +62,12 @@ class _ExactCosts:
         self.found = found
 
 
-def _unit(field: str) -> str:
-    return field.rpartition("_")[2]
-
-
 def _metric(field: str) -> Callable[..., float]:
     def track(self: Any, counted: Counted, implementation: str, size: str, device: str) -> float:
         value = self.found.get(field)
         return math.nan if value is None else value
 
-    track.unit = _unit(field)  # type: ignore[attr-defined]
+    track.unit = field.rpartition("_")[2]  # type: ignore[attr-defined]
     return track
 
 

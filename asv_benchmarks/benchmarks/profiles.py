@@ -45,12 +45,9 @@ class Profile:
 
 
 # Parts of other costs.  Each cost of each implementation takes asv a process, and a quick comparison has no time for these.
-PARTS = frozenset(
-    {
-        *("saved_above_inputs_bytes", "saved_sparse_bytes", "peak_tensor_bytes"),
-        *("product_flops", "flops_left_out_calls"),
-    }
-)
+PARTS = frozenset({
+    "saved_above_inputs_bytes", "saved_sparse_bytes", "peak_tensor_bytes", "product_flops", "flops_left_out_calls",
+})  # fmt: skip
 
 PROFILES = {
     "fast": Profile(

@@ -29,7 +29,7 @@ from harness.timing.constants import (
     SETTLE_S,
     UNSEEN_ELEMENTS,
 )
-from harness.timing.workload import Workload, elements, inputs
+from harness.timing.workload import Workload, bound_bytes, elements, inputs
 
 Batch = Mapping[str, Tensor]
 # Why the times of an implementation are not those of the loss: the code of a rule, see `harness.rules.measurement`, and what was
@@ -303,10 +303,10 @@ def judged(
 
 def least_bytes(spec: LossSpec, cell: Cell, values: Values) -> int:
     """Bytes that a forward pass must read: what the spec declares, else those of elements whose gradient is not zero."""
-    dtype = getattr(torch, cell.dtype)
-    if spec.bytes_bound is not None:
-        return int(spec.bytes_bound(cell.sizes, dtype))
-    return sum(int(slope.count_nonzero()) for slope in values[1:]) * int(dtype.itemsize)
+    declared = bound_bytes(spec, cell)
+    if declared is not None:
+        return declared
+    return sum(int(slope.count_nonzero()) for slope in values[1:]) * int(getattr(torch, cell.dtype).itemsize)
 
 
 def impossible(cell: Cell, least: int, bandwidth: Callable[[int], float], times: Sequence[float]) -> list[Violation]:

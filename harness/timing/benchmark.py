@@ -29,7 +29,7 @@ from harness.timing.scaling import extrapolated
 from harness.timing.session import Course
 from harness.timing.statistics import paired_ratio
 from harness.timing.worker import MARK
-from harness.timing.workload import elements
+from harness.timing.workload import bound_bytes, elements
 
 __all__ = ["Benchmark", "Comparison", "Costs", "Measurement", "benchmark"]
 
@@ -168,7 +168,7 @@ def _measurement(session: Course, at: int, name: str, untimed: str) -> Measureme
         build_seconds=min((samples.build_seconds for _, samples in timed), default=None),
         first_seconds=min((s.first_seconds for _, s in timed if s.first_seconds is not None), default=None),
         elements=elements(session.spec, cell.sizes),
-        bound_bytes=_bound_bytes(session.spec, cell),
+        bound_bytes=bound_bytes(session.spec, cell),
     )
 
 
@@ -211,10 +211,6 @@ def _not_below_its_parts(wanted: Measurement, measurements: Sequence[Measurement
     reason = wanted.reason.rpartition("; estimated from")[0]
     reason += f"; estimated by the pass within it: about {least:.2g} s"
     return replace(wanted, estimated_seconds=least, reason=reason)
-
-
-def _bound_bytes(spec: LossSpec, cell: Cell) -> int | None:
-    return None if spec.bytes_bound is None else int(spec.bytes_bound(cell.sizes, getattr(torch, cell.dtype)))
 
 
 def _fewer_rounds(session: Course, at: int, name: str, times: Sequence[float]) -> str:

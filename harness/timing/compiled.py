@@ -82,13 +82,8 @@ def unavailable_compiler(device: str) -> str | None:
             call = freshly_compiled(lambda value: (value * value).sum())
             call(value=torch.ones(2, device=device, requires_grad=True)).backward()
     except Exception as error:  # what the compiler raises has many types
-        return f"torch.compile does not work on {device} here: {first_line(error)}"
+        return f"torch.compile does not work on {device} here: {told_in_a_line(error)}"
     return None
-
-
-def first_line(error: BaseException) -> str:
-    """Type and first line of what was raised."""
-    return told_in_a_line(error)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -35,14 +34,9 @@ def unavailable(device: str) -> str | None:
     return None
 
 
-@contextmanager
-def current(device: str) -> Iterator[None]:
+def current(device: str) -> AbstractContextManager[object]:
     """Make a CUDA device the current one, as kernels that are launched without naming a device need it."""
-    if torch.device(device).type != "cuda":
-        yield
-        return
-    with torch.cuda.device(device):
-        yield
+    return torch.cuda.device(device) if torch.device(device).type == "cuda" else nullcontext()
 
 
 def unusable(device: str) -> str | None:

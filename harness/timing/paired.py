@@ -277,7 +277,7 @@ def _rounds(
     calls: tuple[Call, Call],
     clock: Clock,
     effort: _Effort,
-    restore: Callable[[], None] = lambda: None,
+    restore: Callable[[], None],
 ) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], tuple[int, int]]:
     """Seconds per call of both, one per round, and the calls in a block of each."""
     until = time.perf_counter() + effort.budget_s

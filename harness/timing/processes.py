@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import sys
 import time
@@ -113,16 +114,13 @@ def time_in_fresh_process(
     return answer if answer.spent_s else replace(answer, spent_s=time.perf_counter() - begin - answer.tools_s)
 
 
-_boxes: dict[str, Sandbox] = {}
-
-
+@functools.cache
 def _box() -> Sandbox:
     """Whose forks time: a process with the settings of the allocator, which are read where one starts, and torch."""
-    if "timing" not in _boxes:
-        _boxes["timing"] = Sandbox(("torch", "harness.timing.worker"), WORKER_ENVIRONMENT)
-        _boxes["timing"].begin()
-        atexit.register(_boxes["timing"].close)
-    return _boxes["timing"]
+    box = Sandbox(("torch", "harness.timing.worker"), WORKER_ENVIRONMENT)
+    box.begin()
+    atexit.register(box.close)
+    return box
 
 
 def begin() -> None:
@@ -137,8 +135,8 @@ def wait() -> None:
 
 def kill_all() -> None:
     """End whoever times just now; for a process that is about to end without unwinding."""
-    for box in _boxes.values():
-        box.stop()
+    if _box.cache_info().currsize:
+        _box().stop()
 
 
 def _how_it_ended(ended: Ended, left_s: float, grace_s: float) -> str:

@@ -163,10 +163,8 @@ def paired_ratio(
         low, high = _student(logs)
     else:
         groups = [logs[np.asarray(process) == number] for number in np.unique(process)]
-        found = [
-            _bootstrap(groups, seed, confidence),
-            *([_hierarchical(groups, confidence)] if len(groups) > 1 else []),
-        ]
+        found = [_bootstrap(groups, seed, confidence)]
+        found += [_hierarchical(groups, confidence)] if len(groups) > 1 else []
         low, high = min(ends[0] for ends in found), max(ends[1] for ends in found)
     return Ratio(math.exp(centre), math.exp(min(low, centre)), math.exp(max(high, centre)))
 

@@ -34,6 +34,11 @@ def elements(spec: LossSpec, sizes: Mapping[str, Size]) -> int:
     return sum(math.prod(dims.shape(tensor.dims, sizes)) for tensor in spec.tensors.values())
 
 
+def bound_bytes(spec: LossSpec, cell: Cell) -> int | None:
+    """The least bytes that a pass must move, as the spec declares it."""
+    return None if spec.bytes_bound is None else int(spec.bytes_bound(cell.sizes, getattr(torch, cell.dtype)))
+
+
 def ladder(spec: LossSpec) -> tuple[dict[str, Size], ...]:
     """Sizes for a spec that names none: every symbol 8, 64 and 512, halved until the tensors fit 2 ** 22 elements.
 
@@ -43,10 +48,8 @@ def ladder(spec: LossSpec) -> tuple[dict[str, Size], ...]:
     rungs: dict[tuple[tuple[str, Size], ...], dict[str, Size]] = {}
     for step in LADDER:
         size = step
-        sizes = _rung(spec, size, least)
-        while elements(spec, sizes) > MAX_ELEMENTS and size > 1:
+        while elements(spec, sizes := _rung(spec, size, least)) > MAX_ELEMENTS and size > 1:
             size //= 2
-            sizes = _rung(spec, size, least)
         rungs[tuple(sizes.items())] = sizes
     return tuple(rungs.values())
 

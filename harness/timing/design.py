@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -233,15 +232,33 @@ def _read(call: Callable[[], torch.Tensor]) -> torch.Tensor:
 
 
 class _Entry:
-    """One implementation in one heat: built once, and bound to each of the inputs that are timed in turn."""
+    """One implementation in one heat: built once, bound to each of the inputs that are timed in turn, and what is known of it.
+
+    Attributes:
+        loss: as in `Samples`; ``None`` of a slow one.
+        block_s: what its next block will take, to empty caches included.
+        returned: by batch, what the last block on it returned.
+    """
 
     def __init__(self, spec: LossSpec, name: str, batches: Batches) -> None:
         self.timed = batches.copies(batches.timed)
         self.works = [Workload(spec, name, self.timed[0])]
         self.works += [self.works[0].on(batch) for batch in self.timed[1:]]
         self.calls: list[Callable[[], torch.Tensor]] = []
+        self.calls_per_block = self.repeated = 0
+        self.block_s = 0.0
+        self.loss: float | None = None
+        self.first_s: float | None = None
+        self.blocks: list[tuple[int, float]] = []
+        self.returned: dict[int, Values] = {}
+        self.violations: tuple[Violation, ...] = ()
         self._state = self.works[0].state()
         self._bumped = [] if batches.cell.pass_name == "backward" else list(spec.inputs)
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether a call is so slow that every one counts."""
+        return self.loss is None
 
     def turn(self, number: int) -> Call:
         """The call of a round, on inputs of a new version, which hold what they held before any call."""
@@ -253,19 +270,13 @@ class _Entry:
         return self.calls[at]
 
     def audited(
-        self,
-        batches: Batches,
-        wait: Callable[[], None] | None,
-        times: Sequence[float],
-        most: int,
-        *,
-        is_slow: bool,
-        budget: Budget,
+        self, batches: Batches, wait: Callable[[], None] | None, times: Sequence[float], budget: Budget
     ) -> Audit:
         """See `harness.timing.audit.audited`; what looks remembered, or left to others, is asked again.
 
         Where that is quick, also beyond the budget: one look is too few to say what is in no time.
         """
+        most, is_slow = min(MOST_UNSEEN, self.calls_per_block), self.is_slow
         ask = partial(audited, timed=self.timed, state=self._state, wait=wait, most=most, is_slow=is_slow)
         begin = budget.spent
         audit = ask(self.works[0], batches, batches.unseen)
@@ -308,21 +319,13 @@ class _Race:
     ) -> None:
         self.spec, self.position, self.heat, self._make_batches = spec, position, heat, make_batches
         self.clock, self._witness, self.budget = clock, witness, budget
-        self.blocks: dict[str, list[tuple[int, float]]] = {}
         self._wait = waiting_for(torch.device(heat.cell.device))
         self.lost: str | None = None
         self.entries: dict[str, _Entry] = {}
-        self.calls_per_block: dict[str, int] = {}
-        self.block_s: dict[str, float] = {}
-        self.losses: dict[str, float] = {}
-        self.first_s: dict[str, float] = {}
         self.quiet = Quiet()
-        self.repeated: Counter[str] = Counter()
         self.dropped: list[Samples] = []
         self._bandwidth = cache(witness.bandwidth)  # measured once in a heat
-        self.violations: dict[str, tuple[Violation, ...]] = {}
         self.others_s: dict[str, float] = {}
-        self.timed: dict[str, dict[int, Values]] = {}  # by batch, what the last block on it returned
 
     def run(self, looks: Sequence[int], later: Mapping[str, float], generator: random.Random) -> list[Samples]:
         """Prepare everyone, then time them in rounds."""
@@ -353,10 +356,11 @@ class _Race:
             return self.dropped
         left = self.budget.left
         kept = min(sum(self._audit_s(name) for name in self.entries), AUDIT_SHARE * max(left, 0.0))
-        planned = affordable({**self.block_s, **later}, self.heat.rounds, left - kept)
+        block_s = {name: entry.block_s for name, entry in self.entries.items()}
+        planned = affordable({**block_s, **later}, self.heat.rounds, left - kept)
         times = self._rounds({name: planned[name] for name in self.entries}, looks, kept, generator)
         self._audit(times)
-        return self.dropped + [self._samples(name, times[name]) for name in self.entries]
+        return self.dropped + [self._samples(name, entry, times[name]) for name, entry in self.entries.items()]
 
     def _drop_for(self, name: str, error: BaseException) -> None:
         """Drop who raised, with the status that fits."""
@@ -388,23 +392,22 @@ class _Race:
         entry.calls = [self.clock.prepare(partial(work.call, cell.pass_name)) for work in entry.works]
         entry.turn(0)  # preparing a clock may have called it
         call = entry.calls[0]
-        calls = contestant.calls_per_block
         seconds = contestant.seconds
         if seconds >= SLOW_CALL_S and (contestant.compile_s or cell.device != "cpu"):
             seconds = min(self._first(call)[1], seconds)  # its trial may have compiled what is compiled once
         if seconds >= SLOW_CALL_S:
-            calls, self.block_s[name] = 1, seconds
+            entry.calls_per_block, entry.block_s = 1, seconds
         else:
-            loss, self.first_s[name] = self._first(call)
-            self.losses[name] = float(loss.detach().double().abs().max())
+            loss, entry.first_s = self._first(call)
+            entry.loss = float(loss.detach().double().abs().max())
             if type(loss) is not torch.Tensor:
                 entry.calls = [partial(_read, call) for call in entry.calls]
                 call = entry.calls[0]
             self.clock.warm_up(call)
-            calls = calibrate(self.clock, call) if calls is None else calls
+            entry.calls_per_block = contestant.calls_per_block or calibrate(self.clock, call)
             self._witness.taken()  # what calibrates is not what is timed
-            self._block(name, call, calls)
-        self.calls_per_block[name], self.entries[name] = calls, entry
+            self._block(entry, call)
+        self.entries[name] = entry
 
     @cached_property
     def batches(self) -> Batches:
@@ -417,17 +420,13 @@ class _Race:
 
     def _audit_s(self, name: str) -> float:
         """About how long the audit of an implementation takes; the values of the reference are asked for once more."""
-        calls = self.calls_per_block[name]
-        each = self.block_s[name] / calls
-        unseen = min(MOST_UNSEEN, calls)
+        entry = self.entries[name]
+        each = entry.block_s / entry.calls_per_block
+        unseen = min(MOST_UNSEEN, entry.calls_per_block)
         fulls = unseen if name == self.heat.reference and self.heat.cell.pass_name == "forward" else 0
-        around = 0 if self._is_slow(name) else 2
+        around = 0 if entry.is_slow else 2
         kept = self.heat.cell.pass_name == "backward"  # a graph that is kept is made by a forward pass first
         return each * ((unseen + around) * (1 + kept) + FULL_PASS * fulls)
-
-    def _is_slow(self, name: str) -> bool:
-        """Whether a call is so slow that every one counts."""
-        return name not in self.losses
 
     def _audit(self, times: Mapping[str, Sequence[float]]) -> None:
         """Call everyone on inputs that nobody has seen; the reference comes last, so that its results lie nowhere before."""
@@ -435,13 +434,10 @@ class _Race:
         for name in sorted(self.entries, key=lambda name: name == base):
             if self._audit_s(name) > self.budget.left or self.lost or not times[name]:
                 continue
-            most = min(MOST_UNSEEN, self.calls_per_block[name])
             if not self._witness.is_crowded:
                 settle()  # what others have left to threads is not its own
             try:
-                audit = self.entries[name].audited(
-                    self.batches, self._wait, times[name], most, is_slow=self._is_slow(name), budget=self.budget
-                )
+                audit = self.entries[name].audited(self.batches, self._wait, times[name], self.budget)
                 audits[name] = replace(audit, seconds=(), left_s=0.0) if self._witness.is_crowded else audit
                 leaves |= audit.left_s > LEFT_OVER_S
             except RAISED as error:  # a loss may raise on its first new input
@@ -450,18 +446,17 @@ class _Race:
         self._witness.is_crowded |= leaves
         expected: Sequence[Values] = ()
         sizes: list[float] = []
-        if base in audits and base in self.entries and not audits[base].is_running:
+        if base in audits and not audits[base].is_running:
             expected, sizes = self.entries[base].expected(self.batches, audits[base])
         for name, audit in audits.items():
             held = [] if name == base else expected
-            cell, differentiable = self.heat.cell, self.spec.differentiable
-            first = self.losses.get(name)
-            found = judged(audit, held, sizes, times[name], cell, differentiable, base, first)
+            cell, entry = self.heat.cell, self.entries[name]
+            found = judged(audit, held, sizes, times[name], cell, self.spec.differentiable, base, entry.loss)
             if not found and not audit.is_running and sizes:
                 found += self._untrue(name, max(sizes))
             known = expected[0] if expected else audit.values[0]
             found += impossible(cell, least_bytes(self.spec, cell, known), self._bandwidth, times[name])
-            self.violations[name] = tuple(found)
+            entry.violations = tuple(found)
 
     def _first(self, call: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, float]:
         """What a call returns, and the seconds that it takes, those of the device included."""
@@ -471,14 +466,15 @@ class _Race:
             self._wait()
         return loss, time.perf_counter() - begin
 
-    def _block(self, name: str, call: Call, calls: int) -> float:
+    def _block(self, entry: _Entry, call: Call) -> float:
         """Seconds of a block by the clock; what it took in all, to empty caches included, is what the next will take."""
         begin = self.budget.spent
         before = self.quiet.repeated
+        calls = entry.calls_per_block
         seconds = self.quiet.run(lambda: self.clock.block(call, calls), call, lambda: self.clock.idle_s)
-        self.repeated[name] += self.quiet.repeated - before
-        self.blocks.setdefault(name, []).extend(self._witness.taken())
-        self.block_s[name] = self.budget.spent - begin
+        entry.repeated += self.quiet.repeated - before
+        entry.blocks += self._witness.taken()
+        entry.block_s = self.budget.spent - begin
         return seconds
 
     def _rounds(
@@ -488,44 +484,47 @@ class _Race:
         running = dict(planned)
         for number in range(max(planned.values())):
             for name in order([name for name in self.entries if number < running[name]], generator):
-                if number and self.block_s[name] + kept_s > self.budget.left:
+                if number and self.entries[name].block_s + kept_s > self.budget.left:
                     running[name] = number  # for good: a gap would pair its later rounds with the wrong ones
                     continue
                 try:
-                    call = self.entries[name].turn(number)
-                    if self.calls_per_block[name] > 1:
-                        call()  # whoever ran before has filled the caches with its own data
-                    seconds = self._block(name, call, self.calls_per_block[name])
+                    seconds = self._round(self.entries[name], number)
                 except RAISED as error:  # a loss may raise in its thousandth call
                     self._drop_for(name, error)
                     del self.entries[name]
                 else:
-                    times[name].append(seconds / self.calls_per_block[name])
-                    self._note_values(name, number)
+                    times[name].append(seconds)
+                    self._note_values(self.entries[name], number)
                 if name not in self.entries and not self.lost:
                     release(self.heat.cell.device)  # here, where no traceback holds the tensors any more
             if number + 1 in looks:
                 running.update(dict.fromkeys(self._decided(times, running, number + 1), number + 1))
         return times
 
-    def _note_values(self, name: str, number: int) -> None:
+    def _round(self, entry: _Entry, number: int) -> float:
+        """Seconds of a call in one round."""
+        call = entry.turn(number)
+        if entry.calls_per_block > 1:
+            call()  # whoever ran before has filled the caches with its own data
+        return self._block(entry, call) / entry.calls_per_block
+
+    def _note_values(self, entry: _Entry, number: int) -> None:
         """Keep what the last call of a block returned: what looks whether it is timed or audited was right in the audit alone."""
-        entry, returned = self.entries[name], getattr(self.clock, "returned", None)
-        at = number % len(entry.calls)
+        at, returned = number % len(entry.calls), getattr(self.clock, "returned", None)
         if self._wait is not None or not isinstance(returned, torch.Tensor) or self.spec.writes_gradient_into:
             return  # the second call of a block finds the gradient of the first in its input
-        if at in self.timed.get(name, {}) and elements(self.spec, self.heat.cell.sizes) > UNSEEN_ELEMENTS:
+        if at in entry.returned and elements(self.spec, self.heat.cell.sizes) > UNSEEN_ELEMENTS:
             return  # a copy would take longer than a block
         leaves = [] if self.heat.cell.pass_name == "forward" else entry.works[at].leaves
-        self.timed.setdefault(name, {})[at] = values_of(returned, leaves)
+        entry.returned[at] = values_of(returned, leaves)
 
     def _untrue(self, name: str, condition: float) -> list[Violation]:
         """What says that calls in blocks returned something else than those of the reference."""
         cell, base = self.heat.cell, self.heat.reference
         if name == base or getattr(torch, cell.dtype) not in AGREEMENT:
             return []
-        theirs, differentiable = self.timed.get(base, {}), self.spec.differentiable
-        for at, values in self.timed.get(name, {}).items():
+        theirs, differentiable = self.entries[base].returned, self.spec.differentiable
+        for at, values in self.entries[name].returned.items():
             problem = not_finite(values, differentiable)
             if problem is None and at in theirs:
                 problem = difference(values, theirs[at], differentiable, condition, cell.dtype)
@@ -560,18 +559,18 @@ class _Race:
     ) -> None:
         self.dropped.append(Samples(self.position, name, status, reason, violations=violations))
 
-    def _samples(self, name: str, times: Sequence[float]) -> Samples:
+    def _samples(self, name: str, entry: _Entry, times: Sequence[float]) -> Samples:
         return Samples(
             self.position,
             name,
             "measured",
             "",
-            self.calls_per_block[name],
+            entry.calls_per_block,
             tuple(times),
-            self.losses.get(name),
-            self.repeated[name],
-            self.violations.get(name, ()),
-            self.entries[name].works[0].build_seconds,
-            self.first_s.get(name),
-            tuple(self.blocks.get(name, ())),
+            entry.loss,
+            entry.repeated,
+            entry.violations,
+            entry.works[0].build_seconds,
+            entry.first_s,
+            tuple(entry.blocks),
         )

@@ -117,6 +117,6 @@ def test_what_looks_remembered_once_is_asked_again_where_that_is_quick(monkeypat
     asked = []
     monkeypatch.setattr(design, "audited", audited)
     entry = design._Entry(batches.spec, "loss", batches)
-    found = entry.audited(batches, None, [1e-5], 8, is_slow=False, budget=Spent)
+    found = entry.audited(batches, None, [1e-5], Spent)
     assert len(asked) == looks
     assert audits.is_remembered(found, [1e-5], cell) is (looks == 1)

@@ -74,10 +74,7 @@ def growths(benchmark: Benchmark) -> tuple[Growth, ...]:
                         along=along,
                         at=at,
                         costs=tuple(map(float, costs)),
-                        exponent=law.exponent,
-                        low=law.low,
-                        high=law.high,
-                        last_exponent=law.last_exponent,
+                        **vars(law),
                     )
                     found.append(growth)
     return tuple(found)

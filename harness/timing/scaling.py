@@ -23,20 +23,12 @@ class PowerLaw:
         high: the upper end.
         last_exponent: the slope between the two largest sizes; where it is above ``exponent``, the cost has not reached its
             final growth, as the fixed overhead of each call hides it at small sizes.
-        scale: cost at size 1 by the fit.
-        largest: the largest size of the fit.
     """
 
     exponent: float
     low: float | None
     high: float | None
     last_exponent: float
-    scale: float
-    largest: float
-
-    def at(self, size: float) -> float:
-        """The cost at a size by the fit: inside the range of the sizes an interpolation, beyond it an estimate."""
-        return float(self.scale * size**self.exponent)
 
 
 def fit_power_law(sizes: Sequence[float], costs: Sequence[float]) -> PowerLaw | None:
@@ -55,7 +47,7 @@ def fit_power_law(sizes: Sequence[float], costs: Sequence[float]) -> PowerLaw | 
     Source: Draper and Smith, Applied Regression Analysis, section 1.4.
     """
     if len(set(sizes)) > 1 and not any(costs):
-        return PowerLaw(0.0, 0.0, 0.0, 0.0, 0.0, max(sizes))
+        return PowerLaw(0.0, 0.0, 0.0, 0.0)
     points = sorted((size, cost) for size, cost in zip(sizes, costs, strict=True) if size > 0 and cost > 0)
     if len({size for size, _ in points}) < 2:
         return None
@@ -76,8 +68,6 @@ def fit_power_law(sizes: Sequence[float], costs: Sequence[float]) -> PowerLaw | 
         low=None if half is None else exponent - half,
         high=None if half is None else exponent + half,
         last_exponent=(ends[1] - ends[0]) / math.log(points[-1][0] / below),
-        scale=math.exp(float(y.mean()) - exponent * float(x.mean())),
-        largest=points[-1][0],
     )
 
 

@@ -3,18 +3,28 @@ import random
 
 import pytest
 
+from harness.results.measured import Growth
 from harness.timing.scaling import crossings, extrapolated, fit_power_law
 from harness.timing.statistics import Ratio, student_quantile
 
 
+def fitted(law, sizes, costs, at):
+    """The cost at a size by a law, as a report has it."""
+    cell = {"sizes": {}, "device": "cpu", "dtype": "float32", "pass_name": "full"}
+    growth = Growth(**cell, implementation="loss", cost="seconds", along="N", at=sizes, costs=costs, **vars(law))
+    return growth.fitted(at)
+
+
 @pytest.mark.parametrize("exponent", [0.0, 1.0, 1.5, 2.0, 3.0])
 def test_the_exponent_of_a_power_law_is_found_exactly(exponent):
-    law = fit_power_law([8, 16, 64, 512], [3.0 * n**exponent for n in (8, 16, 64, 512)])
+    sizes = (8, 16, 64, 512)
+    costs = tuple(3.0 * n**exponent for n in sizes)
+    law = fit_power_law(sizes, costs)
     assert law.exponent == pytest.approx(exponent, abs=1e-12)
     assert law.low == pytest.approx(exponent, abs=1e-6)
     assert law.high == pytest.approx(exponent, abs=1e-6)
     assert law.last_exponent == pytest.approx(exponent, abs=1e-12)
-    assert law.at(1024) == pytest.approx(3.0 * 1024**exponent)
+    assert fitted(law, sizes, costs, 1024) == pytest.approx(3.0 * 1024**exponent)
 
 
 def test_the_interval_covers_the_true_exponent_as_often_as_it_says():
@@ -43,7 +53,7 @@ def test_two_sizes_give_an_exponent_without_an_interval_and_one_size_gives_none(
 def test_costs_that_are_nothing_everywhere_do_not_grow():
     law = fit_power_law([8, 64, 512], [0, 0, 0])
     assert (law.exponent, law.low, law.high) == (0.0, 0.0, 0.0)
-    assert law.at(4096) == 0.0
+    assert fitted(law, (8, 64, 512), (0, 0, 0), 4096) == 0.0
 
 
 def test_a_cost_that_is_nothing_at_some_sizes_is_fitted_where_it_is_something():

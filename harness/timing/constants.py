@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from harness.results.measured import MARGIN as MARGIN
-
 CONFIDENCE = 0.95
 ROUNDS = 24
 # A budget beyond the default one is for what is still open: so many rounds more, up to four times as many.

@@ -13,11 +13,11 @@ from functools import cached_property
 from harness.declare.dims import Size
 from harness.declare.spec import LossSpec
 from harness.errors import HarnessError, nearest
-from harness.results.measured import Cell, Pass
+from harness.results.measured import MARGIN, Cell, Pass
 from harness.timing.admission import Patience, admit
 from harness.timing.clock import Call, Clock
 from harness.timing.clocks import clock_for
-from harness.timing.constants import BOOTSTRAP_ROUNDS, MARGIN, ROUNDS
+from harness.timing.constants import BOOTSTRAP_ROUNDS, ROUNDS
 from harness.timing.design import calibrate, order
 from harness.timing.devices import current, unavailable
 from harness.timing.statistics import Ratio, paired_ratio

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy
 import numpy.typing as npt
 
-from harness.results.measured import Speed
+from harness.results.measured import MARGIN, Speed
 from harness.timing.constants import (
     BOOTSTRAP_ROUNDS,
     CONFIDENCE,
@@ -18,7 +18,6 @@ from harness.timing.constants import (
     GUARD,
     LEAST_PROCESS_SCATTER,
     LOOK_CONFIDENCE,
-    MARGIN,
     MOST_PROCESS_SCATTER,
     PRIOR_SCATTER,
     PRIOR_WEIGHT,

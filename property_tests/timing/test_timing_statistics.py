@@ -3,7 +3,8 @@ import random
 
 import pytest
 
-from harness.timing.constants import EARLY_GUARD, GUARD, MARGIN, MOST_PROCESSES, ROUNDS, SETTLED_ROUNDS
+from harness.results.measured import MARGIN
+from harness.timing.constants import EARLY_GUARD, GUARD, MOST_PROCESSES, ROUNDS, SETTLED_ROUNDS
 from harness.timing.statistics import Ratio, is_settled, paired_ratio
 
 

@@ -465,15 +465,12 @@ def _with_warm_costs(run: _Run, trials: Trials, seconds: float, *, is_warm: bool
     long it is goes by its calls: how long they took differs from run to run, and costs do not.
     """
     good = [name for name, trial in trials.items() if trial.status == "measured"]
-    result = dict(trials)
     counted = [trials[name].costs for name in good]
     if good and seconds > 0 and all(found is not None and (found.aten_calls or 0) < LOOP_CALLS for found in counted):
         again = {} if is_warm else _counted(run, good, seconds)
-        for name, found in again.items():
-            result[name] = replace(trials[name], costs=found.costs) if found.status == "measured" else trials[name]
-        for name in good:
-            result[name] = _completed(run, name, result[name])
-    return result
+        warm = {n: replace(trials[n], costs=found.costs) for n, found in again.items() if found.status == "measured"}
+        return trials | {name: _completed(run, name, warm.get(name, trials[name])) for name in good}
+    return trials
 
 
 def _completed(run: _Run, name: str, trial: Trial) -> Trial:

@@ -69,9 +69,7 @@ def checked_names(spec: LossSpec, implementations: Sequence[str] | str | None) -
         DeclarationError: an unknown one.
     """
     known = spec.implementations
-    wanted = (
-        list(known) if implementations is None else _several("implementations", implementations, str, next(iter(known)))
-    )
+    wanted = known if implementations is None else _several("implementations", implementations, str, next(iter(known)))
     for name in wanted:
         if name not in known:
             raise DeclarationError(
@@ -101,9 +99,9 @@ def checked_devices(devices: Sequence[str] | str) -> list[str]:
     names = _several("devices", devices, str, "cpu")
     for name in names:
         if not _DEVICE.fullmatch(name):
-            known = ("cpu", "cuda")
+            hint = nearest(name, ("cpu", "cuda"))
             raise DeclarationError(
-                f"got device {shown(name)}, expected one of 'cpu', 'cuda' and 'cuda:N', such as 'cuda:0'{nearest(name, known)}"
+                f"got device {shown(name)}, expected one of 'cpu', 'cuda' and 'cuda:N', such as 'cuda:0'{hint}"
             )
     return list(dict.fromkeys(names))
 
@@ -114,9 +112,8 @@ def checked_dtypes(dtypes: Sequence[torch.dtype] | torch.dtype) -> list[str]:
     Raises:
         DeclarationError: one in which no loss is timed.
     """
-    names = [
-        str(dtype).removeprefix("torch.") for dtype in _several("dtypes", dtypes, (torch.dtype, str), torch.float32)
-    ]
+    given = _several("dtypes", dtypes, (torch.dtype, str), torch.float32)
+    names = [str(dtype).removeprefix("torch.") for dtype in given]
     for name in names:
         if name not in DTYPES:
             raise DeclarationError(
@@ -169,9 +166,8 @@ def checked_densities(
     Raises:
         DeclarationError: no such tensor, or one that cannot be thinned so.
     """
-    chosen = [
-        dict(given) for given in _several("densities", densities, Mapping, dict.fromkeys([*spec.tensors][:1], 0.1))
-    ]
+    example = dict.fromkeys([*spec.tensors][:1], 0.1)
+    chosen = [dict(given) for given in _several("densities", densities, Mapping, example)]
     for given in chosen:
         check_densities(spec, given)
     return chosen

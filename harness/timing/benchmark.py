@@ -174,20 +174,20 @@ def _measurement(session: Course, at: int, name: str, untimed: str) -> Measureme
 
 def _estimated(session: Course, measurements: Sequence[Measurement], position: int) -> Measurement:
     """The same measurement; with an estimate where it was skipped because it is slow, and smaller sizes were measured."""
-    wanted, width = measurements[position], len(session.names)
-    cell, trial = session.cells[position // width], session.trials[position // width, wanted.implementation]
+    wanted = measurements[position]
+    cell, trial = wanted.cell, session.trials[position // len(session.names), wanted.implementation]
     if wanted.status != "skipped" or not trial.seconds or not trial.fits:
         return wanted
-    elements_at = [measurement.elements or 0 for measurement in measurements]
+    largest = wanted.elements or 0
     smaller = {
-        elements_at[at]: measurement
-        for at, measurement in enumerate(measurements)
-        if measurement.implementation == wanted.implementation
-        and elements_at[at] < elements_at[position]
-        and replace(session.cells[at // width], sizes=cell.sizes) == cell
+        size: m
+        for m in measurements
+        if m.implementation == wanted.implementation
+        and (size := m.elements or 0) < largest
+        and replace(m.cell, sizes=cell.sizes) == cell
     }
     seconds = {size: m.median_seconds for size, m in smaller.items() if m.median_seconds is not None}
-    estimate = extrapolated(seconds, elements_at[position])
+    estimate = extrapolated(seconds, largest)
     if estimate is None:
         return wanted
     far = max(seconds)
@@ -223,16 +223,12 @@ def _fewer_rounds(session: Course, at: int, name: str, times: Sequence[float]) -
 
 
 def _comparisons(session: Course, measurements: Sequence[Measurement]) -> tuple[Comparison, ...]:
-    found = []
     width = len(session.names)
-    for at in range(len(session.cells)):
-        row = measurements[at * width : (at + 1) * width]  # the reference stands first in each cell
-        for measurement in row[1:]:
-            is_settled = session.is_settled(at, measurement.implementation)
-            for base in _bases(session.spec, measurement, row):
-                compared = _compare(session, measurement, base, is_settled)
-                found += [] if compared is None else [compared]
-    return tuple(found)
+    rows = [(at, measurements[at * width : (at + 1) * width]) for at in range(len(session.cells))]
+    others = [(at, m, row) for at, row in rows for m in row[1:]]  # the reference stands first in each cell
+    pairs = [(at, m, base) for at, m, row in others for base in _bases(session.spec, m, row)]
+    compared = [_compare(session, m, base, session.is_settled(at, m.implementation)) for at, m, base in pairs]
+    return tuple(filter(None, compared))
 
 
 def _bases(spec: LossSpec, measurement: Measurement, row: Sequence[Measurement]) -> list[Measurement]:

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,10 +39,7 @@ def compiling(pass_name: str) -> Iterator[None]:
     unlimited = compiler_settings(recompile_limit=_UNLIMITED, accumulated_recompile_limit=_UNLIMITED)
     with unlimited, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if pass_name != "backward":
-            yield
-            return
-        with compiler_settings(AUTOGRAD_COMPILER, donated_buffer=False):
+        with compiler_settings(AUTOGRAD_COMPILER, donated_buffer=False) if pass_name == "backward" else nullcontext():
             yield
 
 

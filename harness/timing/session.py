@@ -148,18 +148,15 @@ class Course:
                     if (found := Trial("skipped", absent) if absent else self._known(at, name)) is not None
                 }
                 left = [at for at in group if at not in known]
-                trials = self._admit(left, name) if left else []
-                self.trials.update({(at, name): found for at, found in known.items()})
-                self.trials.update({(at, name): trial for at, trial in zip(left, trials, strict=True)})
-                self._note_start(name, left, trials)
-                if any(trial.status == "failed" for trial in trials):
+                tried = self._admit(left, name) if left else {}
+                self.trials.update({(at, name): trial for at, trial in (known | tried).items()})
+                self._note_start(name, tried)
+                if any(trial.status == "failed" for trial in tried.values()):
                     missing[device] = self._lost_by(name, self.cells[left[0]])
 
-    def _note_start(self, name: str, group: Sequence[int], trials: Sequence[Trial]) -> None:
+    def _note_start(self, name: str, tried: Mapping[int, Trial]) -> None:
         """Say what the first calls took more than the second, which is in no figure."""
-        seconds, at = max(
-            ((trial.start_seconds, -at) for at, trial in zip(group, trials, strict=True)), default=(0.0, 0)
-        )
+        seconds, at = max(((trial.start_seconds, -at) for at, trial in tried.items()), default=(0.0, 0))
         if seconds >= SLOW_CALL_S:
             self.notes.append(
                 f"{name} at {self.cells[-at]}: its first call took {seconds:.2g} s longer than the second, in which kernels are "
@@ -196,12 +193,12 @@ class Course:
             groups.setdefault(str(one_input), []).append(at)
         return list(groups.values())
 
-    def _admit(self, group: Sequence[int], name: str) -> list[Trial]:
+    def _admit(self, group: Sequence[int], name: str) -> dict[int, Trial]:
         cells = [self.cells[at] for at in group]
         for_trials = self.budget.left - self._kept_s
         seconds = TRIAL_LIMIT * for_trials
         if seconds <= 0:
-            return [Trial("skipped", f"no time was left of the budget of {self.budget_s:g} s")] * len(group)
+            return dict.fromkeys(group, Trial("skipped", f"no time was left of the budget of {self.budget_s:g} s"))
         base = self.names[0]
         references = {} if name == base else {self.cells[at].pass_name: self.trials[at, base] for at in group}
         held_to = {pass_name: trial for pass_name, trial in references.items() if trial.status == "measured"}
@@ -220,12 +217,12 @@ class Course:
             ),
         )
         self._keep_reserve(for_trials - seconds)
-        return [
-            self._unchecked(name, trials[pass_name], pass_name, references[pass_name])
+        return {
+            at: self._unchecked(name, trials[pass_name], pass_name, references[pass_name])
             if references and pass_name not in held_to and trials[pass_name].status == "measured"
             else trials[pass_name]
-            for pass_name in (cell.pass_name for cell in cells)
-        ]
+            for at, pass_name in ((at, self.cells[at].pass_name) for at in group)
+        }
 
     def _keep_reserve(self, for_trials: float) -> None:
         """After a trial that could not be stopped in time, the others keep a reserve of what it should have left them.

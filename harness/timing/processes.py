@@ -149,17 +149,15 @@ def _how_it_ended(ended: Ended, left_s: float, grace_s: float) -> str:
 
 
 def _read(told: Sequence[Mapping[str, Any]], broken: str) -> Answer:
-    samples: list[Samples] = []
-    environment: Mapping[str, object] | None = None
-    start_s = tools_s = spent_s = 0.0
-    unloadable = ""
+    answer = Answer(broken=broken)
     for line in told:
         if line["event"] == "loaded":
-            environment, start_s, tools_s = line["environment"], line["start_s"], line["tools_s"]
+            answer = replace(answer, environment=line["environment"], start_s=line["start_s"], tools_s=line["tools_s"])
         elif line["event"] == "unloadable":
-            unloadable = line["reason"]
+            answer = replace(answer, unloadable=line["reason"])
         elif line["event"] == "finished":
-            environment, spent_s = {**(environment or {}), **line["environment"]}, line["spent_s"]
+            under = {**(answer.environment or {}), **line["environment"]}
+            answer = replace(answer, environment=under, spent_s=line["spent_s"])
         else:
-            samples.append(read_samples(line))
-    return Answer(tuple(samples), environment, start_s, tools_s, spent_s, unloadable, broken)
+            answer = replace(answer, samples=(*answer.samples, read_samples(line)))
+    return answer

@@ -82,11 +82,6 @@ class Costs:
     graph_breaks: int | None = None
     recompilations: int | None = None
 
-    @property
-    def moved_bytes(self) -> int | None:
-        """Bytes read and written: what stands against a declared ``bytes_bound``."""
-        return None if self.read_bytes is None or self.written_bytes is None else self.read_bytes + self.written_bytes
-
 
 class TookTooLong(BaseException):
     """A call was stopped at its deadline; no `Exception`, so that a loss that catches those does not go on."""

@@ -135,7 +135,7 @@ def settled() -> Iterator[None]:
     device, directory, depth = torch.get_default_device(), _directory(), sys.getrecursionlimit()
     settings = backends.read()
     grad, dtype, threads = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
+    deterministic = torch.get_deterministic_debug_mode()
     anomaly = torch.is_anomaly_enabled()
     try:
         yield
@@ -151,8 +151,8 @@ def settled() -> Iterator[None]:
             torch.set_default_dtype(dtype)
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
-        if torch.are_deterministic_algorithms_enabled() != deterministic:
-            torch.use_deterministic_algorithms(deterministic)
+        if torch.get_deterministic_debug_mode() != deterministic:  # off, a warning, or an error
+            torch.set_deterministic_debug_mode(deterministic)
         if torch.is_anomaly_enabled() != anomaly:
             torch.autograd.set_detect_anomaly(anomaly)
         backends.restore(settings)

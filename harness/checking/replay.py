@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.calls import process_state
-from harness.calls.backends import full_float32
-from harness.calls.evaluation import LossRaised
+from harness.calls.evaluation import RNG_SEED, LossRaised, begin_draws
 from harness.checking.session import PROFILES, Session, message
-from harness.checking.verify import verify
+from harness.checking.verify import quietly, verify
 from harness.declare.on_command_line import Declaration
 from harness.declare.spec import LossSpec
 from harness.declare.targets import load_specs
@@ -99,10 +96,10 @@ def _replay(failure: Mapping[str, Any], named: str | None) -> Replay:
         return _verify_again(spec, failure, aspect)
     device = str(failure.get("device", "cpu"))
     session = Session(spec, PROFILES["ci"], failure.get("seed", 0), device)
-    session.find_precision(implementation)
-    trial = session.trial(implementation, Case.from_json(failure["case"]), rule)
-    with process_state.preserve(), warnings.catch_warnings(), full_float32(device):
-        warnings.simplefilter("ignore")
+    with quietly(session):
+        session.find_precision(implementation)
+        trial = session.trial(implementation, Case.from_json(failure["case"]), rule)
+        begin_draws(RNG_SEED)
         found = [remarked(rule, trial, m) for m in mismatches(rule.check(trial)) if m.aspect == aspect]
     if not found:
         again = _verify_again(spec, failure, aspect) if rule.check_all is not None else None

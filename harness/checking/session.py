@@ -233,7 +233,7 @@ class Session:
                     reasons.append(str(reason))
                     is_hidden |= isinstance(reason, Hidden)
                 except LossRaised as raised:
-                    reasons.append(f"the loss raises here, see B01 ({raised})")
+                    reasons.append(f"the loss raises here, see B01 ({told_in_a_line(raised.error)})")
             ran = 0 if is_hidden and not found else ran
         if rule.check_all is not None:
             try:
@@ -247,7 +247,7 @@ class Session:
             except NotApplicable as reason:
                 reasons.append(str(reason))
             except LossRaised as raised:
-                reasons.append(f"the loss raises at other sizes or values, see B01 ({raised})")
+                reasons.append(f"the loss raises at other sizes or values, see B01 ({told_in_a_line(raised.error)})")
         return ran, found, reasons, left_out
 
     def _asked(self, rule: Rule, found: Found, left_out: list[str] | None = None) -> Iterator[Mismatch]:

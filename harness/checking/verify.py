@@ -130,7 +130,7 @@ def checked(
     outcomes: list[Outcome] = []
     findings: list[Finding] = []
     seconds: dict[str, float] = {}
-    with _settled(session), contextlib.nullcontext() if session.profile.compiles else unloaded_compiler():
+    with quietly(session), contextlib.nullcontext() if session.profile.compiles else unloaded_compiler():
         for implementation, code in planned:
             rule = next(r for r in BATTERY if r.code == code)
             observer.begin(Step(code, f"{spec.name} / {implementation} / {code} {rule.title}"))
@@ -171,7 +171,7 @@ def laws_that_hold(session: Session, implementation: str) -> tuple[Law, ...]:
 
 
 @contextlib.contextmanager
-def _settled(session: Session) -> Iterator[None]:
+def quietly(session: Session) -> Iterator[None]:
     """Hundreds of calls: what they print and warn of is not shown, and what they leave behind is put back.
 
     They have one thread.  A sum over many elements is taken in one order then, whatever the machine has, and at the sizes that
@@ -189,7 +189,7 @@ def _settled(session: Session) -> Iterator[None]:
 
 
 def _of_smooth_cases(ask: Callable[[Sequence[Trial]], T], session: Session, implementation: str) -> T:
-    with _settled(session):
+    with quietly(session):
         cases = session.pool("distinct", "smooth", CASES_OF_SUGGESTIONS, complete=True)
         return ask([session.trial(implementation, case) for case in cases])
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from harness.judging.speed import input_text, listed, setting_text, speedup_text
 from harness.results.causes import grouped
-from harness.results.findings import Finding, Outcome
+from harness.results.findings import Finding, Outcome, in_order
 from harness.results.measured import MARGIN
 from harness.results.rule_texts import rule_text
 from harness.results.schema import CRASHED, LossRecord
@@ -27,8 +27,13 @@ def about(loss: LossRecord, implementation: str, severity: str, verb: str) -> li
     """One sentence a rule; what follows from another finding is only named beside it."""
     reasons = []
     by_rule: dict[str, list[tuple[Finding, tuple[Finding, ...]]]] = {}
-    for finding, followers in grouped(loss.of(implementation)):
-        if finding.severity == severity and finding.rule != CRASHED and not finding.accepted:
+    for finding, followers in grouped(in_order(loss.findings)):
+        if (
+            finding.implementation == implementation
+            and finding.severity == severity
+            and finding.rule != CRASHED
+            and not finding.accepted
+        ):
             by_rule.setdefault(finding.rule, []).append((finding, followers))
     for rule, alike in by_rule.items():
         first = alike[0][0].fact

@@ -34,7 +34,7 @@ def benchmark_html(loss: LossRecord, asked: str) -> str:
 
 def finding_html(finding: Finding) -> str:
     """One finding, opened."""
-    loss = LossRecord("", "", "", (finding.implementation,), findings=(replace(finding, follows=""),))
+    loss = LossRecord("", "", "", (finding.implementation,), findings=(replace(finding, follows="", accepted=False),))
     (shown,) = view.findings(loss, finding.severity, "")
     return _rendered("Finding", "", "", None, finding=shown)
 

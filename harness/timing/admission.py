@@ -366,8 +366,10 @@ def _tried(run: _Run, passes: Sequence[str], seconds: float, counting: float | N
     if not good:
         return plain
     first_s = max(plain[name].seconds for name in good)
-    if first_s < SLOW_CALL_S or run.cell.device != "cpu":  # a first call is rarely as quick as those after it
-        left = budget.left
+    left = budget.left
+    if left > 0 and (
+        first_s < SLOW_CALL_S or run.cell.device != "cpu"
+    ):  # a first call is rarely as quick as those after it
         for name, second in _guarded(run, run.plain, good, left).items():
             start = plain[name].seconds - second.seconds if run.cell.device != "cpu" else 0.0
             quicker = replace(plain[name], seconds=min(plain[name].seconds, second.seconds), start_seconds=start)

@@ -153,6 +153,8 @@ def _without(cell: Cell, along: str) -> Cell:
 
 
 def _cost(row: Measurement, cost: str) -> float | None:
+    if cost == "moved_bytes":
+        return row.moved_bytes
     if cost == SECONDS:
         return row.median_seconds
     if cost == "flops" and row.costs.get("flops_left_out_calls"):

@@ -20,8 +20,8 @@ def printing_to_stderr() -> Iterator[None]:
     no such descriptor, the former alone.  Other threads of the process are redirected too.
     """
     try:
-        kept = os.dup(1)
         os.fstat(2)
+        kept = os.dup(1)
     except OSError:
         with redirect_stdout(sys.stderr):
             yield

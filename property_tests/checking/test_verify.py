@@ -279,6 +279,28 @@ def test_a_rule_of_all_cases_says_so_where_the_loss_raises_on_each(code):
     assert (outcome.status, outcome.reason) == (Status.INAPPLICABLE, "the loss raises on every case, see B01")
 
 
+def test_what_an_error_says_beyond_its_first_line_stands_in_no_reason():
+    outcomes = verify(spec(rough_losses.raises), profile="quick", rules=["G", "D"]).outcomes
+    assert any("see B01 (RuntimeError: no luck)" in outcome.reason for outcome in outcomes)
+    assert all("\n" not in outcome.reason for outcome in outcomes)
+
+
+@pytest.mark.parametrize("error", [IndexError, RuntimeError, AssertionError])
+def test_a_backward_that_raises_crashes_no_rule(error):
+    class Raises(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, predictions, labels):
+            return (predictions - labels).square().mean()
+
+        @staticmethod
+        def backward(ctx, upstream):
+            raise error("no gradient")
+
+    found = verify(spec(Raises.apply), profile="quick")
+    assert {f.rule for f in found.findings if f.severity == "error" and not f.follows} == {"B01"}
+    assert all(outcome.status is not Status.CRASHED for outcome in found.outcomes)
+
+
 # --- no trace is left
 
 
@@ -291,7 +313,7 @@ def state():
         "grad": torch.is_grad_enabled(),
         "dtype": torch.get_default_dtype(),
         "threads": torch.get_num_threads(),
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "deterministic": torch.get_deterministic_debug_mode(),
         "anomaly": torch.is_anomaly_enabled(),
         "filters": list(warnings.filters),
     }
@@ -307,6 +329,15 @@ def test_global_state_is_the_same_before_and_after(loss):
     before = state()
     verify(spec(loss), profile="quick")
     assert state() == before
+
+
+def test_a_warning_about_what_is_not_deterministic_stays_one():
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        verify(spec(changes_every_global), profile="quick", rules=["B01"])
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_a_loss_has_one_thread_whatever_the_process_has_and_the_process_keeps_its_own():

@@ -40,6 +40,18 @@ def test_one_rule_gives_one_reason_that_names_every_device():
     assert "fails on cpu and cuda" in reasons
 
 
+def test_what_is_a_cause_of_its_own_beside_another_implementation_is_named():
+    """A broken law explains another value only where it is broken in that implementation alone."""
+    law, value = {"rule": "L01", "title": "a law"}, {"rule": "E01", "title": "the value"}
+    evidence = {"kind": "value"}
+    mine = (finding(**law, evidence=evidence), finding(**value, evidence=evidence))
+    both = (*mine, finding(**law, evidence=evidence, implementation="naive"))
+    together, alone = judge(findings=both)[1], judge(findings=mine)[1]
+    assert "E01 follows" in alone
+    assert "E01 the value fails" in together
+    assert "E01 follows" not in together
+
+
 @pytest.mark.parametrize("status", ["crashed", "timed out"])
 def test_a_crash_or_timeout_is_inconclusive(status):
     found, reasons = judge(outcomes=(outcome(), outcome(rule="T01", status=status, reason="killed")))

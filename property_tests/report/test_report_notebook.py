@@ -60,6 +60,11 @@ def test_a_finding_alone_is_open_and_shows_the_code_that_repeats_it(found):
     )
 
 
+def test_a_finding_that_the_baseline_accepts_is_shown_too():
+    accepted = harness.Finding("x", "B03", "shapes", "error", "cpu", "header\n  a = 1, expected 2", accepted=True)
+    assert "a = 1, expected 2" in text_of(accepted._repr_html_())
+
+
 def test_a_declaration_shows_its_tensors_and_what_it_leaves_unchecked():
     shown = text_of(SPEC._repr_html_())
     assert "Declaration squares tensor kind dims domain role" in shown

@@ -94,6 +94,21 @@ def test_guesses_end_where_they_take_too_many_operations(monkeypatch):
     assert few < len(calls) - few
 
 
+def test_a_guess_that_moves_labels_leaves_those_that_do_not_count():
+    def picked(scores, labels, by=0):
+        kept = labels != 0
+        return torch.where(kept, scores.gather(1, (labels * kept + by).clamp(max=3)[:, None])[:, 0], 0.0).sum()
+
+    def moved(scores, labels):
+        return picked(scores, labels, 1)
+
+    inputs = {"scores": TensorSpec("N 4"), "labels": TensorSpec("N", domains.index(4, ignore=0))}
+    drawn = {name: Recipe(seed=place) for place, name in enumerate(inputs)}
+    of_moved = LossSpec("picked", {"reference": picked, "candidate": moved}, inputs=inputs)
+    said = computed_instead(Trial(of_moved, "candidate", Case("picked", {"N": 5}, drawn)))
+    assert "labels is off by one" in said
+
+
 def test_rows_of_a_nested_tensor_are_never_empty_and_not_all_of_one_length():
     lengths = []
 

@@ -408,7 +408,7 @@ def _backward(scalar: Tensor) -> None:
     if scalar.requires_grad:
         try:
             scalar.backward()
-        except RuntimeError as error:  # a graph of an earlier call, say
+        except Exception as error:  # a graph of an earlier call, say
             raise LossRaised(error) from error
 
 

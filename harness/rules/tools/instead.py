@@ -129,7 +129,7 @@ def _moved_labels(trial: Trial) -> Iterator[_Guess]:
                 other = (values + by) % count if wraps else (values + by).clamp(0, count - 1)
                 return {
                     **tensors,
-                    name: torch.where(values == domain.ignore, values, other) if domain.ignore else other,
+                    name: torch.where(values == domain.ignore, values, other) if domain.ignore is not None else other,
                 }
 
             kept = f"modulo {symbol}" if wraps else f"held within 0 to {symbol} - 1"

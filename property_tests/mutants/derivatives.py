@@ -467,6 +467,20 @@ class _LearnsATemperature(torch.nn.Module):
         return _Tempered.apply(predictions - labels, self.temperature, self.factor)
 
 
+class LearnsInALoop(_LearnsATemperature):
+    """Of each element by itself, so that a case of many has more operations than are watched."""
+
+    factor = 1.0
+
+    def forward(self, predictions, labels):
+        errors = (predictions - labels).reshape(-1)
+        return sum(_Tempered.apply(error, self.temperature, self.factor) for error in errors.split(1)) / errors.numel()
+
+
+class LearnsByHalfInALoop(LearnsInALoop):
+    factor = 0.5
+
+
 class LearnsByHalf(_LearnsATemperature):
     factor = 0.5
 
@@ -500,6 +514,13 @@ def once_with_a_graph(predictions, labels):
 
 PAIRS = (
     pair("G02", "half the gradient of a parameter", LearnsByHalf, Learns, says="d loss / d parameter temperature"),
+    pair(
+        "G02",
+        "half the gradient of a parameter in a loop",
+        LearnsByHalfInALoop,
+        LearnsInALoop,
+        says="parameter temperature",
+    ),
     pair("G03", "twice with a graph", twice_with_a_graph, once_with_a_graph, aspect="with a graph"),
     pair("G05", "given up beside a zero", given_up_beside_a_zero, given_up_at_zeros, BY_ELEMENT, aspect="by element"),
     pair("G02", "one percent of one of many elements", one_percent_of_one_element, identity_with_a_backward),

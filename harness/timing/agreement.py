@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -81,5 +82,5 @@ def _names(differentiable: Sequence[str]) -> list[str]:
 
 def _element(value: Tensor, position: int) -> tuple[str, str]:
     """Index, nothing where there is one element only, and text of the element at a position in the flattened tensor."""
-    index = ", ".join(str(int(part)) for part in torch.unravel_index(torch.tensor(position), value.shape))
+    index = ", ".join(str(int(part)) for part in np.unravel_index(position, tuple(value.shape)))
     return f"[{index}]" if value.numel() > 1 else "", f"{float(value.reshape(-1)[position]):.6g}"

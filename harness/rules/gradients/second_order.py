@@ -156,7 +156,7 @@ def second_derivative_matches_differences(trial: Trial) -> Mismatch | None:
 
 def _changed_by_its_graph(trial: Trial, found: Curvature) -> Mismatch | None:
     """Another gradient where autograd keeps a graph of it, as for a gradient penalty, than where it does not."""
-    plain = trial.run(found.tensors).gradients
+    plain = trial.run(found.tensors, mode=DetachTape()).gradients  # of the same function, which a mode may change
     changed = same_gradients(found.gradients, plain, found.tensors, trial, trial.scale)
     return changed and replace(
         changed,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from harness.calls import devices, meter, tolerance, triton_interpreter
 from harness.declare import annotations as signatures
@@ -229,9 +230,18 @@ class Candidate:
             if "_parameters" not in vars(built):
                 raise LossRaised(AttributeError(f"{type(built).__name__}.__init__() does not call super().__init__()"))
             _to_device_of_inputs(built, tensors)
+            if any(map(is_lazy, built.parameters())):
+                self._make_lazy_parameters(built, tensors)
             self._to_dtype_of_inputs(built, tensors)
             built.train(train)
         return built  # type: ignore[no-any-return]
+
+    def _make_lazy_parameters(self, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        """By a first call, which whoever trains makes before there is an optimizer, in the dtype in which they are drawn."""
+        usual = torch.get_default_dtype()
+        given = {name: t.to(usual) if t.is_floating_point() else t for name, t in tensors.items()}
+        with _same_draws(), torch.no_grad():
+            self.call(module.eval(), given)
 
     def _to_dtype_of_inputs(self, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         """What a module learns is in the dtype that it is used in, as after ``module.to(dtype)``; what it was given stays."""

@@ -512,7 +512,39 @@ def once_with_a_graph(predictions, labels):
     return _SumOfSquares.apply(predictions - labels, 1)
 
 
+class _OverATemperature(torch.autograd.Function):
+    """Squared error over a temperature, whose gradient has a power of it: at 1, where it begins, all powers are one."""
+
+    @staticmethod
+    def forward(ctx, errors, temperature, power):
+        ctx.save_for_backward(errors, temperature)
+        ctx.power = power
+        return errors.square().mean() / temperature
+
+    @staticmethod
+    def backward(ctx, upstream):
+        errors, temperature = ctx.saved_tensors
+        towards_errors = upstream * 2 * errors / errors.numel() / temperature
+        return towards_errors, -upstream * errors.square().mean() / temperature**ctx.power, None
+
+
+class DividesOnce(torch.nn.Module):
+    power = 1
+
+    def __init__(self):
+        super().__init__()
+        self.temperature = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, predictions, labels):
+        return _OverATemperature.apply(predictions - labels, self.temperature, self.power)
+
+
+class DividesTwice(DividesOnce):
+    power = 2
+
+
 PAIRS = (
+    pair("G02", "a power of a parameter that begins at one", DividesOnce, DividesTwice, says="parameter temperature"),
     pair("G02", "half the gradient of a parameter", LearnsByHalf, Learns, says="d loss / d parameter temperature"),
     pair(
         "G02",

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from harness.calls import devices, tolerance
 from harness.calls.evaluation import LossRaised
@@ -355,8 +356,8 @@ def _copies(trial: Trial, tensors: Mapping[str, Tensor]) -> Iterator[Mismatch]:
         yield _of_module("copy.deepcopy(module) after a forward", error, "a copy", "deepcopy", tensors, kind)
         return
     name = type(module).__qualname__
-    if "<locals>" in name or "<lambda>" in name:
-        return  # a class inside a function cannot be pickled, whatever the loss does
+    if "<locals>" in name or "<lambda>" in name or any(map(is_parametrized, module.modules())):
+        return  # torch pickles neither a class inside a function nor a parametrized module, whatever the loss does
     try:
         pickle.loads(pickle.dumps(module))
     except Exception as error:

@@ -18,10 +18,11 @@ from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.tools import slopes
 from harness.rules.tools.compare import same_output
 from harness.rules.tools.detach import listed
-from harness.rules.tools.sizes import along, grown, resized, uniform
+from harness.rules.tools.sizes import DOUBLINGS, along, grown, resized, uniform
 from harness.rules.tools.special import special_cases
 from harness.rules.trial import Run, Trial, describe
 
+LARGER = 24  # of all sizes, where those that double show nothing: a window may be wider than 16
 UNREACHED = "the output does not depend on the inputs through autograd; see G06"
 NOT_FINITE = "the value or gradient is not finite; see G08"
 
@@ -93,7 +94,7 @@ def every_input_is_reached(trials: Sequence[Trial]) -> Iterator[Mismatch | Partl
 
     A gradient that may be rounding counts only where the value changes with the input: that of a constant is 1e-17, not 0.
     Where none has a gradient, two more draws of the input are asked of each, and where these change no value either, all sizes
-    at 4, 8 and 16: a hinge may be inactive, and few labels make no triplet.  Nor does an axis of 1023, 1025 or a power of two
+    at 4, 8, 16 and 24: a hinge may be inactive, and few labels make no triplet.  Nor does an axis of 1023, 1025 or a power of two
     from 32 to 1024 leave positions or elements out, where axes of 8 and 16 have a gradient at each; a limit, beyond which
     nothing counts at any length, is a warning, or a note where an option or a default says it.
     """
@@ -145,7 +146,7 @@ def _cut_off_or_not_counted(name: str, seen: Sequence[tuple[Trial, Tensor | None
     if not any(_moves(trial, runs) for trial, runs in redrawn):
         first = seen[0][0]
         with contextlib.suppress(LossRaised, NotApplicable):
-            for size, _ in grown(partial(_of_size, first), first.cache):
+            for size, _ in grown(partial(_of_size, first), first.cache, (*DOUBLINGS, LARGER)):
                 larger = _of_size(first, size)
                 if _reaches(larger, name, along(larger, larger.cache)[0]):
                     yield Partly(f"only with all sizes at {size} does the loss count anything that depends on {name}")

@@ -30,10 +30,10 @@ from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.tools import slopes
 from harness.rules.tools.compare import differing, same_output
 from harness.rules.tools.detach import DetachTape, listed
-from harness.rules.tools.made import directions
+from harness.rules.tools.made import directions, normal
 from harness.rules.tools.remarks import lost_values
 from harness.rules.tools.sizes import DOUBLINGS, growable, grown, is_too_much, one, resized, uniform
-from harness.rules.trial import Trial, learned
+from harness.rules.trial import NUDGE, Trial, learned
 
 DIRECTIONS = 4  # two errors that cancel along one direction of +-1 do so along the next with probability 1/2
 LONG_DIRECTIONS = 2  # along a long axis, where an error is one of many elements, and an evaluation is dear
@@ -340,7 +340,7 @@ def _in_one_element(trial: Trial, point: _Point, direction: Mapping[str, Tensor]
 
 def _point(trial: Trial, tensors: dict[str, Tensor], *, watched: bool = True, most: float = OPERATIONS) -> _Point:
     tape, built = DetachTape(), trial.candidate.build(tensors)
-    parameters = learned(built)
+    parameters = _off_their_start(learned(built), trial.generator(23))
     names = [*(name for name in trial.spec.differentiable if tensors[name].numel()), *parameters]
     mode = _Both(Calls(most), tape) if watched else Calls(most)
     try:
@@ -368,11 +368,22 @@ def _point(trial: Trial, tensors: dict[str, Tensor], *, watched: bool = True, mo
         shares={name: max(typical / size, LEAST_SHARE) if size > 0 else 1.0 for name, size in sizes.items()},
         typical=typical,
         scalar=base.scalar,
-        value=trial.function(tensors, tape),
+        value=_with_parameters(trial.function(tensors, tape), {name: at[name] for name in parameters}),
         cuts=listed(tape.places),
         precision=trial.precision,
         most=most,
     )
+
+
+def _off_their_start(parameters: Mapping[str, Tensor], generator: torch.Generator) -> Mapping[str, Tensor]:
+    """Parameters moved to a generic point: at a 1 or a 0, from which many begin, a wrong power or product does not show."""
+    for parameter in parameters.values():
+        parameter.data = parameter.data + NUDGE * normal(parameter, generator, torch.float64).to(parameter.dtype)
+    return parameters
+
+
+def _with_parameters(value: slopes.Value, parameters: Mapping[str, Tensor]) -> slopes.Value:
+    return (lambda changes: value({**parameters, **changes})) if parameters else value
 
 
 class _Both(AbstractContextManager[None]):

@@ -44,6 +44,15 @@ def test_every_cost_grows_along_the_symbol_that_changes_alone():
     assert growth_of(found, "seconds").sizes == {"D": 16}
 
 
+def test_bytes_that_are_moved_grow_where_both_ways_are_known():
+    def found(**costs):
+        rows = [row("dense", 1e-6, {"N": n}, costs=Costs(7, 0, read_bytes=8 * n, **costs)) for n in (16, 64, 256)]
+        return scaling.growths(measured(*rows))
+
+    assert growth_of(found(written_bytes=0), "moved_bytes").costs == (128.0, 512.0, 2048.0)
+    assert "moved_bytes" not in {growth.cost for growth in found()}
+
+
 def test_flops_that_leave_calls_out_are_not_fitted():
     def found(left_out):
         rows = [

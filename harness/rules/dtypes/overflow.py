@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from harness.errors import NotApplicable, told_in_a_line
 from harness.rules.dtypes.kept import asked
 from harness.rules.rule import Mismatch, Rule
 from harness.rules.tools.detach import placed
-from harness.rules.tools.sizes import DOUBLINGS, equal_sizes, grown, resized, uniform
+from harness.rules.tools.sizes import DOUBLINGS, equal_sizes, equally_sized, grown
 from harness.rules.trial import UNSET, Trial, describe, is_finite
 
 ELEMENTS = 256  # normal squares whose largest fits with a margin of 4 to 16: their sum passes the range about twice
@@ -180,8 +181,8 @@ def _large(trial: Trial) -> Case:
     """The case with all sizes equal and as large as `ELEMENTS` allows, and what a forward takes."""
     size = equal_sizes(trial.spec, trial.case, ELEMENTS)
     lengths = [*(n for n in DOUBLINGS if n < size), size]
-    made = grown(lambda n: trial.at(resized(trial.spec, trial.case, uniform(trial.spec, n))), trial.cache, lengths)
-    return resized(trial.spec, trial.case, uniform(trial.spec, made[-1][0] if made else 2))
+    made = grown(partial(equally_sized, trial), trial.cache, lengths)
+    return equally_sized(trial, made[-1][0] if made else 2).case
 
 
 def _mend(first: FirstOverflow) -> str:

@@ -18,7 +18,7 @@ from harness.rules.rule import Mismatch, Partly, Rule
 from harness.rules.tools import slopes
 from harness.rules.tools.compare import same_output
 from harness.rules.tools.detach import listed
-from harness.rules.tools.sizes import DOUBLINGS, along, grown, resized, uniform
+from harness.rules.tools.sizes import DOUBLINGS, along, equally_sized, grown
 from harness.rules.tools.special import special_cases
 from harness.rules.trial import Run, Trial, describe
 
@@ -146,16 +146,12 @@ def _cut_off_or_not_counted(name: str, seen: Sequence[tuple[Trial, Tensor | None
     if not any(_moves(trial, runs) for trial, runs in redrawn):
         first = seen[0][0]
         with contextlib.suppress(LossRaised, NotApplicable):
-            for size, _ in grown(partial(_of_size, first), first.cache, (*DOUBLINGS, LARGER)):
-                larger = _of_size(first, size)
+            for size, _ in grown(partial(equally_sized, first), first.cache, (*DOUBLINGS, LARGER)):
+                larger = equally_sized(first, size)
                 if _reaches(larger, name, along(larger, larger.cache)[0]):
                     yield Partly(f"only with all sizes at {size} does the loss count anything that depends on {name}")
                     return
     yield _cut_off(name, seen)
-
-
-def _of_size(trial: Trial, size: int) -> Trial:
-    return trial.at(resized(trial.spec, trial.case, uniform(trial.spec, size)))
 
 
 def _reaches(trial: Trial, name: str, run: Run) -> bool:

@@ -357,18 +357,19 @@ def _point(trial: Trial, tensors: dict[str, Tensor], *, watched: bool = True, mo
     if not names:
         raise NotApplicable(UNREACHED)
     found = with_gradient(base).gradients
-    at = {**tensors, **{name: parameter.detach() for name, parameter in parameters.items()}}
+    moved = {name: parameter.detach() for name, parameter in parameters.items()}
+    at = {**tensors, **moved}
     gradients = {n: torch.zeros_like(at[n]) if (g := found[n]) is None else g for n in names}
     sizes = {name: float(g.square().mean().sqrt()) for name, g in gradients.items()}
     typical = min((size for size in sizes.values() if size > 0), default=0.0)
     return _Point(
         given=tensors,
-        parameters={name: at[name] for name in parameters},
+        parameters=moved,
         gradients=gradients,
         shares={name: max(typical / size, LEAST_SHARE) if size > 0 else 1.0 for name, size in sizes.items()},
         typical=typical,
         scalar=base.scalar,
-        value=_with_parameters(trial.function(tensors, tape), {name: at[name] for name in parameters}),
+        value=_with_parameters(trial.function(tensors, tape), moved),
         cuts=listed(tape.places),
         precision=trial.precision,
         most=most,

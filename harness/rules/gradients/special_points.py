@@ -14,7 +14,7 @@ from harness.rules.gradients.cut_off import gradient_code
 from harness.rules.rule import Kind, Mismatch, Rule
 from harness.rules.shapes.broadcasting import unit_symbols
 from harness.rules.tools.remarks import first_not_finite
-from harness.rules.tools.sizes import resized, uniform
+from harness.rules.tools.sizes import equally_sized
 from harness.rules.tools.special import nothing_counts, special_cases, with_everything_counted, with_one_left_out
 from harness.rules.trial import Trial, describe, is_finite
 
@@ -125,7 +125,7 @@ def _nothing_counted(trial: Trial) -> bool:
         if not trial.run(with_everything_counted(spec, tensors)).finite:
             return False
         with contextlib.suppress(NotApplicable):
-            larger = trial.at(resized(spec, trial.case, uniform(spec, 3)))
+            larger = equally_sized(trial, 3)
             return all(
                 larger.run(one).finite
                 for one in with_one_left_out(spec, tensors, larger.tensors())

@@ -179,6 +179,11 @@ def uniform(spec: LossSpec, size: int, *, axes: int = 1) -> dict[str, Size]:
     return {s: (size,) * axes if s in spec.variadic else size for s in growable(spec)}
 
 
+def equally_sized(trial: Trial, size: int) -> Trial:
+    """The implementation on its case with every growable symbol at one size, and generic values."""
+    return trial.at(resized(trial.spec, trial.case, uniform(trial.spec, size)))
+
+
 def one(spec: LossSpec, symbol: str, size: int) -> dict[str, Size]:
     """One symbol at a size; a variadic one stands for one axis of it."""
     return {symbol: (size,) if symbol in spec.variadic else size}
